@@ -1,0 +1,58 @@
+# Everything a person does here has a verb; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BUF := node_modules/.bin/buf
+STAMP := $(VENV)/.ready
+IMAGE := build/contract.binpb
+
+.PHONY: help setup demo serve test lint types proto baseline bench clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## make .venv with both services, the CPU engine and the tools of this Makefile
+
+$(STAMP): pyproject.toml constraints/cpu.txt
+	$(PYTHON) -c 'import sys; sys.exit("Tokenwire needs Python 3.10 or later") if sys.version_info < (3, 10) else 0'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -c constraints/cpu.txt -e '.[dev]'
+	touch $@
+
+demo: setup  ## start a worker and a frontend, chat with the embedded model, stop both
+	$(BIN)/python -m tokenwire.demo
+
+serve: setup  ## run a worker (50061) and a frontend (50051) until Ctrl-C
+	$(BIN)/python -m tokenwire.demo --serve
+
+test: setup  ## run the whole suite
+	$(BIN)/python -m pytest
+
+lint: setup $(BUF)  ## style, import rules, types, contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(MAKE) types
+	$(BIN)/python tools/generate_stubs.py --out build/stubs
+	$(BUF) lint $(IMAGE) --config buf.yaml --path tokenwire
+	$(BUF) breaking $(IMAGE) --against protos/landed.binpb --config buf.yaml --path tokenwire
+
+types: setup  ## check types
+	$(BIN)/mypy
+
+proto: setup  ## regenerate the Python stubs from protos/
+	$(BIN)/python tools/generate_stubs.py
+
+baseline: proto  ## make today's contract the one that later changes must not break
+	cp $(IMAGE) protos/landed.binpb
+
+bench: setup  ## measure both services against the bare engine
+	$(BIN)/python -m benchmarks.throughput
+
+clean:  ## remove everything that the other verbs made
+	rm -rf $(VENV) build dist node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BUF): package.json package-lock.json
+	npm ci --silent --no-audit --no-fund
+	touch $@

@@ -1,0 +1,1 @@
+"""Tokenwire's Python client: text generation over gRPC, and the generated stubs of both contracts."""

@@ -1,0 +1,205 @@
+"""The engine port: what the worker asks of an engine, in token ids.
+
+An engine takes generations, runs them together, and hands over one `Step` for each scheduler step. It
+checks nothing: the worker validates every request against `EngineInfo` first, because in these engines
+one bad request has ended the whole server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+
+class Ability(Enum):
+    """Something that not every engine can do."""
+
+    LOGPROBS = "logprobs"
+    TOP_LOGPROBS = "top_logprobs"
+    GUIDED_JSON_SCHEMA = "guide.json_schema"
+    GUIDED_JSON_OBJECT = "guide.json_object"
+    GUIDED_REGEX = "guide.regex"
+    GUIDED_GRAMMAR = "guide.grammar"
+    GUIDED_CHOICE = "guide.choice"
+    LORA = "lora_adapter"
+    CACHE_SALT = "cache_salt"
+    MIN_P = "sampling.min_p"
+    KV_EVENTS = "kv_events"
+    CACHED_PROMPT_TOKENS = "cached_prompt_tokens"
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What an engine serves, and its bounds. Token counts unless said otherwise."""
+
+    engine: str
+    """Name, such as `openvino`."""
+    engine_version: str
+    context_tokens: int
+    """Most tokens of prompt and output together."""
+    prompt_tokens: int
+    """Most tokens of a prompt: the context, or the KV cache where that is smaller."""
+    vocabulary_size: int
+    eos_token_ids: tuple[int, ...]
+    """Ids that end a sequence, all of generation_config.json's."""
+    running_sequences: int
+    """Sequences that the engine runs at once."""
+    kv_block_tokens: int
+    kv_blocks: int
+    """Blocks of the KV cache; 0 where the engine does not tell."""
+    abilities: frozenset[Ability]
+    top_logprobs: int = 0
+    """Most alternatives to a token."""
+    lora_adapters: tuple[str, ...] = ()
+    simulated: bool = False
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen; the defaults are neutral. Ranges: worker.v1.Sampling."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A form that the output is held to: an ability of the guided kind and its text or texts."""
+
+    form: Ability
+    text: str = ""
+    options: tuple[str, ...] = ()
+    """With GUIDED_CHOICE: the texts."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One generation, checked and complete."""
+
+    prompt: Sequence[int]
+    """Token ids, at least one."""
+    max_tokens: int
+    """Most tokens to generate, per sequence; at least 1, within the context."""
+    sampling: Sampling = Sampling()
+    min_tokens: int = 0
+    stop_token_ids: tuple[int, ...] = ()
+    """Every id that ends a sequence; the model's own are among them unless EOS is to be ignored."""
+    sequence_count: int = 1
+    logprobs: bool = False
+    top_logprobs: int = 0
+    guide: Guide | None = None
+    lora_adapter: str = ""
+    cache_salt: str = ""
+    priority: int = 0
+    """Higher goes first."""
+    trace_headers: tuple[tuple[str, str], ...] = ()
+    """W3C trace context, for engines that trace themselves."""
+
+
+class Finish(Enum):
+    """Why a sequence ended, as far as an engine knows."""
+
+    STOP = "stop"
+    """A stop token (the last id of the sequence) or the end of a guided output."""
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A token that could have stood in another's place."""
+
+    token_id: int
+    logprob: float
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """Natural-log probability of one token."""
+
+    token_id: int
+    logprob: float
+    alternatives: tuple[Alternative, ...] = ()
+
+
+@dataclass
+class Output:
+    """What one step brought to one sequence."""
+
+    key: int
+    """The generation, by the number it was submitted under."""
+    sequence: int
+    token_ids: list[int]
+    """New ids, a stop token included; may be empty where `finish` is set."""
+    finish: Finish | None = None
+    logprobs: list[TokenLogprob] | None = None
+    """One for each id, where asked for."""
+    cached_prompt_tokens: int | None = None
+    """With the generation's first output, where the engine tells."""
+    error: str | None = None
+    """The generation failed in the engine; nothing more comes of it."""
+
+
+@dataclass
+class Step:
+    """One scheduler step of the engine."""
+
+    outputs: list[Output] = field(default_factory=list)
+    started: list[int] = field(default_factory=list)
+    """Keys of the generations that the engine took up since the last step, where it tells."""
+
+
+@dataclass(frozen=True)
+class EngineLoad:
+    """How busy the engine is."""
+
+    running_sequences: int
+    kv_cache_usage: float
+    """Share of the KV cache in use, 0 to 1."""
+
+
+class EngineListener(Protocol):
+    """Who hears from an engine. Called on the engine's own thread: hand over and return."""
+
+    def on_step(self, step: Step) -> None:
+        """Takes what one step brought."""
+
+    def on_death(self, reason: str) -> None:
+        """The engine is gone for good: nothing more comes of what it held."""
+
+
+class Engine(Protocol):
+    """A running engine. `submit` and `cancel` may be called from any thread and do not block."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the engine serves, and its bounds."""
+
+    def start(self, listener: EngineListener) -> None:
+        """Starts to step; from now on the listener hears of it."""
+
+    def submit(self, key: int, generation: Generation) -> None:
+        """Takes a generation under a number not in use."""
+
+    def cancel(self, key: int, sequence: int | None = None) -> None:
+        """Stops a generation, or one sequence of it where the engine can.
+
+        Each sequence that this stops ends with Finish.CANCELLED in one of the next two steps; a key
+        that is not live is passed over.
+        """
+
+    def load(self) -> EngineLoad:
+        """Tells how busy the engine is, from what it last saw; costs nothing."""
+
+    def close(self) -> None:
+        """Ends the engine and its thread, cancelling what it still holds."""
+
+

@@ -1,0 +1,1 @@
+"""What every Tokenwire service needs: errors, serving, lifecycle, TLS, logs and telemetry."""

@@ -1,0 +1,52 @@
+"""Structured log lines on standard error: one object a line, or readable text on a terminal.
+
+`configure` runs once, before the event loop and before gRPC: grpc.aio can deadlock with logging that is
+set up later (grpc issue 43421).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+from opentelemetry import trace
+
+
+def configure(level: str, form: str, service: str) -> None:
+    """Sets up logging for the process.
+
+    Args:
+        level: least severe level to write.
+        form: `json`, `text`, or `auto` (text on a terminal, else JSON).
+        service: value of `service` in every line.
+    """
+    text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer()
+    )
+    numeric_level = getattr(logging, level.upper())
+    structlog.contextvars.bind_contextvars(service=service)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _add_trace_id,
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(numeric_level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    # Libraries log through the standard module; warnings of theirs are worth a line.
+    logging.basicConfig(stream=sys.stderr, level=max(numeric_level, logging.WARNING))
+
+
+def _add_trace_id(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid and "trace_id" not in event:
+        event["trace_id"] = trace.format_trace_id(context.trace_id)
+    return event

@@ -1,0 +1,105 @@
+"""The edge of every RPC: its server span, its errors' statuses, and a log line for what went wrong.
+
+Handlers are plain coroutines (streams write through the context), so a cancelled call raises
+CancelledError inside the handler and its `finally` blocks run at once. Generator handlers would be
+closed later, by the garbage collector.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+from tokenwire_service import semconv, telemetry
+from tokenwire_service.errors import Code, ServiceError
+from tokenwire_service.status import abort
+
+log = structlog.get_logger()
+
+Behavior = Callable[[Any, Any], Awaitable[Any]]
+
+
+class RpcBoundary(grpc.aio.ServerInterceptor):
+    """Wraps every RPC of Tokenwire's own services; health and reflection pass untouched."""
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Returns the method's handler with its behaviour wrapped."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method.lstrip("/")
+        if handler is None or method.startswith("grpc."):
+            return handler
+        make, behavior = _parts(handler)
+        return make(
+            _bounded(behavior, method),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+
+def _parts(handler: Any) -> tuple[Callable[..., Any], Behavior]:
+    if handler.request_streaming:
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler, handler.stream_stream
+        return grpc.stream_unary_rpc_method_handler, handler.stream_unary
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler, handler.unary_stream
+    return grpc.unary_unary_rpc_method_handler, handler.unary_unary
+
+
+def _bounded(behavior: Behavior, method: str) -> Behavior:
+    async def bounded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        carrier = {key: value for key, value in context.invocation_metadata() or ()}
+        span = telemetry.tracer().start_span(
+            method,
+            context=telemetry.extract(carrier),
+            kind=SpanKind.SERVER,
+            attributes={semconv.RPC_SYSTEM_NAME: semconv.GRPC, semconv.RPC_METHOD: method},
+        )
+        token = otel_context.attach(trace.set_span_in_context(span))
+        code = "OK"
+        try:
+            return await behavior(request, context)
+        except ServiceError as error:
+            code = error.code.name
+            _log_failure(method, error)
+            await abort(context, error)
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except grpc.aio.AbortError:
+            code = "UNKNOWN"
+            raise
+        except Exception as error:  # noqa: BLE001 - the last net: whatever it is, the caller gets a status
+            code = "INTERNAL"
+            log.exception("rpc_fault", method=method)
+            fault = ServiceError(
+                Code.INTERNAL,
+                "INTERNAL_FAULT",
+                f"internal fault ({type(error).__name__}); "
+                f"the service's log has it under trace id {telemetry.trace_id(span)}",
+            )
+            await abort(context, fault)
+        finally:
+            span.set_attribute(semconv.RPC_STATUS_CODE, code)
+            if code not in ("OK", "CANCELLED"):
+                span.set_attribute(semconv.ERROR_TYPE, code)
+                span.set_status(Status(StatusCode.ERROR))
+            span.end()
+            otel_context.detach(token)
+
+    return bounded
+
+
+def _log_failure(method: str, error: ServiceError) -> None:
+    fields = {"method": method, "code": error.code.name, "reason": error.reason}
+    if error.code in (Code.INTERNAL, Code.UNKNOWN):
+        log.error("rpc_failed", **fields, message=error.message)
+    else:
+        log.info("rpc_refused", **fields, message=error.message)

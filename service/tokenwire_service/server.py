@@ -1,0 +1,93 @@
+"""A gRPC server with health, reflection, and a drain: what a Tokenwire service listens with."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from tokenwire.channel_arguments import SERVER
+from tokenwire_service.rpc_boundary import RpcBoundary
+from tokenwire_service.settings import TlsSettings
+from tokenwire_service.tls import server_credentials
+
+log = structlog.get_logger()
+
+STOP_GRACE_S = 2.0
+"""Time that calls have to end after the drain before they are cut off."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A gRPC service to offer."""
+
+    name: str
+    """Full name, such as `tokenwire.worker.v1.WorkerService`."""
+    add: Callable[[Any, Any], None]
+    """The generated `add_..._to_server`."""
+    servicer: Any
+    """The implementation."""
+
+
+class ListenError(ValueError):
+    """The address can't be listened on."""
+
+
+class RpcServer:
+    """Listens on one address. Health starts as NOT_SERVING; `set_serving` says when that changes."""
+
+    def __init__(self, address: str, tls: TlsSettings, services: Sequence[Service]) -> None:
+        self._server = grpc.aio.server(options=SERVER, interceptors=[RpcBoundary()])
+        self._names = ["", *(service.name for service in services)]
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        for service in services:
+            service.add(service.servicer, self._server)
+        shown = [*self._names[1:], health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(shown, self._server)
+        self.address = self._bind(address, tls)
+
+    def _bind(self, address: str, tls: TlsSettings) -> str:
+        credentials = server_credentials(tls)
+        try:
+            if credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise ListenError(f"{address} can't be listened on; is another process there?") from error
+        return f"{address.rpartition(':')[0]}:{port}"
+
+    async def start(self) -> None:
+        """Starts to answer; every service is NOT_SERVING until `set_serving`."""
+        await self.set_serving(serving=False)
+        await self._server.start()
+        log.info("listening", address=self.address)
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Tells health checks, by service and for the whole server, whether work is welcome."""
+        status = health_pb2.HealthCheckResponse.ServingStatus
+        value = status.SERVING if serving else status.NOT_SERVING
+        for name in self._names:
+            await self._health.set(name, value)
+
+    async def stop(self) -> None:
+        """Stops listening and ends what is still open within STOP_GRACE_S."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(STOP_GRACE_S)
+
+
+def stop_signal() -> asyncio.Event:
+    """Returns an event that SIGTERM or SIGINT sets; call it inside the running loop."""
+    event = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, event.set)
+    return event

@@ -1,0 +1,96 @@
+"""Settings of a service: from the command line, the environment, and defaults, in this order.
+
+Every setting is a field of one pydantic model; an unknown name or a bad value ends the process with
+exit code 64 (EX_USAGE) and one line for each setting at fault.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
+
+EX_USAGE = 64
+"""Exit code of a process that was started wrongly (sysexits.h)."""
+
+Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\[\]\s]+):\d{1,5}$")]
+"""HOST:PORT; IPv6 hosts in brackets."""
+
+
+class TlsSettings(BaseModel):
+    """TLS of one side of a hop; all paths are PEM files."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    certificate: Path | None = Field(None, description="own certificate chain (PEM file)")
+    key: Path | None = Field(None, description="private key of the certificate (PEM file)")
+    ca: Path | None = Field(
+        None, description="authorities that the other side's certificate must come from (PEM file)"
+    )
+
+
+class ServiceSettings(BaseSettings):
+    """What both services are told."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        env_nested_delimiter="__",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        cli_implicit_flags=True,
+        nested_model_default_partial_update=True,
+    )
+
+    tls: TlsSettings = Field(
+        default_factory=TlsSettings,
+        description="TLS of the port that is listened on; with `ca`, callers must show a certificate",
+    )
+    drain_grace_s: float = Field(
+        30.0,
+        ge=0,
+        le=3600,
+        description="time in seconds that work in flight has to finish after SIGTERM or SIGINT",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe log lines to write"
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="form of log lines; auto: text on a terminal, else JSON"
+    )
+
+
+SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
+
+
+def parse(settings: type[SettingsT], program: str, arguments: Sequence[str]) -> SettingsT:
+    """Returns the settings, or ends the process with 64, or with 0 after --help."""
+    try:
+        source: CliSettingsSource[SettingsT] = CliSettingsSource(
+            settings, cli_prog_name=program, cli_parse_args=list(arguments)
+        )
+        return settings(_cli_settings_source=source)  # type: ignore[call-arg]
+    except ValidationError as error:
+        lines = [f"{_flag(fault['loc'])}: {fault['msg']}" for fault in error.errors()]
+        refuse(program, *lines)
+    except SettingsError as error:
+        refuse(program, str(error))
+    except SystemExit as exit_:
+        # argparse has already said what is wrong, with its own code 2.
+        sys.exit(EX_USAGE if exit_.code else 0)
+
+
+def refuse(program: str, *lines: str) -> NoReturn:
+    """Says what is wrong with the settings and ends the process with 64."""
+    for line in lines:
+        print(f"{program}: {line}", file=sys.stderr)
+    sys.exit(EX_USAGE)
+
+
+def _flag(location: tuple[int | str, ...]) -> str:
+    names = [str(part).replace("_", "-") for part in location if not isinstance(part, int)]
+    return f"--{'.'.join(names)}" if names else "settings"

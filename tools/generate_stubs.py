@@ -1,0 +1,48 @@
+"""Generates the Python stubs from protos/, and the contract's descriptor image.
+
+    python tools/generate_stubs.py [--out FOLDER]
+
+The stubs land in clients/python, whose layout mirrors the proto packages, so that the imports which
+protoc writes are right as they are. Run it through `make proto`.
+"""
+
+import argparse
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PROTOS = ROOT / "protos"
+
+
+def protoc(*arguments: str, services_only: bool = False) -> None:
+    """Runs grpcio-tools' protoc on the contract's proto files, or on those that define a service."""
+    paths = sorted(PROTOS.rglob("*.proto"))
+    if services_only:
+        paths = [path for path in paths if "\nservice " in path.read_text()]
+    sources = [str(path.relative_to(PROTOS)) for path in paths]
+    google = str(files("google.rpc").joinpath("status.proto")).removesuffix("/google/rpc/status.proto")
+    well_known = str(files("grpc_tools").joinpath("_proto"))
+    includes = [f"-I{PROTOS}", f"-I{google}", f"-I{well_known}"]
+    command = [sys.executable, "-m", "grpc_tools.protoc", *includes, *arguments, *sources]
+    subprocess.run(command, check=True)  # noqa: S603 - our own arguments
+
+
+def main() -> None:
+    """Writes the stubs into --out and the descriptor image into build/contract.binpb."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "clients/python")
+    out = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    protoc(f"--python_out={out}", f"--pyi_out={out}")
+    plugin = Path(sys.executable).with_name("protoc-gen-mypy_grpc")
+    typed = [f"--plugin=protoc-gen-mypy_grpc={plugin}", f"--mypy_grpc_out={out}"]
+    protoc(f"--grpc_python_out={out}", *typed, services_only=True)
+    image = ROOT / "build/contract.binpb"
+    image.parent.mkdir(exist_ok=True)
+    protoc("--include_imports", "--include_source_info", f"--descriptor_set_out={image}")
+
+
+if __name__ == "__main__":
+    main()
