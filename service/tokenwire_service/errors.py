@@ -3,8 +3,8 @@
     ServiceError            code, reason, message, and what a caller needs to act on it
     └── InvalidRequest      INVALID_ARGUMENT, naming every field at fault
 
-Each service's own `errors.py` holds its vocabulary: functions that make these. `status.py` turns them
-into a google.rpc.Status, in one place.
+Each service's own `errors.py` holds its vocabulary: functions that make these. `status.py` turns
+them into a google.rpc.Status, in one place.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class ServiceError(Exception):
         self.violations: Sequence[FieldViolation] = ()
 
 
-class InvalidRequest(ServiceError):
+class InvalidRequest(ServiceError):  # noqa: N818 - it says what the request is
     """Fields of the request are at fault."""
 
     def __init__(
@@ -84,7 +84,9 @@ class InvalidRequest(ServiceError):
         reason: str = "INVALID_FIELD",
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        message = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
+        message = "; ".join(
+            f"{violation.field}: {violation.description}" for violation in violations
+        )
         super().__init__(Code.INVALID_ARGUMENT, reason, message, metadata=metadata)
         self.violations = tuple(violations)
 

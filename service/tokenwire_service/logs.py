@@ -1,13 +1,14 @@
 """Structured log lines on standard error: one object a line, or readable text on a terminal.
 
-`configure` runs once, before the event loop and before gRPC: grpc.aio can deadlock with logging that is
-set up later (grpc issue 43421).
+`configure` runs once, before the event loop and before gRPC: grpc.aio can deadlock with logging
+that is set up later (grpc issue 43421).
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
@@ -23,9 +24,7 @@ def configure(level: str, form: str, service: str) -> None:
         service: value of `service` in every line.
     """
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer()
-    )
+    renderer: Any = structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer()
     numeric_level = getattr(logging, level.upper())
     structlog.contextvars.bind_contextvars(service=service)
     structlog.configure(
@@ -45,7 +44,9 @@ def configure(level: str, form: str, service: str) -> None:
     logging.basicConfig(stream=sys.stderr, level=max(numeric_level, logging.WARNING))
 
 
-def _add_trace_id(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+def _add_trace_id(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
     context = trace.get_current_span().get_span_context()
     if context.is_valid and "trace_id" not in event:
         event["trace_id"] = trace.format_trace_id(context.trace_id)

@@ -55,7 +55,11 @@ def _parts(handler: Any) -> tuple[Callable[..., Any], Behavior]:
 
 def _bounded(behavior: Behavior, method: str) -> Behavior:
     async def bounded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        carrier = {key: value for key, value in context.invocation_metadata() or ()}
+        carrier = {
+            key: value
+            for key, value in context.invocation_metadata() or ()
+            if isinstance(value, str)
+        }
         span = telemetry.tracer().start_span(
             method,
             context=telemetry.extract(carrier),
@@ -76,7 +80,7 @@ def _bounded(behavior: Behavior, method: str) -> Behavior:
         except grpc.aio.AbortError:
             code = "UNKNOWN"
             raise
-        except Exception as error:  # noqa: BLE001 - the last net: whatever it is, the caller gets a status
+        except Exception as error:  # the last net: whatever it is, the caller gets a status
             code = "INTERNAL"
             log.exception("rpc_fault", method=method)
             fault = ServiceError(

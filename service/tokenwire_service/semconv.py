@@ -24,7 +24,12 @@ WORKER = "tokenwire.worker"
 ROUTE_REASON = "tokenwire.route.reason"
 CANCEL_CAUSE = "tokenwire.cancel.cause"
 SIMULATED = "tokenwire.simulated"
-FIRST_TOKEN = "tokenwire.first_token"
+FIRST_TOKEN = "tokenwire.first_token"  # noqa: S105 - an event's name, not a secret
+
+SPAN_QUEUE = "queue"
+SPAN_PREFILL = "prefill"
+SPAN_DECODE = "decode"
 
 GRPC = "grpc"
+TEXT_COMPLETION = "text_completion"
 PROVIDER = "tokenwire"

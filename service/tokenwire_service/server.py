@@ -12,8 +12,8 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-
 from tokenwire.channel_arguments import SERVER
+
 from tokenwire_service.rpc_boundary import RpcBoundary
 from tokenwire_service.settings import TlsSettings
 from tokenwire_service.tls import server_credentials
@@ -41,7 +41,7 @@ class ListenError(ValueError):
 
 
 class RpcServer:
-    """Listens on one address. Health starts as NOT_SERVING; `set_serving` says when that changes."""
+    """Listens on one address. Health is NOT_SERVING until `set_serving` says otherwise."""
 
     def __init__(self, address: str, tls: TlsSettings, services: Sequence[Service]) -> None:
         self._server = grpc.aio.server(options=SERVER, interceptors=[RpcBoundary()])
@@ -62,7 +62,9 @@ class RpcServer:
             else:
                 port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
-            raise ListenError(f"{address} can't be listened on; is another process there?") from error
+            raise ListenError(
+                f"{address} can't be listened on; is another process there?"
+            ) from error
         return f"{address.rpartition(':')[0]}:{port}"
 
     async def start(self) -> None:

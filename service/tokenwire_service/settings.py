@@ -26,10 +26,11 @@ class TlsSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    certificate: Path | None = Field(None, description="own certificate chain (PEM file)")
-    key: Path | None = Field(None, description="private key of the certificate (PEM file)")
+    certificate: Path | None = Field(default=None, description="own certificate chain (PEM file)")
+    key: Path | None = Field(default=None, description="private key of the certificate (PEM file)")
     ca: Path | None = Field(
-        None, description="authorities that the other side's certificate must come from (PEM file)"
+        default=None,
+        description="authorities that the other side's certificate must come from (PEM file)",
     )
 
 
@@ -48,19 +49,19 @@ class ServiceSettings(BaseSettings):
 
     tls: TlsSettings = Field(
         default_factory=TlsSettings,
-        description="TLS of the port that is listened on; with `ca`, callers must show a certificate",
+        description="TLS of the listening port; with `ca`, callers must show a certificate",
     )
     drain_grace_s: float = Field(
-        30.0,
+        default=30.0,
         ge=0,
         le=3600,
         description="time in seconds that work in flight has to finish after SIGTERM or SIGINT",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="least severe log lines to write"
+        default="info", description="least severe log lines to write"
     )
     log_format: Literal["auto", "json", "text"] = Field(
-        "auto", description="form of log lines; auto: text on a terminal, else JSON"
+        default="auto", description="form of log lines; auto: text on a terminal, else JSON"
     )
 
 

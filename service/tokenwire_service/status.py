@@ -22,9 +22,7 @@ _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 def to_status(error: ServiceError) -> status_pb2.Status:
     """Returns the error as a Status with ErrorInfo and whatever details apply."""
     status = status_pb2.Status(code=int(error.code), message=error.message)
-    info = error_details_pb2.ErrorInfo(
-        reason=error.reason, domain=DOMAIN, metadata=error.metadata
-    )
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
     status.details.add().Pack(info)
     if error.violations:
         bad_request = error_details_pb2.BadRequest()
@@ -47,9 +45,7 @@ def to_status(error: ServiceError) -> status_pb2.Status:
 def from_status(status: status_pb2.Status) -> ServiceError:
     """Returns the ServiceError that `to_status` turned into this Status, as far as it tells."""
     known = status.code in Code.__members__.values()
-    error = ServiceError(
-        Code(status.code) if known else Code.UNKNOWN, "UNKNOWN", status.message
-    )
+    error = ServiceError(Code(status.code) if known else Code.UNKNOWN, "UNKNOWN", status.message)
     for detail in status.details:
         _read_detail(error, detail)
     return error

@@ -1,7 +1,7 @@
 """OpenTelemetry set-up, and W3C trace context in and out of the two hops.
 
-Spans go to an OTLP endpoint where OTEL_EXPORTER_OTLP_ENDPOINT names one; without it no span is recorded
-but every request still has a trace id, its caller's or a new one, in replies and log lines.
+Spans go to an OTLP endpoint where OTEL_EXPORTER_OTLP_ENDPOINT names one; without it no span is
+recorded, but every request still has a trace id, its caller's or a new one, in replies and log lines.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def extract(carrier: Mapping[str, str]) -> Context:
 
 
 def inject(span: Span) -> dict[str, str]:
-    """Returns `traceparent`, and `tracestate` if there is one, that make a peer's spans children of this."""
+    """Returns the trace context headers that make a peer's spans children of this one."""
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier, context=trace.set_span_in_context(span))
     return carrier

@@ -1,0 +1,5 @@
+"""Tokenwire's version, as installed."""
+
+from importlib.metadata import version
+
+VERSION = version("tokenwire")
