@@ -17,16 +17,24 @@ PROTOS = ROOT / "protos"
 
 
 def protoc(*arguments: str, services_only: bool = False) -> None:
-    """Runs grpcio-tools' protoc on the contract's proto files, or on those that define a service."""
+    """Runs protoc on the contract's proto files, or on those that define a service."""
     paths = sorted(PROTOS.rglob("*.proto"))
     if services_only:
         paths = [path for path in paths if "\nservice " in path.read_text()]
     sources = [str(path.relative_to(PROTOS)) for path in paths]
-    google = str(files("google.rpc").joinpath("status.proto")).removesuffix("/google/rpc/status.proto")
+    google = str(files("google.rpc").joinpath("status.proto")).removesuffix(
+        "/google/rpc/status.proto"
+    )
     well_known = str(files("grpc_tools").joinpath("_proto"))
     includes = [f"-I{PROTOS}", f"-I{google}", f"-I{well_known}"]
     command = [sys.executable, "-m", "grpc_tools.protoc", *includes, *arguments, *sources]
-    subprocess.run(command, check=True)  # noqa: S603 - our own arguments
+    subprocess.run(command, check=True)
+
+
+def _plugin(name: str) -> str:
+    """Names a protoc plugin of this environment, whatever PATH says."""
+    path = Path(sys.executable).with_name(f"protoc-gen-{name}")
+    return f"--plugin=protoc-gen-{name}={path}"
 
 
 def main() -> None:
@@ -35,9 +43,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "clients/python")
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    protoc(f"--python_out={out}", f"--pyi_out={out}")
-    plugin = Path(sys.executable).with_name("protoc-gen-mypy_grpc")
-    typed = [f"--plugin=protoc-gen-mypy_grpc={plugin}", f"--mypy_grpc_out={out}"]
+    protoc(f"--python_out={out}", f"--mypy_out={out}", _plugin("mypy"))
+    typed = [f"--mypy_grpc_out={out}", _plugin("mypy_grpc")]
     protoc(f"--grpc_python_out={out}", *typed, services_only=True)
     image = ROOT / "build/contract.binpb"
     image.parent.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
 """The one error type of Tokenwire's services, free of any transport.
 
     ServiceError            code, reason, message, and what a caller needs to act on it
-    └── InvalidRequest      INVALID_ARGUMENT, naming every field at fault
+    └── InvalidRequestError      INVALID_ARGUMENT, naming every field at fault
 
 Each service's own `errors.py` holds its vocabulary: functions that make these. `status.py` turns
 them into a google.rpc.Status, in one place.
@@ -74,7 +74,7 @@ class ServiceError(Exception):
         self.violations: Sequence[FieldViolation] = ()
 
 
-class InvalidRequest(ServiceError):  # noqa: N818 - it says what the request is
+class InvalidRequestError(ServiceError):
     """Fields of the request are at fault."""
 
     def __init__(
@@ -91,6 +91,6 @@ class InvalidRequest(ServiceError):  # noqa: N818 - it says what the request is
         self.violations = tuple(violations)
 
 
-def invalid(field: str, description: str, reason: str = "INVALID_FIELD") -> InvalidRequest:
+def invalid(field: str, description: str, reason: str = "INVALID_FIELD") -> InvalidRequestError:
     """Returns the error for one field at fault."""
-    return InvalidRequest([FieldViolation(field, description)], reason=reason)
+    return InvalidRequestError([FieldViolation(field, description)], reason=reason)

@@ -48,7 +48,7 @@ class ServiceSettings(BaseSettings):
     )
 
     tls: TlsSettings = Field(
-        default_factory=TlsSettings,
+        default=TlsSettings(),
         description="TLS of the listening port; with `ca`, callers must show a certificate",
     )
     drain_grace_s: float = Field(

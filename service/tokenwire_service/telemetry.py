@@ -1,7 +1,8 @@
 """OpenTelemetry set-up, and W3C trace context in and out of the two hops.
 
 Spans go to an OTLP endpoint where OTEL_EXPORTER_OTLP_ENDPOINT names one; without it no span is
-recorded, but every request still has a trace id, its caller's or a new one, in replies and log lines.
+recorded, but every request still has a trace id, its caller's or a new one, in replies and log
+lines.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What the frontend decides: pure, without transport, event loop or tokenizer."""

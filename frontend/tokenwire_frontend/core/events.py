@@ -1,0 +1,55 @@
+"""What a client is told of a generation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tokenwire_service.errors import ServiceError
+
+from tokenwire_frontend.core.sequence import Delta
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of a request; seconds from its receipt."""
+
+    service: str
+    name: str
+    start_s: float
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The end of a generation: tokens counted, and times in seconds from its receipt."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_prompt_tokens: int | None
+    """None: the engine does not tell."""
+    time_to_first_token_s: float | None
+    """None: no token came."""
+    time_per_output_token_s: float | None
+    """None: fewer than two tokens came."""
+    total_s: float
+    stages: list[Stage]
+    worker: str
+
+
+@dataclass(slots=True)
+class News:
+    """What has happened since the client was last told; at most one of completion and failure."""
+
+    deltas: list[Delta] = field(default_factory=list)
+    completion: Completion | None = None
+    failure: ServiceError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When the client is told of what is new."""
+
+    max_delay_s: float = 0.0
+    """Deltas may be held this long, to merge; never a sequence's first tokens or its end."""
+    only_end: bool = False
+    """Told once, at the end."""

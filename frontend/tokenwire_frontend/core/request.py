@@ -1,0 +1,105 @@
+"""A generation as the frontend understands it: the contract's messages as plain values.
+
+`None` means that the caller left the field unset, and the model's default applies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from tokenwire_frontend.core.model import Ability
+
+
+@dataclass(frozen=True, slots=True)
+class TextPrompt:
+    """Text to continue."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPrompt:
+    """Token ids to continue."""
+
+    token_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """A conversation, in the form that chat templates take."""
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]]
+    documents: list[dict[str, Any]]
+    add_generation_prompt: bool
+    continue_final_message: bool
+    template_arguments: dict[str, Any]
+
+
+Prompt: TypeAlias = "TextPrompt | TokenPrompt | ChatPrompt"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """When a sequence ends."""
+
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    include_stop_in_output: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What comes back beside the text."""
+
+    logprobs: bool = False
+    top_logprobs: int = 0
+    echo: bool = False
+    skip_special_tokens: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """A form that the output is held to."""
+
+    form: Ability
+    text: str = ""
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One generation. Fields mirror frontend.v1.Generation."""
+
+    prompt: Prompt | None
+    """None where the caller gave none, which validation refuses."""
+    model: str = ""
+    add_special_tokens: bool | None = None
+    sampling: Sampling = Sampling()
+    stopping: Stopping = Stopping()
+    output: Output = Output()
+    guide: Guide | None = None
+    sequence_count: int = 1
+    lora_adapter: str = ""
+    cache_salt: str = ""
+    priority: int = 0
+    request_id: str = ""
+    time_budget_s: float | None = None

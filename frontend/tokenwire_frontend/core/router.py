@@ -1,0 +1,57 @@
+"""Which worker takes a request: one small pure interface, and its policies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A worker that is ready for the request's model."""
+
+    name: str
+    running_sequences: int
+    """As the worker last reported, from all frontends."""
+    waiting_requests: int
+    """As the worker last reported, from all frontends."""
+    unreported_requests: int
+    """What this frontend has submitted, less what has ended, since that report."""
+    running_limit: int
+    """Sequences that the worker's engine runs at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The worker chosen, and why, in words for a span attribute."""
+
+    index: int
+    reason: str
+
+
+class Router(Protocol):
+    """Chooses among the candidates, at least one, for a prompt."""
+
+    def choose(self, prompt: Sequence[int], candidates: Sequence[Candidate]) -> Choice:
+        """Returns the place of the chosen candidate."""
+
+
+class LeastLoaded:
+    """Chooses the worker with the least load for its size; equals take turns."""
+
+    def __init__(self) -> None:
+        self._turns = count()
+
+    def choose(self, prompt: Sequence[int], candidates: Sequence[Candidate]) -> Choice:  # noqa: ARG002 - part of the interface
+        """Returns the candidate with the lowest load over limit."""
+        loads = [
+            (worker.running_sequences + worker.waiting_requests + worker.unreported_requests)
+            / worker.running_limit
+            for worker in candidates
+        ]
+        least = min(loads)
+        equals = [index for index, load in enumerate(loads) if load == least]
+        index = equals[next(self._turns) % len(equals)]
+        return Choice(index, f"least_loaded load={least:.3f} of {len(candidates)}")

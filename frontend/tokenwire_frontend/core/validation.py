@@ -1,0 +1,251 @@
+"""Whether a generation can be served: every violation at once, each naming its field."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+
+from tokenwire_service.errors import FieldViolation
+
+from tokenwire_frontend.core.model import Ability, ModelLimits
+from tokenwire_frontend.core.request import (
+    ChatPrompt,
+    GenerationRequest,
+    Guide,
+    TextPrompt,
+    TokenPrompt,
+)
+
+STOP_STRINGS_LIMIT = 16
+STOP_STRING_CHARS_LIMIT = 1024
+STOP_TOKEN_IDS_LIMIT = 64
+CHOICES_LIMIT = 256
+CACHE_SALT_CHARS_LIMIT = 256
+PRIORITY_LIMIT = 100
+MESSAGES_LIMIT = 4096
+GUIDE_CHARS_LIMIT = 256 * 1024
+"""Longest schema, regex or grammar: engines compile them, and a long one blocks the engine."""
+TEMPERATURE_LIMIT = 100.0
+PENALTY_LIMIT = 2.0
+TIME_BUDGET_LIMIT_S = 24 * 3600.0
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{0,128}")
+_ROLES = frozenset({"system", "user", "assistant", "tool", "developer"})
+
+Violations = Iterator[FieldViolation]
+
+
+def violations(request: GenerationRequest, limits: ModelLimits) -> list[FieldViolation]:
+    """Returns what is wrong with the request, by field path from `Generation`."""
+    return [
+        *_prompt(request, limits),
+        *_sampling(request, limits),
+        *_stopping(request, limits),
+        *_output(request, limits),
+        *_guide(request.guide, limits),
+        *_rest(request, limits),
+    ]
+
+
+def prompt_length_violation(
+    prompt_tokens: int, request: GenerationRequest, limits: ModelLimits
+) -> FieldViolation | None:
+    """Returns what is wrong with the prompt's length once it is known in tokens, or None."""
+    if prompt_tokens == 0:
+        return FieldViolation("prompt", "is empty once tokenised")
+    if prompt_tokens > limits.prompt_tokens:
+        return FieldViolation(
+            "prompt", f"has {prompt_tokens} tokens; at most {limits.prompt_tokens} can be taken"
+        )
+    room = limits.context_tokens - prompt_tokens
+    if room < 1:
+        return FieldViolation(
+            "prompt",
+            f"has {prompt_tokens} tokens and leaves no room to generate in a context of "
+            f"{limits.context_tokens}",
+        )
+    wanted = request.stopping.max_tokens
+    if wanted is not None and wanted > room:
+        return FieldViolation(
+            "stop.max_tokens",
+            f"is {wanted}; a prompt of {prompt_tokens} tokens leaves room for {room} in a context "
+            f"of {limits.context_tokens}",
+        )
+    if request.stopping.min_tokens > room:
+        return FieldViolation(
+            "stop.min_tokens",
+            f"is {request.stopping.min_tokens}; the context leaves room for {room}",
+        )
+    return None
+
+
+def _prompt(request: GenerationRequest, limits: ModelLimits) -> Violations:
+    prompt = request.prompt
+    if prompt is None:
+        yield FieldViolation("prompt", "is not set; give `text`, `token_ids` or `chat`")
+    elif isinstance(prompt, TextPrompt):
+        if not prompt.text:
+            yield FieldViolation("prompt.text", "is empty")
+    elif isinstance(prompt, TokenPrompt):
+        if not prompt.token_ids:
+            yield FieldViolation("prompt.token_ids.ids", "is empty")
+        yield from _ids("prompt.token_ids.ids", prompt.token_ids, limits)
+        if request.add_special_tokens is not None:
+            yield FieldViolation("prompt.add_special_tokens", "does not go with `token_ids`")
+    else:
+        yield from chat_violations(prompt, "prompt.chat")
+
+
+def chat_violations(chat: ChatPrompt, path: str) -> Violations:
+    """Yields what is wrong with a chat that stands at `path`."""
+    if not chat.messages:
+        yield FieldViolation(f"{path}.messages", "is empty")
+    if len(chat.messages) > MESSAGES_LIMIT:
+        count = len(chat.messages)
+        yield FieldViolation(f"{path}.messages", f"has {count}; at most {MESSAGES_LIMIT}")
+    for index, message in enumerate(chat.messages[:MESSAGES_LIMIT]):
+        at = f"{path}.messages[{index}]"
+        if message.get("role") not in _ROLES:
+            yield FieldViolation(f"{at}.role", "is not set, or not a role of this contract")
+        if not message["content"] and not message.get("tool_calls"):
+            yield FieldViolation(f"{at}.content", "is empty, and there are no tool_calls")
+        for place, call in enumerate(message.get("tool_calls", ())):
+            if not call["function"]["name"]:
+                yield FieldViolation(f"{at}.tool_calls[{place}].name", "is empty")
+    for index, tool in enumerate(chat.tools):
+        if not tool["function"]["name"]:
+            yield FieldViolation(f"{path}.tools[{index}].name", "is empty")
+    if chat.add_generation_prompt and chat.continue_final_message:
+        yield FieldViolation(
+            f"{path}.add_generation_prompt", "does not go with `continue_final_message`"
+        )
+
+
+def _ids(field: str, token_ids: list[int] | tuple[int, ...], limits: ModelLimits) -> Violations:
+    if token_ids and max(token_ids) >= limits.vocabulary_size:
+        index = next(i for i, token in enumerate(token_ids) if token >= limits.vocabulary_size)
+        yield FieldViolation(
+            f"{field}[{index}]",
+            f"is {token_ids[index]}; the vocabulary has {limits.vocabulary_size} ids",
+        )
+
+
+def _between(
+    field: str, value: float | None, low: float, high: float, *, above: bool = False
+) -> Violations:
+    """Checks low <= value <= high, or low < value <= high with `above`; NaN is in no range."""
+    if value is None:
+        return
+    inside = low < value <= high if above else low <= value <= high
+    if math.isnan(value) or not inside:
+        bound = f"above {low:g} and" if above else f"at least {low:g} and"
+        limit = "finite" if math.isinf(high) else f"at most {high:g}"
+        yield FieldViolation(field, f"is {value:g}; it must be {bound} {limit}")
+
+
+def _sampling(request: GenerationRequest, limits: ModelLimits) -> Violations:
+    sampling = request.sampling
+    yield from _between("sampling.temperature", sampling.temperature, 0, TEMPERATURE_LIMIT)
+    yield from _between("sampling.top_p", sampling.top_p, 0, 1, above=True)
+    yield from _between("sampling.min_p", sampling.min_p, 0, 1)
+    yield from _between(
+        "sampling.repetition_penalty", sampling.repetition_penalty, 0, TEMPERATURE_LIMIT, above=True
+    )
+    for name in ("presence_penalty", "frequency_penalty"):
+        value = getattr(sampling, name)
+        yield from _between(f"sampling.{name}", value, -PENALTY_LIMIT, PENALTY_LIMIT)
+    if sampling.min_p:
+        yield from _able(Ability.MIN_P, limits)
+
+
+def _stopping(request: GenerationRequest, limits: ModelLimits) -> Violations:
+    stopping = request.stopping
+    if stopping.max_tokens == 0:
+        yield FieldViolation("stop.max_tokens", "is 0; at least 1, or unset for all the context")
+    if stopping.max_tokens and stopping.min_tokens > stopping.max_tokens:
+        yield FieldViolation(
+            "stop.min_tokens", f"is {stopping.min_tokens}, above max_tokens {stopping.max_tokens}"
+        )
+    if len(stopping.stop) > STOP_STRINGS_LIMIT:
+        yield FieldViolation("stop.stop", f"has {len(stopping.stop)}; at most {STOP_STRINGS_LIMIT}")
+    for index, text in enumerate(stopping.stop):
+        if not 1 <= len(text) <= STOP_STRING_CHARS_LIMIT:
+            yield FieldViolation(
+                f"stop.stop[{index}]",
+                f"has {len(text)} characters; 1 to {STOP_STRING_CHARS_LIMIT}",
+            )
+    if len(stopping.stop_token_ids) > STOP_TOKEN_IDS_LIMIT:
+        count = len(stopping.stop_token_ids)
+        yield FieldViolation("stop.stop_token_ids", f"has {count}; at most {STOP_TOKEN_IDS_LIMIT}")
+    yield from _ids("stop.stop_token_ids", stopping.stop_token_ids, limits)
+
+
+def _output(request: GenerationRequest, limits: ModelLimits) -> Violations:
+    output = request.output
+    if output.logprobs:
+        yield from _able(Ability.LOGPROBS, limits)
+    if not output.top_logprobs:
+        return
+    if not output.logprobs:
+        yield FieldViolation("output.top_logprobs", "needs `logprobs`")
+    if Ability.TOP_LOGPROBS not in limits.abilities:
+        yield from _able(Ability.TOP_LOGPROBS, limits)
+    elif output.top_logprobs > limits.top_logprobs:
+        yield FieldViolation(
+            "output.top_logprobs", f"is {output.top_logprobs}; at most {limits.top_logprobs}"
+        )
+
+
+def _guide(guide: Guide | None, limits: ModelLimits) -> Violations:
+    if guide is None:
+        return
+    yield from _able(guide.form, limits)
+    field = guide.form.value
+    if guide.form is Ability.GUIDED_CHOICE:
+        if not 1 <= len(guide.options) <= CHOICES_LIMIT:
+            yield FieldViolation(
+                f"{field}.options", f"has {len(guide.options)}; 1 to {CHOICES_LIMIT}"
+            )
+        for index, option in enumerate(guide.options):
+            if not option:
+                yield FieldViolation(f"{field}.options[{index}]", "is empty")
+    elif guide.form is not Ability.GUIDED_JSON_OBJECT and not guide.text:
+        yield FieldViolation(field, "is empty")
+    characters = len(guide.text) + sum(map(len, guide.options))
+    if characters > GUIDE_CHARS_LIMIT:
+        yield FieldViolation(field, f"has {characters} characters; at most {GUIDE_CHARS_LIMIT}")
+
+
+def _rest(request: GenerationRequest, limits: ModelLimits) -> Violations:
+    if request.sequence_count > limits.sequence_count:
+        yield FieldViolation(
+            "sequence_count", f"is {request.sequence_count}; at most {limits.sequence_count}"
+        )
+    if request.lora_adapter and request.lora_adapter not in limits.lora_adapters:
+        known = ", ".join(limits.lora_adapters) or "none"
+        yield FieldViolation(
+            "lora_adapter", f"{request.lora_adapter!r} is not among this model's adapters ({known})"
+        )
+    if request.cache_salt:
+        yield from _able(Ability.CACHE_SALT, limits)
+        if len(request.cache_salt) > CACHE_SALT_CHARS_LIMIT:
+            yield FieldViolation(
+                "cache_salt",
+                f"has {len(request.cache_salt)} characters; at most {CACHE_SALT_CHARS_LIMIT}",
+            )
+    if not -PRIORITY_LIMIT <= request.priority <= PRIORITY_LIMIT:
+        yield FieldViolation(
+            "priority", f"is {request.priority}; {-PRIORITY_LIMIT} to {PRIORITY_LIMIT}"
+        )
+    if not _REQUEST_ID.fullmatch(request.request_id):
+        yield FieldViolation("request_id", "is not up to 128 of A-Z a-z 0-9 . _ : -")
+    if request.time_budget_s is not None:
+        yield from _between(
+            "time_budget", request.time_budget_s, 0, TIME_BUDGET_LIMIT_S, above=True
+        )
+
+
+def _able(ability: Ability, limits: ModelLimits) -> Violations:
+    if ability not in limits.abilities:
+        yield FieldViolation(ability.value, "is not supported by this model's engine")

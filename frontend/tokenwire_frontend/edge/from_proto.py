@@ -1,0 +1,191 @@
+"""The public contract's messages as plain values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import duration_pb2, json_format, struct_pb2
+from tokenwire.frontend.v1 import generation_pb2, options_pb2, prompt_pb2
+from tokenwire_service.errors import InvalidRequestError, invalid
+
+from tokenwire_frontend.core.events import Pace
+from tokenwire_frontend.core.model import Ability
+from tokenwire_frontend.core.request import (
+    ChatPrompt,
+    GenerationRequest,
+    Guide,
+    Output,
+    Prompt,
+    Sampling,
+    Stopping,
+    TextPrompt,
+    TokenPrompt,
+)
+
+MAX_DELAY_LIMIT_S = 10.0
+
+_ROLES = {
+    prompt_pb2.ROLE_SYSTEM: "system",
+    prompt_pb2.ROLE_USER: "user",
+    prompt_pb2.ROLE_ASSISTANT: "assistant",
+    prompt_pb2.ROLE_TOOL: "tool",
+    prompt_pb2.ROLE_DEVELOPER: "developer",
+}
+
+
+def generation_request(message: generation_pb2.Generation) -> GenerationRequest:
+    """Reads a generation; what it holds is checked by core.validation.
+
+    Raises:
+        InvalidRequestError: a duration or a guide that can't be read at all.
+    """
+    prompt = message.prompt
+    special = prompt.HasField("add_special_tokens")
+    return GenerationRequest(
+        prompt=_prompt(prompt),
+        model=message.model,
+        add_special_tokens=prompt.add_special_tokens if special else None,
+        sampling=_sampling(message.sampling),
+        stopping=_stopping(message.stop),
+        output=_output(message.output),
+        guide=_guide(message),
+        sequence_count=message.sequence_count or 1,
+        lora_adapter=message.lora_adapter,
+        cache_salt=message.cache_salt,
+        priority=message.priority,
+        request_id=message.request_id,
+        time_budget_s=(
+            _seconds(message.time_budget, "time_budget")
+            if message.HasField("time_budget")
+            else None
+        ),
+    )
+
+
+def pace(message: options_pb2.StreamOptions, field: str) -> Pace:
+    """Reads how deltas are put into messages; `field` is the message's own path.
+
+    Raises:
+        InvalidRequestError: the delay is out of bounds.
+    """
+    delay_s = _seconds(message.max_delay, f"{field}.max_delay")
+    if not 0 <= delay_s <= MAX_DELAY_LIMIT_S:
+        raise invalid(
+            f"{field}.max_delay",
+            f"is {delay_s:g} s; at least 0 and at most {MAX_DELAY_LIMIT_S:g} s",
+        )
+    return Pace(max_delay_s=delay_s)
+
+
+def chat_prompt(chat: prompt_pb2.Chat) -> ChatPrompt:
+    """Reads a chat, in the form that chat templates take."""
+    asked = chat.HasField("add_generation_prompt")
+    return ChatPrompt(
+        messages=[_message(each) for each in chat.messages],
+        tools=[
+            {
+                "type": "function",
+                "function": {
+                    "name": tool.name,
+                    "description": tool.description,
+                    "parameters": _plain(tool.parameters),
+                },
+            }
+            for tool in chat.tools
+        ],
+        documents=[{"title": each.title, "text": each.text} for each in chat.documents],
+        add_generation_prompt=(
+            chat.add_generation_prompt if asked else not chat.continue_final_message
+        ),
+        continue_final_message=chat.continue_final_message,
+        template_arguments=_plain(chat.template_arguments),
+    )
+
+
+def prefixed(error: InvalidRequestError, prefix: str) -> InvalidRequestError:
+    """Returns the error with its fields' paths starting at the request's root."""
+    violations = [
+        type(each)(f"{prefix}.{each.field}", each.description) for each in error.violations
+    ]
+    return InvalidRequestError(violations, reason=error.reason, metadata=error.metadata)
+
+
+def _prompt(message: prompt_pb2.Prompt) -> Prompt | None:
+    form = message.WhichOneof("content")
+    if form == "text":
+        return TextPrompt(message.text)
+    if form == "token_ids":
+        return TokenPrompt(message.token_ids.ids[:])
+    if form == "chat":
+        return chat_prompt(message.chat)
+    return None
+
+
+def _message(message: prompt_pb2.ChatMessage) -> dict[str, Any]:
+    """Leaves out what is empty: templates ask whether a key is defined."""
+    plain: dict[str, Any] = {"role": _ROLES.get(message.role, ""), "content": message.content}
+    if message.name:
+        plain["name"] = message.name
+    if message.tool_call_id:
+        plain["tool_call_id"] = message.tool_call_id
+    if message.reasoning:
+        plain["reasoning_content"] = message.reasoning
+    if message.tool_calls:
+        plain["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": _plain(call.arguments)},
+            }
+            for call in message.tool_calls
+        ]
+    return plain
+
+
+def _plain(struct: struct_pb2.Struct) -> dict[str, Any]:
+    return json_format.MessageToDict(struct)
+
+
+def _sampling(message: options_pb2.SamplingOptions) -> Sampling:
+    return Sampling(**{field.name: value for field, value in message.ListFields()})
+
+
+def _stopping(message: options_pb2.StopConditions) -> Stopping:
+    return Stopping(
+        max_tokens=message.max_tokens if message.HasField("max_tokens") else None,
+        min_tokens=message.min_tokens,
+        stop=tuple(message.stop),
+        stop_token_ids=tuple(message.stop_token_ids),
+        ignore_eos=message.ignore_eos,
+        include_stop_in_output=message.include_stop_in_output,
+    )
+
+
+def _output(message: options_pb2.OutputOptions) -> Output:
+    skips = message.HasField("skip_special_tokens")
+    return Output(
+        logprobs=message.logprobs,
+        top_logprobs=message.top_logprobs,
+        echo=message.echo,
+        skip_special_tokens=message.skip_special_tokens if skips else True,
+    )
+
+
+def _guide(message: generation_pb2.Generation) -> Guide | None:
+    if not message.HasField("guided"):
+        return None
+    form = message.guided.WhichOneof("guide")
+    if form is None:
+        raise invalid("guided", "is set, but none of its forms is")
+    ability = Ability(f"guided.{form}")
+    if ability is Ability.GUIDED_CHOICE:
+        return Guide(ability, options=tuple(message.guided.choice.options))
+    if ability is Ability.GUIDED_JSON_OBJECT:
+        return Guide(ability)
+    return Guide(ability, text=getattr(message.guided, form))
+
+
+def _seconds(message: duration_pb2.Duration, field: str) -> float:
+    if not -999_999_999 <= message.nanos <= 999_999_999:
+        raise invalid(f"{field}.nanos", f"is {message.nanos}; it must be within one second")
+    return message.seconds + message.nanos / 1e9

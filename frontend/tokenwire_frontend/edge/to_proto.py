@@ -1,0 +1,168 @@
+"""Plain values as the public contract's messages."""
+
+from __future__ import annotations
+
+from google.protobuf import duration_pb2
+from tokenwire.frontend.v1 import generation_pb2, model_pb2
+from tokenwire_service import telemetry
+
+from tokenwire_frontend.core.events import Completion
+from tokenwire_frontend.core.model import Ability
+from tokenwire_frontend.core.sequence import Delta, End, Finish, TokenLogprob
+from tokenwire_frontend.generation import LiveGeneration
+from tokenwire_frontend.workers.link import LinkState, WorkerLink
+from tokenwire_frontend.workers.messages import duration
+from tokenwire_frontend.workers.pool import Model
+
+_FINISH_REASONS = {
+    Finish.STOP: generation_pb2.FINISH_REASON_STOP,
+    Finish.LENGTH: generation_pb2.FINISH_REASON_LENGTH,
+    Finish.TIME_BUDGET: generation_pb2.FINISH_REASON_TIME_BUDGET,
+    Finish.CANCELLED: generation_pb2.FINISH_REASON_CANCELLED,
+}
+
+_CAPABILITIES = {
+    Ability.LOGPROBS: model_pb2.CAPABILITY_LOGPROBS,
+    Ability.TOP_LOGPROBS: model_pb2.CAPABILITY_TOP_LOGPROBS,
+    Ability.GUIDED_JSON_SCHEMA: model_pb2.CAPABILITY_GUIDED_JSON_SCHEMA,
+    Ability.GUIDED_JSON_OBJECT: model_pb2.CAPABILITY_GUIDED_JSON_OBJECT,
+    Ability.GUIDED_REGEX: model_pb2.CAPABILITY_GUIDED_REGEX,
+    Ability.GUIDED_GRAMMAR: model_pb2.CAPABILITY_GUIDED_GRAMMAR,
+    Ability.GUIDED_CHOICE: model_pb2.CAPABILITY_GUIDED_CHOICE,
+    Ability.LORA: model_pb2.CAPABILITY_LORA,
+    Ability.CACHE_SALT: model_pb2.CAPABILITY_CACHE_SALT,
+    Ability.MIN_P: model_pb2.CAPABILITY_MIN_P,
+}
+
+_STATES = {
+    LinkState.CONNECTING: model_pb2.WORKER_STATE_CONNECTING,
+    LinkState.READY: model_pb2.WORKER_STATE_READY,
+    LinkState.DRAINING: model_pb2.WORKER_STATE_DRAINING,
+    LinkState.REFUSED: model_pb2.WORKER_STATE_REFUSED,
+}
+
+
+def accepted(live: LiveGeneration) -> generation_pb2.Accepted:
+    """Returns the event that comes first."""
+    return generation_pb2.Accepted(
+        request_id=live.request_id,
+        prompt_token_count=live.prompt_tokens,
+        trace_id=telemetry.trace_id(live.span),
+    )
+
+
+def delta(value: Delta) -> generation_pb2.Delta:
+    """Returns the event for what is new of one sequence."""
+    message = generation_pb2.Delta(
+        sequence=value.sequence,
+        token_offset=value.token_offset,
+        token_ids=value.token_ids,
+        text=value.text,
+    )
+    if value.logprobs:
+        message.logprobs.extend(map(_token_logprob, value.logprobs))
+    if value.end is not None:
+        message.end.CopyFrom(_sequence_end(value.end))
+    return message
+
+
+def sequence(value: Delta) -> generation_pb2.Sequence:
+    """Returns a sequence whose deltas were never taken until its end."""
+    return generation_pb2.Sequence(
+        text=value.text,
+        token_ids=value.token_ids,
+        logprobs=map(_token_logprob, value.logprobs),
+        end=_sequence_end(value.end) if value.end else None,
+    )
+
+
+def usage(value: Completion) -> generation_pb2.Usage:
+    """Returns the tokens counted."""
+    return generation_pb2.Usage(
+        prompt_tokens=value.prompt_tokens,
+        completion_tokens=value.completion_tokens,
+        cached_prompt_tokens=value.cached_prompt_tokens,
+    )
+
+
+def timings(value: Completion) -> generation_pb2.Timings:
+    """Returns where the time went."""
+    return generation_pb2.Timings(
+        time_to_first_token=_duration(value.time_to_first_token_s),
+        time_per_output_token=_duration(value.time_per_output_token_s),
+        total=duration(value.total_s),
+        stages=[
+            generation_pb2.Stage(
+                service=stage.service,
+                name=stage.name,
+                start=duration(stage.start_s),
+                duration=duration(stage.duration_s),
+            )
+            for stage in value.stages
+        ],
+        worker=value.worker,
+    )
+
+
+def completed(value: Completion) -> generation_pb2.Completed:
+    """Returns the event that comes last."""
+    return generation_pb2.Completed(usage=usage(value), timings=timings(value))
+
+
+def model(value: Model) -> model_pb2.Model:
+    """Returns a model's description."""
+    limits = value.limits
+    return model_pb2.Model(
+        name=value.name,
+        context_tokens=limits.context_tokens,
+        prompt_tokens_limit=limits.prompt_tokens,
+        sequence_count_limit=limits.sequence_count,
+        vocabulary_size=limits.vocabulary_size,
+        eos_token_ids=limits.eos_token_ids,
+        tokenizer_fingerprint=value.tokenizer.fingerprint,
+        has_chat_template=value.tokenizer.chat_template is not None,
+        capabilities=sorted(_CAPABILITIES[ability] for ability in limits.abilities),
+        lora_adapters=limits.lora_adapters,
+        ready_worker_count=value.ready_workers,
+    )
+
+
+def worker(link: WorkerLink) -> model_pb2.Worker:
+    """Returns a worker's description."""
+    info = link.info
+    return model_pb2.Worker(
+        address=link.address,
+        name=info.name if info else "",
+        state=_STATES[link.state],
+        state_reason=link.state_reason,
+        model=info.model if info else "",
+        engine=info.engine if info else "",
+        running=link.load.running_sequences,
+        waiting=link.load.waiting_requests,
+        in_flight=link.in_flight,
+        kv_cache_usage=link.load.kv_cache_usage,
+    )
+
+
+def _duration(seconds: float | None) -> duration_pb2.Duration | None:
+    return None if seconds is None else duration(seconds)
+
+
+def _token_logprob(value: TokenLogprob) -> generation_pb2.TokenLogprob:
+    return generation_pb2.TokenLogprob(
+        token_id=value.token_id,
+        logprob=value.logprob,
+        alternatives=[
+            generation_pb2.Alternative(token_id=token_id, logprob=logprob)
+            for token_id, logprob in value.alternatives
+        ],
+    )
+
+
+def _sequence_end(value: End) -> generation_pb2.SequenceEnd:
+    message = generation_pb2.SequenceEnd(reason=_FINISH_REASONS[value.finish])
+    if value.stop is not None:
+        message.stop = value.stop
+    elif value.stop_token_id is not None:
+        message.stop_token_id = value.stop_token_id
+    return message

@@ -1,0 +1,116 @@
+"""The frontend's error vocabulary.
+
+Each function makes one tokenwire_service.errors.ServiceError:
+
+    unknown_model       NOT_FOUND           UNKNOWN_MODEL
+    model_not_named     INVALID_ARGUMENT    MODEL_NOT_NAMED
+    no_worker           UNAVAILABLE         NO_WORKER
+    worker_lost         UNAVAILABLE         WORKER_LOST
+    draining            UNAVAILABLE         DRAINING
+    too_many            RESOURCE_EXHAUSTED  TOO_MANY_GENERATIONS
+    tokenizer_busy      RESOURCE_EXHAUSTED  TOKENIZER_BUSY
+    no_chat_template    FAILED_PRECONDITION NO_CHAT_TEMPLATE
+    template_failed     INVALID_ARGUMENT    CHAT_TEMPLATE_FAILED
+    (invalid fields)    INVALID_ARGUMENT    INVALID_FIELD
+
+What a worker refuses keeps the worker's own code, reason and details.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenwire_service.errors import Code, InvalidRequestError, Quota, ServiceError, invalid
+
+RETRY_SOON_S = 1.0
+"""Suggested to callers where waiting a moment may help: about the time of a short generation."""
+
+UNAVAILABLE_RETRY_S = 2.0
+"""Suggested where a worker has to come back: about the time that a reconnect takes."""
+
+
+def unknown_model(name: str, served: Sequence[str]) -> ServiceError:
+    """No worker has ever served this model here."""
+    known = ", ".join(served) or "none yet"
+    return ServiceError(
+        Code.NOT_FOUND,
+        "UNKNOWN_MODEL",
+        f"model {name!r} is not served here; served: {known}",
+        metadata={"model": name},
+    )
+
+
+def model_not_named(served: Sequence[str], field: str) -> InvalidRequestError:
+    """Several models are served, so the request has to name one."""
+    return invalid(field, f"name one of: {', '.join(served)}", reason="MODEL_NOT_NAMED")
+
+
+def no_worker(model: str) -> ServiceError:
+    """The model is known, or may be, but no worker is ready for it now."""
+    subject = f"model {model!r}" if model else "any model"
+    return ServiceError(
+        Code.UNAVAILABLE,
+        "NO_WORKER",
+        f"no worker is ready for {subject}",
+        retry_after_s=UNAVAILABLE_RETRY_S,
+    )
+
+
+def worker_lost(worker: str, why: str) -> ServiceError:
+    """The worker that held the request is gone."""
+    return ServiceError(
+        Code.UNAVAILABLE,
+        "WORKER_LOST",
+        f"worker {worker} was lost: {why}",
+        retry_after_s=RETRY_SOON_S,
+        metadata={"worker": worker},
+    )
+
+
+def draining() -> ServiceError:
+    """This frontend is about to stop."""
+    return ServiceError(
+        Code.UNAVAILABLE,
+        "DRAINING",
+        "this frontend is draining and takes nothing new",
+        retry_after_s=RETRY_SOON_S,
+    )
+
+
+def too_many(limit: int) -> ServiceError:
+    """This frontend holds as many generations as it may."""
+    return ServiceError(
+        Code.RESOURCE_EXHAUSTED,
+        "TOO_MANY_GENERATIONS",
+        f"this frontend holds {limit} generations already",
+        retry_after_s=RETRY_SOON_S,
+        quota=Quota("frontend/generations", f"at most {limit} at once"),
+    )
+
+
+def tokenizer_busy(limit: int) -> ServiceError:
+    """Too many texts wait for the tokenizer."""
+    return ServiceError(
+        Code.RESOURCE_EXHAUSTED,
+        "TOKENIZER_BUSY",
+        f"{limit} texts wait for the tokenizer already",
+        retry_after_s=RETRY_SOON_S,
+        quota=Quota("frontend/tokenizer", f"at most {limit} texts at once"),
+    )
+
+
+def no_chat_template(model: str) -> ServiceError:
+    """The model has no chat template, so chats can't be rendered."""
+    return ServiceError(
+        Code.FAILED_PRECONDITION,
+        "NO_CHAT_TEMPLATE",
+        f"model {model!r} has no chat template; send `prompt.text` or `prompt.token_ids`",
+        metadata={"model": model},
+    )
+
+
+def template_failed(field: str, message: str) -> InvalidRequestError:
+    """The chat template refused the chat."""
+    return invalid(
+        field, f"the model's chat template refused it: {message}", reason="CHAT_TEMPLATE_FAILED"
+    )

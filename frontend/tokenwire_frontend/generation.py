@@ -1,0 +1,293 @@
+"""One live generation: what a worker sends comes in, what the client has not taken yet waits here.
+
+Nothing waits anywhere else. A client that reads slowly finds its deltas merged, and holds back
+neither the worker's stream nor any other client; what waits is bounded by max_tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from opentelemetry.trace import Span, Status, StatusCode
+from tokenwire_service import semconv
+from tokenwire_service.errors import ServiceError
+
+from tokenwire_frontend.core.events import Completion, News, Pace, Stage
+from tokenwire_frontend.core.sequence import Finish, TokenLogprob
+from tokenwire_frontend.core.sequence import Sequence as GeneratedSequence
+from tokenwire_frontend.workers.link import WorkerLink
+from tokenwire_frontend.workers.receiver import WorkerReport
+
+BUDGET_BACKSTOP_S = 0.25
+"""The worker keeps the time budget; if it has said nothing this long after, the frontend ends the
+generation itself."""
+
+
+class LiveGeneration:
+    """A generation from before its submission to its end; the worker link's Receiver.
+
+    Args:
+        request_id: the caller's or the frontend's name for it.
+        sequences: fresh, by index.
+        prompt_tokens: tokens of the prompt.
+        received_s: time.monotonic() of the request's receipt.
+        stages: what was done before submission.
+        span: ended here, with the generation.
+        pace: when `on_news` is called.
+        on_news: called when there is something to `take`; not again until it was taken.
+        on_done: called once, when nothing more will come.
+    """
+
+    def __init__(
+        self,
+        request_id: str,
+        sequences: list[GeneratedSequence],
+        prompt_tokens: int,
+        received_s: float,
+        stages: list[Stage],
+        span: Span,
+        pace: Pace,
+        on_news: Callable[[LiveGeneration], None],
+        on_done: Callable[[LiveGeneration], None],
+    ) -> None:
+        self.request_id = request_id
+        self.prompt_tokens = prompt_tokens
+        self.span = span
+        self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done once a worker has taken the generation; fails with its refusal."""
+        self.done = False
+        """Nothing more will come; what came may still wait to be taken."""
+        self._sequences = sequences
+        self.received_s = received_s
+        """time.monotonic() of the request's receipt."""
+        self._stages = stages
+        self._pace = pace
+        self._on_news = on_news
+        self._on_done = on_done
+        self._told = False
+        self._taken_s = 0.0
+        self._held: asyncio.TimerHandle | None = None
+        self._budget: asyncio.TimerHandle | None = None
+        self._completion: Completion | None = None
+        self._failure: ServiceError | None = None
+        self._ending = Finish.CANCELLED
+        self._abandoned = False
+        self._link: WorkerLink | None = None
+        self._handle = 0
+        self._worker_span: Span | None = None
+        self._submitted_s = 0.0
+        self._first_token_s: float | None = None
+        self._last_token_s = 0.0
+
+    # What the frontend does with it.
+
+    def submitted(self, link: WorkerLink, handle: int, worker_span: Span) -> None:
+        """Notes which worker has it now."""
+        if self.accepted.done():  # an earlier worker refused it
+            self.accepted = asyncio.get_running_loop().create_future()
+        self._link, self._handle, self._worker_span = link, handle, worker_span
+        self._submitted_s = time.monotonic()
+
+    def arm_budget(self, time_left_s: float) -> None:
+        """Ends the generation this long from now if the worker has not."""
+        loop = asyncio.get_running_loop()
+        self._budget = loop.call_later(
+            time_left_s + BUDGET_BACKSTOP_S, self.end, Finish.TIME_BUDGET
+        )
+
+    def end(self, finish: Finish) -> None:
+        """Ends every open sequence here and now, and cancels it at the worker."""
+        if self.done:
+            return
+        self._ending = finish
+        self._cancel_at_worker(finish.value)
+        self._complete(None)
+
+    def cancel(self) -> None:
+        """Asks the worker to stop; the sequences end with CANCELLED when it has."""
+        if not self.done:
+            self._cancel_at_worker("client_cancel")
+
+    def abandon(self) -> None:
+        """Cancels at the worker and tells nobody any more: the client is gone."""
+        if self.done:
+            return
+        self._silence()
+        self._abandoned = True
+        self._cancel_at_worker("client_gone")
+        if self._link is None:
+            self._complete(None)
+
+    def refuse(self, error: ServiceError) -> None:
+        """Ends a generation that no worker took; the caller tells the client."""
+        self._silence()
+        self._fail(error)
+
+    def take(self) -> News:
+        """Returns what is new, and lets `on_news` be called again."""
+        deltas = [delta for each in self._sequences if (delta := each.take()) is not None]
+        self._told = False
+        self._taken_s = time.monotonic()
+        return News(deltas, self._completion, self._failure)
+
+    # What the worker link tells it.
+
+    def on_accepted(self) -> None:
+        """The worker took it."""
+        if not self.accepted.done():
+            self.accepted.set_result(None)
+
+    def on_tokens(
+        self, sequence: int, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob] = ()
+    ) -> None:
+        """New ids of one sequence."""
+        if self.done:
+            return
+        self._last_token_s = time.monotonic()
+        if self._first_token_s is None:
+            self._first_token_s = self._last_token_s
+            self.span.add_event(semconv.FIRST_TOKEN)
+        state = self._sequences[sequence]
+        stopped = state.push(token_ids, logprobs)
+        if stopped and self._link is not None:
+            alone = len(self._sequences) == 1
+            self._link.cancel(self._handle, None if alone else sequence)
+        if not self._told or self._held is not None:
+            self._tell(urgent=stopped or state.token_count == len(token_ids))
+
+    def on_ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:
+        """One sequence has ended."""
+        if not self.done:
+            self._sequences[sequence].finish(finish, stop_token_id)
+            self._tell(urgent=True)
+
+    def on_completed(self, report: WorkerReport) -> None:
+        """Every sequence has ended."""
+        if not self.done:
+            self._complete(report)
+
+    def on_failed(self, error: ServiceError) -> None:
+        """The worker refused it, failed at it, or is gone."""
+        if self.done:
+            return
+        if self._abandoned:
+            self._complete(None)
+            return
+        if not self.accepted.done():
+            self._end_worker_span(error)
+            self.accepted.set_exception(error)
+            return
+        if all(each.end is not None for each in self._sequences):
+            self._complete(None)  # all that the client asked for was there already
+            return
+        self._fail(error)
+
+    # How it ends, and when the client is told.
+
+    def _fail(self, error: ServiceError) -> None:
+        self._failure = error
+        self.span.set_status(Status(StatusCode.ERROR, error.reason))
+        self.span.set_attribute(semconv.ERROR_TYPE, error.reason)
+        self._finish(error)
+
+    def _complete(self, report: WorkerReport | None) -> None:
+        for each in self._sequences:
+            each.finish(self._ending)
+        total_s = time.monotonic() - self.received_s
+        tokens = max(each.token_count for each in self._sequences)
+        first, per_token = self._first_token_s, None
+        if first is not None and tokens > 1:
+            per_token = (self._last_token_s - first) / (tokens - 1)
+        self._completion = Completion(
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=sum(each.token_count for each in self._sequences),
+            cached_prompt_tokens=report.cached_prompt_tokens if report else None,
+            time_to_first_token_s=None if first is None else first - self.received_s,
+            time_per_output_token_s=per_token,
+            total_s=total_s,
+            stages=[*self._stages, *self._worker_stages(report)],
+            worker=self._link.info.name if self._link and self._link.info else "",
+        )
+        self._describe(self._completion)
+        self._finish(None)
+
+    def _worker_stages(self, report: WorkerReport | None) -> list[Stage]:
+        """Places the worker's own durations one after the other from the submission on."""
+        stages, start = [], self._submitted_s - self.received_s
+        if report is not None:
+            durations = (report.queue_s, report.prefill_s, report.decode_s)
+            for name, duration in zip(("queue", "prefill", "decode"), durations, strict=True):
+                if duration is not None:
+                    stages.append(Stage("worker", name, start, duration))
+                    start += duration
+        return stages
+
+    def _describe(self, completion: Completion) -> None:
+        ends = [each.end.finish.value for each in self._sequences if each.end]
+        self.span.set_attributes(
+            {
+                semconv.GEN_AI_USAGE_INPUT_TOKENS: completion.prompt_tokens,
+                semconv.GEN_AI_USAGE_OUTPUT_TOKENS: completion.completion_tokens,
+                semconv.GEN_AI_RESPONSE_FINISH_REASONS: ends,
+                semconv.WORKER: completion.worker,
+            }
+        )
+        if completion.cached_prompt_tokens is not None:
+            self.span.set_attribute(
+                semconv.GEN_AI_USAGE_CACHED_TOKENS, completion.cached_prompt_tokens
+            )
+
+    def _finish(self, error: ServiceError | None) -> None:
+        self.done = True
+        self._end_worker_span(error)
+        if self._budget is not None:
+            self._budget.cancel()
+        self.on_accepted()  # a generation that ended before its submission
+        self.span.end()
+        self._on_done(self)
+        self._tell(urgent=True)
+
+    def _cancel_at_worker(self, cause: str) -> None:
+        self.span.set_attribute(semconv.CANCEL_CAUSE, cause)
+        if self._link is not None:
+            self._link.cancel(self._handle)
+
+    def _silence(self) -> None:
+        """Lets `on_news` never be called again."""
+        self._told = True
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+
+    def _end_worker_span(self, error: ServiceError | None) -> None:
+        span, self._worker_span = self._worker_span, None
+        if span is None:
+            return
+        span.set_attribute(semconv.RPC_STATUS_CODE, error.code.name if error else "OK")
+        if error is not None:
+            span.set_attribute(semconv.ERROR_TYPE, error.reason)
+            span.set_status(Status(StatusCode.ERROR))
+        span.end()
+
+    def _tell(self, *, urgent: bool) -> None:
+        """Calls `on_news` now, or when the pace allows; once until the news is taken."""
+        if self._pace.only_end and not self.done:
+            return
+        wait_s = self._taken_s + self._pace.max_delay_s - time.monotonic()
+        if urgent or wait_s <= 0:
+            if self._held is not None:
+                self._held.cancel()
+                self._held = None
+            elif self._told:
+                return
+            self._told = True
+            self._on_news(self)
+        elif not self._told:
+            self._told = True
+            self._held = asyncio.get_running_loop().call_later(wait_s, self._release)
+
+    def _release(self) -> None:
+        self._held = None
+        self._on_news(self)

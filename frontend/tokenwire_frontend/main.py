@@ -1,0 +1,95 @@
+"""The frontend process: parse, build, run, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+
+import structlog
+import uvloop
+from tokenwire.frontend.v1 import generation_pb2_grpc, model_pb2_grpc, tokenization_pb2_grpc
+from tokenwire_service import logs, settings, telemetry
+from tokenwire_service.server import ListenError, RpcServer, Service, stop_signal
+from tokenwire_service.tls import TlsError, channel_credentials
+from tokenwire_service.version import VERSION
+
+from tokenwire_frontend.core.router import LeastLoaded
+from tokenwire_frontend.edge.generation_servicer import GenerationServicer
+from tokenwire_frontend.edge.model_servicer import ModelServicer
+from tokenwire_frontend.edge.tokenization_servicer import TokenizationServicer
+from tokenwire_frontend.generator import Generator
+from tokenwire_frontend.settings import FrontendSettings
+from tokenwire_frontend.tokenizer import TokenizerPool
+from tokenwire_frontend.workers.pool import WorkerPool
+
+PROGRAM = "tokenwire-frontend"
+PACKAGE = "tokenwire.frontend.v1"
+
+log = structlog.get_logger()
+
+
+def main() -> None:
+    """Runs the frontend until SIGTERM or SIGINT."""
+    chosen = settings.parse(FrontendSettings, PROGRAM, sys.argv[1:])
+    logs.configure(chosen.log_level, chosen.log_format, PROGRAM)
+    tracing = telemetry.configure(PROGRAM, secrets.token_hex(4), VERSION)
+    try:
+        uvloop.run(run(chosen))
+    except (ListenError, TlsError) as error:
+        settings.refuse(PROGRAM, str(error))
+    finally:
+        tracing.shutdown()
+
+
+async def run(chosen: FrontendSettings) -> None:
+    """Serves until a stop signal, then drains."""
+    stop = stop_signal()
+    tokenizers = TokenizerPool(chosen.tokenizer_threads, chosen.tokenizer_waiting_limit)
+    pool = WorkerPool(chosen.workers, channel_credentials(chosen.worker_tls), LeastLoaded())
+    generator = Generator(pool, tokenizers, chosen.generations_limit)
+    server = RpcServer(chosen.listen, chosen.tls, _services(pool, tokenizers, generator))
+    await server.start()
+    health = asyncio.create_task(_keep_health(server, pool))
+    await stop.wait()
+    log.info("draining", grace_s=chosen.drain_grace_s)
+    health.cancel()
+    await server.set_serving(serving=False)
+    await generator.drain(chosen.drain_grace_s)
+    await server.stop()
+    await pool.close()
+    tokenizers.close()
+    log.info("stopped")
+
+
+def _services(pool: WorkerPool, tokenizers: TokenizerPool, generator: Generator) -> list[Service]:
+    return [
+        Service(
+            f"{PACKAGE}.GenerationService",
+            generation_pb2_grpc.add_GenerationServiceServicer_to_server,
+            GenerationServicer(generator),
+        ),
+        Service(
+            f"{PACKAGE}.TokenizationService",
+            tokenization_pb2_grpc.add_TokenizationServiceServicer_to_server,
+            TokenizationServicer(pool, tokenizers),
+        ),
+        Service(
+            f"{PACKAGE}.ModelService",
+            model_pb2_grpc.add_ModelServiceServicer_to_server,
+            ModelServicer(pool),
+        ),
+    ]
+
+
+async def _keep_health(server: RpcServer, pool: WorkerPool) -> None:
+    """Serving means that at least one worker is ready."""
+    while True:
+        ready = any(model.ready_workers for model in pool.models.values())
+        await server.set_serving(serving=ready)
+        await pool.changed.wait()
+        pool.changed.clear()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""The frontend's settings."""
+
+from __future__ import annotations
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import SettingsConfigDict
+from tokenwire_service.settings import Address, ServiceSettings, TlsSettings
+
+
+class FrontendSettings(ServiceSettings):
+    """A CPU frontend: text in, streamed text out. Environment: TOKENWIRE_FRONTEND_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="TOKENWIRE_FRONTEND_")
+
+    workers: list[Address] = Field(
+        min_length=1,
+        validation_alias=AliasChoices("worker", "TOKENWIRE_FRONTEND_WORKERS"),
+        description="address of a worker, HOST:PORT; repeat for several",
+    )
+    listen: Address = Field("127.0.0.1:50051", description="address to serve on; port 0 takes any")
+    worker_tls: TlsSettings = Field(
+        default=TlsSettings(), description="TLS of the hop to the workers"
+    )
+    generations_limit: int = Field(
+        1024, ge=1, description="generations at once; the next is refused with RESOURCE_EXHAUSTED"
+    )
+    tokenizer_threads: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="threads that tokenise and render; they run beside the event loop",
+    )
+    tokenizer_waiting_limit: int = Field(
+        512, ge=1, description="texts in and before the tokenizer; the next is refused"
+    )

@@ -1,0 +1,145 @@
+"""A model's tokenizer and chat template, and the threads that run them.
+
+`encode` of Hugging Face tokenizers holds the GIL and would stop the event loop for as long as a
+long text takes; `encode_batch_fast` releases it. So encoding runs in a small pool, and decoding,
+which takes about a microsecond a step, runs in place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from hashlib import sha256
+from typing import Any, TypeVar
+
+import tokenizers
+
+from tokenwire_frontend import errors
+from tokenwire_frontend.chat_template import ChatTemplate
+from tokenwire_frontend.core.detokenizer import Detokenizer
+
+TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+
+ResultT = TypeVar("ResultT")
+
+
+class Tokenizer:
+    """One model's text side. Build it off the event loop: reading a large vocabulary takes seconds.
+
+    Args:
+        files: contents by name; tokenizer.json is needed, tokenizer_config.json and
+            chat_template.jinja are used where they are given.
+    """
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        source = files[TOKENIZER_FILE]
+        self.fingerprint = sha256(source).hexdigest()
+        """SHA-256 of tokenizer.json, 64 lower-case hex digits."""
+        self._tokenizer = tokenizers.Tokenizer.from_buffer(source)
+        # A tokenizer.json may carry its training's truncation and padding; serving wants neither.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        description = json.loads(source)
+        self._context_free = (description.get("decoder") or {}).get("type") == "ByteLevel"
+        self._byte_ids = _byte_fallback_ids(description)
+        config = json.loads(files.get(TOKENIZER_CONFIG_FILE, b"{}"))
+        self.chat_template = _chat_template(files, config)
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> tokenizers.Encoding:
+        """Returns the encoding: `ids`, and `offsets` in code points. Releases the GIL."""
+        return self._tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)[0]
+
+    def encode_ids(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Returns the ids alone, without the cost of offsets. Releases the GIL."""
+        [encoding] = self._tokenizer.encode_batch_fast(
+            [text], add_special_tokens=add_special_tokens
+        )
+        ids: list[int] = encoding.ids
+        return ids
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """Returns the text of the ids."""
+        return self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+
+    def detokenizer(
+        self, *, skip_special_tokens: bool = True, seed: Sequence[int] = ()
+    ) -> Detokenizer:
+        """Returns a fresh incremental detokeniser, with the ids before it for context."""
+        decode = partial(self._tokenizer.decode, skip_special_tokens=skip_special_tokens)
+        return Detokenizer(
+            decode, seed=seed, byte_ids=self._byte_ids, context_free=self._context_free
+        )
+
+
+class TokenizerPool:
+    """The threads that tokenise and render, with a bound on what waits for them.
+
+    Args:
+        threads: threads to run.
+        waiting_limit: texts at once, running and waiting; the next is refused.
+    """
+
+    def __init__(self, threads: int, waiting_limit: int) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="tokenizer")
+        self._waiting_limit = waiting_limit
+        self._held = 0
+
+    async def run(self, work: Callable[[], ResultT]) -> ResultT:
+        """Runs the work on a thread and returns its result.
+
+        Raises:
+            ServiceError: TOKENIZER_BUSY, when too much waits already.
+        """
+        if self._held >= self._waiting_limit:
+            raise errors.tokenizer_busy(self._waiting_limit)
+        self._held += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        finally:
+            self._held -= 1
+
+    def close(self) -> None:
+        """Ends the threads once they have finished what they run."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _byte_fallback_ids(description: dict[str, Any]) -> frozenset[int]:
+    """Returns the ids of `<0x00>` to `<0xFF>` where the decoder joins them into bytes."""
+    decoder = description.get("decoder") or {}
+    parts = decoder.get("decoders", [decoder])
+    if not any(part.get("type") == "ByteFallback" for part in parts):
+        return frozenset()
+    vocabulary = description["model"].get("vocab", {})
+    if isinstance(vocabulary, list):  # Unigram: pairs of piece and score, by id
+        vocabulary = {piece: index for index, (piece, _score) in enumerate(vocabulary)}
+    names = (f"<0x{byte:02X}>" for byte in range(256))
+    return frozenset(vocabulary[name] for name in names if name in vocabulary)
+
+
+def _chat_template(files: Mapping[str, bytes], config: dict[str, Any]) -> ChatTemplate | None:
+    """Returns chat_template.jinja's template, else tokenizer_config.json's, else None."""
+    if CHAT_TEMPLATE_FILE in files:
+        source: Any = files[CHAT_TEMPLATE_FILE].decode()
+    else:
+        source = config.get("chat_template")
+    if isinstance(source, list):  # several named templates; `default` is the plain one
+        source = next((each["template"] for each in source if each["name"] == "default"), None)
+    if not source:
+        return None
+    return ChatTemplate(source, _special_tokens(config))
+
+
+def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
+    """Returns the config's `*_token` entries as text."""
+    tokens = {}
+    for name, value in config.items():
+        if name.endswith("_token"):
+            text = value.get("content") if isinstance(value, dict) else value
+            if isinstance(text, str):
+                tokens[name] = text
+    return tokens

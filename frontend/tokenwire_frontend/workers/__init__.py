@@ -1,0 +1,1 @@
+"""The hop to the workers: one link each, and the pool that chooses among them."""

@@ -1,0 +1,198 @@
+"""The worker contract's messages as plain values, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from google.protobuf import duration_pb2
+from tokenwire.worker.v1 import execution_pb2, worker_pb2
+
+from tokenwire_frontend.core.model import Ability, ModelLimits, SamplingDefaults
+from tokenwire_frontend.core.request import GenerationRequest
+from tokenwire_frontend.core.sequence import Finish, TokenLogprob
+from tokenwire_frontend.workers.receiver import WorkerReport
+
+CONTRACT_REVISION = 1
+"""Oldest revision of the worker contract that this frontend can work with."""
+
+_ABILITIES = {
+    worker_pb2.CAPABILITY_LOGPROBS: Ability.LOGPROBS,
+    worker_pb2.CAPABILITY_TOP_LOGPROBS: Ability.TOP_LOGPROBS,
+    worker_pb2.CAPABILITY_GUIDED_JSON_SCHEMA: Ability.GUIDED_JSON_SCHEMA,
+    worker_pb2.CAPABILITY_GUIDED_JSON_OBJECT: Ability.GUIDED_JSON_OBJECT,
+    worker_pb2.CAPABILITY_GUIDED_REGEX: Ability.GUIDED_REGEX,
+    worker_pb2.CAPABILITY_GUIDED_GRAMMAR: Ability.GUIDED_GRAMMAR,
+    worker_pb2.CAPABILITY_GUIDED_CHOICE: Ability.GUIDED_CHOICE,
+    worker_pb2.CAPABILITY_LORA: Ability.LORA,
+    worker_pb2.CAPABILITY_CACHE_SALT: Ability.CACHE_SALT,
+    worker_pb2.CAPABILITY_MIN_P: Ability.MIN_P,
+}
+
+FINISHES = {
+    execution_pb2.FINISH_REASON_STOP: Finish.STOP,
+    execution_pb2.FINISH_REASON_LENGTH: Finish.LENGTH,
+    execution_pb2.FINISH_REASON_TIME_BUDGET: Finish.TIME_BUDGET,
+    execution_pb2.FINISH_REASON_CANCELLED: Finish.CANCELLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """What a worker says of itself."""
+
+    name: str
+    model: str
+    engine: str
+    """Engine and version."""
+    contract_revision: int
+    tokenizer_fingerprint: str
+    running_limit: int
+    limits: ModelLimits
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLoad:
+    """What a worker last reported of its load, from all frontends."""
+
+    running_sequences: int = 0
+    waiting_requests: int = 0
+    kv_cache_usage: float = 0.0
+    draining: bool = False
+
+
+def worker_info(message: worker_pb2.GetWorkerInfoResponse) -> WorkerInfo:
+    """Reads a worker's description."""
+    limits = message.limits
+    return WorkerInfo(
+        name=message.worker_name,
+        model=message.model,
+        engine=f"{message.engine} {message.engine_version}",
+        contract_revision=message.contract_revision,
+        tokenizer_fingerprint=message.tokenizer_fingerprint,
+        running_limit=max(limits.running_sequences, 1),
+        limits=ModelLimits(
+            context_tokens=limits.context_tokens,
+            prompt_tokens=limits.prompt_tokens,
+            vocabulary_size=limits.vocabulary_size,
+            sequence_count=limits.sequence_count,
+            top_logprobs=limits.top_logprobs,
+            eos_token_ids=tuple(message.eos_token_ids),
+            abilities=frozenset(
+                _ABILITIES[value] for value in message.capabilities if value in _ABILITIES
+            ),
+            lora_adapters=tuple(message.lora_adapters),
+        ),
+    )
+
+
+def worker_load(message: worker_pb2.WatchLoadResponse) -> WorkerLoad:
+    """Reads a load report."""
+    return WorkerLoad(
+        running_sequences=message.running_sequences,
+        waiting_requests=message.waiting_requests,
+        kv_cache_usage=message.kv_cache_usage,
+        draining=message.draining,
+    )
+
+
+def worker_report(message: execution_pb2.Completed) -> WorkerReport:
+    """Reads what a worker counted and timed."""
+
+    def seconds(name: Literal["queue", "prefill", "decode"]) -> float | None:
+        return getattr(message, name).ToNanoseconds() / 1e9 if message.HasField(name) else None
+
+    cached = message.HasField("cached_prompt_tokens")
+    return WorkerReport(
+        cached_prompt_tokens=message.cached_prompt_tokens if cached else None,
+        queue_s=seconds("queue"),
+        prefill_s=seconds("prefill"),
+        decode_s=seconds("decode"),
+    )
+
+
+def token_logprobs(messages: Sequence[execution_pb2.TokenLogprob]) -> list[TokenLogprob]:
+    """Reads log probabilities."""
+    return [
+        TokenLogprob(
+            message.token_id,
+            message.logprob,
+            tuple((each.token_id, each.logprob) for each in message.alternatives),
+        )
+        for message in messages
+    ]
+
+
+def worker_request(
+    request: GenerationRequest,
+    prompt: Sequence[int],
+    defaults: SamplingDefaults,
+    *,
+    time_left_s: float | None,
+    trace_context: dict[str, str],
+) -> execution_pb2.Request:
+    """Returns the request for a worker, with the model's defaults filled in."""
+    message = execution_pb2.Request(
+        request_id=request.request_id,
+        prompt_token_ids=prompt,
+        sampling=_sampling(request, defaults),
+        stopping=execution_pb2.Stopping(
+            max_tokens=request.stopping.max_tokens or 0,
+            min_tokens=request.stopping.min_tokens,
+            stop_token_ids=request.stopping.stop_token_ids,
+            ignore_eos=request.stopping.ignore_eos,
+        ),
+        sequence_count=request.sequence_count,
+        logprobs=request.output.logprobs,
+        top_logprobs=request.output.top_logprobs,
+        guide=_guide(request),
+        lora_adapter=request.lora_adapter,
+        cache_salt=request.cache_salt,
+        priority=request.priority,
+        trace_context=execution_pb2.TraceContext(**trace_context),
+    )
+    if time_left_s is not None:
+        message.time_budget.CopyFrom(duration(time_left_s))
+    return message
+
+
+def duration(seconds: float) -> duration_pb2.Duration:
+    """Returns the seconds as a Duration, to the nanosecond."""
+    message = duration_pb2.Duration()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
+
+
+def _sampling(request: GenerationRequest, defaults: SamplingDefaults) -> execution_pb2.Sampling:
+    wanted = request.sampling
+
+    def chosen(name: str) -> float:
+        value = getattr(wanted, name)
+        return getattr(defaults, name) if value is None else value  # type: ignore[no-any-return]
+
+    return execution_pb2.Sampling(
+        temperature=chosen("temperature"),
+        top_p=chosen("top_p"),
+        top_k=int(chosen("top_k")),
+        min_p=chosen("min_p"),
+        repetition_penalty=chosen("repetition_penalty"),
+        presence_penalty=wanted.presence_penalty or 0.0,
+        frequency_penalty=wanted.frequency_penalty or 0.0,
+        seed=wanted.seed,
+    )
+
+
+def _guide(request: GenerationRequest) -> execution_pb2.Guide | None:
+    guide = request.guide
+    if guide is None:
+        return None
+    message = execution_pb2.Guide()
+    if guide.form is Ability.GUIDED_JSON_OBJECT:
+        message.json_object.SetInParent()
+    elif guide.form is Ability.GUIDED_CHOICE:
+        message.choice.options.extend(guide.options)
+    else:
+        # The contracts name these forms alike: json_schema, regex, grammar.
+        setattr(message, guide.form.value.removeprefix("guided."), guide.text)
+    return message

@@ -1,0 +1,170 @@
+"""The workers that this frontend knows, the models that they serve, and the choice among them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import grpc
+import structlog
+
+from tokenwire_frontend import errors
+from tokenwire_frontend.chat_template import ChatTemplateError
+from tokenwire_frontend.core.model import ModelLimits, SamplingDefaults, common_limits
+from tokenwire_frontend.core.router import Candidate, Choice, Router
+from tokenwire_frontend.tokenizer import Tokenizer
+from tokenwire_frontend.workers.link import LinkState, WorkerLink, WorkerRefusedError
+
+log = structlog.get_logger()
+
+GENERATION_CONFIG_FILE = "generation_config.json"
+
+
+@dataclass
+class Model:
+    """A model that some worker serves, or has served."""
+
+    name: str
+    tokenizer: Tokenizer
+    defaults: SamplingDefaults
+    limits: ModelLimits
+    """What all its ready workers can serve; while none is, what the last ones could."""
+    ready_workers: int = 0
+
+
+class WorkerPool:
+    """All links and models.
+
+    Args:
+        addresses: the workers' HOST:PORT.
+        credentials: TLS of the worker hop, or None.
+        router: chooses among the ready workers.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        credentials: grpc.ChannelCredentials | None,
+        router: Router,
+    ) -> None:
+        self._router = router
+        self.models: dict[str, Model] = {}
+        self.links = [
+            WorkerLink(address, credentials, self._meet, self._update) for address in addresses
+        ]
+        self.changed = asyncio.Event()
+        """Set whenever a worker has come, gone or changed its state."""
+        self._tasks = [asyncio.create_task(link.run()) for link in self.links]
+
+    def model(self, name: str, field: str) -> Model:
+        """Returns the named model, or the only one if the name is empty.
+
+        Args:
+            name: the model's name, or empty.
+            field: path of the request field that names it, for the error.
+
+        Raises:
+            ServiceError: no such model, several and none named, or none known yet.
+        """
+        if name in self.models:
+            return self.models[name]
+        if not self.models:
+            raise errors.no_worker(name)
+        if name:
+            raise errors.unknown_model(name, sorted(self.models))
+        if len(self.models) > 1:
+            raise errors.model_not_named(sorted(self.models), field)
+        return next(iter(self.models.values()))
+
+    def route(
+        self, model: Model, prompt: Sequence[int], tried: Collection[WorkerLink] = ()
+    ) -> tuple[WorkerLink, Choice]:
+        """Chooses a ready worker for the prompt among those not tried yet.
+
+        Raises:
+            ServiceError: NO_WORKER.
+        """
+        links = [link for link in self.ready(model.name) if link not in tried]
+        if not links:
+            raise errors.no_worker(model.name)
+        candidates = [
+            Candidate(
+                link.address,
+                link.load.running_sequences,
+                link.load.waiting_requests,
+                link.unreported,
+                link.info.running_limit if link.info else 1,
+            )
+            for link in links
+        ]
+        choice = self._router.choose(prompt, candidates)
+        return links[choice.index], choice
+
+    def ready(self, model: str) -> list[WorkerLink]:
+        """Returns the links of the workers that take requests for the model."""
+        return [
+            link
+            for link in self.links
+            if link.state is LinkState.READY and link.info and link.info.model == model
+        ]
+
+    async def _meet(self, link: WorkerLink) -> None:
+        """Takes a worker's model, or refuses a worker whose tokenizer is not the model's."""
+        info = link.info
+        assert info is not None  # noqa: S101 - the link has just read it; for the type checker
+        known = self.models.get(info.model)
+        if known is not None and known.tokenizer.fingerprint == info.tokenizer_fingerprint:
+            return
+        if known is not None and any(other is not link for other in self._serving(info.model)):
+            raise WorkerRefusedError(
+                f"its tokenizer {info.tokenizer_fingerprint[:12]} is not model {info.model!r}'s "
+                f"{known.tokenizer.fingerprint[:12]}"
+            )
+        files = await link.fetch_tokenizer()
+        build = partial(_build_model, info.model, files, info.limits)
+        model = await asyncio.get_running_loop().run_in_executor(None, build)
+        if model.tokenizer.fingerprint != info.tokenizer_fingerprint:
+            raise WorkerRefusedError(
+                "its tokenizer.json does not have the fingerprint that it names"
+            )
+        self.models[info.model] = model
+        log.info("model", model=model.name, tokenizer=model.tokenizer.fingerprint[:12])
+
+    def _serving(self, model: str) -> list[WorkerLink]:
+        states = (LinkState.READY, LinkState.DRAINING)
+        return [
+            link
+            for link in self.links
+            if link.state in states and link.info and link.info.model == model
+        ]
+
+    def _update(self) -> None:
+        for model in self.models.values():
+            limits = [link.info.limits for link in self.ready(model.name) if link.info]
+            model.ready_workers = len(limits)
+            if limits:
+                model.limits = common_limits(limits)
+        self.changed.set()
+
+    async def close(self) -> None:
+        """Ends every link."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _build_model(name: str, files: dict[str, bytes], limits: ModelLimits) -> Model:
+    try:
+        tokenizer = Tokenizer(files)
+        config = json.loads(files.get(GENERATION_CONFIG_FILE, b"{}"))
+    except (KeyError, ValueError, ChatTemplateError) as error:
+        raise WorkerRefusedError(f"its tokenizer files can't be used: {error!r}") from error
+    except Exception as error:
+        # tokenizers raises bare Exception for a file that it can't read.
+        if type(error) is not Exception:
+            raise
+        raise WorkerRefusedError(f"its tokenizer.json can't be used: {error}") from error
+    return Model(name, tokenizer, SamplingDefaults.from_generation_config(config), limits)

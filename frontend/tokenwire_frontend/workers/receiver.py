@@ -1,0 +1,45 @@
+"""Who hears of a submitted generation. Called on the event loop, in order, never after the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tokenwire_service.errors import ServiceError
+
+from tokenwire_frontend.core.sequence import Finish, TokenLogprob
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker counted and timed of a generation.
+
+    Durations are in seconds; None means that it did not happen, or the engine does not tell.
+    """
+
+    cached_prompt_tokens: int | None
+    queue_s: float | None
+    prefill_s: float | None
+    decode_s: float | None
+
+
+class Receiver(Protocol):
+    """Hears of one generation; `on_completed` or `on_failed` comes last, and once."""
+
+    def on_accepted(self) -> None:
+        """The worker took it."""
+
+    def on_tokens(
+        self, sequence: int, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob] = ()
+    ) -> None:
+        """New ids of one sequence."""
+
+    def on_ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:
+        """One sequence has ended."""
+
+    def on_completed(self, report: WorkerReport) -> None:
+        """Every sequence has ended."""
+
+    def on_failed(self, error: ServiceError) -> None:
+        """The worker refused it, failed at it, or is gone."""
