@@ -1,1 +1,96 @@
-"""Tokenwire's Python client: text generation over gRPC, and the generated stubs of both contracts."""
+"""Tokenwire's Python client: text generation over gRPC.
+
+    from tokenwire import Client
+
+    with Client("127.0.0.1:50051") as client:
+        for delta in client.stream(chat=[{"role": "user", "content": "hi"}], timeout=10):
+            print(delta.text, end="", flush=True)
+
+`Client` blocks, `AsyncClient` awaits; both have the same methods. The generated stubs of both
+contracts are in `tokenwire.frontend.v1` and `tokenwire.worker.v1`.
+"""
+
+from importlib.metadata import version
+
+from tokenwire._channel import Tls
+from tokenwire._retry import RetryPolicy
+from tokenwire.async_client import AsyncClient, AsyncGenerationStream
+from tokenwire.client import Client, GenerationStream
+from tokenwire.errors import (
+    DeadlineExceededError,
+    FieldViolation,
+    InternalError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    Quota,
+    RequestCancelledError,
+    TokenwireError,
+    UnavailableError,
+    UnreachableError,
+    UnsupportedError,
+)
+from tokenwire.options import ChatOptions, GenerationOptions
+from tokenwire.session import Session, SessionGeneration
+from tokenwire.types import (
+    Accepted,
+    Alternative,
+    Answer,
+    ChatMessage,
+    Delta,
+    FinishReason,
+    ModelInfo,
+    RenderedChat,
+    SequenceResult,
+    Stage,
+    Timings,
+    TokenLogprob,
+    Tokens,
+    ToolCall,
+    Usage,
+    WorkerInfo,
+)
+
+__version__ = version("tokenwire")
+
+__all__ = [
+    "Accepted",
+    "Alternative",
+    "Answer",
+    "AsyncClient",
+    "AsyncGenerationStream",
+    "ChatMessage",
+    "ChatOptions",
+    "Client",
+    "DeadlineExceededError",
+    "Delta",
+    "FieldViolation",
+    "FinishReason",
+    "GenerationOptions",
+    "GenerationStream",
+    "InternalError",
+    "InvalidRequestError",
+    "ModelInfo",
+    "NotFoundError",
+    "OverloadedError",
+    "Quota",
+    "RenderedChat",
+    "RequestCancelledError",
+    "RetryPolicy",
+    "SequenceResult",
+    "Session",
+    "SessionGeneration",
+    "Stage",
+    "Timings",
+    "Tls",
+    "TokenLogprob",
+    "Tokens",
+    "TokenwireError",
+    "ToolCall",
+    "UnavailableError",
+    "UnreachableError",
+    "UnsupportedError",
+    "Usage",
+    "WorkerInfo",
+    "__version__",
+]

@@ -1,0 +1,251 @@
+"""Python arguments to protobuf requests, in one place.
+
+Options carry the names of the contract's fields, so most of them pass straight through. What
+protobuf can't hold is refused here, with the option's name: an unknown option or a wrong type with
+TypeError, a value out of its field's range with ValueError. The rest is the server's to judge.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar, cast
+
+from google.protobuf import duration_pb2, empty_pb2, struct_pb2
+from google.protobuf.message import Message
+
+from tokenwire.frontend.v1 import generation_pb2, options_pb2, prompt_pb2, tokenization_pb2
+from tokenwire.options import ChatOptions, GenerationOptions
+from tokenwire.types import ChatMessage, ToolCall
+
+Prompt = str | Sequence[int]
+"""A text, or token ids of the model's own vocabulary."""
+
+Chat = Sequence[ChatMessage | Mapping[str, Any]]
+"""The turns of a conversation, oldest first."""
+
+_ROLES = [name.removeprefix("ROLE_").lower() for name in prompt_pb2.Role.keys()[1:]]
+_GUIDES = [field.name for field in options_pb2.GuidedDecoding.DESCRIPTOR.fields]
+_OWN = ["model", "lora_adapter", "cache_salt", "priority", "request_id"]
+
+_MessageT = TypeVar("_MessageT", bound=Message)
+
+
+def generation(
+    prompt: Prompt | None, chat: Chat | None, options: GenerationOptions
+) -> generation_pb2.Generation:
+    """Returns what to generate, from a prompt or a chat and the options.
+
+    Raises:
+        TypeError: not exactly one of prompt and chat, an unknown option, or a wrong type.
+        ValueError: a value that its field can't hold.
+    """
+    given = _given(options)
+    if isinstance(given.get("stop"), str):
+        given["stop"] = [given["stop"]]
+    if given.get("top_logprobs"):
+        given.setdefault("logprobs", True)
+    message = generation_pb2.Generation(
+        prompt=_prompt(prompt, chat, given),
+        sampling=_part(options_pb2.SamplingOptions, given),
+        stop=_part(options_pb2.StopConditions, given),
+        output=_part(options_pb2.OutputOptions, given),
+        guided=_guided(given),
+        time_budget=_duration("time_budget", given.pop("time_budget", None)),
+    )
+    own = {name: given.pop(name) for name in _OWN if name in given}
+    if "n" in given:
+        own["sequence_count"] = given.pop("n")
+    if given:
+        raise _unknown(given)
+    if own:
+        message.MergeFrom(_build(generation_pb2.Generation, own))
+    return message
+
+
+def stream(max_delay: float | None) -> options_pb2.StreamOptions | None:
+    """Returns how deltas are put into messages; `max_delay` in seconds."""
+    if max_delay is None:
+        return None
+    return options_pb2.StreamOptions(max_delay=_duration("max_delay", max_delay))
+
+
+def tokenize(
+    text: str, model: str, add_special_tokens: bool | None, with_offsets: bool
+) -> tokenization_pb2.TokenizeRequest:
+    """Returns the request for a text's token ids."""
+    given = {"text": text, "model": model, "with_offsets": with_offsets}
+    given["add_special_tokens"] = add_special_tokens
+    return _build(tokenization_pb2.TokenizeRequest, given)
+
+
+def detokenize(
+    token_ids: Sequence[int], model: str, skip_special_tokens: bool | None
+) -> tokenization_pb2.DetokenizeRequest:
+    """Returns the request for the text of token ids."""
+    given = {"token_ids": token_ids, "model": model, "skip_special_tokens": skip_special_tokens}
+    return _build(tokenization_pb2.DetokenizeRequest, given)
+
+
+def render_chat(
+    messages: Chat, model: str, options: ChatOptions
+) -> tokenization_pb2.RenderChatRequest:
+    """Returns the request for a chat as the model would see it."""
+    given = _given(options)
+    request = tokenization_pb2.RenderChatRequest(model=model, chat=_chat(messages, given))
+    if given:
+        raise _unknown(given)
+    return request
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _prompt(prompt: Prompt | None, chat: Chat | None, given: dict[str, Any]) -> prompt_pb2.Prompt:
+    if (prompt is None) == (chat is None):
+        raise TypeError("give either a prompt or chat=, and not both")
+    content: dict[str, Any] = {}
+    if "add_special_tokens" in given:
+        content["add_special_tokens"] = given.pop("add_special_tokens")
+    if chat is not None:
+        content["chat"] = _chat(chat, given)
+    elif isinstance(prompt, str):
+        content["text"] = prompt
+    elif isinstance(prompt, bytes | bytearray):
+        raise TypeError("prompt: give a text or token ids, not bytes")
+    else:
+        content["token_ids"] = _build(prompt_pb2.TokenIds, {"ids": prompt}, "prompt")
+    return _build(prompt_pb2.Prompt, content, "prompt")
+
+
+def _chat(messages: Chat, given: dict[str, Any]) -> prompt_pb2.Chat:
+    if isinstance(messages, str | Mapping):
+        raise TypeError('a chat is a list of messages: [{"role": "user", "content": "..."}]')
+    values = {name: given.pop(name) for name in ChatOptions.__annotations__ if name in given}
+    values["messages"] = [_message(f"chat[{i}]", each) for i, each in enumerate(messages)]
+    values["tools"] = [_tool(each) for each in values.get("tools", ())]
+    values["documents"] = [_document(each) for each in values.get("documents", ())]
+    values["template_arguments"] = _struct("template_arguments", values.get("template_arguments"))
+    return _build(prompt_pb2.Chat, values)
+
+
+def _message(place: str, given: ChatMessage | Mapping[str, Any]) -> prompt_pb2.ChatMessage:
+    if not isinstance(given, ChatMessage | Mapping):
+        raise TypeError(f"{place}={reprlib.repr(given)}: a message is a ChatMessage or a dict")
+    values = _values(given)
+    role = values.pop("role", None)
+    if role not in _ROLES:
+        raise ValueError(f"{place}.role: {role!r} is none of {', '.join(_ROLES)}")
+    values["role"] = prompt_pb2.Role.Value(f"ROLE_{role.upper()}")
+    values["tool_calls"] = [_tool_call(place, call) for call in values.get("tool_calls") or ()]
+    # Other chat interfaces write the content of a turn that only calls tools as null.
+    return _build(prompt_pb2.ChatMessage, _given(values), place)
+
+
+def _tool_call(place: str, given: ToolCall | Mapping[str, Any]) -> prompt_pb2.ToolCall:
+    values = _values(given)
+    # Other chat interfaces wrap it: {"id", "type", "function": {"name", "arguments": JSON text}}.
+    function = values.get("function", values)
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments)
+    call = {"id": values.get("id"), "name": function.get("name")}
+    call["arguments"] = _struct(f"{place}.tool_calls.arguments", arguments)
+    return _build(prompt_pb2.ToolCall, call, f"{place}.tool_calls")
+
+
+def _tool(given: Mapping[str, Any]) -> prompt_pb2.Tool:
+    values = dict(given.get("function", given))
+    values["parameters"] = _struct("tools.parameters", values.get("parameters"))
+    return _build(prompt_pb2.Tool, values, "tools")
+
+
+def _document(given: Mapping[str, str] | str) -> prompt_pb2.Document:
+    values = {"text": given} if isinstance(given, str) else dict(given)
+    return _build(prompt_pb2.Document, values, "documents")
+
+
+def _guided(given: dict[str, Any]) -> options_pb2.GuidedDecoding | None:
+    names = [name for name in _GUIDES if name in given]
+    if len(names) > 1:
+        raise TypeError(f"the output can be held to one form, not to {' and '.join(names)}")
+    if not names:
+        return None
+    name, value = names[0], given.pop(names[0])
+    if name == "json_object":
+        return options_pb2.GuidedDecoding(json_object=empty_pb2.Empty()) if value else None
+    if name == "json_schema" and not isinstance(value, str):
+        value = json.dumps(value)
+    if name == "choice":
+        if isinstance(value, str):
+            raise TypeError("choice: give a list of texts")
+        value = _build(options_pb2.Choice, {"options": value}, "choice")
+    return _build(options_pb2.GuidedDecoding, {name: value})
+
+
+def _part(kind: type[_MessageT], given: dict[str, Any]) -> _MessageT | None:
+    """Takes the options that are fields of `kind` out of `given`."""
+    own = {
+        field.name: given.pop(field.name) for field in kind.DESCRIPTOR.fields if field.name in given
+    }
+    return _build(kind, own) if own else None
+
+
+def _build(kind: type[_MessageT], values: Mapping[str, Any], place: str = "") -> _MessageT:
+    try:
+        return kind(**values)
+    except (TypeError, ValueError):
+        # protobuf does not say which value is at fault, so each is tried alone.
+        for name, value in values.items():
+            _check(kind, name, value, f"{place}.{name}" if place else name)
+        raise
+
+
+def _check(kind: type[Message], name: str, value: object, place: str) -> None:
+    try:
+        kind(**{name: value})
+    except (TypeError, ValueError) as error:
+        fault = TypeError if isinstance(error, TypeError) else ValueError
+        raise fault(f"{place}={reprlib.repr(value)}: {error}") from None
+
+
+def _values(given: ChatMessage | ToolCall | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(given, Mapping):
+        return dict(given)
+    return {field.name: getattr(given, field.name) for field in fields(given)}
+
+
+def _struct(place: str, value: Mapping[str, Any] | None) -> struct_pb2.Struct | None:
+    if value is None:
+        return None
+    struct = struct_pb2.Struct()
+    try:
+        struct.update(cast("dict[str, Any]", value))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise TypeError(f"{place}={reprlib.repr(value)}: not a JSON object ({error})") from None
+    return struct
+
+
+def _duration(name: str, seconds: float | None) -> duration_pb2.Duration | None:
+    if seconds is None:
+        return None
+    duration = duration_pb2.Duration()
+    try:
+        duration.FromNanoseconds(round(seconds * 1e9))
+    except (OverflowError, ValueError):
+        raise ValueError(f"{name}={seconds!r}: not a time in seconds") from None
+    return duration
+
+
+def _unknown(given: Mapping[str, Any]) -> TypeError:
+    name = next(iter(given))
+    if name in ChatOptions.__annotations__:
+        return TypeError(f"{name} goes with chat=")
+    known = GenerationOptions.__annotations__
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return TypeError(f"unknown option {name!r}{hint}")

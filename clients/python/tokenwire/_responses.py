@@ -1,0 +1,161 @@
+"""Protobuf responses to the client's types, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from google.protobuf import duration_pb2
+from google.protobuf.descriptor import EnumDescriptor
+
+from tokenwire.frontend.v1 import generation_pb2, model_pb2, tokenization_pb2
+from tokenwire.types import (
+    Accepted,
+    Alternative,
+    Answer,
+    FinishReason,
+    ModelInfo,
+    RenderedChat,
+    SequenceResult,
+    Stage,
+    Timings,
+    TokenLogprob,
+    Tokens,
+    Usage,
+    WorkerInfo,
+)
+
+_REASONS = {
+    generation_pb2.FINISH_REASON_STOP: FinishReason.STOP,
+    generation_pb2.FINISH_REASON_LENGTH: FinishReason.LENGTH,
+    generation_pb2.FINISH_REASON_TIME_BUDGET: FinishReason.TIME_BUDGET,
+    generation_pb2.FINISH_REASON_CANCELLED: FinishReason.CANCELLED,
+}
+
+
+def answer(message: generation_pb2.GenerateResponse) -> Answer:
+    """Returns a whole answer."""
+    return Answer(
+        request_id=message.request_id,
+        trace_id=message.trace_id,
+        sequences=[_sequence(each) for each in message.sequences],
+        usage=usage(message.usage),
+        timings=timings(message.timings),
+    )
+
+
+def _sequence(message: generation_pb2.Sequence) -> SequenceResult:
+    return SequenceResult(
+        text=message.text,
+        token_ids=message.token_ids[:],
+        logprobs=logprobs(message.logprobs),
+        finish_reason=finish_reason(message.end),
+        stop_match=stop_match(message.end),
+    )
+
+
+def accepted(message: generation_pb2.Accepted) -> Accepted:
+    """Returns what the server says when a worker takes a request."""
+    return Accepted(message.request_id, message.prompt_token_count, message.trace_id)
+
+
+def logprobs(messages: Iterable[generation_pb2.TokenLogprob]) -> list[TokenLogprob]:
+    """Returns the log probabilities of tokens."""
+    return [
+        TokenLogprob(
+            each.token_id,
+            each.logprob,
+            [Alternative(other.token_id, other.logprob) for other in each.alternatives],
+        )
+        for each in messages
+    ]
+
+
+def finish_reason(message: generation_pb2.SequenceEnd) -> FinishReason:
+    """Returns why a sequence ended."""
+    return _REASONS.get(message.reason, FinishReason.UNKNOWN)
+
+
+def stop_match(message: generation_pb2.SequenceEnd) -> str | int | None:
+    """Returns the stop string or stop token id that ended a sequence, if one did."""
+    matched = message.WhichOneof("matched")
+    return None if matched is None else getattr(message, matched)
+
+
+def usage(message: generation_pb2.Usage) -> Usage:
+    """Returns the tokens counted."""
+    cached = message.cached_prompt_tokens if message.HasField("cached_prompt_tokens") else None
+    return Usage(message.prompt_tokens, message.completion_tokens, cached)
+
+
+def timings(message: generation_pb2.Timings) -> Timings:
+    """Returns where the time went."""
+    first = message.time_to_first_token if message.HasField("time_to_first_token") else None
+    mean = message.time_per_output_token if message.HasField("time_per_output_token") else None
+    total = message.total if message.HasField("total") else None
+    return Timings(
+        time_to_first_token_s=None if first is None else _seconds(first),
+        time_per_output_token_s=None if mean is None else _seconds(mean),
+        total_s=None if total is None else _seconds(total),
+        stages=[
+            Stage(each.service, each.name, _seconds(each.start), _seconds(each.duration))
+            for each in message.stages
+        ],
+        worker=message.worker,
+    )
+
+
+def tokens(message: tokenization_pb2.TokenizeResponse, *, with_offsets: bool) -> Tokens:
+    """Returns a text's token ids."""
+    offsets = [(span.start, span.end) for span in message.offsets] if with_offsets else None
+    return Tokens(message.token_ids[:], offsets)
+
+
+def rendered_chat(message: tokenization_pb2.RenderChatResponse) -> RenderedChat:
+    """Returns a chat as the model sees it."""
+    return RenderedChat(message.text, message.token_ids[:])
+
+
+def model(message: model_pb2.Model) -> ModelInfo:
+    """Returns a model and what it can do."""
+    return ModelInfo(
+        name=message.name,
+        context_tokens=message.context_tokens,
+        prompt_tokens_limit=message.prompt_tokens_limit,
+        sequence_count_limit=message.sequence_count_limit,
+        vocabulary_size=message.vocabulary_size,
+        eos_token_ids=message.eos_token_ids[:],
+        tokenizer_fingerprint=message.tokenizer_fingerprint,
+        has_chat_template=message.has_chat_template,
+        capabilities=[
+            _word(model_pb2.Capability.DESCRIPTOR, each) for each in message.capabilities
+        ],
+        lora_adapters=message.lora_adapters[:],
+        ready_worker_count=message.ready_worker_count,
+    )
+
+
+def worker(message: model_pb2.Worker) -> WorkerInfo:
+    """Returns a worker, as the frontend sees it."""
+    return WorkerInfo(
+        address=message.address,
+        name=message.name,
+        state=_word(model_pb2.WorkerState.DESCRIPTOR, message.state),
+        state_reason=message.state_reason,
+        model=message.model,
+        engine=message.engine,
+        running=message.running,
+        waiting=message.waiting,
+        in_flight=message.in_flight,
+        kv_cache_usage=message.kv_cache_usage,
+    )
+
+
+def _seconds(duration: duration_pb2.Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9
+
+
+def _word(kind: EnumDescriptor, number: int) -> str:
+    """Returns an enum value as a word: CAPABILITY_TOP_LOGPROBS as `top_logprobs`."""
+    names = {value.number: value.name for value in kind.values}
+    # A newer server may send values that this version has no name for.
+    return names.get(number, str(number)).removeprefix(names[0].removesuffix("UNSPECIFIED")).lower()

@@ -1,0 +1,268 @@
+"""What the client returns, and the messages of a chat. Times are in seconds, token ids are ints.
+
+| from                                   | comes                                            |
+|----------------------------------------|--------------------------------------------------|
+| `generate`, `result` of a stream       | Answer > SequenceResult, Usage, Timings > Stage  |
+| iteration of a stream                  | Delta, with TokenLogprob > Alternative           |
+| `accepted` of a stream                 | Accepted                                         |
+| `tokenize`, `render_chat`              | Tokens, RenderedChat                             |
+| `models`, `model`, `workers`           | ModelInfo, WorkerInfo                            |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class FinishReason(str, Enum):
+    """Why a sequence ended. Compares equal to its text: `answer.finish_reason == "stop"`."""
+
+    STOP = "stop"
+    """An end-of-sequence token, a stop token, a stop string, or the end of a guided output."""
+    LENGTH = "length"
+    """`max_tokens`, or the end of the model's context."""
+    TIME_BUDGET = "time_budget"
+    """The time budget was spent."""
+    CANCELLED = "cancelled"
+    """The caller cancelled."""
+    UNKNOWN = "unknown"
+    """A reason that this version of the client does not know."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token that could have stood in another's place."""
+
+    token_id: int
+    logprob: float
+    """Its natural-log probability."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Log probability of one generated token."""
+
+    token_id: int
+    logprob: float
+    """Its natural-log probability."""
+    alternatives: list[Alternative]
+    """Likeliest first, where `top_logprobs` asked for them; the token itself may be among them."""
+
+
+@dataclass(slots=True)
+class Delta:
+    """What is new of one sequence; never cumulative.
+
+    Not frozen, unlike the other types: one is made for each event, and freezing would cost three
+    times as much as making it.
+    """
+
+    text: str
+    """New text. May lag behind the ids: it is held back while it could be part of a stop string."""
+    token_ids: list[int]
+    """New token ids."""
+    sequence: int
+    """Which sequence, from 0."""
+    token_offset: int
+    """Tokens of the sequence that came before."""
+    logprobs: list[TokenLogprob]
+    """One for each id, where asked for."""
+    finish_reason: FinishReason | None
+    """Set in the sequence's last delta."""
+    stop_match: str | int | None
+    """The stop string or stop token id that ended the sequence, if one did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The request was valid and a worker took it."""
+
+    request_id: str
+    prompt_tokens: int
+    trace_id: str
+    """32 lower-case hex digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceResult:
+    """One generated sequence, whole."""
+
+    text: str
+    """The generated text; with `echo`, after the prompt's."""
+    token_ids: list[int]
+    """The generated ids, a stop token included."""
+    logprobs: list[TokenLogprob]
+    """One for each id, where asked for."""
+    finish_reason: FinishReason
+    stop_match: str | int | None = None
+    """The stop string or stop token id that ended the sequence, if one did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens counted."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    """Of all sequences together."""
+    cached_prompt_tokens: int | None = None
+    """Prompt tokens whose KV cache was reused; None where the engine does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of a request."""
+
+    service: str
+    """`frontend` or `worker`."""
+    name: str
+    """Such as `tokenize`, `route`, `queue`, `prefill`, `decode`."""
+    start_s: float
+    """From the frontend's receipt of the request."""
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time went, as the frontend saw it. Empty where the caller cut the stream short."""
+
+    time_to_first_token_s: float | None = None
+    """From receipt to the first token; None where none came."""
+    time_per_output_token_s: float | None = None
+    """Mean time between tokens after the first; None below two tokens."""
+    total_s: float | None = None
+    """From receipt to the last event."""
+    stages: list[Stage] = field(default_factory=list)
+    """The stages of both hops, by start."""
+    worker: str = ""
+    """Name of the worker that served the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole generation. `text` and its fellows are those of the first sequence."""
+
+    request_id: str
+    trace_id: str
+    """32 lower-case hex digits."""
+    sequences: list[SequenceResult]
+    """By index; as many as `n` asked for."""
+    usage: Usage
+    timings: Timings
+
+    @property
+    def text(self) -> str:
+        """The generated text."""
+        return self.sequences[0].text
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The generated token ids."""
+        return self.sequences[0].token_ids
+
+    @property
+    def logprobs(self) -> list[TokenLogprob]:
+        """One for each id, where asked for."""
+        return self.sequences[0].logprobs
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why the sequence ended."""
+        return self.sequences[0].finish_reason
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A text's token ids."""
+
+    token_ids: list[int]
+    offsets: list[tuple[int, int]] | None = None
+    """Each token's place in the text, first character and one past the last, where asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedChat:
+    """A chat as the model sees it."""
+
+    text: str
+    token_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model and what it can do here."""
+
+    name: str
+    context_tokens: int
+    """Most tokens of prompt and output together."""
+    prompt_tokens_limit: int
+    """Most tokens of a prompt that the deployment takes."""
+    sequence_count_limit: int
+    """Most sequences of one request, the bound of `n`."""
+    vocabulary_size: int
+    """Token ids run from 0 to this less one."""
+    eos_token_ids: list[int]
+    tokenizer_fingerprint: str
+    """SHA-256 of the model's tokenizer.json, 64 lower-case hex digits."""
+    has_chat_template: bool
+    capabilities: list[str]
+    """What requests may ask for, such as `logprobs`, `guided_json_schema`, `lora`."""
+    lora_adapters: list[str]
+    """Names that `lora_adapter` may take."""
+    ready_worker_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker, as the frontend sees it."""
+
+    address: str
+    name: str
+    state: str
+    """`connecting`, `ready`, `draining` or `refused`."""
+    state_reason: str
+    """Why, where the state is not `ready`."""
+    model: str
+    engine: str
+    """Engine and its version."""
+    running: int
+    """Sequences in the engine, from all frontends."""
+    waiting: int
+    """Requests that wait for the engine, from all frontends."""
+    in_flight: int
+    """Requests of this frontend that the worker holds."""
+    kv_cache_usage: float
+    """Share of the KV cache in use, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a tool by the assistant."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+    """By which the tool's result refers to the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One turn of a conversation; a dict with the same keys does as well."""
+
+    role: str
+    """`system`, `user`, `assistant`, `tool` or `developer`."""
+    content: str = ""
+    name: str = ""
+    """The speaker's name, where the template uses it."""
+    tool_calls: Sequence[ToolCall | Mapping[str, Any]] = ()
+    """Calls that the assistant made in this turn."""
+    tool_call_id: str = ""
+    """With the role `tool`: the call that this message answers."""
+    reasoning: str = ""
+    """The assistant's reasoning in this turn, where the template uses it."""
