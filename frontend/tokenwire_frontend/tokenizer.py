@@ -50,6 +50,12 @@ class Tokenizer:
         config = json.loads(files.get(TOKENIZER_CONFIG_FILE, b"{}"))
         self.chat_template = _chat_template(files, config)
 
+    @property
+    def vocabulary_size(self) -> int:
+        """Ids that the tokenizer knows, added tokens included."""
+        size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        return size
+
     def encode(self, text: str, *, add_special_tokens: bool) -> tokenizers.Encoding:
         """Returns the encoding: `ids`, and `offsets` in code points. Releases the GIL."""
         return self._tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)[0]

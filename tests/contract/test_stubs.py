@@ -1,0 +1,60 @@
+"""The committed stubs are what the protos generate, and run where they must."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+from grpc._cython import cygrpc
+from tokenwire import channel_arguments
+
+ROOT = Path(__file__).resolve().parents[2]
+STUBS = ROOT / "clients/python"
+
+
+def generated(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in root.rglob("*_pb2*")
+        if path.suffix in (".py", ".pyi")
+    }
+
+
+def test_make_proto_changes_nothing(tmp_path):
+    command = [sys.executable, str(ROOT / "tools/generate_stubs.py"), "--out", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    fresh = generated(tmp_path)
+    assert len(fresh) > 20
+    assert generated(STUBS) == fresh
+
+
+def test_the_generated_code_asks_for_no_newer_protobuf_than_6_31():
+    """Code generated for 6.31 runs on every later 6 and on 7; newer code would not run on older."""
+    for name, source in generated(STUBS).items():
+        if name.endswith("_pb2.py"):
+            assert b"# Protobuf Python Version: 6.31." in source, name
+
+
+def test_every_channel_argument_is_one_that_grpc_knows():
+    """gRPC passes over an unknown name in silence; its binary holds the names that it reads."""
+    binary = Path(cygrpc.__file__).read_bytes()
+    names = [
+        value
+        for value in vars(channel_arguments).values()
+        if isinstance(value, str) and value.startswith("grpc.")
+    ]
+    assert len(names) > 10
+    assert [name for name in names if name.encode() + b"\0" not in binary] == []
+    assert b"grpc.no_such_argument\0" not in binary
+
+
+def test_both_ends_agree_on_keepalive():
+    client, server = dict(channel_arguments.CLIENT), dict(channel_arguments.SERVER)
+    pings = client[channel_arguments.KEEPALIVE_TIME_MS]
+    assert server[channel_arguments.MIN_PING_INTERVAL_WITHOUT_DATA_MS] < pings
+
+
+def test_the_installed_grpc_is_one_that_the_stubs_accept():
+    assert tuple(map(int, grpc.__version__.split(".")[:2])) >= (1, 75)
