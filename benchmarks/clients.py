@@ -1,0 +1,70 @@
+"""The stream and session arms: a load client in this process, against a frontend that runs already."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import uvloop
+from tokenwire import AsyncClient, Delta
+
+from benchmarks.throughput import Load
+
+Open = Callable[[list[int]], AsyncIterator[Delta]]
+
+
+async def run(arm: str, load: Load, target: str, vocabulary_size: int) -> dict[str, float]:
+    """Runs the load and returns the figures."""
+    options = {"max_tokens": load.output_tokens, "ignore_eos": True, "temperature": 0.0}
+    async with AsyncClient(target) as client, client.session() as session:
+        open_ = client.stream if arm == "stream" else session.open
+        prompts = load.prompts(vocabulary_size)
+        await _drive(prompts[:1], 1, lambda prompt: open_(prompt, **options))  # connects
+        cpu_s, start = _cpu_s(), time.perf_counter()
+        deltas, tokens = await _drive(
+            load.prompts(vocabulary_size), load.concurrency, lambda prompt: open_(prompt, **options)
+        )
+        elapsed_s, used_s = time.perf_counter() - start, _cpu_s() - cpu_s
+    return {
+        "tokens": tokens,
+        "tokens_per_s": tokens / elapsed_s,
+        "client_us_per_token": used_s / tokens * 1e6,
+        "messages": deltas,
+    }
+
+
+async def _drive(prompts: list[list[int]], concurrency: int, open_: Open) -> tuple[int, int]:
+    """Keeps `concurrency` generations running until all are done; returns deltas and tokens."""
+    deltas = tokens = 0
+
+    async def place() -> None:
+        nonlocal deltas, tokens
+        while prompts:
+            async for delta in open_(prompts.pop()):
+                deltas += 1
+                tokens += len(delta.token_ids)
+
+    await asyncio.gather(*(place() for _ in range(concurrency)))
+    return deltas, tokens
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def main() -> None:
+    """Runs the load given as JSON in the first argument and prints the figures as JSON."""
+    options = json.loads(sys.argv[1])
+    model, arm, target = Path(options.pop("model")), options.pop("arm"), options.pop("target")
+    vocabulary_size = json.loads((model / "config.json").read_text())["vocab_size"]
+    print(json.dumps(uvloop.run(run(arm, Load(**options), target, vocabulary_size))))
+
+
+if __name__ == "__main__":
+    main()

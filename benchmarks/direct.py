@@ -1,0 +1,74 @@
+"""The direct arm: the engine's pipeline driven in this process, as fast as it goes."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import openvino_genai as ov_genai
+
+from benchmarks.throughput import Load
+
+
+def main() -> None:
+    """Runs the load given as JSON in the first argument and prints the figures as JSON."""
+    options = json.loads(sys.argv[1])
+    model = Path(options.pop("model"))
+    del options["arm"], options["target"]
+    load = Load(**options)
+    vocabulary_size = json.loads((model / "config.json").read_text())["vocab_size"]
+    scheduler = ov_genai.SchedulerConfig()
+    scheduler.cache_size = 1
+    scheduler.enable_prefix_caching = True
+    scheduler.max_num_seqs = 64
+    pipeline = ov_genai.ContinuousBatchingPipeline(str(model), scheduler, "CPU", {})
+    _drive(pipeline, Load(1, 1, 8, 8, 0), vocabulary_size)  # the first request compiles
+    cpu_s, start = _cpu_s(), time.perf_counter()
+    tokens = _drive(pipeline, load, vocabulary_size)
+    elapsed_s = time.perf_counter() - start
+    figures = {
+        "tokens": tokens,
+        "tokens_per_s": tokens / elapsed_s,
+        "client_us_per_token": (_cpu_s() - cpu_s) / tokens * 1e6,
+        "messages": 0,
+    }
+    print(json.dumps(figures))
+
+
+def _drive(pipeline: Any, load: Load, vocabulary_size: int) -> int:
+    """Keeps `concurrency` requests running until all are done; returns the tokens generated."""
+    config = ov_genai.GenerationConfig()
+    config.max_new_tokens = load.output_tokens
+    config.ignore_eos = True
+    config.do_sample = False
+    waiting = list(enumerate(load.prompts(vocabulary_size)))
+    live: list[Any] = []
+    tokens = 0
+    while waiting or live:
+        while waiting and len(live) < load.concurrency:
+            number, prompt = waiting.pop()
+            ids = ov.Tensor(np.array([prompt], dtype=np.int64))
+            live.append(pipeline.add_request(number, ids, config))
+        pipeline.step()
+        for handle in live:
+            if handle.can_read():
+                for output in handle.read().values():
+                    tokens += len(output.generated_ids)
+        running = ov_genai.GenerationStatus.RUNNING
+        live = [handle for handle in live if handle.get_status() == running]
+    return tokens
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Both services against the bare engine: tokens per second at a fixed concurrency, on one machine.
+
+    python -m benchmarks.throughput [--model FOLDER] [--concurrency 32] [--rounds 5]
+
+Three arms take turns, and the ratio of each round to the direct arm of the same round counts:
+
+    direct   the engine's pipeline alone in a process, no service and no client
+    stream   worker + frontend + a client process with one StreamGenerate call for each request
+    session  worker + frontend + a client process with one Session call for all of them
+
+Every request has its own random prompt of token ids, so no arm profits from another's cached prefix,
+and generates its full number of tokens. Engine, services and client share the machine. CPU time is
+each process's own, per generated token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.services import Services
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT / "models/demo/openvino"
+ARMS = ("direct", "stream", "session")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What each arm has to do."""
+
+    concurrency: int
+    requests: int
+    prompt_tokens: int
+    output_tokens: int
+    seed: int
+
+    def prompts(self, vocabulary_size: int) -> list[list[int]]:
+        """Returns one random prompt for each request."""
+        source = random.Random(self.seed)
+        # The first ids are special tokens in most vocabularies.
+        return [
+            [source.randrange(300, vocabulary_size) for _ in range(self.prompt_tokens)]
+            for _ in range(self.requests)
+        ]
+
+
+def measure(arm: str, load: Load, model: Path, target: str) -> dict[str, float]:
+    """Runs one arm in a process of its own and returns what it measured."""
+    module = "benchmarks.direct" if arm == "direct" else "benchmarks.clients"
+    options = {**vars(load), "arm": arm, "model": str(model), "target": target}
+    command = [sys.executable, "-m", module, json.dumps(options)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def main() -> None:
+    """Measures and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=DEMO, help="OpenVINO model folder")
+    parser.add_argument("--concurrency", type=int, default=32)
+    parser.add_argument("--waves", type=int, default=4, help="requests per concurrent place")
+    parser.add_argument("--prompt-tokens", type=int, default=128)
+    parser.add_argument("--output-tokens", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    chosen = parser.parse_args()
+    rounds = []
+    with Services(chosen.model) as services:
+        for number in range(chosen.rounds + 1):
+            rounds.append(_round(chosen, number, services))
+    figures = _summary(rounds[1:])  # the first round warms up
+    print(_table(figures, chosen))
+    if chosen.json:
+        chosen.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def _round(
+    chosen: argparse.Namespace, number: int, services: Services
+) -> dict[str, dict[str, float]]:
+    results = {}
+    for place, arm in enumerate(ARMS):
+        load = Load(
+            chosen.concurrency,
+            chosen.concurrency * chosen.waves,
+            chosen.prompt_tokens,
+            chosen.output_tokens,
+            seed=1000 * number + place,
+        )
+        before = services.cpu_s()
+        result = measure(arm, load, chosen.model, services.target)
+        tokens = result["tokens"]
+        for name, spent_s in services.cpu_s().items():
+            result[f"{name}_us_per_token"] = (spent_s - before[name]) / tokens * 1e6
+        results[arm] = result
+        print(f"round {number} {arm:8} {result['tokens_per_s']:8.0f} tok/s", file=sys.stderr)
+    return results
+
+
+def _summary(rounds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    figures = {}
+    for arm in ARMS:
+        names = rounds[0][arm]
+        figures[arm] = {
+            name: statistics.median(each[arm][name] for each in rounds) for name in names
+        }
+        ratios = [each[arm]["tokens_per_s"] / each["direct"]["tokens_per_s"] for each in rounds]
+        figures[arm]["ratio"] = statistics.median(ratios)
+        figures[arm]["ratio_low"], figures[arm]["ratio_high"] = min(ratios), max(ratios)
+    return figures
+
+
+def _table(figures: dict[str, dict[str, float]], chosen: argparse.Namespace) -> str:
+    lines = [
+        f"{chosen.concurrency} concurrent, {chosen.prompt_tokens} prompt and "
+        f"{chosen.output_tokens} output tokens, medians of {chosen.rounds} rounds",
+        "| arm | tok/s | of direct (range) | worker us/token | frontend us/token "
+        "| client us/token | messages |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for arm, each in figures.items():
+        services = arm != "direct"
+        cells = [
+            arm,
+            f"{each['tokens_per_s']:,.0f}",
+            f"{each['ratio']:.2f} ({each['ratio_low']:.2f}-{each['ratio_high']:.2f})",
+            f"{each['worker_us_per_token']:.0f}" if services else "-",
+            f"{each['frontend_us_per_token']:.1f}" if services else "-",
+            f"{each['client_us_per_token']:.1f}",
+            f"{each['messages']:,.0f}" if services else "-",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
