@@ -8,7 +8,7 @@
     │   └── UnreachableError         no server answered, or the connection to it broke
     ├── DeadlineExceededError        `timeout` passed first
     ├── RequestCancelledError        the call was cancelled, but not through this client's `cancel`
-    ├── UnsupportedError             this server does not have the method
+    ├── UnsupportedError             this deployment has no such method, or no chat template
     └── InternalError                a fault of the service; its log has it under trace_id
 
 They are built from the google.rpc details that the services send in `grpc-status-details-bin`.
@@ -107,7 +107,7 @@ class RequestCancelledError(TokenwireError):
 
 
 class UnsupportedError(TokenwireError):
-    """The server does not have this method."""
+    """This deployment can't do it: it has no such method, or its model no chat template."""
 
 
 class InternalError(TokenwireError):
@@ -123,6 +123,7 @@ _KINDS: Mapping[grpc.StatusCode, type[TokenwireError]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
     grpc.StatusCode.CANCELLED: RequestCancelledError,
     grpc.StatusCode.UNIMPLEMENTED: UnsupportedError,
+    grpc.StatusCode.FAILED_PRECONDITION: UnsupportedError,
     grpc.StatusCode.INTERNAL: InternalError,
     grpc.StatusCode.UNKNOWN: InternalError,
     grpc.StatusCode.DATA_LOSS: InternalError,

@@ -1,0 +1,1 @@
+"""The `tokenwire` command: one module for each subcommand, and `main`."""

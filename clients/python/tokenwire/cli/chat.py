@@ -1,0 +1,91 @@
+"""Chat with a model: one answer to MESSAGE, or a conversation without one.
+
+In a conversation, Ctrl-C stops the answer that is running, /reset starts over, and /exit or Ctrl-D
+leaves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+
+from tokenwire import Client
+from tokenwire.cli import generation_options
+from tokenwire.cli.printing import print_stream, text_argument
+from tokenwire.errors import TokenwireError
+from tokenwire.types import ChatMessage
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.add_argument(
+        "message", metavar="MESSAGE", nargs="?", help="what to say; -: standard input"
+    )
+    parser.add_argument("--system", metavar="TEXT", help="instructions for the conversation")
+    generation_options.configure(parser)
+
+
+def run(client: Client, args: argparse.Namespace) -> None:
+    """Prints one answer, or holds a conversation."""
+    chat = Conversation(client, args)
+    if args.message is not None:
+        chat.say(text_argument(args.message))
+    else:
+        chat.hold()
+
+
+class Conversation:
+    """The turns so far, and the options that every turn is answered with."""
+
+    def __init__(self, client: Client, args: argparse.Namespace) -> None:
+        self._client = client
+        self._args = args
+        self._options = generation_options.given(args)
+        self._messages: list[ChatMessage] = []
+        self._reset()
+
+    def _reset(self) -> None:
+        system = self._args.system
+        self._messages = [ChatMessage("system", system)] if system else []
+
+    def say(self, content: str) -> None:
+        """Prints the answer to a message, and keeps both; of a stopped answer, what had come."""
+        asked = [*self._messages, ChatMessage("user", content)]
+        stream = self._client.stream(chat=asked, max_delay=self._args.max_delay, **self._options)
+        try:
+            print_stream(stream, self._args)
+        finally:
+            if stream.text:
+                self._messages = [*asked, ChatMessage("assistant", stream.text)]
+
+    def hold(self) -> None:
+        """Answers line after line of standard input."""
+        interactive = sys.stdin.isatty()
+        if interactive:
+            with contextlib.suppress(ImportError):
+                import readline  # noqa: F401, PLC0415 - gives `input` editing and a history
+        while (line := self._next_line("> " if interactive else "")) != "/exit":
+            if line == "/reset":
+                self._reset()
+            elif line:
+                self._answer(line, interactive=interactive)
+
+    def _next_line(self, prompt: str) -> str:
+        try:
+            return input(prompt).strip()
+        except EOFError:
+            return "/exit"
+        except KeyboardInterrupt:
+            print("\n/exit or Ctrl-D leaves")
+            return ""
+
+    def _answer(self, line: str, *, interactive: bool) -> None:
+        try:
+            self.say(line)
+        except KeyboardInterrupt:
+            print(" [stopped]")
+        except TokenwireError as error:
+            if not interactive:
+                raise
+            print(f"tokenwire: {error}", file=sys.stderr)

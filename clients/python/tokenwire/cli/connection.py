@@ -1,0 +1,40 @@
+"""Where the server is, and how it is reached: options of every subcommand."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from tokenwire import Client, RetryPolicy, Tls
+
+_DEFAULT_TARGET = "127.0.0.1:50051"
+
+_RETRY = RetryPolicy(attempts=2)
+"""A person at a terminal would rather know than wait."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    group = parser.add_argument_group("connection")
+    group.add_argument(
+        "--target",
+        metavar="HOST:PORT",
+        default=os.environ.get("TOKENWIRE_TARGET") or _DEFAULT_TARGET,
+        help=f"the frontend; default: $TOKENWIRE_TARGET, or {_DEFAULT_TARGET}",
+    )
+    group.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="give up after this time; default: never"
+    )
+    group.add_argument(
+        "--tls", action="store_true", help="use TLS, trusting the public authorities"
+    )
+    group.add_argument("--tls-ca", metavar="FILE", help="use TLS, trusting these authorities (PEM)")
+    group.add_argument("--tls-certificate", metavar="FILE", help="own certificate chain (PEM)")
+    group.add_argument("--tls-key", metavar="FILE", help="private key of the certificate (PEM)")
+
+
+def client(args: argparse.Namespace) -> Client:
+    """Returns the client that the options describe."""
+    files = (args.tls_ca, args.tls_certificate, args.tls_key)
+    tls = Tls(*files) if args.tls or any(files) else None
+    return Client(args.target, tls=tls, timeout=args.timeout, retry=_RETRY)

@@ -1,0 +1,29 @@
+"""Continue a text.
+
+The text is streamed as it is generated. `-` reads the prompt from standard input.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from tokenwire import Client
+from tokenwire.cli import generation_options
+from tokenwire.cli.printing import print_stream, text_argument
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.add_argument("prompt", metavar="PROMPT", help="what to continue; -: standard input")
+    parser.add_argument(
+        "--token-ids", action="store_true", help="the prompt is token ids with blanks between"
+    )
+    generation_options.configure(parser)
+
+
+def run(client: Client, args: argparse.Namespace) -> None:
+    """Prints the continuation."""
+    text = text_argument(args.prompt)
+    prompt = [int(each) for each in text.split()] if args.token_ids else text
+    options = generation_options.given(args)
+    print_stream(client.stream(prompt, max_delay=args.max_delay, **options), args)

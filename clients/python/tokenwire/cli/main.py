@@ -1,0 +1,98 @@
+"""Text generation from a terminal: a client of a Tokenwire frontend.
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 69 no server reached, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from tokenwire import __version__
+from tokenwire.cli import chat, connection, detokenize, generate, models, tokenize, workers
+from tokenwire.errors import DeadlineExceededError, InternalError, TokenwireError, UnreachableError
+
+FAILED = 1
+USAGE = 2
+UNREACHABLE = 69
+"""EX_UNAVAILABLE of sysexits.h."""
+INTERRUPTED = 130
+"""What a shell reports of a command that SIGINT ended; likewise below for SIGPIPE."""
+PIPE_CLOSED = 141
+
+_COMMANDS = {
+    "generate": generate,
+    "chat": chat,
+    "tokenize": tokenize,
+    "detokenize": detokenize,
+    "models": models,
+    "workers": workers,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code; wrong usage ends the process with 2."""
+    args = _parser().parse_args(arguments)
+    # A terminal that can't show a character shows a substitute, where Python would raise.
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        with connection.client(args) as client:
+            args.run(client, args)
+        sys.stdout.flush()
+    except UnreachableError as error:
+        # gRPC says first that it tried every address, and what went wrong last.
+        cause = error.message.rpartition("last error: ")[2]
+        return _say(f"can't reach {args.target}: {cause}", UNREACHABLE)
+    except TokenwireError as error:
+        return _say(describe(error), FAILED)
+    except BrokenPipeError:
+        # The reader has seen enough. What is left in the buffer must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except (OSError, TypeError, ValueError) as error:
+        return _say(str(error), USAGE)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+def describe(error: TokenwireError) -> str:
+    """Returns one line on a failure: what is wrong, when to try again, where to look."""
+    line = " ".join(error.message.split())
+    if error.retry_after_s is not None:
+        line += f"; try again in {error.retry_after_s:g} s"
+    if isinstance(error, InternalError | DeadlineExceededError):
+        line += f" (trace id {error.trace_id})"
+    return line
+
+
+def _say(line: str, code: int) -> int:
+    sys.stdout.flush()
+    print(f"tokenwire: {line}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tokenwire",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"tokenwire {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, module in _COMMANDS.items():
+        summary = (module.__doc__ or "").splitlines()[0]
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        connection.configure(command)
+        module.configure(command)
+        command.set_defaults(run=module.run)
+    return parser

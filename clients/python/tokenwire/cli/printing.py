@@ -1,0 +1,75 @@
+"""What the subcommands read and print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from tokenwire.cli import waterfall
+from tokenwire.client import GenerationStream
+from tokenwire.types import Answer, FinishReason
+
+
+def text_argument(value: str) -> str:
+    """Returns the argument, or for `-` standard input without its last line break."""
+    return sys.stdin.read().removesuffix("\n") if value == "-" else value
+
+
+def print_stream(stream: GenerationStream, args: Namespace) -> Answer:
+    """Prints an answer as it comes, or as the options say, and returns it."""
+    with stream:
+        live = not args.json and (args.n or 1) == 1
+        text = ""
+        for delta in stream:
+            if live and delta.text:
+                text = delta.text
+                print(text, end="", flush=True)
+        answer = stream.result
+    if live and not text.endswith("\n"):
+        print()
+    if args.json:
+        print(json.dumps(answer_object(answer)))
+    elif not live:
+        _print_sequences(answer)
+    if answer.finish_reason is FinishReason.TIME_BUDGET:
+        print("tokenwire: the time budget ended the answer", file=sys.stderr)
+    if args.explain:
+        # Beside --json, whose output stays one object.
+        print(waterfall.render(answer), file=sys.stderr if args.json else sys.stdout)
+    return answer
+
+
+def answer_object(answer: Answer) -> dict[str, Any]:
+    """Returns the answer as JSON shows it."""
+    shown: dict[str, Any] = {
+        "text": answer.text,
+        "token_ids": answer.token_ids,
+        "finish_reason": answer.finish_reason,
+        "usage": asdict(answer.usage),
+        "timings": asdict(answer.timings),
+        "request_id": answer.request_id,
+        "trace_id": answer.trace_id,
+    }
+    if answer.logprobs:
+        shown["logprobs"] = [asdict(each) for each in answer.logprobs]
+    if len(answer.sequences) > 1:
+        shown["sequences"] = [asdict(each) for each in answer.sequences]
+    return shown
+
+
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Prints aligned columns."""
+    cells = [list(titles), *([str(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(line.rstrip())
+
+
+def _print_sequences(answer: Answer) -> None:
+    for index, sequence in enumerate(answer.sequences):
+        print(f"[{index}] {sequence.text}")

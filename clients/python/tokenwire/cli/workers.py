@@ -1,0 +1,41 @@
+"""List the workers behind the frontend, with their state and load."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+from tokenwire import Client
+from tokenwire.cli.printing import print_table
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.add_argument("--json", action="store_true", help="print a JSON list")
+
+
+def run(client: Client, args: argparse.Namespace) -> None:
+    """Prints the workers."""
+    workers = client.workers()
+    if args.json:
+        print(json.dumps([asdict(worker) for worker in workers]))
+        return
+    rows = [
+        (
+            worker.address,
+            worker.name,
+            f"{worker.state} ({worker.state_reason})" if worker.state_reason else worker.state,
+            worker.model,
+            worker.engine,
+            worker.running,
+            worker.waiting,
+            worker.in_flight,
+            f"{worker.kv_cache_usage:.0%}",
+        )
+        for worker in workers
+    ]
+    print_table(
+        ("ADDRESS", "NAME", "STATE", "MODEL", "ENGINE", "RUNNING", "WAITING", "IN FLIGHT", "KV"),
+        rows,
+    )
