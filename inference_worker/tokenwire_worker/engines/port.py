@@ -1,12 +1,14 @@
 """The engine port: what the worker asks of an engine, in token ids.
 
-An engine takes generations, runs them together, and hands over one `Step` for each scheduler step. It
-checks nothing: the worker validates every request against `EngineInfo` first, because in these engines
-one bad request has ended the whole server.
+An engine takes generations, runs them together, and hands over one `Step` for each scheduler step.
+What `EngineInfo` bounds is validated before an engine sees it, because in these engines one bad
+request has ended the whole server; what only the engine can tell, such as whether a grammar
+compiles, its `check` tells beforehand.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -130,7 +132,7 @@ class TokenLogprob:
     alternatives: tuple[Alternative, ...] = ()
 
 
-@dataclass
+@dataclass(slots=True)
 class Output:
     """What one step brought to one sequence."""
 
@@ -148,13 +150,15 @@ class Output:
     """The generation failed in the engine; nothing more comes of it."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Step:
     """One scheduler step of the engine."""
 
     outputs: list[Output] = field(default_factory=list)
     started: list[int] = field(default_factory=list)
-    """Keys of the generations that the engine took up since the last step, where it tells."""
+    """Keys of the generations that the engine took up with this step, where it tells."""
+    began_s: float = field(default_factory=time.monotonic)
+    """When the step began, on time.monotonic's clock. A step ends when the listener is told."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,17 @@ class EngineLoad:
     running_sequences: int
     kv_cache_usage: float
     """Share of the KV cache in use, 0 to 1."""
+
+
+class Refused(Exception):  # noqa: N818 - it says what happened to the request
+    """A generation that the engine cannot run, found before it was submitted."""
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(f"{field}: {description}")
+        self.field = field
+        """Path of the field at fault within the request, such as `guide.regex`."""
+        self.description = description
+        """What is wrong with it."""
 
 
 class EngineListener(Protocol):
@@ -186,14 +201,24 @@ class Engine(Protocol):
     def start(self, listener: EngineListener) -> None:
         """Starts to step; from now on the listener hears of it."""
 
+    def check(self, generation: Generation) -> None:
+        """Tries what only the engine can tell of a guided generation, before it is submitted.
+
+        Called off the event loop, for generations with a guide; it may block for as long as a
+        grammar takes to compile, and has a bound on that.
+
+        Raises:
+            Refused: the engine cannot run it.
+        """
+
     def submit(self, key: int, generation: Generation) -> None:
         """Takes a generation under a number not in use."""
 
     def cancel(self, key: int, sequence: int | None = None) -> None:
         """Stops a generation, or one sequence of it where the engine can.
 
-        Each sequence that this stops ends with Finish.CANCELLED in one of the next two steps; a key
-        that is not live is passed over.
+        Each sequence that this stops ends with Finish.CANCELLED in one of the next two steps,
+        unless it has ended otherwise by then; a key that is not live is passed over.
         """
 
     def load(self) -> EngineLoad:
@@ -201,5 +226,3 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Ends the engine and its thread, cancelling what it still holds."""
-
-

@@ -1,0 +1,130 @@
+"""Generations in flight: what is known of each, and how it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from tokenwire_service.errors import ServiceError
+
+from tokenwire_worker.engines.port import Finish, Generation, TokenLogprob
+
+
+class Reason(Enum):
+    """Why a sequence ended, as the caller is told."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TIME_BUDGET = "time_budget"
+    CANCELLED = "cancelled"
+
+
+_REASONS = {
+    Finish.STOP: Reason.STOP,
+    Finish.LENGTH: Reason.LENGTH,
+    Finish.CANCELLED: Reason.CANCELLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How one sequence ended."""
+
+    reason: Reason
+    stop_token_id: int | None = None
+    """With STOP: the id that ended it; None at the end of a guided output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What was counted and timed of a generation. Times in seconds."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_prompt_tokens: int | None
+    queue_s: float
+    prefill_s: float | None
+    """None: no token came."""
+    decode_s: float | None
+    """None: no token came."""
+
+
+class Sink(Protocol):
+    """Where a generation's events go, in order. Called on the event loop; must not block."""
+
+    def accepted(self, handle: int, request_id: str) -> None:
+        """Takes the acceptance of the generation."""
+
+    def tokens(
+        self, handle: int, sequence: int, token_ids: list[int], logprobs: list[TokenLogprob] | None
+    ) -> None:
+        """Takes new ids of one sequence; at least one."""
+
+    def ended(self, handle: int, sequence: int, ending: Ending) -> None:
+        """Takes the end of one sequence."""
+
+    def completed(self, handle: int, completion: Completion) -> None:
+        """Takes the end of the generation; nothing follows."""
+
+    def failed(self, handle: int, error: ServiceError) -> None:
+        """Takes the failure of the generation; nothing follows."""
+
+
+@dataclass(slots=True)
+class Live:
+    """One generation between its acceptance and its end. Times are time.monotonic's, in seconds."""
+
+    key: int
+    """The dispatcher's and the engine's number for it."""
+    handle: int
+    """The caller's number for it on its stream."""
+    request_id: str
+    generation: Generation
+    sink: Sink
+    received_s: float
+    started_s: float | None = None
+    first_token_s: float | None = None
+    last_token_s: float | None = None
+    completion_tokens: int = 0
+    cached_prompt_tokens: int | None = None
+    open: set[int] = field(default_factory=set)
+    """Sequences that the caller has not been told the end of."""
+    reasons: list[Reason] = field(default_factory=list)
+    """Why each sequence ended that did, in order of ending."""
+
+    def __post_init__(self) -> None:
+        self.open.update(range(self.generation.sequence_count))
+
+    def note_first_token(self, at_s: float, cached_prompt_tokens: int | None) -> None:
+        """Notes when the first token came, and how much of the prompt was in the cache."""
+        self.first_token_s = at_s
+        self.cached_prompt_tokens = cached_prompt_tokens
+        if self.started_s is None:  # the engine does not tell when it takes one up
+            self.started_s = at_s
+
+    def end(self, sequence: int, ending: Ending) -> None:
+        """Notes the end of one sequence and tells the sink."""
+        self.open.discard(sequence)
+        self.reasons.append(ending.reason)
+        self.sink.ended(self.handle, sequence, ending)
+
+    def ending(self, finish: Finish, last_token_id: int | None) -> Ending:
+        """Returns what the caller is told of a sequence that the engine ended."""
+        reason = _REASONS[finish]
+        if reason is Reason.STOP and last_token_id in self.generation.stop_token_ids:
+            return Ending(reason, last_token_id)
+        return Ending(reason)
+
+    def completion(self, now_s: float) -> Completion:
+        """Returns what was counted and timed until now."""
+        started = self.started_s if self.started_s is not None else now_s
+        first, last = self.first_token_s, self.last_token_s
+        return Completion(
+            prompt_tokens=len(self.generation.prompt),
+            completion_tokens=self.completion_tokens,
+            cached_prompt_tokens=self.cached_prompt_tokens,
+            queue_s=max(started - self.received_s, 0.0),
+            prefill_s=None if first is None else max(first - started, 0.0),
+            decode_s=None if first is None or last is None else last - first,
+        )

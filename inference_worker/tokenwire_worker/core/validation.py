@@ -1,0 +1,249 @@
+"""Checks a request against what the engine can do, and completes it into a `Generation`.
+
+Every fault is found, not only the first, and each names its field by its path from the root of
+`ExecuteRequest`. A trace context is never at fault: W3C has a broken one replaced.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from tokenwire_service.errors import FieldViolation
+
+from tokenwire_worker.core.request import GenerationRequest
+from tokenwire_worker.engines.port import Ability, EngineInfo, Generation, Guide, Sampling
+
+REQUEST_ID_CHARACTERS = 128
+"""Longest request id (worker.v1.Request.request_id)."""
+
+PRIORITY_BOUND = 100
+"""Priorities run from minus this to this."""
+
+STOP_TOKEN_IDS = 256
+"""Most stop_token_ids of a request: an engine looks through them after each token."""
+
+CACHE_SALT_CHARACTERS = 256
+"""Longest cache salt; it is hashed with every block of the prompt."""
+
+GUIDE_BYTES = 64 * 1024
+"""Longest schema, regex or grammar, in UTF-8: compile time grows faster than length."""
+
+GUIDE_DEPTH = 64
+"""Deepest nesting of brackets in a guide: grammar compilers recurse, and a stack that overflows
+takes the process with it."""
+
+CHOICE_OPTIONS = 1024
+"""Most options of a choice."""
+
+SEQUENCES_PER_REQUEST = 128
+"""Most sequences of one request, where the engine runs that many at once."""
+
+
+def sequence_count_limit(info: EngineInfo) -> int:
+    """Returns the most sequences that one request may ask for."""
+    return min(info.running_sequences, SEQUENCES_PER_REQUEST)
+
+
+def prompt_token_limit(info: EngineInfo) -> int:
+    """Returns the most tokens of a prompt: one token of the context is kept for the output."""
+    return min(info.prompt_tokens, info.context_tokens - 1)
+
+
+def violations(request: GenerationRequest, info: EngineInfo) -> list[FieldViolation]:
+    """Returns every fault of the request; none means that `complete` may be called."""
+    found = [
+        *_prompt(request, info),
+        *_sampling(request.sampling, info),
+        *_stopping(request, info),
+        *_outputs(request, info),
+        *_guide(request.guide, info),
+        *_rest(request, info),
+    ]
+    return [FieldViolation(f"request.{field}", description) for field, description in found]
+
+
+def complete(request: GenerationRequest, info: EngineInfo) -> Generation:
+    """Returns the generation that a request without violations asks for."""
+    stops = request.stop_token_ids
+    if not request.ignore_eos:
+        stops = (*stops, *info.eos_token_ids)
+    trace = (("traceparent", request.traceparent), ("tracestate", request.tracestate))
+    return Generation(
+        prompt=request.prompt,
+        max_tokens=_max_tokens(request, info),
+        sampling=request.sampling,
+        min_tokens=request.min_tokens,
+        stop_token_ids=tuple(dict.fromkeys(stops)),
+        sequence_count=request.sequence_count or 1,
+        logprobs=request.logprobs,
+        top_logprobs=request.top_logprobs,
+        guide=request.guide,
+        lora_adapter=request.lora_adapter,
+        cache_salt=request.cache_salt,
+        priority=request.priority,
+        trace_headers=tuple(header for header in trace if header[1]),
+    )
+
+
+Fault = tuple[str, str]
+"""Path within the request, and what is wrong."""
+
+
+def _max_tokens(request: GenerationRequest, info: EngineInfo) -> int:
+    left = info.context_tokens - len(request.prompt)
+    return min(request.max_tokens or left, left)
+
+
+def _prompt(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
+    prompt, field = request.prompt, "prompt_token_ids"
+    if not prompt:
+        yield field, "empty; at least one token id is needed"
+        return
+    limit = prompt_token_limit(info)
+    if len(prompt) > limit:
+        yield field, f"{len(prompt)} tokens; this worker takes prompts of at most {limit}"
+    if max(prompt) >= info.vocabulary_size:
+        at = next(i for i, token in enumerate(prompt) if token >= info.vocabulary_size)
+        yield f"{field}[{at}]", _beyond_vocabulary(prompt[at], info)
+
+
+def _beyond_vocabulary(token_id: int, info: EngineInfo) -> str:
+    return f"{token_id} is no token id; the vocabulary has 0 to {info.vocabulary_size - 1}"
+
+
+def _sampling(sampling: Sampling, info: EngineInfo) -> Iterator[Fault]:
+    # Written so that NaN, of which every comparison is false, falls outside each range.
+    if not 0 <= sampling.temperature <= 100:
+        yield "sampling.temperature", f"{sampling.temperature:g} is not within 0 to 100"
+    if not 0 < sampling.top_p <= 1:
+        yield "sampling.top_p", f"{sampling.top_p:g} is not above 0 and at most 1"
+    if not 0 <= sampling.min_p <= 1:
+        yield "sampling.min_p", f"{sampling.min_p:g} is not within 0 to 1"
+    elif sampling.min_p and Ability.MIN_P not in info.abilities:
+        yield _unable(Ability.MIN_P, info)
+    if not 0 < sampling.repetition_penalty < math.inf:
+        yield (
+            "sampling.repetition_penalty",
+            f"{sampling.repetition_penalty:g} is not above 0 and finite",
+        )
+    for name in ("presence_penalty", "frequency_penalty"):
+        value = getattr(sampling, name)
+        if not -2 <= value <= 2:
+            yield f"sampling.{name}", f"{value:g} is not within -2 to 2"
+
+
+def _stopping(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
+    stops = request.stop_token_ids
+    if len(stops) > STOP_TOKEN_IDS:
+        yield "stopping.stop_token_ids", f"{len(stops)} ids; at most {STOP_TOKEN_IDS} are taken"
+    for at, token_id in enumerate(stops[:STOP_TOKEN_IDS]):
+        if token_id >= info.vocabulary_size:
+            yield f"stopping.stop_token_ids[{at}]", _beyond_vocabulary(token_id, info)
+    most = _max_tokens(request, info)
+    if request.min_tokens and request.min_tokens > max(most, 0):
+        yield (
+            "stopping.min_tokens",
+            f"{request.min_tokens} is more than the {max(most, 0)} that may be generated",
+        )
+    if request.min_tokens and request.guide is not None:
+        # A form may be complete before the minimum, and then no token at all is allowed.
+        yield (
+            "stopping.min_tokens",
+            "cannot go with a guide, whose form decides when it is complete",
+        )
+
+
+def _outputs(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
+    limit = sequence_count_limit(info)
+    if request.sequence_count > limit:
+        yield "sequence_count", f"{request.sequence_count} sequences; at most {limit} are taken"
+    if request.logprobs and Ability.LOGPROBS not in info.abilities:
+        yield _unable(Ability.LOGPROBS, info)
+    if request.top_logprobs:
+        if Ability.TOP_LOGPROBS not in info.abilities:
+            yield _unable(Ability.TOP_LOGPROBS, info)
+        elif request.top_logprobs > info.top_logprobs:
+            yield (
+                "top_logprobs",
+                f"{request.top_logprobs} alternatives; at most {info.top_logprobs} are given",
+            )
+        if not request.logprobs:
+            yield "top_logprobs", "needs logprobs to be set"
+
+
+def _guide(guide: Guide | None, info: EngineInfo) -> Iterator[Fault]:
+    if guide is None:
+        return
+    field = guide.form.value
+    if guide.form not in info.abilities:
+        yield _unable(guide.form, info)
+        return
+    if guide.form is Ability.GUIDED_CHOICE:
+        yield from _choice(guide.options)
+        return
+    if guide.form is Ability.GUIDED_JSON_OBJECT:
+        return
+    if not guide.text.strip():
+        yield field, "empty"
+    size = len(guide.text.encode())
+    if size > GUIDE_BYTES:
+        yield field, f"{size} bytes; at most {GUIDE_BYTES} are taken"
+    elif (depth := nesting(guide.text)) > GUIDE_DEPTH:
+        yield field, f"brackets nest {depth} deep; at most {GUIDE_DEPTH} are taken"
+
+
+def _choice(options: tuple[str, ...]) -> Iterator[Fault]:
+    field = f"{Ability.GUIDED_CHOICE.value}.options"
+    if not options:
+        yield field, "empty; at least one option is needed"
+    if len(options) > CHOICE_OPTIONS:
+        yield field, f"{len(options)} options; at most {CHOICE_OPTIONS} are taken"
+    size = sum(len(option.encode()) for option in options)
+    if size > GUIDE_BYTES:
+        yield field, f"{size} bytes in all; at most {GUIDE_BYTES} are taken"
+    for at, option in enumerate(options):
+        if not option:
+            yield f"{field}[{at}]", "empty"
+
+
+def nesting(text: str) -> int:
+    """Returns how deep brackets of any kind nest, counting also those within quotes."""
+    depth = deepest = 0
+    for character in text:
+        if character in "([{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in ")]}" and depth:
+            depth -= 1
+    return deepest
+
+
+def _rest(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
+    if len(request.request_id) > REQUEST_ID_CHARACTERS:
+        yield (
+            "request_id",
+            f"{len(request.request_id)} characters; at most {REQUEST_ID_CHARACTERS} are taken",
+        )
+    if request.lora_adapter:
+        if Ability.LORA not in info.abilities:
+            yield _unable(Ability.LORA, info)
+        elif request.lora_adapter not in info.lora_adapters:
+            known = ", ".join(info.lora_adapters)
+            yield "lora_adapter", f"{request.lora_adapter!r} is not here; there are: {known}"
+    if request.cache_salt:
+        if Ability.CACHE_SALT not in info.abilities:
+            yield _unable(Ability.CACHE_SALT, info)
+        elif len(request.cache_salt) > CACHE_SALT_CHARACTERS:
+            yield (
+                "cache_salt",
+                f"{len(request.cache_salt)} characters; at most {CACHE_SALT_CHARACTERS} are taken",
+            )
+    if not -PRIORITY_BOUND <= request.priority <= PRIORITY_BOUND:
+        yield "priority", f"{request.priority} is not within -{PRIORITY_BOUND} to {PRIORITY_BOUND}"
+    if request.time_budget_s is not None and math.isnan(request.time_budget_s):
+        yield "time_budget", "not a valid duration"
+
+
+def _unable(ability: Ability, info: EngineInfo) -> Fault:
+    return ability.value, f"the engine of this worker, {info.engine}, does not offer it"

@@ -1,0 +1,431 @@
+"""Stands between the RPCs and the engine: admission, live generations, budgets, drain and death.
+
+Everything here runs on the event loop; the engine's thread hands each step over with one
+`call_soon_threadsafe`. A generation that is cancelled or out of time ends for its caller at once;
+its places in the engine are given back when the engine has confirmed the end of each sequence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from opentelemetry.context import Context
+from tokenwire_service.errors import ServiceError
+
+from tokenwire_worker import errors
+from tokenwire_worker.core import validation
+from tokenwire_worker.core.admission import Admission
+from tokenwire_worker.core.generations import Ending, Live, Reason, Sink
+from tokenwire_worker.core.request import GenerationRequest
+from tokenwire_worker.engines.port import Engine, EngineInfo, Generation, Output, Refused, Step
+from tokenwire_worker.generation_record import CancelCause, GenerationRecord
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A generation from its acceptance until the engine has let go of all its sequences."""
+
+    live: Live | None
+    """None once the caller has been told the end."""
+    record: GenerationRecord
+    in_engine: set[int] = field(default_factory=set)
+    """Sequences that hold a place in the engine."""
+    budget: asyncio.TimerHandle | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy the worker is."""
+
+    running_sequences: int
+    waiting_requests: int
+    kv_cache_usage: float
+    """Share of the KV cache in use, 0 to 1."""
+    steps: int
+    generated_tokens: int
+    draining: bool
+
+
+class Dispatcher:
+    """Runs generations on one engine and routes what comes of them to their sinks."""
+
+    def __init__(self, engine: Engine, worker: str, model: str, waiting_limit: int) -> None:
+        """Binds to the running event loop; `start` starts the engine.
+
+        Args:
+            engine: the engine, not started.
+            worker: name of the worker, for messages and spans.
+            model: name of the model, for spans.
+            waiting_limit: requests that may wait for the engine.
+        """
+        self.info: EngineInfo = engine.info
+        """What the engine serves."""
+        self.waiting_limit = waiting_limit
+        """Requests that may wait for the engine."""
+        self.draining = False
+        """Whether new work is refused because the worker is being stopped."""
+        self.over = asyncio.Event()
+        """Set when nothing is live any more and nothing will be: streams end."""
+        self._loop = asyncio.get_running_loop()
+        self.died: asyncio.Future[str] = self._loop.create_future()
+        """Done, with the reason, when the engine is gone for good."""
+        self._engine = engine
+        self._worker = worker
+        self._model = model
+        self._admission = Admission(self.info.running_sequences, waiting_limit)
+        self._flights: dict[int, _Flight] = {}
+        self._live_count = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._last_key = 0
+        self._steps = 0
+        self._generated_tokens = 0
+        # One thread: a form that takes long to try delays other forms, and nothing else.
+        self._one_check = ThreadPoolExecutor(1, "guide-check")
+        self._watchers: set[asyncio.Event] = set()
+
+    def start(self) -> None:
+        """Starts the engine."""
+        self._engine.start(_FromEngineThread(self._loop, self._on_step, self._on_death))
+
+    # --- what callers do -------------------------------------------------------------------------
+
+    async def checked(self, request: GenerationRequest) -> Generation:
+        """Returns the generation that a request asks for, once it is known that it can run.
+
+        Awaits only where the request is guided: its form is tried on the engine, off the loop.
+
+        Raises:
+            ServiceError: fields are at fault, or the worker takes no new work.
+        """
+        generation = self.validated(request)
+        if generation.guide is not None:
+            await self.try_guide(generation)
+        return generation
+
+    def validated(self, request: GenerationRequest) -> Generation:
+        """Returns the generation that a request asks for; a guide is still to be tried.
+
+        Raises:
+            ServiceError: fields are at fault, or the worker takes no new work.
+        """
+        self._refuse_if_closing()
+        found = validation.violations(request, self.info)
+        if found:
+            raise errors.invalid_fields(found)
+        return validation.complete(request, self.info)
+
+    async def try_guide(self, generation: Generation) -> None:
+        """Has the engine try the guide of a generation, one at a time.
+
+        Raises:
+            ServiceError: the engine cannot hold an output to it.
+        """
+        try:
+            await self._loop.run_in_executor(self._one_check, self._engine.check, generation)
+        except Refused as refusal:
+            raise errors.refused_by_engine(refusal) from refusal
+
+    def submit(
+        self,
+        request: GenerationRequest,
+        generation: Generation,
+        sink: Sink,
+        *,
+        handle: int,
+        received_s: float,
+        parent: Context | None,
+    ) -> int:
+        """Takes a generation; its events go to the sink, acceptance first.
+
+        Args:
+            request: what the caller asked for.
+            generation: what `validated` or `checked` made of it.
+            sink: where its events go.
+            handle: the caller's number for it, which each event carries.
+            received_s: time.monotonic of its receipt, from which the time budget runs.
+            parent: trace context of the caller; None: it starts a trace.
+
+        Returns:
+            The number by which it may be cancelled.
+
+        Raises:
+            ServiceError: the queue is full, or the worker takes no new work.
+        """
+        self._refuse_if_closing()
+        self._last_key = key = self._last_key + 1
+        left_s = _left(request.time_budget_s, received_s)
+        spent = left_s is not None and left_s <= 0
+        if not spent and not self._admission.offer(
+            key, generation.sequence_count, generation.priority
+        ):
+            raise errors.queue_full(self._worker, self.waiting_limit)
+        record = GenerationRecord(request.request_id, self._worker, self._model, parent)
+        live = Live(key, handle, record.request_id, generation, sink, received_s)
+        flight = self._flights[key] = _Flight(live, record)
+        self._live_count += 1
+        self._idle.clear()
+        sink.accepted(handle, live.request_id)
+        if spent:
+            self._end_for_caller(flight, Reason.TIME_BUDGET, CancelCause.TIME_BUDGET)
+            return key
+        if left_s is not None:
+            flight.budget = self._loop.call_later(left_s, self._on_budget_spent, key)
+        self._feed()
+        self._load_changed()
+        return key
+
+    def cancel(self, key: int, sequences: Iterable[int] = ()) -> None:
+        """Cancels a generation, or some of its sequences; the sink is told the end of each.
+
+        What is not live, or is no sequence of it, is passed over.
+        """
+        flight = self._flights.get(key)
+        if flight is None or flight.live is None:
+            return
+        some = list(sequences)
+        if some and flight.live.open - set(some):
+            for sequence in flight.live.open & set(some):
+                flight.live.end(sequence, Ending(Reason.CANCELLED))
+                if sequence in flight.in_engine:
+                    self._engine.cancel(key, sequence)
+            return
+        if not some or flight.live.open & set(some):
+            self._end_for_caller(flight, Reason.CANCELLED, CancelCause.CALLER)
+
+    def abandon(self, key: int) -> None:
+        """Cancels a generation whose caller is gone; the sink is told nothing."""
+        flight = self._flights.get(key)
+        if flight is not None and flight.live is not None:
+            flight.live.sink = _NOWHERE
+            self._end_for_caller(flight, Reason.CANCELLED, CancelCause.CALLER_GONE)
+
+    def load(self) -> Load:
+        """Tells how busy the worker is."""
+        return Load(
+            running_sequences=self._admission.running,
+            waiting_requests=self._admission.waiting,
+            kv_cache_usage=self._engine.load().kv_cache_usage,
+            steps=self._steps,
+            generated_tokens=self._generated_tokens,
+            draining=self.draining,
+        )
+
+    def watch_load(self) -> asyncio.Event:
+        """Returns an event that is set whenever the load changes; `unwatch_load` ends it."""
+        event = asyncio.Event()
+        self._watchers.add(event)
+        return event
+
+    def unwatch_load(self, event: asyncio.Event) -> None:
+        """Ends what `watch_load` began."""
+        self._watchers.discard(event)
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    async def drain(self, grace_s: float) -> None:
+        """Takes nothing new, lets what is live finish within the grace, and fails the rest."""
+        self.draining = True
+        self._load_changed()
+        try:
+            await asyncio.wait_for(self._idle.wait(), grace_s)
+        except asyncio.TimeoutError:
+            self._fail_all(lambda: errors.grace_over(self._worker))
+        self.over.set()
+        self._load_changed()
+
+    async def close(self) -> None:
+        """Ends the engine and waits until its thread has ended."""
+        await self._loop.run_in_executor(None, self._engine.close)
+        self._one_check.shutdown(wait=False, cancel_futures=True)
+
+    def _on_death(self, reason: str) -> None:
+        if not self.died.done():
+            self.died.set_result(reason)
+            self._fail_all(lambda: errors.engine_died(self._worker, reason))
+            self._flights.clear()
+            self.over.set()
+            self._load_changed()
+
+    def _fail_all(self, error: Callable[[], ServiceError]) -> None:
+        for flight in list(self._flights.values()):
+            if flight.live is not None:
+                self._fail(flight, error())
+
+    def _refuse_if_closing(self) -> None:
+        if self.died.done():
+            raise errors.engine_died(self._worker, self.died.result())
+        if self.draining:
+            raise errors.draining(self._worker)
+
+    # --- what the engine brings ------------------------------------------------------------------
+
+    def _on_step(self, step: Step) -> None:
+        """Routes one step. The hot path: its loop runs once for each sequence and step."""
+        now_s = time.monotonic()
+        flights = self._flights
+        for key in step.started:
+            flight = flights.get(key)
+            if flight is not None and flight.live is not None:
+                flight.live.started_s = step.began_s
+        ended = False
+        for output in step.outputs:
+            flight = flights.get(output.key)
+            if flight is None:
+                continue
+            live = flight.live
+            ids = output.token_ids
+            if ids and live is not None and output.sequence in live.open:
+                count = len(ids)
+                self._generated_tokens += count
+                live.completion_tokens += count
+                live.last_token_s = now_s
+                if live.first_token_s is None:
+                    live.note_first_token(now_s, output.cached_prompt_tokens)
+                live.sink.tokens(live.handle, output.sequence, ids, output.logprobs)
+            if output.finish is not None or output.error is not None:
+                self._on_sequence_over(flight, output)
+                ended = True
+        self._steps += 1
+        if ended:
+            self._feed()
+        if self._watchers:
+            self._load_changed()
+
+    def _on_sequence_over(self, flight: _Flight, output: Output) -> None:
+        live = flight.live
+        if output.error is not None:
+            self._admission.release(len(flight.in_engine))
+            flight.in_engine.clear()
+            if live is None:
+                self._flights.pop(output.key, None)
+            else:
+                self._fail(flight, errors.engine_failed(output.error))
+            return
+        if output.sequence in flight.in_engine:
+            flight.in_engine.discard(output.sequence)
+            self._admission.release()
+        if live is None:
+            if not flight.in_engine:
+                self._flights.pop(output.key, None)
+        elif output.finish is not None and output.sequence in live.open:
+            last = output.token_ids[-1] if output.token_ids else None
+            live.end(output.sequence, live.ending(output.finish, last))
+            if not live.open:
+                self._close(flight)
+
+    def _on_budget_spent(self, key: int) -> None:
+        flight = self._flights.get(key)
+        if flight is not None and flight.live is not None:
+            self._end_for_caller(flight, Reason.TIME_BUDGET, CancelCause.TIME_BUDGET)
+
+    # --- how generations begin and end -----------------------------------------------------------
+
+    def _feed(self) -> None:
+        """Gives the engine what it has room for."""
+        for key in self._admission.take():
+            flight = self._flights[key]
+            live = flight.live
+            if live is None:
+                raise AssertionError("a generation that waits is live. This is a bug.")
+            flight.in_engine.update(range(live.generation.sequence_count))
+            self._engine.submit(key, live.generation)
+            # Sequences that were cancelled while the request waited.
+            for sequence in flight.in_engine - live.open:
+                self._engine.cancel(key, sequence)
+
+    def _end_for_caller(self, flight: _Flight, reason: Reason, cause: CancelCause) -> None:
+        """Ends what is open of a generation now, and stops it in the engine."""
+        live = flight.live
+        if live is None:
+            return
+        flight.record.cancel_cause = cause
+        for sequence in sorted(live.open):
+            live.end(sequence, Ending(reason))
+        self._stop_in_engine(flight, live.key)
+        self._close(flight)
+        self._feed()
+
+    def _fail(self, flight: _Flight, error: ServiceError) -> None:
+        live = flight.live
+        if live is None:
+            return
+        self._stop_in_engine(flight, live.key)
+        live.sink.failed(live.handle, error)
+        flight.record.fail(live, error)
+        self._forget(flight, live)
+
+    def _stop_in_engine(self, flight: _Flight, key: int) -> None:
+        self._admission.withdraw(key)
+        if flight.in_engine:
+            self._engine.cancel(key)
+
+    def _close(self, flight: _Flight) -> None:
+        live = flight.live
+        if live is None:
+            return
+        completion = live.completion(time.monotonic())
+        live.sink.completed(live.handle, completion)
+        flight.record.finish(live, completion)
+        self._forget(flight, live)
+
+    def _forget(self, flight: _Flight, live: Live) -> None:
+        flight.live = None
+        if flight.budget is not None:
+            flight.budget.cancel()
+        if not flight.in_engine:
+            self._flights.pop(live.key, None)
+        self._live_count -= 1
+        if not self._live_count:
+            self._idle.set()
+        self._load_changed()
+
+    def _load_changed(self) -> None:
+        for event in self._watchers:
+            event.set()
+
+
+def _left(budget_s: float | None, received_s: float) -> float | None:
+    return None if budget_s is None else budget_s - (time.monotonic() - received_s)
+
+
+class _Nowhere:
+    """The sink of a generation whose caller is gone."""
+
+    def accepted(self, *_: object) -> None: ...
+    def tokens(self, *_: object) -> None: ...
+    def ended(self, *_: object) -> None: ...
+    def completed(self, *_: object) -> None: ...
+    def failed(self, *_: object) -> None: ...
+
+
+_NOWHERE = _Nowhere()
+
+
+class _FromEngineThread:
+    """Hears the engine on its thread and hands over to the event loop."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_step: Callable[[Step], None],
+        on_death: Callable[[str], None],
+    ) -> None:
+        self._call = loop.call_soon_threadsafe
+        # The engine's thread has no context of its own; log lines take theirs from the loop's.
+        self._context = contextvars.copy_context()
+        self._on_step = on_step
+        self._on_death = on_death
+
+    def on_step(self, step: Step) -> None:
+        """Hands a step over."""
+        self._call(self._on_step, step, context=self._context)
+
+    def on_death(self, reason: str) -> None:
+        """Hands the engine's death over."""
+        self._call(self._on_death, reason, context=self._context)

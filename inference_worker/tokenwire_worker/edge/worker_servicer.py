@@ -1,0 +1,136 @@
+"""WorkerService: what the worker is, what it carries, and how busy it is."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tokenwire.worker.v1 import worker_pb2 as pb
+from tokenwire_service.errors import invalid
+
+from tokenwire_worker import __version__, errors
+from tokenwire_worker.core import validation
+from tokenwire_worker.dispatcher import Dispatcher
+from tokenwire_worker.edge import from_proto, to_proto
+from tokenwire_worker.engines.port import EngineInfo
+from tokenwire_worker.model_files import TextFiles
+
+CONTRACT_REVISION = 1
+"""Revision of tokenwire.worker.v1 that this worker speaks."""
+
+CHUNK_BYTES = 1024 * 1024
+"""Most bytes of a file in one message of GetTokenizer (worker.v1.GetTokenizerResponse.data)."""
+
+DEFAULT_INTERVAL_S, LEAST_INTERVAL_S, MOST_INTERVAL_S = 0.2, 0.01, 60.0
+"""WatchLoadRequest.min_interval: where it is unset, and its bounds."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the worker calls itself and its model."""
+
+    worker: str
+    model: str
+
+
+class WorkerServicer:
+    """Serves WorkerService."""
+
+    def __init__(self, identity: Identity, dispatcher: Dispatcher, files: TextFiles) -> None:
+        """Takes what there is to tell."""
+        self._identity = identity
+        self._dispatcher = dispatcher
+        self._files = files
+
+    async def GetWorkerInfo(
+        self, _request: pb.GetWorkerInfoRequest, _context: Any
+    ) -> pb.GetWorkerInfoResponse:
+        """Tells what the worker serves and what it can do."""
+        info = self._dispatcher.info
+        return pb.GetWorkerInfoResponse(
+            worker_name=self._identity.worker,
+            contract_revision=CONTRACT_REVISION,
+            model=self._identity.model,
+            engine=info.engine,
+            engine_version=info.engine_version,
+            version=__version__,
+            limits=_limits(info, self._dispatcher.waiting_limit),
+            capabilities=to_proto.capabilities(info.abilities),
+            tokenizer_fingerprint=self._files.fingerprint,
+            eos_token_ids=info.eos_token_ids,
+            lora_adapters=info.lora_adapters,
+            simulated=info.simulated,
+        )
+
+    async def GetTokenizer(self, _request: pb.GetTokenizerRequest, context: Any) -> None:
+        """Streams the text-side files."""
+        for file in self._files.files:
+            data = file.data
+            # An empty file is a message too: the caller then knows that it is there.
+            for start in range(0, len(data) or 1, CHUNK_BYTES):
+                await context.write(
+                    pb.GetTokenizerResponse(
+                        file_name=file.name,
+                        data=data[start : start + CHUNK_BYTES],
+                        file_bytes=len(data),
+                        sha256=file.sha256,
+                    )
+                )
+
+    async def WatchLoad(self, request: pb.WatchLoadRequest, context: Any) -> None:
+        """Streams the load: at once, then when it has changed."""
+        interval_s = _interval_s(request)
+        dispatcher = self._dispatcher
+        changed = dispatcher.watch_load()
+        last = None
+        try:
+            while True:
+                changed.clear()
+                load = dispatcher.load()
+                if load != last:
+                    await context.write(to_proto.load_response(load))
+                    last = load
+                if dispatcher.over.is_set():
+                    return
+                await _sleep_unless(dispatcher.over, interval_s)
+                await changed.wait()
+        finally:
+            dispatcher.unwatch_load(changed)
+
+    async def WatchKvEvents(self, _request: pb.WatchKvEventsRequest, _context: Any) -> None:
+        """Refuses: no engine of this version has KV cache events."""
+        raise errors.no_kv_events(self._dispatcher.info.engine)
+
+
+def _interval_s(request: pb.WatchLoadRequest) -> float:
+    if not request.HasField("min_interval"):
+        return DEFAULT_INTERVAL_S
+    asked_s = from_proto.seconds(request.min_interval)
+    if math.isnan(asked_s):
+        raise invalid("min_interval", "not a valid duration")
+    if not LEAST_INTERVAL_S <= asked_s <= MOST_INTERVAL_S:
+        raise invalid("min_interval", f"{asked_s:g} s is not within 10 ms to 1 min")
+    return asked_s
+
+
+async def _sleep_unless(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except asyncio.TimeoutError:
+        return
+
+
+def _limits(info: EngineInfo, waiting_limit: int) -> pb.Limits:
+    return pb.Limits(
+        context_tokens=info.context_tokens,
+        prompt_tokens=validation.prompt_token_limit(info),
+        vocabulary_size=info.vocabulary_size,
+        sequence_count=validation.sequence_count_limit(info),
+        running_sequences=info.running_sequences,
+        waiting_requests=waiting_limit,
+        kv_block_tokens=info.kv_block_tokens,
+        kv_blocks=info.kv_blocks,
+        top_logprobs=info.top_logprobs,
+    )

@@ -1,0 +1,65 @@
+"""Engines by name. An engine's package is imported only when that engine is chosen."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from tokenwire_worker.engines.port import Engine
+    from tokenwire_worker.settings import WorkerSettings
+
+
+class EngineError(ValueError):
+    """An engine can't be built as the settings say; the message says what to do about it."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Where an engine's adapter is, and what it needs."""
+
+    module: str
+    """A module that is an `EngineModule`."""
+    needs: tuple[str, ...]
+    """Top-level modules that the engine's own package brings."""
+    extra: str
+    """Extra of this project that installs it."""
+
+
+ADAPTERS = {
+    "openvino": Adapter(
+        "tokenwire_worker.engines.openvino", ("openvino_genai", "openvino", "numpy"), "openvino"
+    ),
+}
+"""Every engine; a further one is a line here and a module."""
+
+
+class EngineModule(Protocol):
+    """What an adapter's module offers."""
+
+    def check_model(self, settings: WorkerSettings) -> None:
+        """Raises EngineError where the model can't be one for this engine; quick."""
+
+    def build(self, settings: WorkerSettings) -> Engine:
+        """Loads the model, for as long as that takes; raises EngineError where it can't."""
+
+
+def module_of(settings: WorkerSettings) -> EngineModule:
+    """Returns the module of the engine that the settings name.
+
+    Raises:
+        EngineError: the engine's package is not installed.
+    """
+    adapter = ADAPTERS[settings.engine]
+    try:
+        module: Any = importlib.import_module(adapter.module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in adapter.needs:
+            raise
+        raise EngineError(
+            f"--engine {settings.engine} needs a package that is not installed: "
+            f"pip install 'tokenwire[{adapter.extra}]'"
+        ) from error
+    engine_module: EngineModule = module
+    return engine_module

@@ -1,0 +1,71 @@
+"""A `Generation` as an openvino_genai.GenerationConfig."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+from typing import Any
+
+import openvino_genai as ov_genai
+
+from tokenwire_worker.engines.port import Ability, Generation, Guide, Sampling
+
+_BELOW_ONE = math.nextafter(1.0, 0.0)
+
+
+def generation_config(generation: Generation, sequence: int, draft: dict[str, int]) -> Any:
+    """Returns the configuration of one sequence of a generation."""
+    config = ov_genai.GenerationConfig()
+    config.max_new_tokens = generation.max_tokens
+    config.min_new_tokens = generation.min_tokens
+    stops = generation.stop_token_ids
+    if stops:
+        config.stop_token_ids = set(stops)
+        # Left unset, the pipeline adds the model's own, which may be the ones to be ignored.
+        config.eos_token_id = stops[0]
+    else:
+        config.ignore_eos = True  # with stop ids it would disable those too
+    _set_sampling(config, generation.sampling, sequence)
+    if generation.logprobs:
+        config.logprobs = 1
+    if generation.guide is not None:
+        config.structured_output_config = _structured(generation.guide)
+    for name, value in draft.items():
+        setattr(config, name, value)
+    return config
+
+
+def _set_sampling(config: Any, sampling: Sampling, sequence: int) -> None:
+    if sampling.repetition_penalty != 1:
+        config.repetition_penalty = sampling.repetition_penalty
+    if sampling.presence_penalty:
+        config.presence_penalty = sampling.presence_penalty
+    if sampling.frequency_penalty:
+        config.frequency_penalty = sampling.frequency_penalty
+    if sampling.temperature == 0:
+        return  # greedy
+    config.do_sample = True
+    config.temperature = sampling.temperature
+    config.top_p = sampling.top_p
+    if sampling.top_k:
+        config.top_k = sampling.top_k
+    # 1 is outside the pipeline's range; just below it keeps the likeliest token, as 1 asks.
+    config.min_p = min(sampling.min_p, _BELOW_ONE)
+    # The pipeline's default is seed 0, the same for every request.
+    seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
+    config.rng_seed = (seed + sequence) % 2**64
+
+
+def _structured(guide: Guide) -> Any:
+    structured = ov_genai.StructuredOutputConfig
+    if guide.form is Ability.GUIDED_JSON_SCHEMA:
+        return structured(json_schema=guide.text)
+    if guide.form is Ability.GUIDED_JSON_OBJECT:
+        return structured(json_schema=json.dumps({"type": "object"}))
+    if guide.form is Ability.GUIDED_REGEX:
+        return structured(regex=guide.text)
+    if guide.form is Ability.GUIDED_GRAMMAR:
+        return structured(grammar=guide.text)
+    return structured(regex="|".join(re.escape(option) for option in guide.options))

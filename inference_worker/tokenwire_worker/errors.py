@@ -1,0 +1,109 @@
+"""What the worker refuses or fails with, by code and reason.
+
+    INVALID_ARGUMENT     INVALID_FIELD     fields at fault, each named
+                         DUPLICATE_HANDLE  two live generations of one stream under one handle
+    RESOURCE_EXHAUSTED   QUEUE_FULL        as many requests wait as may; RetryInfo and QuotaFailure
+    UNAVAILABLE          DRAINING          the worker is being stopped; RetryInfo
+                         ENGINE_DIED       the engine is gone and the worker with it; RetryInfo
+    INTERNAL             ENGINE_FAILED     the engine failed this one generation
+    UNIMPLEMENTED        NO_KV_EVENTS      the engine has no KV cache events
+
+`ServiceError` and its mapping to gRPC are tokenwire_service's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenwire_service.errors import (
+    Code,
+    FieldViolation,
+    InvalidRequestError,
+    Quota,
+    ServiceError,
+    invalid,
+)
+
+from tokenwire_worker.engines.port import Refused
+
+QUEUE_RETRY_S = 1.0
+"""After which an overloaded worker may be asked again: generations last seconds, so places free up
+within about one."""
+
+AWAY_RETRY_S = 2.0
+"""After which another worker, or this one restarted, may answer."""
+
+
+def invalid_fields(violations: Sequence[FieldViolation]) -> InvalidRequestError:
+    """Returns the refusal of a request with fields at fault."""
+    return InvalidRequestError(violations)
+
+
+def refused_by_engine(refusal: Refused) -> InvalidRequestError:
+    """Returns the refusal of a request that the engine cannot run."""
+    return invalid(f"request.{refusal.field}", refusal.description)
+
+
+def duplicate_handle(handle: int) -> InvalidRequestError:
+    """Returns the failure of a handle that was submitted while it was live."""
+    return invalid(
+        "submit.handle",
+        f"{handle} was submitted while a generation of this stream had it; both end here",
+        reason="DUPLICATE_HANDLE",
+    )
+
+
+def queue_full(worker: str, limit: int) -> ServiceError:
+    """Returns the refusal of a request that finds no room to wait."""
+    description = f"{limit} requests wait, which is as many as may"
+    return ServiceError(
+        Code.RESOURCE_EXHAUSTED,
+        "QUEUE_FULL",
+        f"worker {worker} is overloaded: {description}",
+        retry_after_s=QUEUE_RETRY_S,
+        quota=Quota(f"worker:{worker}/waiting_requests", description),
+    )
+
+
+def draining(worker: str) -> ServiceError:
+    """Returns the refusal or failure of a request that meets a worker being stopped."""
+    return ServiceError(
+        Code.UNAVAILABLE,
+        "DRAINING",
+        f"worker {worker} is being stopped and takes no new work",
+        retry_after_s=AWAY_RETRY_S,
+    )
+
+
+def grace_over(worker: str) -> ServiceError:
+    """Returns the failure of a generation that did not finish within the drain's grace."""
+    return ServiceError(
+        Code.UNAVAILABLE,
+        "DRAINING",
+        f"worker {worker} was stopped before this generation finished",
+        retry_after_s=AWAY_RETRY_S,
+    )
+
+
+def engine_died(worker: str, reason: str) -> ServiceError:
+    """Returns the failure of everything that a dead engine held."""
+    return ServiceError(
+        Code.UNAVAILABLE,
+        "ENGINE_DIED",
+        f"the engine of worker {worker} died: {reason}",
+        retry_after_s=AWAY_RETRY_S,
+    )
+
+
+def engine_failed(description: str) -> ServiceError:
+    """Returns the failure of one generation in the engine."""
+    return ServiceError(Code.INTERNAL, "ENGINE_FAILED", f"the engine failed it: {description}")
+
+
+def no_kv_events(engine: str) -> ServiceError:
+    """Returns the refusal of KV cache events where the engine has none."""
+    return ServiceError(
+        Code.UNIMPLEMENTED,
+        "NO_KV_EVENTS",
+        f"the engine of this worker, {engine}, publishes no KV cache events",
+    )

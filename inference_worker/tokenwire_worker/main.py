@@ -1,0 +1,90 @@
+"""The worker process: parse, build, run, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+import uvloop
+from tokenwire.worker.v1 import execution_pb2_grpc, worker_pb2_grpc
+from tokenwire_service import logs, telemetry
+from tokenwire_service.server import ListenError, RpcServer, Service, stop_signal
+from tokenwire_service.settings import parse, refuse
+from tokenwire_service.tls import TlsError
+
+from tokenwire_worker import __version__, engines
+from tokenwire_worker.dispatcher import Dispatcher
+from tokenwire_worker.edge.execution_servicer import ExecutionServicer
+from tokenwire_worker.edge.worker_servicer import Identity, WorkerServicer
+from tokenwire_worker.engines.port import Engine
+from tokenwire_worker.model_files import ModelError, TextFiles, read_text_files
+from tokenwire_worker.settings import WorkerSettings
+
+PROGRAM = "tokenwire-worker"
+
+EX_SOFTWARE = 70
+"""Exit code of a worker whose engine died (sysexits.h): start it again."""
+
+log = structlog.get_logger()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a worker until SIGTERM or SIGINT; see --help."""
+    settings = parse(WorkerSettings, PROGRAM, sys.argv[1:] if arguments is None else arguments)
+    logs.configure(settings.log_level, settings.log_format, PROGRAM)
+    try:
+        module = engines.module_of(settings)
+        module.check_model(settings)
+        files = read_text_files(settings.text_folder)
+        engine = module.build(settings)
+    except ModelError as error:
+        refuse(PROGRAM, f"--model {settings.model}: {error}")
+    except engines.EngineError as error:
+        refuse(PROGRAM, str(error))
+    sys.exit(uvloop.run(_run(settings, engine, files)))
+
+
+async def _run(settings: WorkerSettings, engine: Engine, files: TextFiles) -> int:
+    """Serves until told to stop or the engine dies; returns the exit code."""
+    identity = Identity(settings.shown_worker_name, settings.shown_model_name)
+    tracing = telemetry.configure(PROGRAM, identity.worker, __version__)
+    dispatcher = Dispatcher(engine, identity.worker, identity.model, settings.max_waiting_requests)
+    try:
+        server = RpcServer(settings.listen, settings.tls, _services(identity, dispatcher, files))
+    except (ListenError, TlsError) as error:
+        refuse(PROGRAM, f"--listen {settings.listen}: {error}")
+    dispatcher.start()
+    await server.start()
+    await server.set_serving(serving=True)
+    stop: asyncio.Future[Any] = asyncio.ensure_future(stop_signal().wait())
+    await asyncio.wait([stop, dispatcher.died], return_when=asyncio.FIRST_COMPLETED)
+    await server.set_serving(serving=False)
+    if not dispatcher.died.done():
+        log.info("draining", grace_s=settings.drain_grace_s)
+        await dispatcher.drain(settings.drain_grace_s)
+    await server.stop()
+    await dispatcher.close()
+    tracing.shutdown()
+    if dispatcher.died.done():
+        log.critical("engine_died", reason=dispatcher.died.result())
+        return EX_SOFTWARE
+    log.info("stopped")
+    return 0
+
+
+def _services(identity: Identity, dispatcher: Dispatcher, files: TextFiles) -> list[Service]:
+    return [
+        Service(
+            "tokenwire.worker.v1.ExecutionService",
+            execution_pb2_grpc.add_ExecutionServiceServicer_to_server,
+            ExecutionServicer(dispatcher),
+        ),
+        Service(
+            "tokenwire.worker.v1.WorkerService",
+            worker_pb2_grpc.add_WorkerServiceServicer_to_server,
+            WorkerServicer(identity, dispatcher, files),
+        ),
+    ]

@@ -1,0 +1,82 @@
+"""The worker's settings: command line, then TOKENWIRE_WORKER_* variables, then these defaults."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import SettingsConfigDict
+from tokenwire_service.settings import Address, ServiceSettings
+
+from tokenwire_worker.engines import ADAPTERS
+from tokenwire_worker.engines.openvino_settings import OpenVinoSettings
+
+
+class WorkerSettings(ServiceSettings):
+    """Tokenwire worker: serves one model on one engine, token ids in and token ids out."""
+
+    model_config = SettingsConfigDict(env_prefix="TOKENWIRE_WORKER_")
+
+    model: str = Field(description="folder of the model, or a .gguf file")
+    model_name: str = Field(
+        default="", description="name that callers know the model by; default: the folder's name"
+    )
+    worker_name: str = Field(
+        default="", description="name of this worker, unique among its kind; default: host:port"
+    )
+    listen: Address = Field(
+        default="127.0.0.1:50061", description="address to listen on; port 0: any that is free"
+    )
+    engine: str = Field(
+        default="openvino", description=f"the engine, one of: {', '.join(sorted(ADAPTERS))}"
+    )
+    max_waiting_requests: int = Field(
+        default=256,
+        ge=0,
+        le=100_000,
+        description="requests that may wait for the engine; the next is refused",
+    )
+    context_tokens: int | None = Field(
+        default=None,
+        ge=2,
+        description="most tokens of prompt and output together; default: as the model says",
+    )
+    tokenizer_folder: Path | None = Field(
+        default=None,
+        description="folder of tokenizer.json and config.json where the model's has none (GGUF)",
+    )
+    openvino: OpenVinoSettings = Field(default_factory=OpenVinoSettings)
+
+    @field_validator("engine")
+    @classmethod
+    def _known_engine(cls, engine: str) -> str:
+        if engine not in ADAPTERS:
+            raise ValueError(f"{engine!r} is none of: {', '.join(sorted(ADAPTERS))}")
+        return engine
+
+    @property
+    def model_path(self) -> Path:
+        """The model as a path."""
+        return Path(self.model).expanduser()
+
+    @property
+    def text_folder(self) -> Path:
+        """Folder of the text-side files and of config.json."""
+        if self.tokenizer_folder is not None:
+            return self.tokenizer_folder.expanduser()
+        path = self.model_path
+        return path.parent if path.is_file() else path
+
+    @property
+    def shown_model_name(self) -> str:
+        """Name that callers know the model by."""
+        return self.model_name or self.model_path.resolve().stem
+
+    @property
+    def shown_worker_name(self) -> str:
+        """Name of this worker."""
+        port = self.listen.rpartition(":")[2]
+        # With port 0 the port is not known yet; the process id is as unique on a host.
+        return self.worker_name or f"{socket.gethostname()}:{port if int(port) else os.getpid()}"
