@@ -1,0 +1,366 @@
+"""A frontend that does what a test tells it, on a real socket.
+
+It is a threaded server, so that both clients can be tested against it: the blocking one blocks the
+test's thread, and grpc.aio has one poller for all event loops of a process.
+"""
+
+import queue
+import threading
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import grpc
+from google.protobuf import duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from tokenwire.frontend.v1 import (
+    generation_pb2,
+    generation_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    tokenization_pb2,
+    tokenization_pb2_grpc,
+)
+
+Event = generation_pb2.StreamGenerateResponse
+TRACE_ID = "ab" * 16
+WAIT_S = 20
+"""Bound on every wait of a test; it is only reached by a failure."""
+
+
+class Hold:
+    """A step at which a generation stays until it is cancelled."""
+
+    def __init__(self):
+        self.reached = threading.Event()
+        self.cancelled = threading.Event()
+
+
+class Disconnect:
+    """A step at which the stream ends without an error, too early."""
+
+
+def accepted(request_id="r-1", prompt_tokens=3):
+    return Event(
+        accepted=generation_pb2.Accepted(
+            request_id=request_id, prompt_token_count=prompt_tokens, trace_id=TRACE_ID
+        )
+    )
+
+
+def delta(text="", ids=(), offset=0, sequence=0, end=None, logprobs=()):
+    return Event(
+        delta=generation_pb2.Delta(
+            sequence=sequence,
+            token_offset=offset,
+            token_ids=ids,
+            text=text,
+            logprobs=logprobs,
+            end=end,
+        )
+    )
+
+
+def end(reason="STOP", **matched):
+    value = generation_pb2.FinishReason.Value(f"FINISH_REASON_{reason}")
+    return generation_pb2.SequenceEnd(reason=value, **matched)
+
+
+def ms(value):
+    return duration_pb2.Duration(nanos=value * 1_000_000)
+
+
+USAGE = generation_pb2.Usage(prompt_tokens=3, completion_tokens=2, cached_prompt_tokens=1)
+TIMINGS = generation_pb2.Timings(
+    time_to_first_token=ms(12),
+    time_per_output_token=ms(4),
+    total=ms(20),
+    worker="w-1",
+    stages=[
+        generation_pb2.Stage(service="frontend", name="tokenize", start=ms(0), duration=ms(2)),
+        generation_pb2.Stage(service="worker", name="prefill", start=ms(3), duration=ms(9)),
+        generation_pb2.Stage(service="worker", name="decode", start=ms(12), duration=ms(8)),
+    ],
+)
+COMPLETED = Event(completed=generation_pb2.Completed(usage=USAGE, timings=TIMINGS))
+HELLO = [accepted(), delta("Hello", [7]), delta(" world", [8, 9], 1, end=end()), COMPLETED]
+
+
+def status(code, message, *details):
+    made = status_pb2.Status(code=code.value[0], message=message)
+    for each in details:
+        made.details.add().Pack(each)
+    return made
+
+
+def reason(name, **metadata):
+    return error_details_pb2.ErrorInfo(reason=name, domain="tokenwire", metadata=metadata)
+
+
+def retry_after(seconds):
+    delay = duration_pb2.Duration()
+    delay.FromNanoseconds(round(seconds * 1e9))
+    return error_details_pb2.RetryInfo(retry_delay=delay)
+
+
+OVERLOADED = status(
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "64 generations are held already",
+    reason("TOO_MANY_GENERATIONS"),
+    retry_after(1.5),
+)
+
+
+@dataclass
+class Call:
+    """A call as it arrived."""
+
+    method: str
+    request: object
+    metadata: dict
+    time_remaining: float | None
+
+
+@dataclass
+class Script:
+    """What the server does, by the text of the prompt; the last steps of a prompt stay."""
+
+    steps: dict = field(default_factory=lambda: defaultdict(list))
+    failures: list = field(default_factory=list)
+    calls: list = field(default_factory=list)
+    sessions_ended: threading.Event = field(default_factory=threading.Event)
+
+    def play(self, prompt, *steps):
+        """Adds the steps of one more generation from this prompt."""
+        self.steps[prompt].append(list(steps))
+
+    def fail_next(self, *statuses):
+        """Lets so many unary calls fail."""
+        self.failures.extend(statuses)
+
+    def steps_of(self, generation):
+        plays = self.steps[generation.prompt.text] or [HELLO]
+        return plays.pop(0) if len(plays) > 1 else plays[0]
+
+    def note(self, method, request, context):
+        metadata = dict(context.invocation_metadata())
+        self.calls.append(Call(method, request, metadata, context.time_remaining()))
+
+
+def abort(context, failure):
+    context.set_trailing_metadata((("grpc-status-details-bin", failure.SerializeToString()),))
+    codes = {code.value[0]: code for code in grpc.StatusCode}
+    context.abort(codes[failure.code], failure.message)
+
+
+class Generations(generation_pb2_grpc.GenerationServiceServicer):
+    def __init__(self, script):
+        self._script = script
+
+    def Generate(self, request, context):
+        self._script.note("Generate", request, context)
+        if self._script.failures:
+            abort(context, self._script.failures.pop(0))
+        end_ = end("STOP", stop="!")
+        sequence = generation_pb2.Sequence(text="Hello world", token_ids=[7, 8], end=end_)
+        count = request.generation.sequence_count or 1
+        return generation_pb2.GenerateResponse(
+            request_id=request.generation.request_id or "r-1",
+            sequences=[sequence] * count,
+            usage=USAGE,
+            timings=TIMINGS,
+            trace_id=TRACE_ID,
+        )
+
+    def StreamGenerate(self, request, context):
+        self._script.note("StreamGenerate", request, context)
+        steps = self._script.steps_of(request.generation)
+        for hold in (step for step in steps if isinstance(step, Hold)):
+            context.add_callback(hold.cancelled.set)
+        for step in steps:
+            if isinstance(step, Hold):
+                step.reached.set()
+                step.cancelled.wait(WAIT_S)
+            elif isinstance(step, Disconnect):
+                return
+            elif isinstance(step, status_pb2.Status):
+                abort(context, step)
+            else:
+                yield step
+
+    def Session(self, requests, context):
+        self._script.note("Session", None, context)
+        context.add_callback(self._script.sessions_ended.set)
+        session = _Session(self._script)
+        context.add_callback(session.end)
+        threading.Thread(target=session.read, args=(requests,), daemon=True).start()
+        while (events := session.next_events()) is not None:
+            if any(isinstance(each, status_pb2.Status) for each in events):
+                abort(context, events[0])
+            yield generation_pb2.SessionResponse(events=events)
+
+
+class _Session:
+    """The server's end of a session: every generation plays its steps up to a Hold."""
+
+    def __init__(self, script):
+        self._script = script
+        self._events = queue.Queue()
+        self._held = {}
+        self._sent = defaultdict(int)
+
+    def next_events(self):
+        """Returns everything that is there, as a frontend puts it into one message."""
+        events = [self._events.get(timeout=WAIT_S)]
+        while not self._events.empty():
+            events.append(self._events.get())
+        return None if None in events else events
+
+    def read(self, requests):
+        try:
+            for request in requests:
+                self._script.calls.append(Call("Session", request, {}, None))
+                if request.HasField("open"):
+                    self._open(request.open)
+                elif request.cancel.id in self._held:
+                    self._cancel(request.cancel.id)
+        except grpc.RpcError:
+            pass
+        finally:
+            self.end()
+
+    def end(self):
+        self._events.put(None)
+
+    def _open(self, opening):
+        for step in self._script.steps_of(opening.generation):
+            if isinstance(step, Hold):
+                self._held[opening.id] = step
+                step.reached.set()
+                return
+            if isinstance(step, Disconnect):
+                self._events.put(status(grpc.StatusCode.UNAVAILABLE, "going away"))
+            elif isinstance(step, status_pb2.Status):
+                self._events.put(generation_pb2.SessionEvent(id=opening.id, error=step))
+            else:
+                self._put(opening.id, step)
+
+    def _cancel(self, number):
+        self._held.pop(number).cancelled.set()
+        self._put(number, delta(offset=self._sent[number], end=end("CANCELLED")))
+        self._put(number, COMPLETED)
+
+    def _put(self, number, step):
+        self._sent[number] += len(step.delta.token_ids)
+        event = generation_pb2.SessionEvent(id=number)
+        kind = step.WhichOneof("event")
+        getattr(event, kind).CopyFrom(getattr(step, kind))
+        self._events.put(event)
+
+
+class Tokenization(tokenization_pb2_grpc.TokenizationServiceServicer):
+    def __init__(self, script):
+        self._script = script
+
+    def Tokenize(self, request, context):
+        self._script.note("Tokenize", request, context)
+        words = request.text.split()
+        spans = [tokenization_pb2.TextSpan(start=0, end=len(words[0]))] if words else []
+        return tokenization_pb2.TokenizeResponse(
+            token_ids=range(len(words)), offsets=spans if request.with_offsets else []
+        )
+
+    def Detokenize(self, request, context):
+        self._script.note("Detokenize", request, context)
+        return tokenization_pb2.DetokenizeResponse(text=f"text of {list(request.token_ids)}")
+
+    def RenderChat(self, request, context):
+        self._script.note("RenderChat", request, context)
+        return tokenization_pb2.RenderChatResponse(text="<chat>", token_ids=[1, 2])
+
+    def StreamTokenize(self, request_iterator, context):
+        raise NotImplementedError
+
+    def StreamDetokenize(self, request_iterator, context):
+        raise NotImplementedError
+
+
+MODEL = model_pb2.Model(
+    name="demo",
+    context_tokens=4096,
+    prompt_tokens_limit=4000,
+    sequence_count_limit=8,
+    vocabulary_size=4000,
+    eos_token_ids=[2],
+    tokenizer_fingerprint="f" * 64,
+    has_chat_template=True,
+    capabilities=[model_pb2.CAPABILITY_TOP_LOGPROBS, 99],
+    lora_adapters=["pirate"],
+    ready_worker_count=1,
+)
+WORKER = model_pb2.Worker(
+    address="127.0.0.1:50061",
+    name="w-1",
+    state=model_pb2.WORKER_STATE_READY,
+    model="demo",
+    engine="openvino 2026.4",
+    running=2,
+    waiting=1,
+    in_flight=3,
+    kv_cache_usage=0.25,
+)
+
+
+class Models(model_pb2_grpc.ModelServiceServicer):
+    def __init__(self, script):
+        self._script = script
+
+    def ListModels(self, request, context):
+        self._script.note("ListModels", request, context)
+        return model_pb2.ListModelsResponse(models=[MODEL])
+
+    def GetModel(self, request, context):
+        self._script.note("GetModel", request, context)
+        if request.name not in ("", "demo"):
+            abort(
+                context,
+                status(
+                    grpc.StatusCode.NOT_FOUND,
+                    f"model {request.name!r} is not served here",
+                    reason("UNKNOWN_MODEL", model=request.name),
+                ),
+            )
+        return model_pb2.GetModelResponse(model=MODEL)
+
+    def ListWorkers(self, request, context):
+        self._script.note("ListWorkers", request, context)
+        return model_pb2.ListWorkersResponse(workers=[WORKER])
+
+
+class ScriptedServer(Script):
+    """The server; `address` says where."""
+
+    def __init__(self, credentials=None):
+        super().__init__()
+        self._threads = ThreadPoolExecutor(16)
+        self._server = grpc.server(self._threads)
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(Generations(self), self._server)
+        tokenization_pb2_grpc.add_TokenizationServiceServicer_to_server(
+            Tokenization(self), self._server
+        )
+        model_pb2_grpc.add_ModelServiceServicer_to_server(Models(self), self._server)
+        if credentials is None:
+            port = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            port = self._server.add_secure_port("127.0.0.1:0", credentials)
+        self.address = f"127.0.0.1:{port}"
+        self._server.start()
+
+    def stop(self):
+        self._server.stop(None).wait(WAIT_S)
+        self._threads.shutdown()
+
+    @property
+    def last(self):
+        """The last call's request."""
+        return self.calls[-1].request

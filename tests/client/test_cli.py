@@ -1,0 +1,400 @@
+"""The command: what it prints, what it asks for, how it ends."""
+
+import io
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from tokenwire import __version__
+from tokenwire.cli.main import main
+
+from tests.client.scripted_server import (
+    COMPLETED,
+    OVERLOADED,
+    WAIT_S,
+    Hold,
+    accepted,
+    delta,
+    end,
+    reason,
+    status,
+)
+
+COMMAND = [sys.executable, "-m", "tokenwire"]
+
+
+@pytest.fixture
+def run(server, capsys):
+    """Runs the command against the server: its exit code, standard output and standard error."""
+
+    def run(*arguments):
+        code = main([*arguments, "--target", server.address])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    return lambda text: monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+
+def test_generate_prints_the_text(run, server):
+    assert run("generate", "hi", "--max-tokens", "8") == (0, "Hello world\n", "")
+    assert server.last.generation.stop.max_tokens == 8
+
+
+def test_generate_adds_no_second_line_break(run, server):
+    server.play("line", accepted(), delta("a\n", [1], end=end()), COMPLETED)
+    assert run("generate", "line")[1] == "a\n"
+
+
+def test_the_text_is_streamed(server):
+    hold = Hold()
+    server.play("long", accepted(), delta("first", [1]), hold)
+    arguments = [*COMMAND, "generate", "long", "--target", server.address]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as process:
+        assert process.stdout.read(5) == b"first"
+        assert not hold.cancelled.is_set()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(WAIT_S) == 130
+        assert process.stdout.read() == b""
+    assert hold.cancelled.wait(WAIT_S)
+
+
+def test_json_is_one_object(run):
+    code, out, err = run("generate", "hi", "--json")
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    shown = json.loads(out)
+    assert list(shown) == [
+        *("text", "token_ids", "finish_reason", "usage", "timings", "request_id", "trace_id")
+    ]
+    assert shown["text"] == "Hello world"
+    assert shown["token_ids"] == [7, 8, 9]
+    assert shown["finish_reason"] == "stop"
+    assert shown["usage"] == {
+        "prompt_tokens": 3,
+        "completion_tokens": 2,
+        "cached_prompt_tokens": 1,
+    }
+    assert shown["timings"]["total_s"] == pytest.approx(0.02)
+    assert shown["timings"]["stages"][0]["name"] == "tokenize"
+    assert shown["trace_id"] == "ab" * 16
+
+
+def test_several_sequences_are_shown_at_the_end(run, server):
+    server.play(
+        "two",
+        accepted(),
+        delta("b", [9], sequence=1, end=end()),
+        delta("a", [7], end=end()),
+        COMPLETED,
+    )
+    assert run("generate", "two", "-n", "2")[1] == "[0] a\n[1] b\n"
+    assert server.last.generation.sequence_count == 2
+    shown = json.loads(run("generate", "two", "-n", "2", "--json")[1])
+    assert [each["text"] for each in shown["sequences"]] == ["a", "b"]
+
+
+WATERFALL = """\
+Hello world
+
+request r-1 on worker w-1, trace abababababababababababababababab
+service   stage     start ms  took ms
+frontend  tokenize       0.0      2.0  ████
+worker    prefill        3.0      9.0        ██████████████████
+worker    decode        12.0      8.0                          ████████████████
+total 20.0 ms, first token 12.0 ms, each further token 4.0 ms
+3 prompt tokens (1 cached), 2 generated; ended by stop
+"""
+
+
+def test_explain_ends_with_a_waterfall(run):
+    assert run("generate", "hi", "--explain")[1] == WATERFALL
+
+
+def test_explain_leaves_json_alone(run):
+    _, out, err = run("generate", "hi", "--explain", "--json")
+    assert json.loads(out)["text"] == "Hello world"
+    assert err == WATERFALL.removeprefix("Hello world\n")
+
+
+def test_the_prompt_may_come_from_standard_input(run, stdin, server):
+    stdin("two\nlines\n")
+    assert run("generate", "-")[0] == 0
+    assert server.last.generation.prompt.text == "two\nlines"
+    stdin("1 2\n3\n")
+    assert run("generate", "-", "--token-ids")[0] == 0
+    assert list(server.last.generation.prompt.token_ids.ids) == [1, 2, 3]
+
+
+EVERY_OPTION = """
+    --model demo --time-budget 1.5 --max-delay 0.05 --logprobs --top-logprobs 3 --echo
+    --lora-adapter pirate --cache-salt pepper --priority -3 --request-id mine --temperature 0
+    --top-p 0.5 --top-k 4 --min-p 0.25 --repetition-penalty 1.5 --presence-penalty 1
+    --frequency-penalty -1 --seed 7 --max-tokens 9 --min-tokens 2 --stop a --stop b
+    --stop-token-id 3 --ignore-eos --include-stop
+"""
+
+
+def test_every_generation_option_reaches_the_request(run, server, tmp_path):
+    grammar = tmp_path / "grammar.ebnf"
+    grammar.write_text('root ::= "a"')
+    arguments = shlex.split(EVERY_OPTION)
+    assert run("generate", "hi", *arguments, "--grammar", f"@{grammar}")[0] == 0
+    sent = server.last.generation
+    assert (sent.model, sent.time_budget.ToMilliseconds()) == ("demo", 1500)
+    assert server.last.stream.max_delay.ToMilliseconds() == 50
+    assert (sent.output.logprobs, sent.output.top_logprobs, sent.output.echo) == (True, 3, True)
+    assert (sent.lora_adapter, sent.cache_salt, sent.priority) == ("pirate", "pepper", -3)
+    assert sent.request_id == "mine"
+    sampling = sent.sampling
+    assert (sampling.top_p, sampling.top_k, sampling.min_p, sampling.seed) == (0.5, 4, 0.25, 7)
+    assert (sampling.HasField("temperature"), sampling.repetition_penalty) == (True, 1.5)
+    assert (sampling.presence_penalty, sampling.frequency_penalty) == (1, -1)
+    assert (sent.stop.max_tokens, sent.stop.min_tokens) == (9, 2)
+    assert (list(sent.stop.stop), list(sent.stop.stop_token_ids)) == (["a", "b"], [3])
+    assert (sent.stop.ignore_eos, sent.stop.include_stop_in_output) == (True, True)
+    assert sent.guided.grammar == 'root ::= "a"'
+    for guide, value in (("json-schema", "{}"), ("regex", "a+"), ("choice", "yes")):
+        assert run("generate", "hi", f"--{guide}", value)[0] == 0
+        assert server.last.generation.guided.WhichOneof("guide") == guide.replace("-", "_")
+    assert run("generate", "hi", "--json-object")[0] == 0
+    assert server.last.generation.guided.HasField("json_object")
+
+
+def test_a_time_budget_that_ended_the_answer_is_told(run, server):
+    server.play("slow", accepted(), delta("a", [1], end=end("TIME_BUDGET")), COMPLETED)
+    code, out, err = run("generate", "slow")
+    assert (code, out) == (0, "a\n")
+    assert "time budget" in err
+
+
+def test_chat_answers_one_message(run, server, stdin):
+    assert run("chat", "hello", "--system", "Be brief.")[1] == "Hello world\n"
+    messages = server.last.generation.prompt.chat.messages
+    assert [each.content for each in messages] == ["Be brief.", "hello"]
+    stdin("from a pipe\n")
+    assert run("chat", "-", "--json")[0] == 0
+    assert server.last.generation.prompt.chat.messages[0].content == "from a pipe"
+
+
+def test_chat_holds_a_conversation(run, server, stdin):
+    stdin("hello\n\nagain\n/reset\nnew\n/exit\nunread\n")
+    assert run("chat", "--system", "Be brief.")[:2] == (0, "Hello world\n" * 3)
+    turns = [
+        [message.content for message in call.request.generation.prompt.chat.messages]
+        for call in server.calls
+    ]
+    assert turns == [
+        ["Be brief.", "hello"],
+        ["Be brief.", "hello", "Hello world", "again"],
+        ["Be brief.", "new"],
+    ]
+
+
+def test_a_piped_conversation_ends_with_the_first_failure(run, server, stdin):
+    server.play("", status(grpc.StatusCode.INVALID_ARGUMENT, "no"))
+    stdin("hello\nagain\n")
+    assert run("chat") == (1, "", "tokenwire: no\n")
+
+
+class Terminal:
+    """A process on a terminal of its own, as a person would use it."""
+
+    # A process in between makes the terminal, because this one has threads and must not fork.
+    _SPAWN = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+    def __init__(self, *arguments):
+        self._screen = b""
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", self._SPAWN, *COMMAND, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
+
+    def expect(self, text):
+        """Reads until the text appears."""
+        while text.encode() not in self._screen:
+            more = self._process.stdout.read(4096)
+            assert more, f"{text!r} never came; at last: {self._screen!r}"
+            self._screen += more
+        self._screen = self._screen.partition(text.encode())[2]
+
+    def type(self, keys):
+        self._process.stdin.write(keys.encode())
+
+    def wait(self):
+        with self._process:
+            return self._process.wait(WAIT_S)
+
+
+@pytest.mark.timeout(30)
+def test_ctrl_c_in_a_conversation_stops_the_answer_and_not_the_program(server):
+    hold = Hold()
+    server.play("", accepted(), delta("On and on", [1]), hold)
+    server.play("", accepted(), delta("Well", [1], end=end()), COMPLETED)
+    server.play("", status(grpc.StatusCode.INVALID_ARGUMENT, "no such thing"))
+    terminal = Terminal("chat", "--target", server.address)
+    terminal.expect("> ")
+    terminal.type("\x03")
+    terminal.expect("/exit or Ctrl-D leaves")
+    terminal.type("tell me\n")
+    terminal.expect("On and on")
+    terminal.type("\x03")
+    terminal.expect("[stopped]")
+    assert hold.cancelled.wait(WAIT_S)
+    terminal.type("again\n")
+    terminal.expect("Well")
+    terminal.type("wrong\n")
+    terminal.expect("tokenwire: no such thing")
+    terminal.type("/exit\n")
+    assert terminal.wait() == 0
+    turns = [
+        [message.content for message in call.request.generation.prompt.chat.messages]
+        for call in server.calls
+    ]
+    assert turns[1] == ["tell me", "On and on", "again"]
+
+
+def test_tokenize(run, server):
+    assert run("tokenize", "a b c") == (0, "0 1 2\n", "")
+    assert not server.last.HasField("add_special_tokens")
+    assert run("tokenize", "a", "--offsets")[1] == "ID  START  END  TEXT\n0   0      1    'a'\n"
+    out = run("tokenize", "a b", "--json", "--no-special-tokens", "--model", "demo")[1]
+    assert json.loads(out) == {"token_ids": [0, 1], "offsets": None}
+    assert (server.last.HasField("add_special_tokens"), server.last.model) == (True, "demo")
+
+
+def test_detokenize(run, stdin, server):
+    assert run("detokenize", "1", "2") == (0, "text of [1, 2]\n", "")
+    stdin("3 4\n")
+    assert run("detokenize", "-", "--keep-special-tokens")[1] == "text of [3, 4]\n"
+    assert server.last.HasField("skip_special_tokens")
+    assert json.loads(run("detokenize", "5", "--json")[1]) == {"text": "text of [5]"}
+    code, _, err = run("detokenize", "x")
+    assert (code, "'x'" in err) == (2, True)
+
+
+MODELS = """\
+MODEL  CONTEXT  VOCABULARY  CHAT  WORKERS  CAPABILITIES
+demo   4096     4000        yes   1        top_logprobs, 99, lora:pirate
+"""
+
+WORKERS = """\
+ADDRESS          NAME  STATE  MODEL  ENGINE           RUNNING  WAITING  IN FLIGHT  KV
+127.0.0.1:50061  w-1   ready  demo   openvino 2026.4  2        1        3          25%
+"""
+
+
+def test_models_and_workers_are_tables_or_lists(run):
+    assert run("models") == (0, MODELS, "")
+    assert run("workers") == (0, WORKERS, "")
+    (model,) = json.loads(run("models", "--json")[1])
+    assert (model["name"], model["prompt_tokens_limit"]) == ("demo", 4000)
+    (worker,) = json.loads(run("workers", "--json")[1])
+    assert (worker["state"], worker["kv_cache_usage"]) == ("ready", 0.25)
+
+
+def test_a_refusal_names_the_field_in_one_line(run, server):
+    detail = error_details_pb2.BadRequest()
+    detail.field_violations.add(field="generation.sampling.top_p", description="above 1")
+    text = "generation.sampling.top_p: above 1"
+    server.play("bad", status(grpc.StatusCode.INVALID_ARGUMENT, text, detail))
+    assert run("generate", "bad") == (1, "", f"tokenwire: {text}\n")
+
+
+def test_a_refusal_says_when_to_try_again(run, server, naps):
+    server.play("busy", OVERLOADED)
+    code, _, err = run("generate", "busy")
+    assert (code, len(naps)) == (1, 1)
+    assert err == "tokenwire: 64 generations are held already; try again in 1.5 s\n"
+
+
+def test_a_fault_names_its_trace(run, server):
+    server.play("fault", status(grpc.StatusCode.INTERNAL, "engine\nfault", reason("FAULT")))
+    code, _, err = run("generate", "fault")
+    assert code == 1
+    assert err.startswith("tokenwire: engine fault (trace id ")
+
+
+def test_a_timeout_is_a_failure(run, server):
+    server.play("long", accepted(), Hold())
+    code, _, err = run("generate", "long", "--timeout", "0.2")
+    assert (code, "Deadline" in err) == (1, True)
+
+
+def test_nobody_there(capsys, naps):
+    assert main(["models", "--target", "127.0.0.1:1"]) == 69
+    err = capsys.readouterr().err
+    assert err.startswith("tokenwire: can't reach 127.0.0.1:1: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["generate"],
+        ["generate", "hi", "--max-tokens", "x"],
+        ["generate", "hi", "--temp", "1"],
+        ["generate", "hi", "--grammar", "@/nowhere"],
+    ],
+)
+def test_wrong_usage_ends_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err
+
+
+def test_a_value_that_no_request_can_carry_is_wrong_usage(run):
+    code, _, err = run("generate", "hi", "--max-tokens", "-1")
+    assert (code, err) == (2, "tokenwire: max_tokens=-1: Value out of range: -1\n")
+    assert run("generate", "hi", "--regex", "a", "--json-object")[0] == 2
+
+
+def test_the_target_may_come_from_the_environment(server, monkeypatch, capsys):
+    monkeypatch.setenv("TOKENWIRE_TARGET", server.address)
+    assert main(["models"]) == 0
+    assert "demo" in capsys.readouterr().out
+
+
+def test_version_and_help(capsys):
+    for arguments in (["--version"], ["--help"], ["generate", "--help"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 0
+    assert __version__ in capsys.readouterr().out
+
+
+def test_a_closed_pipe_is_silent(server):
+    server.play("many", accepted(), *(delta("words " * 999, [i], i) for i in range(99)), COMPLETED)
+    arguments = [*COMMAND, "generate", "many", "--target", server.address]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.wait(WAIT_S) == 141
+        assert process.stderr.read() == b""
+
+
+def test_a_terminal_without_the_characters_shows_substitutes(server):
+    server.play("uni", accepted(), delta("h\u00e9", [1], end=end()), COMPLETED)
+    arguments = [*COMMAND, "generate", "uni", "--explain", "--target", server.address]
+    shown = subprocess.run(
+        arguments,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout
+    assert shown.startswith("h?\n")
+    assert "####" in shown

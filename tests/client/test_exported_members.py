@@ -1,0 +1,56 @@
+"""The public names are what `__all__` says: no more, no less."""
+
+import inspect
+import subprocess
+import sys
+from types import ModuleType
+
+import tokenwire
+from tokenwire import AsyncClient, Client
+
+
+def test_all_is_what_there_is():
+    public = {
+        name
+        for name, value in vars(tokenwire).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+    assert public - {"version"} == set(tokenwire.__all__) - {"__version__"}
+    assert tokenwire.__all__ == sorted(tokenwire.__all__)
+
+
+def test_everything_public_is_documented():
+    for name in tokenwire.__all__:
+        if name != "__version__":
+            assert inspect.getdoc(getattr(tokenwire, name)), name
+
+
+def test_the_twins_have_the_same_methods_and_arguments():
+    def methods(kind):
+        return {
+            name: [
+                (parameter.name, parameter.kind, parameter.default)
+                for parameter in inspect.signature(value).parameters.values()
+            ]
+            for name, value in vars(kind).items()
+            if inspect.isfunction(value) and not name.startswith("_")
+        }
+
+    blocking, asynchronous = methods(Client), methods(AsyncClient)
+    asynchronous.pop("session")
+    assert blocking == asynchronous
+    assert list(inspect.signature(Client).parameters) == list(
+        inspect.signature(AsyncClient).parameters
+    )
+
+
+def test_the_client_needs_nothing_but_its_dependencies():
+    code = """
+import sys
+import tokenwire
+import tokenwire.cli.main
+loaded = {name.partition('.')[0] for name in sys.modules}
+services = {'tokenwire_service', 'tokenwire_frontend', 'tokenwire_worker', 'pydantic', 'structlog'}
+sys.exit(bool(loaded & services))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,200 @@
+"""Python arguments to the contract's fields."""
+
+import json
+
+import pytest
+from google.protobuf import json_format
+from tokenwire import ChatMessage, ToolCall, _requests
+from tokenwire.frontend.v1 import generation_pb2, options_pb2, prompt_pb2
+from tokenwire.options import ChatOptions, GenerationOptions
+
+OPTIONS = {
+    "model": ("demo", "model", "demo"),
+    "add_special_tokens": (False, "prompt.add_special_tokens", False),
+    "temperature": (0, "sampling.temperature", 0),
+    "top_p": (0.5, "sampling.top_p", 0.5),
+    "top_k": (5, "sampling.top_k", 5),
+    "min_p": (0.25, "sampling.min_p", 0.25),
+    "repetition_penalty": (1.5, "sampling.repetition_penalty", 1.5),
+    "presence_penalty": (-2, "sampling.presence_penalty", -2),
+    "frequency_penalty": (2, "sampling.frequency_penalty", 2),
+    "seed": (2**63, "sampling.seed", 2**63),
+    "max_tokens": (8, "stop.max_tokens", 8),
+    "min_tokens": (2, "stop.min_tokens", 2),
+    "stop": (["a", "b"], "stop.stop", ["a", "b"]),
+    "stop_token_ids": ([3, 4], "stop.stop_token_ids", [3, 4]),
+    "ignore_eos": (True, "stop.ignore_eos", True),
+    "include_stop_in_output": (True, "stop.include_stop_in_output", True),
+    "logprobs": (True, "output.logprobs", True),
+    "top_logprobs": (4, "output.top_logprobs", 4),
+    "echo": (True, "output.echo", True),
+    "skip_special_tokens": (False, "output.skip_special_tokens", False),
+    "json_schema": ('{"type": "object"}', "guided.json_schema", '{"type": "object"}'),
+    "json_object": (True, "guided.WhichOneof", "json_object"),
+    "regex": ("a+", "guided.regex", "a+"),
+    "grammar": ('root ::= "a"', "guided.grammar", 'root ::= "a"'),
+    "choice": (["yes", "no"], "guided.choice.options", ["yes", "no"]),
+    "n": (3, "sequence_count", 3),
+    "lora_adapter": ("pirate", "lora_adapter", "pirate"),
+    "cache_salt": ("pepper", "cache_salt", "pepper"),
+    "priority": (-7, "priority", -7),
+    "request_id": ("r-1", "request_id", "r-1"),
+    "time_budget": (1.25, "time_budget.ToTimedelta", 1.25),
+}
+
+
+def make(prompt="hi", chat=None, **options):
+    return _requests.generation(prompt, chat, options)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_each_option_reaches_its_field_and_no_other(name):
+    value, path, expected = OPTIONS[name]
+    message = make(**{name: value})
+    found = message
+    for part in path.split("."):
+        found = getattr(found, part)
+    if part == "WhichOneof":
+        found = found("guide")
+    if part == "ToTimedelta":
+        found = found().total_seconds()
+    assert (list(found) if isinstance(expected, list) else found) == expected
+    paths = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    assert set(paths) == {"prompt", path.split(".")[0]}
+
+
+def test_every_option_is_tested_and_every_field_of_a_generation_has_an_option():
+    assert set(OPTIONS) | set(ChatOptions.__annotations__) == set(GenerationOptions.__annotations__)
+    reached = {path.split(".")[0] for _, path, _ in OPTIONS.values()}
+    assert reached == set(generation_pb2.Generation.DESCRIPTOR.fields_by_name)
+    leaves = {path.removesuffix(".options").split(".")[-1] for _, path, _ in OPTIONS.values()}
+    for kind in ("SamplingOptions", "StopConditions", "OutputOptions", "GuidedDecoding"):
+        fields = set(getattr(options_pb2, kind).DESCRIPTOR.fields_by_name)
+        assert fields <= leaves | {"json_object"}
+
+
+def test_what_is_not_given_is_not_sent():
+    message = make(temperature=None, stop=None)
+    assert [field.name for field, _ in message.ListFields()] == ["prompt"]
+    assert not make().prompt.HasField("add_special_tokens")
+    assert make(temperature=0).sampling.HasField("temperature")
+
+
+def test_a_prompt_is_a_text_or_token_ids():
+    assert make("hi").prompt.text == "hi"
+    assert make("").prompt.WhichOneof("content") == "text"
+    assert list(make([1, 2]).prompt.token_ids.ids) == [1, 2]
+    assert make(range(0)).prompt.WhichOneof("content") == "token_ids"
+
+
+def test_one_stop_string_is_not_taken_letter_by_letter():
+    assert list(make(stop="end").stop.stop) == ["end"]
+
+
+def test_top_logprobs_brings_logprobs():
+    assert make(top_logprobs=2).output.logprobs
+    assert not make(top_logprobs=2, logprobs=False).output.logprobs
+
+
+def test_a_schema_may_be_a_dict():
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    assert json.loads(make(json_schema=schema).guided.json_schema) == schema
+    assert not make(json_object=False).HasField("guided")
+
+
+def test_chat_messages_and_dicts_make_the_same_request():
+    call = ToolCall("add", {"a": 1}, id="c-1")
+    typed = [
+        ChatMessage("system", "Be brief."),
+        ChatMessage("user", "1+1?", name="ann"),
+        ChatMessage("assistant", tool_calls=[call], reasoning="a sum"),
+        ChatMessage("tool", "2", tool_call_id="c-1"),
+    ]
+    function = {"name": "add", "arguments": '{"a": 1}'}
+    plain = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "1+1?", "name": "ann"},
+        {
+            "role": "assistant",
+            "content": None,
+            "reasoning": "a sum",
+            "tool_calls": [{"id": "c-1", "type": "function", "function": function}],
+        },
+        {"role": "tool", "content": "2", "tool_call_id": "c-1"},
+    ]
+    message = make(None, chat=typed)
+    assert message == make(None, chat=plain)
+    chat = message.prompt.chat
+    assert [each.role for each in chat.messages] == [
+        prompt_pb2.ROLE_SYSTEM,
+        prompt_pb2.ROLE_USER,
+        prompt_pb2.ROLE_ASSISTANT,
+        prompt_pb2.ROLE_TOOL,
+    ]
+    assert chat.messages[2].tool_calls[0].arguments["a"] == 1
+    assert chat.messages[2].reasoning == "a sum"
+    assert chat.messages[3].tool_call_id == "c-1"
+
+
+def test_chat_options_reach_the_chat():
+    tool = {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}
+    chat = make(
+        None,
+        chat=[{"role": "user", "content": "hi"}],
+        tools=[tool, {"type": "function", "function": tool}],
+        documents=["a text", {"title": "T", "text": "b"}],
+        add_generation_prompt=False,
+        continue_final_message=True,
+        template_arguments={"enable_thinking": False},
+    ).prompt.chat
+    assert chat.tools[0] == chat.tools[1]
+    assert chat.tools[0].parameters["type"] == "object"
+    assert [(each.title, each.text) for each in chat.documents] == [("", "a text"), ("T", "b")]
+    assert chat.HasField("add_generation_prompt")
+    assert not chat.add_generation_prompt
+    assert chat.continue_final_message
+    assert chat.template_arguments["enable_thinking"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault", "message"),
+    [
+        ({"max_token": 3}, TypeError, "unknown option 'max_token'; did you mean max_tokens"),
+        ({"quux": 3}, TypeError, "unknown option 'quux'$"),
+        ({"tools": []}, TypeError, "tools goes with chat="),
+        ({"prompt": None}, TypeError, "either a prompt or chat="),
+        ({"chat": []}, TypeError, "either a prompt or chat="),
+        ({"prompt": None, "chat": "hi"}, TypeError, "a chat is a list of messages"),
+        ({"prompt": None, "chat": ["hi"]}, TypeError, r"chat\[0\]='hi': a message is"),
+        ({"prompt": None, "chat": [{"role": "bot"}]}, ValueError, r"chat\[0\].role: 'bot' is none"),
+        ({"prompt": None, "chat": [{"role": "user", "content": [1]}]}, TypeError, "content="),
+        ({"prompt": None, "chat": [{"role": "user", "text": "x"}]}, ValueError, "text='x'"),
+        ({"prompt": b"hi"}, TypeError, "not bytes"),
+        ({"prompt": 3.5}, TypeError, "prompt.ids=3.5"),
+        ({"prompt": ["a"]}, TypeError, "prompt.ids="),
+        ({"prompt": [-1]}, ValueError, "prompt.ids="),
+        ({"prompt": "\ud800"}, ValueError, "prompt.text="),
+        ({"max_tokens": -1}, ValueError, "max_tokens=-1"),
+        ({"max_tokens": 2**32}, ValueError, "max_tokens="),
+        ({"temperature": "hot"}, TypeError, "temperature='hot'"),
+        ({"seed": 1.5}, TypeError, "seed=1.5"),
+        ({"time_budget": float("inf")}, ValueError, "time_budget=inf"),
+        ({"regex": "a", "choice": ["b"]}, TypeError, "one form, not to regex and choice"),
+        ({"choice": "yes"}, TypeError, "choice: give a list"),
+        ({"choice": [1]}, TypeError, "choice.options="),
+    ],
+)
+def test_what_no_request_can_carry_is_refused_by_name(arguments, fault, message):
+    with pytest.raises(fault, match=message):
+        make(**arguments)
+
+
+def test_what_the_server_should_judge_is_sent():
+    assert make(temperature=1000).sampling.temperature == 1000
+    assert make(time_budget=-1).time_budget.seconds == -1
+    assert make(None, chat=[]).prompt.WhichOneof("content") == "chat"
+
+
+def test_max_delay_is_a_duration():
+    assert _requests.stream(0.05).max_delay.ToMilliseconds() == 50
+    assert _requests.stream(None) is None
