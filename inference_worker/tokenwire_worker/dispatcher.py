@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -22,8 +22,17 @@ from tokenwire_worker.core import validation
 from tokenwire_worker.core.admission import Admission
 from tokenwire_worker.core.generations import Ending, Live, Reason, Sink
 from tokenwire_worker.core.request import GenerationRequest
-from tokenwire_worker.engines.port import Engine, EngineInfo, Generation, Output, Refused, Step
+from tokenwire_worker.engines.port import (
+    Engine,
+    EngineInfo,
+    Generation,
+    KvEvent,
+    Output,
+    Refused,
+    Step,
+)
 from tokenwire_worker.generation_record import CancelCause, GenerationRecord
+from tokenwire_worker.kv_event_feed import KvEventFeed
 
 
 @dataclass(slots=True)
@@ -71,6 +80,8 @@ class Dispatcher:
         """Whether new work is refused because the worker is being stopped."""
         self.over = asyncio.Event()
         """Set when nothing is live any more and nothing will be: streams end."""
+        self.kv_events = KvEventFeed()
+        """What happens to the engine's KV cache; it ends with `over`."""
         self._loop = asyncio.get_running_loop()
         self.died: asyncio.Future[str] = self._loop.create_future()
         """Done, with the reason, when the engine is gone for good."""
@@ -91,7 +102,9 @@ class Dispatcher:
 
     def start(self) -> None:
         """Starts the engine."""
-        self._engine.start(_FromEngineThread(self._loop, self._on_step, self._on_death))
+        self._engine.start(
+            _FromEngineThread(self._loop, self._on_step, self._on_death, self.kv_events.publish)
+        )
 
     # --- what callers do -------------------------------------------------------------------------
 
@@ -236,8 +249,7 @@ class Dispatcher:
             await asyncio.wait_for(self._idle.wait(), grace_s)
         except asyncio.TimeoutError:
             self._fail_all(lambda: errors.grace_over(self._worker))
-        self.over.set()
-        self._load_changed()
+        self._end_streams()
 
     async def close(self) -> None:
         """Ends the engine and waits until its thread has ended."""
@@ -249,8 +261,12 @@ class Dispatcher:
             self.died.set_result(reason)
             self._fail_all(lambda: errors.engine_died(self._worker, reason))
             self._flights.clear()
-            self.over.set()
-            self._load_changed()
+            self._end_streams()
+
+    def _end_streams(self) -> None:
+        self.over.set()
+        self.kv_events.end()
+        self._load_changed()
 
     def _fail_all(self, error: Callable[[], ServiceError]) -> None:
         for flight in list(self._flights.values()):
@@ -415,12 +431,14 @@ class _FromEngineThread:
         loop: asyncio.AbstractEventLoop,
         on_step: Callable[[Step], None],
         on_death: Callable[[str], None],
+        on_kv_events: Callable[[Sequence[KvEvent]], None],
     ) -> None:
         self._call = loop.call_soon_threadsafe
         # The engine's thread has no context of its own; log lines take theirs from the loop's.
         self._context = contextvars.copy_context()
         self._on_step = on_step
         self._on_death = on_death
+        self._on_kv_events = on_kv_events
 
     def on_step(self, step: Step) -> None:
         """Hands a step over."""
@@ -429,3 +447,7 @@ class _FromEngineThread:
     def on_death(self, reason: str) -> None:
         """Hands the engine's death over."""
         self._call(self._on_death, reason, context=self._context)
+
+    def on_kv_events(self, events: Sequence[KvEvent]) -> None:
+        """Hands what happened to the KV cache over."""
+        self._call(self._on_kv_events, events, context=self._context)

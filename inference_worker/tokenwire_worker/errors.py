@@ -7,6 +7,7 @@
                          ENGINE_DIED       the engine is gone and the worker with it; RetryInfo
     INTERNAL             ENGINE_FAILED     the engine failed this one generation
     UNIMPLEMENTED        NO_KV_EVENTS      the engine has no KV cache events
+    OUT_OF_RANGE         KV_EVENTS_GONE    a number that is not kept any more, or never was
 
 `ServiceError` and its mapping to gRPC are tokenwire_service's.
 """
@@ -24,6 +25,7 @@ from tokenwire_service.errors import (
     invalid,
 )
 
+from tokenwire_worker.core.kv_events import NumberGoneError
 from tokenwire_worker.engines.port import Refused
 
 QUEUE_RETRY_S = 1.0
@@ -106,4 +108,15 @@ def no_kv_events(engine: str) -> ServiceError:
         Code.UNIMPLEMENTED,
         "NO_KV_EVENTS",
         f"the engine of this worker, {engine}, publishes no KV cache events",
+    )
+
+
+def kv_events_gone(gone: NumberGoneError) -> ServiceError:
+    """Returns the end of a watch that asks for KV cache events that are not there."""
+    return ServiceError(
+        Code.OUT_OF_RANGE,
+        "KV_EVENTS_GONE",
+        f"KV cache event {gone.number} is not kept: events {gone.oldest} to "
+        f"{gone.next_number - 1} are, and {gone.next_number} comes next; start over with an "
+        f"empty view of the cache and first_number 0",
     )

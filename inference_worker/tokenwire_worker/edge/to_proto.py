@@ -12,7 +12,7 @@ from tokenwire_service.status import to_status
 from tokenwire_worker.core.frame import Frame
 from tokenwire_worker.core.generations import Completion, Ending, Reason
 from tokenwire_worker.dispatcher import Load
-from tokenwire_worker.engines.port import Ability, TokenLogprob
+from tokenwire_worker.engines.port import Ability, KvEvent, KvRemoved, KvStored, TokenLogprob
 
 _REASONS = {
     Reason.STOP: pb.FINISH_REASON_STOP,
@@ -108,6 +108,21 @@ def load_response(load: Load) -> worker_pb2.WatchLoadResponse:
         generated_tokens=load.generated_tokens,
         draining=load.draining,
     )
+
+
+def kv_event_response(number: int, event: KvEvent) -> worker_pb2.WatchKvEventsResponse:
+    """Returns a KV cache event with its number."""
+    message = worker_pb2.WatchKvEventsResponse(number=number)
+    if isinstance(event, KvStored):
+        stored = message.stored
+        stored.parent_hash = event.parent_hash
+        stored.block_hashes.extend(event.block_hashes)
+        stored.token_ids.extend(event.token_ids)
+    elif isinstance(event, KvRemoved):
+        message.removed.block_hashes.extend(event.block_hashes)
+    else:
+        message.cleared.SetInParent()
+    return message
 
 
 def _logprobs(logprobs: Iterable[TokenLogprob]) -> Iterator[pb.TokenLogprob]:

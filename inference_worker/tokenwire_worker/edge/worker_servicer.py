@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,10 @@ from tokenwire_service.errors import invalid
 
 from tokenwire_worker import __version__, errors
 from tokenwire_worker.core import validation
+from tokenwire_worker.core.kv_events import NumberGoneError
 from tokenwire_worker.dispatcher import Dispatcher
 from tokenwire_worker.edge import from_proto, to_proto
-from tokenwire_worker.engines.port import EngineInfo
+from tokenwire_worker.engines.port import Ability, EngineInfo
 from tokenwire_worker.model_files import TextFiles
 
 CONTRACT_REVISION = 1
@@ -99,9 +101,17 @@ class WorkerServicer:
         finally:
             dispatcher.unwatch_load(changed)
 
-    async def WatchKvEvents(self, _request: pb.WatchKvEventsRequest, _context: Any) -> None:
-        """Refuses: no engine of this version has KV cache events."""
-        raise errors.no_kv_events(self._dispatcher.info.engine)
+    async def WatchKvEvents(self, request: pb.WatchKvEventsRequest, context: Any) -> None:
+        """Streams what happens to the KV cache, from the number asked for or from now on."""
+        info = self._dispatcher.info
+        if Ability.KV_EVENTS not in info.abilities:
+            raise errors.no_kv_events(info.engine)
+        try:
+            async with aclosing(self._dispatcher.kv_events.watch(request.first_number)) as events:
+                async for number, event in events:
+                    await context.write(to_proto.kv_event_response(number, event))
+        except NumberGoneError as gone:
+            raise errors.kv_events_gone(gone) from gone
 
 
 def _interval_s(request: pb.WatchLoadRequest) -> float:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 
 class Ability(Enum):
@@ -170,6 +170,34 @@ class EngineLoad:
     """Share of the KV cache in use, 0 to 1."""
 
 
+@dataclass(frozen=True, slots=True)
+class KvStored:
+    """Blocks that were added to the KV cache, each the child of the one before."""
+
+    parent_hash: int
+    """The engine's hash of the block before the first, below 2**64; 0: none."""
+    block_hashes: Sequence[int]
+    """The engine's hashes of the blocks, each below 2**64."""
+    token_ids: Sequence[int]
+    """The ids of all blocks, one after the other; `EngineInfo.kv_block_tokens` for each block."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvRemoved:
+    """Blocks that were dropped from the KV cache."""
+
+    block_hashes: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class KvCleared:
+    """All blocks were dropped, or the engine lost count: whoever mirrors the cache starts over."""
+
+
+KvEvent: TypeAlias = KvStored | KvRemoved | KvCleared
+"""What happened to the KV cache, of engines with Ability.KV_EVENTS."""
+
+
 class Refused(Exception):  # noqa: N818 - it says what happened to the request
     """A generation that the engine cannot run, found before it was submitted."""
 
@@ -189,6 +217,12 @@ class EngineListener(Protocol):
 
     def on_death(self, reason: str) -> None:
         """The engine is gone for good: nothing more comes of what it held."""
+
+    def on_kv_events(self, events: Sequence[KvEvent]) -> None:
+        """Takes what happened to the KV cache, in order; never called without Ability.KV_EVENTS.
+
+        The engine does not number them: that is done where they are kept.
+        """
 
 
 class Engine(Protocol):
