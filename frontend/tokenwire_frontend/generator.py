@@ -141,9 +141,13 @@ class Generator:
         """Returns the prompt's ids, its text where it is echoed, and the stages that this took."""
         prompt, tokenizer = request.prompt, model.tokenizer
         if isinstance(prompt, TokenPrompt):
-            echo = request.output.echo
-            text = tokenizer.decode(prompt.token_ids, skip_special_tokens=False) if echo else ""
-            return prompt.token_ids, text, []
+            if not request.output.echo:
+                return prompt.token_ids, "", []
+            ids = prompt.token_ids
+            text = await self.tokenizers.run(
+                lambda: tokenizer.decode(ids, skip_special_tokens=False)
+            )
+            return ids, text, []
         assert prompt is not None  # noqa: S101 - validated before
         if isinstance(prompt, ChatPrompt) and tokenizer.chat_template is None:
             raise errors.no_chat_template(model.name)

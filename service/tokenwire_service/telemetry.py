@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cache
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -48,6 +49,7 @@ def configure(service: str, instance: str, version: str) -> TracerProvider:
     return provider
 
 
+@cache
 def tracer() -> trace.Tracer:
     """Returns the tracer of all of Tokenwire's spans."""
     return trace.get_tracer("tokenwire")

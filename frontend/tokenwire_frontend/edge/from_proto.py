@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from google.protobuf import duration_pb2, json_format, struct_pb2
+from google.protobuf import duration_pb2, struct_pb2
 from tokenwire.frontend.v1 import generation_pb2, options_pb2, prompt_pb2
 from tokenwire_service.errors import InvalidRequestError, invalid
 
@@ -77,28 +78,34 @@ def pace(message: options_pb2.StreamOptions, field: str) -> Pace:
     return Pace(max_delay_s=delay_s)
 
 
-def chat_prompt(chat: prompt_pb2.Chat) -> ChatPrompt:
-    """Reads a chat, in the form that chat templates take."""
+def chat_prompt(chat: prompt_pb2.Chat, field: str) -> ChatPrompt:
+    """Reads a chat that stands at `field`, in the form that chat templates take.
+
+    Raises:
+        InvalidRequestError: a number in an argument that JSON does not have.
+    """
     asked = chat.HasField("add_generation_prompt")
     return ChatPrompt(
-        messages=[_message(each) for each in chat.messages],
+        messages=[
+            _message(each, f"{field}.messages[{index}]") for index, each in enumerate(chat.messages)
+        ],
         tools=[
             {
                 "type": "function",
                 "function": {
                     "name": tool.name,
                     "description": tool.description,
-                    "parameters": _plain(tool.parameters),
+                    "parameters": _plain(tool.parameters, f"{field}.tools[{index}].parameters"),
                 },
             }
-            for tool in chat.tools
+            for index, tool in enumerate(chat.tools)
         ],
         documents=[{"title": each.title, "text": each.text} for each in chat.documents],
         add_generation_prompt=(
             chat.add_generation_prompt if asked else not chat.continue_final_message
         ),
         continue_final_message=chat.continue_final_message,
-        template_arguments=_plain(chat.template_arguments),
+        template_arguments=_plain(chat.template_arguments, f"{field}.template_arguments"),
     )
 
 
@@ -117,11 +124,11 @@ def _prompt(message: prompt_pb2.Prompt) -> Prompt | None:
     if form == "token_ids":
         return TokenPrompt(message.token_ids.ids[:])
     if form == "chat":
-        return chat_prompt(message.chat)
+        return chat_prompt(message.chat, "prompt.chat")
     return None
 
 
-def _message(message: prompt_pb2.ChatMessage) -> dict[str, Any]:
+def _message(message: prompt_pb2.ChatMessage, field: str) -> dict[str, Any]:
     """Leaves out what is empty: templates ask whether a key is defined."""
     plain: dict[str, Any] = {"role": _ROLES.get(message.role, ""), "content": message.content}
     if message.name:
@@ -135,15 +142,37 @@ def _message(message: prompt_pb2.ChatMessage) -> dict[str, Any]:
             {
                 "id": call.id,
                 "type": "function",
-                "function": {"name": call.name, "arguments": _plain(call.arguments)},
+                "function": {
+                    "name": call.name,
+                    "arguments": _plain(call.arguments, f"{field}.tool_calls[{place}].arguments"),
+                },
             }
-            for call in message.tool_calls
+            for place, call in enumerate(message.tool_calls)
         ]
     return plain
 
 
-def _plain(struct: struct_pb2.Struct) -> dict[str, Any]:
-    return json_format.MessageToDict(struct)
+def _plain(struct: struct_pb2.Struct, field: str) -> dict[str, Any]:
+    """Reads a Struct as JSON would be read: whole numbers as int, which templates print as such.
+
+    Raises:
+        InvalidRequestError: a number that JSON does not have.
+    """
+    return {name: _plain_value(value, field) for name, value in struct.fields.items()}
+
+
+def _plain_value(value: struct_pb2.Value, field: str) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return _plain(value.struct_value, field)
+    if kind == "list_value":
+        return [_plain_value(each, field) for each in value.list_value.values]
+    if kind == "number_value":
+        number = value.number_value
+        if not math.isfinite(number):
+            raise invalid(field, f"holds {number}, which is no JSON number")
+        return int(number) if number.is_integer() else number
+    return None if kind in (None, "null_value") else getattr(value, kind)
 
 
 def _sampling(message: options_pb2.SamplingOptions) -> Sampling:

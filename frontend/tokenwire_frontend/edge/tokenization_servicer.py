@@ -77,7 +77,7 @@ class TokenizationServicer(tokenization_pb2_grpc.TokenizationServiceServicer):
         tokenizer = model.tokenizer
         if tokenizer.chat_template is None:
             raise errors.no_chat_template(model.name)
-        chat = from_proto.chat_prompt(request.chat)
+        chat = from_proto.chat_prompt(request.chat, "chat")
         faults = list(chat_violations(chat, "chat"))
         if faults:
             raise InvalidRequestError(faults)
