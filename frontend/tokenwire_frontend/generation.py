@@ -62,7 +62,8 @@ class LiveGeneration:
         self._sequences = sequences
         self.received_s = received_s
         """time.monotonic() of the request's receipt."""
-        self._stages = stages
+        self.stages = stages
+        """What was done before submission, in order."""
         self._pace = pace
         self._on_news = on_news
         self._on_done = on_done
@@ -207,7 +208,7 @@ class LiveGeneration:
             time_to_first_token_s=None if first is None else first - self.received_s,
             time_per_output_token_s=per_token,
             total_s=total_s,
-            stages=[*self._stages, *self._worker_stages(report)],
+            stages=[*self.stages, *self._worker_stages(report)],
             worker=self._link.info.name if self._link and self._link.info else "",
         )
         self._describe(self._completion)

@@ -168,9 +168,10 @@ class Generator:
         tried: list[WorkerLink] = []
         try:
             while not live.done:
+                routed_s = time.monotonic()
                 link, choice = self.pool.route(model, prompt, tried)
                 live.span.set_attribute(semconv.ROUTE_REASON, choice.reason)
-                _send(live, link, model, request, prompt, deadline_s)
+                _send(live, link, model, request, prompt, deadline_s, routed_s)
                 try:
                     await live.accepted
                 except ServiceError as error:
@@ -195,6 +196,7 @@ def _send(
     request: GenerationRequest,
     prompt: list[int],
     deadline_s: float | None,
+    routed_s: float,
 ) -> None:
     """Sends the generation to one worker, with what is left of its budget and deadline."""
     elapsed_s = time.monotonic() - live.received_s
@@ -220,7 +222,10 @@ def _send(
         time_left_s=max(min(limits) - elapsed_s, 0.0) if limits else None,
         trace_context=telemetry.inject(span),
     )
-    live.submitted(link, link.submit(message, live), span)
+    handle = link.submit(message, live)
+    start_s, took_s = routed_s - live.received_s, time.monotonic() - routed_s
+    live.stages.append(Stage("frontend", "route", start_s, took_s))
+    live.submitted(link, handle, span)
     if budget_s is not None:
         live.arm_budget(budget_s - elapsed_s)
 

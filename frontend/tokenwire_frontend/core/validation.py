@@ -17,6 +17,10 @@ from tokenwire_frontend.core.request import (
     TokenPrompt,
 )
 
+SEQUENCE_COUNT_LIMIT = 32
+"""Bound of the contract; a worker's own may be lower."""
+TOP_LOGPROBS_LIMIT = 20
+"""As above."""
 STOP_STRINGS_LIMIT = 16
 STOP_STRING_CHARS_LIMIT = 1024
 STOP_TOKEN_IDS_LIMIT = 64

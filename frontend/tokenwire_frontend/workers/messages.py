@@ -12,6 +12,7 @@ from tokenwire.worker.v1 import execution_pb2, worker_pb2
 from tokenwire_frontend.core.model import Ability, ModelLimits, SamplingDefaults
 from tokenwire_frontend.core.request import GenerationRequest
 from tokenwire_frontend.core.sequence import Finish, TokenLogprob
+from tokenwire_frontend.core.validation import SEQUENCE_COUNT_LIMIT, TOP_LOGPROBS_LIMIT
 from tokenwire_frontend.workers.receiver import WorkerReport
 
 CONTRACT_REVISION = 1
@@ -76,8 +77,8 @@ def worker_info(message: worker_pb2.GetWorkerInfoResponse) -> WorkerInfo:
             context_tokens=limits.context_tokens,
             prompt_tokens=limits.prompt_tokens,
             vocabulary_size=limits.vocabulary_size,
-            sequence_count=limits.sequence_count,
-            top_logprobs=limits.top_logprobs,
+            sequence_count=min(limits.sequence_count, SEQUENCE_COUNT_LIMIT),
+            top_logprobs=min(limits.top_logprobs, TOP_LOGPROBS_LIMIT),
             eos_token_ids=tuple(message.eos_token_ids),
             abilities=frozenset(
                 _ABILITIES[value] for value in message.capabilities if value in _ABILITIES

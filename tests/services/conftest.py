@@ -1,0 +1,56 @@
+"""The services that most tests share: one worker, one frontend, for the whole session.
+
+Tests that break services start their own, through `processes`.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.services.calls import Frontend, Worker
+from tests.services.processes import SERVING, Processes, wait_for_health
+
+
+@pytest.fixture(scope="session")
+def _shared():
+    started = Processes()
+    try:
+        worker_process = started.worker()
+        frontend_process = started.frontend(workers=[worker_process])
+        with Worker(worker_process.address) as worker, Frontend(frontend_process.address) as client:
+            wait_for_health(client.raw, SERVING)
+            yield worker, client
+            # Whatever the tests did, neither service has met a fault of its own.
+            faults = [
+                line
+                for process in (worker_process, frontend_process)
+                for line in process.lines
+                if re.search('"level": "(error|critical)"|^Traceback', line)
+            ]
+            assert faults == []
+    finally:
+        started.end()
+
+
+@pytest.fixture
+def worker(_shared):
+    """A client of the shared worker, which is idle when the test begins."""
+    client = _shared[0]
+    client.wait_until_idle()
+    return client
+
+
+@pytest.fixture
+def frontend(_shared, worker):  # noqa: ARG001 - idle when the test begins
+    """A client of the shared frontend."""
+    return _shared[1]
+
+
+@pytest.fixture
+def processes():
+    """Starts services of the test's own."""
+    started = Processes()
+    yield started
+    started.end()

@@ -1,0 +1,189 @@
+"""Workers and frontends as real processes, watched through their own log lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = Path(os.environ.get("TOKENWIRE_TEST_MODEL", ROOT / "models/demo/openvino"))
+MODEL_NAME = "demo"
+
+WAIT_S = 60.0
+"""Bound of every wait: longer than a loaded machine takes, so that a hang fails instead."""
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Process:
+    """One service. Its standard error, one JSON object a line, is read as it comes."""
+
+    def __init__(
+        self, module: str, arguments: Sequence[str], environment: dict[str, str] | None = None
+    ) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=_environment(environment),
+        )
+        self.lines: list[str] = []
+        self._events: list[dict[str, Any]] = []
+        self._news = threading.Condition()
+        self._closed = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._news:
+                self.lines.append(line.rstrip("\n"))
+                if line.startswith("{"):
+                    self._events.append(json.loads(line))
+                self._news.notify_all()
+        with self._news:
+            self._closed = True
+            self._news.notify_all()
+
+    def wait_for(self, event: str, *, after: int = 0, **fields: Any) -> dict[str, Any]:
+        """Waits for a log line of this event and these fields, the `after`-th or later line."""
+
+        def found() -> dict[str, Any] | None:
+            for each in self._events[after:]:
+                if each.get("event") == event and fields.items() <= each.items():
+                    return each
+            return None
+
+        with self._news:
+            self._news.wait_for(lambda: found() or self._closed, WAIT_S)
+            line = found()
+        assert line is not None, f"no {event} {fields} in:\n{self.output}"
+        return line
+
+    @property
+    def event_count(self) -> int:
+        """Log lines so far: pass it as `after` to wait for a later one."""
+        with self._news:
+            return len(self._events)
+
+    @property
+    def output(self) -> str:
+        """All of standard error so far."""
+        with self._news:
+            return "\n".join(self.lines)
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT that it listens on; waits until it does."""
+        address: str = self.wait_for("listening")["address"]
+        return address
+
+    def terminate(self) -> None:
+        """Sends SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self) -> int:
+        """Waits for the exit and returns the exit code."""
+        try:
+            code = self.process.wait(WAIT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"did not end; it wrote:\n{self.output}") from None
+        self._close()
+        return code
+
+    def kill(self) -> None:
+        """Ends it at once, as a crash would."""
+        self.process.kill()
+        self.process.wait(WAIT_S)
+        self._close()
+
+    def _close(self) -> None:
+        self._reader.join(WAIT_S)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
+def _environment(changes: dict[str, str] | None) -> dict[str, str]:
+    """Returns this process's environment without settings that the tests do not make."""
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("TOKENWIRE_", "OTEL_"))
+    }
+    return {**own, **(changes or {})}
+
+
+class Processes:
+    """Starts services, and ends every one that is left at the end of a test or session."""
+
+    def __init__(self) -> None:
+        self._all: list[Process] = []
+
+    def run(
+        self, module: str, arguments: Sequence[str], environment: dict[str, str] | None = None
+    ) -> Process:
+        """Starts a module of either service as it is told."""
+        process = Process(module, arguments, environment)
+        self._all.append(process)
+        return process
+
+    def worker(
+        self, *arguments: str, listen: str = "127.0.0.1:0", model: Path | str = MODEL
+    ) -> Process:
+        """Starts a worker with exact numerics; `address` waits until it answers."""
+        return self.run(
+            "tokenwire_worker",
+            [
+                *("--model", str(model), "--model-name", MODEL_NAME, "--openvino.exact"),
+                *("--openvino.threads", "2", "--listen", listen, "--log-format", "json"),
+                *arguments,
+            ],
+        )
+
+    def frontend(self, *arguments: str, workers: Sequence[Process | str] = ()) -> Process:
+        """Starts a frontend of these workers on a port of its own."""
+        addresses = [each if isinstance(each, str) else each.address for each in workers]
+        named = [part for address in addresses for part in ("--worker", address)]
+        return self.run(
+            "tokenwire_frontend",
+            ["--listen", "127.0.0.1:0", "--log-format", "json", *named, *arguments],
+        )
+
+    def end(self) -> None:
+        """Kills what still runs."""
+        for process in self._all:
+            process.kill()
+
+
+def wait_for_health(
+    channel: grpc.Channel, status: int, service: str = "", *, while_waiting: Callable[[], Any] = str
+) -> None:
+    """Waits until the service's health reads so."""
+    stub = health_pb2_grpc.HealthStub(channel)
+    call = stub.Watch(
+        health_pb2.HealthCheckRequest(service=service), timeout=WAIT_S, wait_for_ready=True
+    )
+    while_waiting()
+    try:
+        for answer in call:
+            if answer.status == status:
+                return
+    finally:
+        call.cancel()
+    raise AssertionError(f"health of {service!r} never became {status}")
