@@ -5,6 +5,7 @@ test's thread, and grpc.aio has one poller for all event loops of a process.
 """
 
 import queue
+import sys
 import threading
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -340,7 +341,7 @@ class Models(model_pb2_grpc.ModelServiceServicer):
 class ScriptedServer(Script):
     """The server; `address` says where."""
 
-    def __init__(self, credentials=None):
+    def __init__(self, credentials=None, port=0):
         super().__init__()
         self._threads = ThreadPoolExecutor(16)
         self._server = grpc.server(self._threads)
@@ -350,7 +351,7 @@ class ScriptedServer(Script):
         )
         model_pb2_grpc.add_ModelServiceServicer_to_server(Models(self), self._server)
         if credentials is None:
-            port = self._server.add_insecure_port("127.0.0.1:0")
+            port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         else:
             port = self._server.add_secure_port("127.0.0.1:0", credentials)
         self.address = f"127.0.0.1:{port}"
@@ -364,3 +365,9 @@ class ScriptedServer(Script):
     def last(self):
         """The last call's request."""
         return self.calls[-1].request
+
+
+if __name__ == "__main__":
+    print("loaded", flush=True)
+    sys.stdin.read()  # ends when the test says so
+    ScriptedServer(port=int(sys.argv[1]))._server.wait_for_termination()

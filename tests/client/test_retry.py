@@ -1,5 +1,10 @@
 """What is tried again, and when."""
 
+import asyncio
+import socket
+import subprocess
+import sys
+
 import grpc
 import pytest
 from tokenwire import (
@@ -139,6 +144,34 @@ async def test_a_stream_never_starts_over_after_it_was_accepted(twin, server, na
     with pytest.raises(UnavailableError):
         await twin.read(twin.stream("ho"))
     assert naps == []
+
+
+@pytest.fixture
+def late_server():
+    """A server in another process: its address, and a function that makes it listen."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "tests.client.scripted_server", str(port)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"loaded\n"
+        yield f"127.0.0.1:{port}", process.stdin.close
+        process.terminate()
+
+
+@pytest.mark.parametrize("method", ["generate", "stream"])
+async def test_a_server_that_comes_up_is_found(kind, late_server, method):
+    address, start = late_server
+    # About 5 s in all. A blocking channel that nobody watches would need longer to connect again.
+    twin = kind(address, retry=RetryPolicy(attempts=16, longest_delay_s=0.4))
+    if method == "generate":
+        call = asyncio.create_task(twin.call("generate", "hi"))
+    else:
+        call = asyncio.create_task(twin.read(twin.stream("hi")))
+    await asyncio.sleep(0.5)  # long enough for the first attempts to fail
+    start()
+    assert await call
+    await twin.close()
 
 
 async def test_a_wait_past_the_deadline_is_not_begun(twin, server, naps):

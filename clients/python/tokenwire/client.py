@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import sleep
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -14,7 +15,7 @@ from tokenwire._generation import Progress, StreamedGeneration
 from tokenwire._requests import Chat, Prompt
 from tokenwire._retry import Attempts, RetryPolicy
 from tokenwire._trace import Trace
-from tokenwire.errors import TokenwireError, from_rpc_error
+from tokenwire.errors import TokenwireError, UnreachableError, from_rpc_error
 from tokenwire.frontend.v1 import generation_pb2, model_pb2
 from tokenwire.frontend.v1.generation_pb2_grpc import GenerationServiceStub
 from tokenwire.frontend.v1.model_pb2_grpc import ModelServiceStub
@@ -121,7 +122,7 @@ class Client:
                 request, timeout=timeout_s, metadata=trace.metadata
             )
 
-        return GenerationStream(start, self._attempts(timeout), trace.trace_id)
+        return GenerationStream(start, self._wait, self._attempts(timeout), trace.trace_id)
 
     def tokenize(
         self,
@@ -210,7 +211,18 @@ class Client:
                 delay_s = attempts.delay_s(error)
                 if delay_s is None:
                     raise error from failure
+            self._wait(error, delay_s)
+
+    def _wait(self, error: TokenwireError, delay_s: float) -> None:
+        if not isinstance(error, UnreachableError):
             sleep(delay_s)
+            return
+        # A blocking channel gets on with connecting only while somebody watches it. After a mere
+        # sleep the next attempt would find it no further than before.
+        connected = grpc.channel_ready_future(self._channel)
+        with suppress(grpc.FutureTimeoutError):
+            connected.result(delay_s)
+        connected.cancel()
 
 
 class StreamCall(Protocol):
@@ -230,10 +242,15 @@ class GenerationStream(StreamedGeneration):
     """
 
     def __init__(
-        self, start: Callable[[float | None], StreamCall], attempts: Attempts, trace_id: str
+        self,
+        start: Callable[[float | None], StreamCall],
+        wait: Callable[[TokenwireError, float], None],
+        attempts: Attempts,
+        trace_id: str,
     ) -> None:
         super().__init__(Progress(trace_id))
         self._start = start
+        self._wait = wait
         self._attempts = attempts
         self._call = start(attempts.remaining_s())
 
@@ -281,6 +298,6 @@ class GenerationStream(StreamedGeneration):
         delay_s = None if progress.accepted else self._attempts.delay_s(error)
         if delay_s is None:
             raise progress.fail(error) from failure
-        sleep(delay_s)
+        self._wait(error, delay_s)
         if not progress.cancelled:
             self._call = self._start(self._attempts.remaining_s())

@@ -1,0 +1,1 @@
+"""Both services on this machine, with the embedded model: `make demo` and `make serve`."""

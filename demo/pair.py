@@ -1,0 +1,153 @@
+"""A worker and a frontend as two processes of this machine."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tokenwire.channel_arguments import CLIENT
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+HOST = "127.0.0.1"
+
+START_TIMEOUT_S = 60.0
+"""A busy machine takes a few seconds to load the model; ten times that is a fault."""
+
+STOP_TIMEOUT_S = 40.0
+"""Above the 30 s that the services give to work in flight."""
+
+POLL_S = 0.1
+LOG_LINES = 15
+"""As many of a failed service's last lines as a terminal shows at a glance."""
+
+
+class PairError(Exception):
+    """The services could not be started, or did not run or stop as they should."""
+
+
+class Pair:
+    """Runs both services for as long as its `with` block is open.
+
+    They share this process's terminal, so that Ctrl-C reaches all three.
+    """
+
+    def __init__(self, model: Path, worker_port: int, frontend_port: int, logs: Path) -> None:
+        self.worker = f"{HOST}:{worker_port}"
+        self.frontend = f"{HOST}:{frontend_port}"
+        self._model = model
+        self._logs = logs
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._started_s = 0.0
+
+    def __enter__(self) -> Self:
+        if not self._model.is_dir():
+            raise PairError(f"there is no model folder {self._model}")
+        for name, address in (("worker", self.worker), ("frontend", self.frontend)):
+            _check_free(name, address)
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._started_s = time.monotonic()
+        model = ["--model", str(self._model), "--model-name", "demo", "--openvino.exact"]
+        self._start("worker", "tokenwire_worker", "--listen", self.worker, *model)
+        self._start(
+            "frontend", "tokenwire_frontend", "--listen", self.frontend, "--worker", self.worker
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        faults = [self._stop(name) for name in ("frontend", "worker")]
+        if exception is None and any(faults):
+            raise PairError("; ".join(filter(None, faults)))
+
+    def wait_until_ready(self) -> float:
+        """Returns the seconds since the start once the frontend has a worker to work with.
+
+        Raises:
+            PairError: a service ended, or took longer than START_TIMEOUT_S.
+        """
+        with grpc.insecure_channel(self.frontend, CLIENT) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            while not _is_serving(health):
+                self._pause()
+                if time.monotonic() - self._started_s > START_TIMEOUT_S:
+                    raise PairError(f"not ready after {START_TIMEOUT_S:g} s; {self._last_lines()}")
+        return time.monotonic() - self._started_s
+
+    def watch(self) -> None:
+        """Returns never: raises PairError when a service ends, KeyboardInterrupt at Ctrl-C."""
+        while True:
+            self._pause()
+
+    def _pause(self) -> None:
+        """Waits a moment, and raises if a service has ended by itself."""
+        for name, process in self._processes.items():
+            try:
+                code = process.wait(POLL_S)
+            except subprocess.TimeoutExpired:
+                continue
+            raise PairError(f"the {name} ended with exit code {code}; {self._last_lines(name)}")
+
+    def _start(self, name: str, module: str, *arguments: str) -> None:
+        with self._log(name).open("wb") as log:
+            self._processes[name] = subprocess.Popen(  # noqa: S603 - our own services
+                [sys.executable, "-m", module, *arguments], stdout=log, stderr=log
+            )
+
+    def _stop(self, name: str) -> str:
+        """Ends a service, and returns what was wrong with its end, if anything."""
+        process = self._processes.get(name)
+        if process is None or process.poll() is not None:
+            return ""
+        process.terminate()
+        try:
+            code = process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return f"the {name} did not stop within {STOP_TIMEOUT_S:g} s of SIGTERM"
+        return f"the {name} ended with exit code {code} after SIGTERM" if code else ""
+
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
+    def _last_lines(self, *names: str) -> str:
+        shown = []
+        for name in names or self._processes:
+            lines = self._log(name).read_text(errors="replace").splitlines()[-LOG_LINES:]
+            shown += ["", f"--- last lines of {self._log(name)}", *lines]
+        return "\n".join(shown).strip("\n")
+
+
+def _is_serving(health: health_pb2_grpc.HealthStub) -> bool:
+    try:
+        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=1.0, wait_for_ready=True)
+    except grpc.RpcError:
+        return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _check_free(name: str, address: str) -> None:
+    port = int(address.rpartition(":")[2])
+    with socket.socket() as probe:
+        # As servers do, so that connections of an earlier run that linger are no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise PairError(
+                f"port {port} of the {name} is taken ({error.strerror}); "
+                f"stop what listens there, or choose another with --{name}-port"
+            ) from None

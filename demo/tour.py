@@ -1,0 +1,83 @@
+"""What the demo shows: a long conversation goes on for two turns, and the second starts sooner."""
+
+from __future__ import annotations
+
+from tokenwire import Answer, ChatMessage, Client
+from tokenwire.cli import waterfall
+
+CAPITALS = {
+    "France": "Paris",
+    "Spain": "Madrid",
+    "Italy": "Rome",
+    "Portugal": "Lisbon",
+    "Norway": "Oslo",
+    "Sweden": "Stockholm",
+    "Finland": "Helsinki",
+    "Poland": "Warsaw",
+    "Austria": "Vienna",
+    "Greece": "Athens",
+    "Ireland": "Dublin",
+    "Egypt": "Cairo",
+    "Kenya": "Nairobi",
+    "Japan": "Tokyo",
+    "Thailand": "Bangkok",
+    "Peru": "Lima",
+    "Chile": "Santiago",
+    "Cuba": "Havana",
+    "Canada": "Ottawa",
+    "Hungary": "Budapest",
+}
+
+STORY = "Tell me a story about a dog."
+NAME = "What is my name?"
+
+
+def show(target: str) -> None:
+    """Prints two turns of a conversation with the frontend at the target."""
+    with Client(target, timeout=60) as client:
+        # The first request of a process also pays for what is made once; the comparison is without.
+        client.generate("Hello", max_tokens=1)
+        messages = _earlier_turns()
+        print(f"A conversation of {len(messages) // 2} turns goes on. The worker reads all of it.")
+        first = _ask(client, messages, NAME)
+        print("\nThe next turn begins with the same tokens, whose KV cache the worker still has.")
+        second = _ask(client, messages, STORY)
+        print(f"\n{_compare(first, second)}")
+
+
+def _earlier_turns() -> list[ChatMessage]:
+    turns = [
+        ("My name is Ada.", "Nice to meet you, Ada!"),
+        *(
+            (f"What is the capital of {c}?", f"The capital of {c} is {CAPITALS[c]}.")
+            for c in CAPITALS
+        ),
+        *((f"What is {i} + {i}?", f"{i} + {i} = {2 * i}.") for i in range(1, 21)),
+    ]
+    return [
+        message
+        for question, answer in turns
+        for message in (ChatMessage("user", question), ChatMessage("assistant", answer))
+    ]
+
+
+def _ask(client: Client, messages: list[ChatMessage], question: str) -> Answer:
+    """Streams the answer to the question, and adds both to the conversation."""
+    messages.append(ChatMessage("user", question))
+    print(f"\n> {question}")
+    with client.stream(chat=messages, temperature=0, max_tokens=120) as stream:
+        for delta in stream:
+            print(delta.text, end="", flush=True)
+        answer = stream.result
+    print()
+    print(waterfall.render(answer))
+    messages.append(ChatMessage("assistant", answer.text))
+    return answer
+
+
+def _compare(first: Answer, second: Answer) -> str:
+    before_s, after_s = (each.timings.time_to_first_token_s or 0.0 for each in (first, second))
+    return (
+        f"Time to first token: {before_s * 1e3:.0f} ms for {first.usage.prompt_tokens} tokens, "
+        f"then {after_s * 1e3:.0f} ms for {second.usage.prompt_tokens}."
+    )
