@@ -302,7 +302,7 @@ class Dispatcher:
                 live.completion_tokens += count
                 live.last_token_s = now_s
                 if live.first_token_s is None:
-                    live.note_first_token(now_s, output.cached_prompt_tokens)
+                    live.note_first_token(now_s, output)
                 live.sink.tokens(live.handle, output.sequence, ids, output.logprobs)
             if output.finish is not None or output.error is not None:
                 self._on_sequence_over(flight, output)

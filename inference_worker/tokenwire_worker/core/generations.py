@@ -8,7 +8,7 @@ from typing import Protocol
 
 from tokenwire_service.errors import ServiceError
 
-from tokenwire_worker.engines.port import Finish, Generation, TokenLogprob
+from tokenwire_worker.engines.port import Finish, Generation, Output, TokenLogprob
 
 
 class Reason(Enum):
@@ -96,12 +96,13 @@ class Live:
     def __post_init__(self) -> None:
         self.open.update(range(self.generation.sequence_count))
 
-    def note_first_token(self, at_s: float, cached_prompt_tokens: int | None) -> None:
-        """Notes when the first token came, and how much of the prompt was in the cache."""
+    def note_first_token(self, at_s: float, output: Output) -> None:
+        """Notes when the first token came, and what the engine told with it."""
         self.first_token_s = at_s
-        self.cached_prompt_tokens = cached_prompt_tokens
-        if self.started_s is None:  # the engine does not tell when it takes one up
-            self.started_s = at_s
+        self.cached_prompt_tokens = output.cached_prompt_tokens
+        if self.started_s is None:
+            told_s = output.started_s  # not every engine tells when it takes one up
+            self.started_s = at_s if told_s is None else min(told_s, at_s)
 
     def end(self, sequence: int, ending: Ending) -> None:
         """Notes the end of one sequence and tells the sink."""

@@ -20,9 +20,6 @@ REQUEST_ID_CHARACTERS = 128
 PRIORITY_BOUND = 100
 """Priorities run from minus this to this."""
 
-STOP_TOKEN_IDS = 256
-"""Most stop_token_ids of a request: an engine looks through them after each token."""
-
 CACHE_SALT_CHARACTERS = 256
 """Longest cache salt; it is hashed with every block of the prompt."""
 
@@ -114,8 +111,9 @@ def _beyond_vocabulary(token_id: int, info: EngineInfo) -> str:
 
 def _sampling(sampling: Sampling, info: EngineInfo) -> Iterator[Fault]:
     # Written so that NaN, of which every comparison is false, falls outside each range.
-    if not 0 <= sampling.temperature <= 100:
-        yield "sampling.temperature", f"{sampling.temperature:g} is not within 0 to 100"
+    hottest = info.highest_temperature
+    if not 0 <= sampling.temperature <= hottest:
+        yield "sampling.temperature", f"{sampling.temperature:g} is not within 0 to {hottest:g}"
     if not 0 < sampling.top_p <= 1:
         yield "sampling.top_p", f"{sampling.top_p:g} is not above 0 and at most 1"
     if not 0 <= sampling.min_p <= 1:
@@ -135,9 +133,10 @@ def _sampling(sampling: Sampling, info: EngineInfo) -> Iterator[Fault]:
 
 def _stopping(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
     stops = request.stop_token_ids
-    if len(stops) > STOP_TOKEN_IDS:
-        yield "stopping.stop_token_ids", f"{len(stops)} ids; at most {STOP_TOKEN_IDS} are taken"
-    for at, token_id in enumerate(stops[:STOP_TOKEN_IDS]):
+    limit = info.stop_token_ids
+    if len(stops) > limit:
+        yield "stopping.stop_token_ids", f"{len(stops)} ids; at most {limit} are taken"
+    for at, token_id in enumerate(stops[:limit]):
         if token_id >= info.vocabulary_size:
             yield f"stopping.stop_token_ids[{at}]", _beyond_vocabulary(token_id, info)
     most = _max_tokens(request, info)

@@ -55,6 +55,10 @@ class EngineInfo:
     top_logprobs: int = 0
     """Most alternatives to a token."""
     lora_adapters: tuple[str, ...] = ()
+    highest_temperature: float = 100.0
+    """Most of Sampling.temperature; 100 is the contract's own bound."""
+    stop_token_ids: int = 256
+    """Most stop ids of a request; 256 is the contract's own bound."""
     simulated: bool = False
 
 
@@ -146,6 +150,9 @@ class Output:
     """One for each id, where asked for."""
     cached_prompt_tokens: int | None = None
     """With the generation's first output, where the engine tells."""
+    started_s: float | None = None
+    """With the generation's first output: when the engine took it up, on time.monotonic's clock,
+    for engines that tell it only then and not by `Step.started`."""
     error: str | None = None
     """The generation failed in the engine; nothing more comes of it."""
 
