@@ -10,7 +10,7 @@ import queue
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf import duration_pb2
@@ -29,6 +29,9 @@ from tokenwire.frontend.v1 import (
 from tokenwire.worker.v1 import execution_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 from tests.services.processes import WAIT_S
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 LONG = 3900
 """Tokens of a generation that would run for many seconds: the model's context less a prompt."""
@@ -153,7 +156,7 @@ class SessionCall:
         self.unowned: list[status_pb2.Status] = []
         """Errors that belong to no generation."""
 
-    def __enter__(self) -> SessionCall:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -266,19 +269,29 @@ def refused(make: Callable[[], Any]) -> Refusal:
     raise AssertionError(f"was not refused: {answer}")
 
 
+SMALL_WINDOW = (("grpc.http2.lookahead_bytes", 4096), ("grpc.http2.bdp_probe", 0))
+"""Of a client that takes little on credit: what it does not read stays with the server."""
+
+
 class Channel:
     """A channel to a service with every stub of it."""
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        credentials: grpc.ChannelCredentials | None = None,
+        arguments: Sequence[tuple[str, int | str]] = (),
+    ) -> None:
+        self.address = address
         # A pool of its own: a test that breaks its connection breaks no other's.
-        options = [*CLIENT, ("grpc.use_local_subchannel_pool", 1)]
+        options = [*CLIENT, ("grpc.use_local_subchannel_pool", 1), *arguments]
         self.raw = (
             grpc.insecure_channel(address, options)
             if credentials is None
             else grpc.secure_channel(address, credentials, options)
         )
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -288,9 +301,13 @@ class Channel:
 class Frontend(Channel):
     """A client of a frontend."""
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
-        super().__init__(address, credentials)
-        self.address = address
+    def __init__(
+        self,
+        address: str,
+        credentials: grpc.ChannelCredentials | None = None,
+        arguments: Sequence[tuple[str, int | str]] = (),
+    ) -> None:
+        super().__init__(address, credentials, arguments)
         self.generations = generation_pb2_grpc.GenerationServiceStub(self.raw)
         self.tokenization = tokenization_pb2_grpc.TokenizationServiceStub(self.raw)
         self.models = model_pb2_grpc.ModelServiceStub(self.raw)
@@ -331,9 +348,13 @@ class Frontend(Channel):
 class Worker(Channel):
     """A client of a worker."""
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
-        super().__init__(address, credentials)
-        self.address = address
+    def __init__(
+        self,
+        address: str,
+        credentials: grpc.ChannelCredentials | None = None,
+        arguments: Sequence[tuple[str, int | str]] = (),
+    ) -> None:
+        super().__init__(address, credentials, arguments)
         self.execution = execution_pb2_grpc.ExecutionServiceStub(self.raw)
         self.service = worker_pb2_grpc.WorkerServiceStub(self.raw)
 

@@ -43,8 +43,8 @@ def worker(_shared):
 
 
 @pytest.fixture
-def frontend(_shared, worker):  # noqa: ARG001 - idle when the test begins
-    """A client of the shared frontend."""
+def frontend(_shared, worker):
+    """A client of the shared frontend, whose worker is idle when the test begins."""
     return _shared[1]
 
 

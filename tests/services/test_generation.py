@@ -559,8 +559,9 @@ def test_the_callers_trace_goes_on(frontend, flags):
 @pytest.mark.parametrize("traceparent", [None, "", "nonsense", "00-" + "0" * 32 + "-1-01"])
 def test_without_a_trace_each_request_gets_one(frontend, traceparent):
     metadata = [] if traceparent is None else [("traceparent", traceparent)]
-    ids = [frontend.stream(generation(STORY, 1), metadata=metadata).accepted.trace_id] + [
-        frontend.generate(generation(STORY, 1), metadata=metadata).trace_id
+    ids = [
+        frontend.stream(generation(STORY, 1), metadata=metadata).accepted.trace_id,
+        frontend.generate(generation(STORY, 1), metadata=metadata).trace_id,
     ]
     assert ids[0] != ids[1]
     for trace_id in ids:
@@ -605,7 +606,7 @@ def test_timings_tell_the_stages_of_both_hops(frontend):
     [worker] = frontend.workers()
     assert by_text.worker == worker.name
     each = seconds(by_text.time_per_output_token)
-    assert 0 < each
+    assert each > 0
     decode = by_text.stages[-1]
     # Both clocks saw the same 29 gaps, the frontend's with the way of the messages.
     assert each * 29 == pytest.approx(seconds(decode.duration), rel=0.5, abs=0.05)
