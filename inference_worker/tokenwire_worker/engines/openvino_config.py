@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import secrets
 from typing import Any
 
@@ -14,9 +12,17 @@ from tokenwire_worker.engines.port import Ability, Generation, Guide, Sampling
 
 _BELOW_ONE = math.nextafter(1.0, 0.0)
 
+_SEEDS = 2**64
+
 
 def generation_config(generation: Generation, sequence: int, draft: dict[str, int]) -> Any:
-    """Returns the configuration of one sequence of a generation."""
+    """Returns the configuration of one sequence of a generation.
+
+    Args:
+        generation: the generation.
+        sequence: which of its sequences, from 0.
+        draft: values that speculative decoding needs in every configuration.
+    """
     config = ov_genai.GenerationConfig()
     config.max_new_tokens = generation.max_tokens
     config.min_new_tokens = generation.min_tokens
@@ -31,7 +37,7 @@ def generation_config(generation: Generation, sequence: int, draft: dict[str, in
     if generation.logprobs:
         config.logprobs = 1
     if generation.guide is not None:
-        config.structured_output_config = _structured(generation.guide)
+        config.structured_output_config = structured_output(generation.guide)
     for name, value in draft.items():
         setattr(config, name, value)
     return config
@@ -55,17 +61,19 @@ def _set_sampling(config: Any, sampling: Sampling, sequence: int) -> None:
     config.min_p = min(sampling.min_p, _BELOW_ONE)
     # The pipeline's default is seed 0, the same for every request.
     seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
-    config.rng_seed = (seed + sequence) % 2**64
+    config.rng_seed = (seed + sequence) % _SEEDS
 
 
-def _structured(guide: Guide) -> Any:
+def structured_output(guide: Guide) -> Any:
+    """Returns a guide as an openvino_genai.StructuredOutputConfig."""
     structured = ov_genai.StructuredOutputConfig
     if guide.form is Ability.GUIDED_JSON_SCHEMA:
         return structured(json_schema=guide.text)
     if guide.form is Ability.GUIDED_JSON_OBJECT:
-        return structured(json_schema=json.dumps({"type": "object"}))
+        return structured(json_schema='{"type": "object"}')
     if guide.form is Ability.GUIDED_REGEX:
         return structured(regex=guide.text)
     if guide.form is Ability.GUIDED_GRAMMAR:
         return structured(grammar=guide.text)
-    return structured(regex="|".join(re.escape(option) for option in guide.options))
+    texts = [structured.ConstString(option) for option in guide.options]
+    return structured(compound_grammar=texts[0] if len(texts) == 1 else structured.Union(texts))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,15 +12,22 @@ import openvino as ov
 import openvino_genai as ov_genai
 
 from tokenwire_worker.engines import EngineError
+from tokenwire_worker.engines.openvino_guides import GuideChecker
 from tokenwire_worker.engines.openvino_settings import OpenVinoSettings
+from tokenwire_worker.engines.openvino_text import told
 from tokenwire_worker.engines.port import Ability, EngineInfo
 from tokenwire_worker.model_files import ModelLimits, read_limits
 
 if TYPE_CHECKING:
     from tokenwire_worker.settings import WorkerSettings
 
-IR_FILE = "openvino_model.xml"
+MODEL_FILE = "openvino_model.xml"
 """The model itself, in a folder of OpenVINO IR."""
+
+TOKENIZER_FILE = "openvino_tokenizer.xml"
+"""The tokenizer as OpenVINO has it, which guides need."""
+
+GGUF = ".gguf"
 
 EXACT = {
     "INFERENCE_PRECISION_HINT": "f32",
@@ -28,15 +37,13 @@ EXACT = {
 """Properties under which a request's greedy ids do not depend on its batch. Seen on 32 random
 prompts: equal 32 of 32 times, against 21 without the last and none with the defaults."""
 
-ABILITIES = frozenset(
+_GUIDED = frozenset(
     {
-        Ability.LOGPROBS,
         Ability.GUIDED_JSON_SCHEMA,
         Ability.GUIDED_JSON_OBJECT,
         Ability.GUIDED_REGEX,
         Ability.GUIDED_GRAMMAR,
         Ability.GUIDED_CHOICE,
-        Ability.MIN_P,
     }
 )
 
@@ -47,21 +54,57 @@ class Loaded:
 
     pipeline: Any
     info: EngineInfo
+    guides: GuideChecker | None
+    """None where guides can't be held to."""
+    shares_prompts: bool
+    """KV blocks of a prompt are reused by later requests that begin alike."""
     draft: dict[str, int] = field(default_factory=dict)
     """GenerationConfig values that speculative decoding needs; empty without."""
+    adapters: Mapping[str, Any] = field(default_factory=dict)
+    """LoRA adapters by name."""
 
 
 def check_model(settings: WorkerSettings) -> None:
-    """Raises EngineError where the model is neither OpenVINO IR nor GGUF."""
+    """Raises EngineError where the model or a setting can't be right; quick."""
     path = settings.model_path
-    if path.is_dir() and (path / IR_FILE).is_file():
-        return
-    what = f"{path} is no folder" if not path.is_dir() else f"{path} has no {IR_FILE}"
-    raise EngineError(
-        f"--model {settings.model}: {what}; the openvino engine loads OpenVINO IR, which this "
-        f"makes of a Hugging Face model: "
-        f"optimum-cli export openvino --model {settings.model} FOLDER"
-    )
+    if path.is_file() and path.suffix == GGUF:
+        pass
+    elif not (path / MODEL_FILE).is_file():
+        what = f"{path} has no {MODEL_FILE}" if path.is_dir() else f"there is no folder {path}"
+        raise EngineError(
+            f"--model {settings.model}: {what}; the openvino engine loads OpenVINO IR or GGUF, "
+            f"and this makes IR of a Hugging Face model: "
+            f"optimum-cli export openvino --model {settings.model} FOLDER"
+        )
+    _check_settings(settings.openvino)
+
+
+def _check_settings(own: OpenVinoSettings) -> None:
+    eviction = own.cache_eviction
+    if eviction.max_tokens is not None:
+        if own.prefix_caching:
+            raise EngineError(
+                "--openvino.cache-eviction.max-tokens goes only with --no-openvino.prefix-caching: "
+                "evicted blocks found again by their prefix end the pipeline (seen in 2026.4)"
+            )
+        least = eviction.start_tokens + eviction.recent_tokens
+        if eviction.max_tokens <= least:
+            raise EngineError(
+                f"--openvino.cache-eviction.max-tokens {eviction.max_tokens} is not more than "
+                f"start-tokens and recent-tokens together, {least}"
+            )
+    if own.draft_model is not None and own.prompt_lookup_ngram:
+        raise EngineError(
+            "--openvino.draft-model and --openvino.prompt-lookup-ngram are two ways to draft; "
+            "give one"
+        )
+    if own.draft_model is not None and not (own.draft_model / MODEL_FILE).is_file():
+        raise EngineError(f"--openvino.draft-model {own.draft_model}: it has no {MODEL_FILE}")
+    if own.lora and (own.draft_model is not None or own.prompt_lookup_ngram):
+        raise EngineError("--openvino.lora does not go with a draft of either kind")
+    for name, path in own.lora.items():
+        if not path.is_file():
+            raise EngineError(f"--openvino.lora {name}={path}: there is no such file")
 
 
 def load(settings: WorkerSettings) -> Loaded:
@@ -74,13 +117,40 @@ def load(settings: WorkerSettings) -> Loaded:
     own = settings.openvino
     limits = read_limits(settings.text_folder, settings.context_tokens)
     try:
-        pipeline = ov_genai.ContinuousBatchingPipeline(
-            str(settings.model_path), _scheduler(own), own.device, _properties(own)
-        )
-        blocks = _count_blocks(pipeline)
+        adapters = {name: ov_genai.Adapter(path) for name, path in own.lora.items()}
+        pipeline = _pipeline(settings, adapters)
+        blocks = _count_blocks(pipeline, _draft(own))
     except RuntimeError as error:
-        raise EngineError(f"OpenVINO refuses --model {settings.model}: {error}") from error
-    return Loaded(pipeline, _info(own, limits, blocks))
+        raise EngineError(f"OpenVINO refuses --model {settings.model}: {told(error)}") from error
+    guides = _guides(settings, pipeline, limits)
+    return Loaded(
+        pipeline=pipeline,
+        info=_info(own, limits, blocks, guided=guides is not None),
+        guides=guides,
+        shares_prompts=_shares_prompts(own),
+        draft=_draft(own),
+        adapters=adapters,
+    )
+
+
+def _pipeline(settings: WorkerSettings, adapters: Mapping[str, Any]) -> Any:
+    own = settings.openvino
+    properties = _properties(own)
+    if own.draft_model is not None:
+        properties["draft_model"] = ov_genai.draft_model(
+            str(own.draft_model), own.device, **_properties(own)
+        )
+    elif own.prompt_lookup_ngram:
+        properties["prompt_lookup"] = True
+    if adapters:
+        properties["adapters"] = ov_genai.AdapterConfig(list(adapters.values()))
+    model, scheduler = str(settings.model_path), _scheduler(own)
+    if (settings.text_folder / TOKENIZER_FILE).is_file() and settings.model_path.is_file():
+        tokenizer = ov_genai.Tokenizer(str(settings.text_folder))
+        return ov_genai.ContinuousBatchingPipeline(
+            model, tokenizer, scheduler, own.device, **properties
+        )
+    return ov_genai.ContinuousBatchingPipeline(model, scheduler, own.device, properties)
 
 
 def _scheduler(own: OpenVinoSettings) -> Any:
@@ -92,8 +162,22 @@ def _scheduler(own: OpenVinoSettings) -> Any:
     config.max_num_batched_tokens = own.max_batched_tokens
     config.max_num_seqs = own.max_sequences
     config.dynamic_split_fuse = own.split_fuse
-    config.enable_prefix_caching = own.prefix_caching
+    config.enable_prefix_caching = _shares_prompts(own)
+    eviction = own.cache_eviction
+    if eviction.max_tokens is not None:
+        config.use_cache_eviction = True
+        config.cache_eviction_config = ov_genai.CacheEvictionConfig(
+            eviction.start_tokens,
+            eviction.recent_tokens,
+            eviction.max_tokens,
+            ov_genai.AggregationMode.NORM_SUM,
+        )
     return config
+
+
+def _shares_prompts(own: OpenVinoSettings) -> bool:
+    # Blocks are found by token ids alone, so one adapter's would be found for another's prompt.
+    return own.prefix_caching and not own.lora
 
 
 def _properties(own: OpenVinoSettings) -> dict[str, Any]:
@@ -103,28 +187,63 @@ def _properties(own: OpenVinoSettings) -> dict[str, Any]:
     return {**properties, **own.property}
 
 
-BLOCK_TOKENS = 32
-"""Tokens of a KV block on the CPU."""
+def _draft(own: OpenVinoSettings) -> dict[str, int]:
+    if own.draft_model is not None:
+        return {"num_assistant_tokens": own.draft_tokens}
+    if own.prompt_lookup_ngram:
+        return {
+            "num_assistant_tokens": own.draft_tokens,
+            "max_ngram_size": own.prompt_lookup_ngram,
+        }
+    return {}
 
 
-def _count_blocks(pipeline: Any) -> int:
+def _count_blocks(pipeline: Any, draft: Mapping[str, int]) -> int:
     """Returns how many blocks the KV cache has: one token holds one, and the usage is told."""
     config = ov_genai.GenerationConfig()
     config.max_new_tokens = 1
-    prompt = ov.Tensor(np.array([[0]], dtype=np.int64))
-    handle = pipeline.add_request(0, prompt, config)
-    pipeline.step()
+    for name, value in draft.items():
+        setattr(config, name, value)
+    handle = pipeline.add_request(0, ov.Tensor(np.zeros((1, 1), dtype=np.int64)), config)
+    usage = 0.0
+    while pipeline.has_non_finished_requests():
+        pipeline.step()
+        usage = usage or pipeline.get_metrics().cache_usage
     handle.read()
-    usage: float = pipeline.get_metrics().cache_usage
     return round(100 / usage) if usage > 0 else 0
 
 
-def _info(own: OpenVinoSettings, limits: ModelLimits, blocks: int) -> EngineInfo:
-    context = limits.context_tokens
+def _guides(settings: WorkerSettings, pipeline: Any, limits: ModelLimits) -> GuideChecker | None:
+    """Returns what tries guides; None where there is no tokenizer or no end-of-sequence id."""
+    folder, model = settings.text_folder, settings.model_path
+    if (folder / TOKENIZER_FILE).is_file():
+        path: Path = folder
+    elif model.suffix == GGUF:
+        path = model
+    else:
+        return None
+    if not limits.eos_token_ids:
+        return None
+    return GuideChecker(
+        pipeline.get_tokenizer(), str(path), limits.vocabulary_size, limits.eos_token_ids[0]
+    )
+
+
+def _info(own: OpenVinoSettings, limits: ModelLimits, blocks: int, *, guided: bool) -> EngineInfo:
+    block_tokens = 16 if own.device.startswith("GPU") else 32
+    context = prompt = limits.context_tokens
     if blocks:
         # What outgrows the cache is dropped in mid-generation, so it is bounded beforehand.
-        context = min(context, blocks * BLOCK_TOKENS)
-    prompt = context if own.split_fuse else min(context, own.max_batched_tokens)
+        prompt = min(prompt, blocks * block_tokens)
+        if own.cache_eviction.max_tokens is None:
+            context = min(context, blocks * block_tokens)
+    if not own.split_fuse:  # a prompt is then prefilled in one step or never
+        prompt = min(prompt, own.max_batched_tokens)
+    abilities = {Ability.LOGPROBS, Ability.MIN_P}
+    if guided:
+        abilities |= _GUIDED
+    if own.lora:
+        abilities.add(Ability.LORA)
     return EngineInfo(
         engine="openvino",
         engine_version=ov_genai.__version__,
@@ -133,7 +252,8 @@ def _info(own: OpenVinoSettings, limits: ModelLimits, blocks: int) -> EngineInfo
         vocabulary_size=limits.vocabulary_size,
         eos_token_ids=limits.eos_token_ids,
         running_sequences=own.max_sequences,
-        kv_block_tokens=BLOCK_TOKENS,
+        kv_block_tokens=block_tokens,
         kv_blocks=blocks,
-        abilities=ABILITIES,
+        abilities=frozenset(abilities),
+        lora_adapters=tuple(sorted(own.lora)),
     )
