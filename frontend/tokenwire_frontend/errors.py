@@ -77,14 +77,14 @@ def draining() -> ServiceError:
     )
 
 
-def too_many(limit: int) -> ServiceError:
-    """This frontend holds as many generations as it may."""
+def too_many(limit: int, holder: str = "frontend") -> ServiceError:
+    """This frontend, or the session, holds as many generations as it may."""
     return ServiceError(
         Code.RESOURCE_EXHAUSTED,
         "TOO_MANY_GENERATIONS",
-        f"this frontend holds {limit} generations already",
+        f"this {holder} holds {limit} generations already",
         retry_after_s=RETRY_SOON_S,
-        quota=Quota("frontend/generations", f"at most {limit} at once"),
+        quota=Quota(f"{holder}/generations", f"at most {limit} at once"),
     )
 
 

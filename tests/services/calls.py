@@ -168,8 +168,12 @@ class SessionCall:
 
     def open(self, number: int, what: fg.Generation, **fields: Any) -> None:
         """Opens a generation; its events gather under its number."""
-        self._streams[number] = Streamed()
+        self.expect(number)
         self.send(fg.SessionRequest(open=fg.Open(id=number, generation=what, **fields)))
+
+    def expect(self, number: int) -> None:
+        """What comes under the number from now on is another generation's."""
+        self._streams[number] = Streamed()
 
     def cancel(self, number: int) -> None:
         self.send(fg.SessionRequest(cancel=fg.Cancel(id=number)))

@@ -13,14 +13,19 @@ from tokenwire_service import telemetry
 from tokenwire_service.errors import InvalidRequestError, ServiceError, invalid
 from tokenwire_service.status import to_status
 
+from tokenwire_frontend import errors
 from tokenwire_frontend.core.events import Pace
 from tokenwire_frontend.edge import from_proto, to_proto
 from tokenwire_frontend.generation import LiveGeneration
 from tokenwire_frontend.generator import Generator
 
 OPEN_LIMIT = 1024
-"""Generations open at once in one session. While it is met, the session reads no further command,
-so that a client which opens and never reads is held back by gRPC's flow control."""
+"""Generations open at once in one session; the next is refused, since a session that stopped to
+read would not hear a cancel."""
+
+EVENTS_LIMIT = 1024
+"""Acceptances and refusals that wait to be written. While it is met, the session reads no further
+command, so that a client which sends and never reads is held back by gRPC's flow control."""
 
 Event = generation_pb2.SessionEvent
 
@@ -78,7 +83,7 @@ class Session:
                     self._cancel(request.cancel.id)
                 else:
                     self._refuse(0, invalid("command", "is not set; give `open` or `cancel`"))
-                while len(self._open) + len(self._events) >= OPEN_LIMIT:
+                while len(self._events) >= EVENTS_LIMIT:
                     self._room.clear()
                     await self._room.wait()
         finally:
@@ -96,6 +101,8 @@ class Session:
             else:
                 self._starts[number].cancel()
             self._refuse(number, invalid("open.id", f"{number} was open already; both have ended"))
+        elif len(self._open) >= OPEN_LIMIT:
+            self._refuse(number, errors.too_many(OPEN_LIMIT, "session"))
         else:
             self._open[number] = None
             self._starts[number] = asyncio.create_task(self._run_start(message))

@@ -24,7 +24,6 @@ from tokenwire.worker.v1 import (
     worker_pb2,
     worker_pb2_grpc,
 )
-from tokenwire_service.status import from_status
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.workers import messages
@@ -235,7 +234,7 @@ class WorkerLink:
                 receiver.on_completed(messages.worker_report(end.completed))
         for failure in frame.failures:
             if receiver := self._drop(failure.handle):
-                receiver.on_failed(from_status(failure.status))
+                receiver.on_failed(messages.worker_failure(failure.status))
 
     def _deliver_columns(self, frame: execution_pb2.ExchangeResponse) -> None:
         handles, token_ids = frame.handles[:], frame.token_ids[:]

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from google.protobuf import duration_pb2
+from google.rpc import status_pb2
 from tokenwire.worker.v1 import execution_pb2, worker_pb2
+from tokenwire_service.errors import FieldViolation, InvalidRequestError, ServiceError
+from tokenwire_service.status import from_status
 
 from tokenwire_frontend.core.model import Ability, ModelLimits, SamplingDefaults
 from tokenwire_frontend.core.request import GenerationRequest
@@ -37,6 +40,18 @@ FINISHES = {
     execution_pb2.FINISH_REASON_TIME_BUDGET: Finish.TIME_BUDGET,
     execution_pb2.FINISH_REASON_CANCELLED: Finish.CANCELLED,
 }
+
+
+_CALLER_FIELDS = {
+    "sampling": "sampling",
+    "stopping": "stop",
+    "guide": "guided",
+    "logprobs": "output.logprobs",
+    "top_logprobs": "output.top_logprobs",
+    # Whatever form the caller's prompt had.
+    "prompt_token_ids": "prompt",
+}
+"""Where the contracts name the same field differently; by the beginning of its path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +126,26 @@ def worker_report(message: execution_pb2.Completed) -> WorkerReport:
         prefill_s=seconds("prefill"),
         decode_s=seconds("decode"),
     )
+
+
+def worker_failure(status: status_pb2.Status) -> ServiceError:
+    """Reads a refusal or failure; fields of the worker's request become those of the caller's."""
+    error = from_status(status)
+    if not error.violations:
+        return error
+    violations = [
+        FieldViolation(_caller_field(each.field), each.description) for each in error.violations
+    ]
+    return InvalidRequestError(violations, reason=error.reason, metadata=error.metadata)
+
+
+def _caller_field(field: str) -> str:
+    """Returns the path from `Generation` of a field whose path from `ExecuteRequest` this is."""
+    path = field.removeprefix("request.")
+    for own, callers in _CALLER_FIELDS.items():
+        if path.startswith(own):
+            return callers + path.removeprefix(own)
+    return path
 
 
 def token_logprobs(messages: Sequence[execution_pb2.TokenLogprob]) -> list[TokenLogprob]:
