@@ -1,4 +1,4 @@
-"""Many generations on one stream: none harms another, whatever is opened and whatever goes wrong."""
+"""Many generations on one stream: none harms another, whatever is opened or goes wrong."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class Session:
             if live is not None:
                 live.abandon()
             else:
-                self._starts[number].cancel()
+                self._starts.pop(number).cancel()
             self._refuse(number, invalid("open.id", f"{number} was open already; both have ended"))
         elif len(self._open) >= OPEN_LIMIT:
             self._refuse(number, errors.too_many(OPEN_LIMIT, "session"))
@@ -116,7 +116,9 @@ class Session:
             self._refuse(number, error)
             return
         finally:
-            self._starts.pop(number, None)
+            # A number that was opened twice may be a third one's by now.
+            if self._starts.get(number) is asyncio.current_task():
+                del self._starts[number]
         self._open[number] = live
         self._events.append(Event(id=number, accepted=to_proto.accepted(live)))
         if number in self._cancelled:
