@@ -12,6 +12,7 @@ from tokenwire_service.settings import Address, ServiceSettings
 
 from tokenwire_worker.engines import ADAPTERS
 from tokenwire_worker.engines.openvino_settings import OpenVinoSettings
+from tokenwire_worker.engines.vllm_settings import VllmSettings
 
 
 class WorkerSettings(ServiceSettings):
@@ -48,6 +49,7 @@ class WorkerSettings(ServiceSettings):
         description="folder of tokenizer.json and config.json where the model's has none (GGUF)",
     )
     openvino: OpenVinoSettings = Field(default_factory=OpenVinoSettings)
+    vllm: VllmSettings = Field(default_factory=VllmSettings)
 
     @field_validator("engine")
     @classmethod

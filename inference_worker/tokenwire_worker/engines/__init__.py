@@ -31,6 +31,7 @@ ADAPTERS = {
     "openvino": Adapter(
         "tokenwire_worker.engines.openvino", ("openvino_genai", "openvino", "numpy"), "openvino"
     ),
+    "vllm": Adapter("tokenwire_worker.engines.vllm", ("vllm", "torch", "zmq", "msgspec"), "vllm"),
 }
 """Every engine; a further one is a line here and a module."""
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class VllmSettings(BaseModel):
-    """The vLLM engine (vllm.v1.engine.async_llm.AsyncLLM). What is not set is vLLM's own default."""
+    """The vLLM engine (vllm.v1.engine.async_llm.AsyncLLM); None leaves a setting to vLLM."""
 
     model_config = ConfigDict(extra="forbid")
 
