@@ -8,9 +8,8 @@ its places in the engine are given back when the engine has confirmed the end of
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -20,13 +19,13 @@ from tokenwire_service.errors import ServiceError
 from tokenwire_worker import errors
 from tokenwire_worker.core import validation
 from tokenwire_worker.core.admission import Admission
-from tokenwire_worker.core.generations import Ending, Live, Reason, Sink
+from tokenwire_worker.core.generations import NOWHERE, Ending, Live, Reason, Sink
 from tokenwire_worker.core.request import GenerationRequest
+from tokenwire_worker.engine_listener import LoopListener
 from tokenwire_worker.engines.port import (
     Engine,
     EngineInfo,
     Generation,
-    KvEvent,
     Output,
     Refused,
     Step,
@@ -103,7 +102,7 @@ class Dispatcher:
     def start(self) -> None:
         """Starts the engine."""
         self._engine.start(
-            _FromEngineThread(self._loop, self._on_step, self._on_death, self.kv_events.publish)
+            LoopListener(self._loop, self._on_step, self._on_death, self.kv_events.publish)
         )
 
     # --- what callers do -------------------------------------------------------------------------
@@ -215,7 +214,7 @@ class Dispatcher:
         """Cancels a generation whose caller is gone; the sink is told nothing."""
         flight = self._flights.get(key)
         if flight is not None and flight.live is not None:
-            flight.live.sink = _NOWHERE
+            flight.live.sink = NOWHERE
             self._end_for_caller(flight, Reason.CANCELLED, CancelCause.CALLER_GONE)
 
     def load(self) -> Load:
@@ -408,46 +407,3 @@ class Dispatcher:
 
 def _left(budget_s: float | None, received_s: float) -> float | None:
     return None if budget_s is None else budget_s - (time.monotonic() - received_s)
-
-
-class _Nowhere:
-    """The sink of a generation whose caller is gone."""
-
-    def accepted(self, *_: object) -> None: ...
-    def tokens(self, *_: object) -> None: ...
-    def ended(self, *_: object) -> None: ...
-    def completed(self, *_: object) -> None: ...
-    def failed(self, *_: object) -> None: ...
-
-
-_NOWHERE = _Nowhere()
-
-
-class _FromEngineThread:
-    """Hears the engine on its thread and hands over to the event loop."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        on_step: Callable[[Step], None],
-        on_death: Callable[[str], None],
-        on_kv_events: Callable[[Sequence[KvEvent]], None],
-    ) -> None:
-        self._call = loop.call_soon_threadsafe
-        # The engine's thread has no context of its own; log lines take theirs from the loop's.
-        self._context = contextvars.copy_context()
-        self._on_step = on_step
-        self._on_death = on_death
-        self._on_kv_events = on_kv_events
-
-    def on_step(self, step: Step) -> None:
-        """Hands a step over."""
-        self._call(self._on_step, step, context=self._context)
-
-    def on_death(self, reason: str) -> None:
-        """Hands the engine's death over."""
-        self._call(self._on_death, reason, context=self._context)
-
-    def on_kv_events(self, events: Sequence[KvEvent]) -> None:
-        """Hands what happened to the KV cache over."""
-        self._call(self._on_kv_events, events, context=self._context)

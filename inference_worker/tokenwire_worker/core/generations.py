@@ -71,6 +71,20 @@ class Sink(Protocol):
         """Takes the failure of the generation; nothing follows."""
 
 
+class _Nowhere:
+    """Takes events and forgets them."""
+
+    def accepted(self, *_: object) -> None: ...
+    def tokens(self, *_: object) -> None: ...
+    def ended(self, *_: object) -> None: ...
+    def completed(self, *_: object) -> None: ...
+    def failed(self, *_: object) -> None: ...
+
+
+NOWHERE: Sink = _Nowhere()
+"""The sink of a generation whose caller is gone."""
+
+
 @dataclass(slots=True)
 class Live:
     """One generation between its acceptance and its end. Times are time.monotonic's, in seconds."""

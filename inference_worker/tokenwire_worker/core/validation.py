@@ -145,12 +145,14 @@ def _stopping(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
             "stopping.min_tokens",
             f"{request.min_tokens} is more than the {max(most, 0)} that may be generated",
         )
-    if request.min_tokens and request.guide is not None:
+    if request.guide is None:
+        return
+    if request.min_tokens:
         # A form may be complete before the minimum, and then no token at all is allowed.
-        yield (
-            "stopping.min_tokens",
-            "cannot go with a guide, whose form decides when it is complete",
-        )
+        yield "stopping.min_tokens", "can't go with a guide, whose form says when it is complete"
+    if request.ignore_eos and not stops:
+        # After the form only a token that ends the sequence may come.
+        yield "stopping.ignore_eos", "can't go with a guide, unless there are stop_token_ids"
 
 
 def _outputs(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:

@@ -1,0 +1,39 @@
+"""Hears an engine on its own thread and hands over to the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Sequence
+
+from tokenwire_worker.engines.port import KvEvent, Step
+
+
+class LoopListener:
+    """An EngineListener whose callbacks run on an event loop."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_step: Callable[[Step], None],
+        on_death: Callable[[str], None],
+        on_kv_events: Callable[[Sequence[KvEvent]], None],
+    ) -> None:
+        self._call = loop.call_soon_threadsafe
+        # The engine's thread has no context of its own; log lines take theirs from the loop's.
+        self._context = contextvars.copy_context()
+        self._on_step = on_step
+        self._on_death = on_death
+        self._on_kv_events = on_kv_events
+
+    def on_step(self, step: Step) -> None:
+        """Hands a step over."""
+        self._call(self._on_step, step, context=self._context)
+
+    def on_death(self, reason: str) -> None:
+        """Hands the engine's death over."""
+        self._call(self._on_death, reason, context=self._context)
+
+    def on_kv_events(self, events: Sequence[KvEvent]) -> None:
+        """Hands what happened to the KV cache over."""
+        self._call(self._on_kv_events, events, context=self._context)
