@@ -21,10 +21,10 @@ $(STAMP): pyproject.toml constraints/cpu.txt
 	touch $@
 
 demo: setup  ## start a worker and a frontend, chat with the embedded model, stop both
-	$(BIN)/python -m tokenwire.demo
+	$(BIN)/python -m demo
 
 serve: setup  ## run a worker (50061) and a frontend (50051) until Ctrl-C
-	$(BIN)/python -m tokenwire.demo --serve
+	$(BIN)/python -m demo --serve
 
 test: setup  ## run the whole suite
 	$(BIN)/python -m pytest
