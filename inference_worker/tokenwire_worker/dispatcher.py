@@ -329,6 +329,8 @@ class Dispatcher:
             if not flight.in_engine:
                 self._flights.pop(output.key, None)
         elif output.finish is not None and output.sequence in live.open:
+            if output.times is not None:
+                live.note_times(output.times)
             last = output.token_ids[-1] if output.token_ids else None
             live.end(output.sequence, live.ending(output.finish, last))
             if not live.open:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from tokenwire_service.errors import ServiceError
 
-from tokenwire_worker.engines.port import Finish, Generation, Output, TokenLogprob
+from tokenwire_worker.engines.port import Finish, Generation, Output, Times, TokenLogprob
 
 
 class Reason(Enum):
@@ -106,6 +106,8 @@ class Live:
     """Sequences that the caller has not been told the end of."""
     reasons: list[Reason] = field(default_factory=list)
     """Why each sequence ended that did, in order of ending."""
+    _times: Times | None = None
+    """The engine's own, where it tells them."""
 
     def __post_init__(self) -> None:
         self.open.update(range(self.generation.sequence_count))
@@ -117,6 +119,18 @@ class Live:
         if self.started_s is None:
             told_s = output.started_s  # not every engine tells when it takes one up
             self.started_s = at_s if told_s is None else min(told_s, at_s)
+
+    def note_times(self, times: Times) -> None:
+        """Takes the engine's own times of one sequence in place of what was seen from outside."""
+        if self._times is not None:
+            times = Times(
+                min(times.started_s, self._times.started_s),
+                min(times.first_token_s, self._times.first_token_s),
+                max(times.last_token_s, self._times.last_token_s),
+            )
+        self._times = times
+        self.started_s, self.first_token_s = times.started_s, times.first_token_s
+        self.last_token_s = times.last_token_s
 
     def end(self, sequence: int, ending: Ending) -> None:
         """Notes the end of one sequence and tells the sink."""

@@ -36,6 +36,8 @@ CHOICE_OPTIONS = 1024
 SEQUENCES_PER_REQUEST = 128
 """Most sequences of one request, where the engine runs that many at once."""
 
+_NEUTRAL = Sampling()
+
 
 def sequence_count_limit(info: EngineInfo) -> int:
     """Returns the most sequences that one request may ask for."""
@@ -129,6 +131,9 @@ def _sampling(sampling: Sampling, info: EngineInfo) -> Iterator[Fault]:
         value = getattr(sampling, name)
         if not -2 <= value <= 2:
             yield f"sampling.{name}", f"{value:g} is not within -2 to 2"
+    for name in sorted(info.unheeded_sampling):
+        if getattr(sampling, name) != getattr(_NEUTRAL, name):
+            yield f"sampling.{name}", f"{_engine(info)}, does not heed it as it is set up"
 
 
 def _stopping(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
@@ -247,4 +252,8 @@ def _rest(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
 
 
 def _unable(ability: Ability, info: EngineInfo) -> Fault:
-    return ability.value, f"the engine of this worker, {info.engine}, does not offer it"
+    return ability.value, f"{_engine(info)}, does not offer it"
+
+
+def _engine(info: EngineInfo) -> str:
+    return f"the engine of this worker, {info.engine}"

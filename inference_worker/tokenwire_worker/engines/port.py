@@ -59,6 +59,9 @@ class EngineInfo:
     """Most of Sampling.temperature; 100 is the contract's own bound."""
     stop_token_ids: int = 256
     """Most stop ids of a request; 256 is the contract's own bound."""
+    unheeded_sampling: frozenset[str] = frozenset()
+    """Fields of Sampling that the engine, as it is set up, passes over: refused where they are set,
+    never ignored."""
     simulated: bool = False
 
 
@@ -136,6 +139,16 @@ class TokenLogprob:
     alternatives: tuple[Alternative, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """When things happened to a sequence within the engine, on time.monotonic's clock."""
+
+    started_s: float
+    """The engine took it up."""
+    first_token_s: float
+    last_token_s: float
+
+
 @dataclass(slots=True)
 class Output:
     """What one step brought to one sequence."""
@@ -153,6 +166,8 @@ class Output:
     started_s: float | None = None
     """With the generation's first output: when the engine took it up, on time.monotonic's clock,
     for engines that tell it only then and not by `Step.started`."""
+    times: Times | None = None
+    """With `finish`, of engines that tell only then; worth more than what was seen from outside."""
     error: str | None = None
     """The generation failed in the engine; nothing more comes of it."""
 
