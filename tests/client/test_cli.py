@@ -232,8 +232,14 @@ class Terminal:
         self._process.stdin.write(keys.encode())
 
     def wait(self):
+        return self._process.wait(WAIT_S)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         with self._process:
-            return self._process.wait(WAIT_S)
+            self._process.kill()
 
 
 @pytest.mark.timeout(30)
@@ -242,26 +248,34 @@ def test_ctrl_c_in_a_conversation_stops_the_answer_and_not_the_program(server):
     server.play("", accepted(), delta("On and on", [1]), hold)
     server.play("", accepted(), delta("Well", [1], end=end()), COMPLETED)
     server.play("", status(grpc.StatusCode.INVALID_ARGUMENT, "no such thing"))
-    terminal = Terminal("chat", "--target", server.address)
-    terminal.expect("> ")
-    terminal.type("\x03")
-    terminal.expect("/exit or Ctrl-D leaves")
-    terminal.type("tell me\n")
-    terminal.expect("On and on")
-    terminal.type("\x03")
-    terminal.expect("[stopped]")
-    assert hold.cancelled.wait(WAIT_S)
-    terminal.type("again\n")
-    terminal.expect("Well")
-    terminal.type("wrong\n")
-    terminal.expect("tokenwire: no such thing")
-    terminal.type("/exit\n")
-    assert terminal.wait() == 0
+    with Terminal("chat", "--target", server.address) as terminal:
+        terminal.expect("> ")
+        terminal.type("tell me\n")
+        terminal.expect("On and on")
+        terminal.type("\x03")
+        terminal.expect("[stopped]")
+        assert hold.cancelled.wait(WAIT_S)
+        terminal.type("again\n")
+        terminal.expect("Well")
+        terminal.type("wrong\n")
+        terminal.expect("tokenwire: no such thing")
+        terminal.type("/exit\n")
+        assert terminal.wait() == 0
     turns = [
         [message.content for message in call.request.generation.prompt.chat.messages]
         for call in server.calls
     ]
     assert turns[1] == ["tell me", "On and on", "again"]
+
+
+def test_ctrl_c_at_the_prompt_leaves_nothing(run, monkeypatch):
+    keys = iter([KeyboardInterrupt, EOFError])
+
+    def press(prompt):
+        raise next(keys)
+
+    monkeypatch.setattr("builtins.input", press)
+    assert run("chat") == (0, "\n/exit or Ctrl-D leaves\n", "")
 
 
 def test_tokenize(run, server):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -19,9 +21,13 @@ def text_argument(value: str) -> str:
     return sys.stdin.read().removesuffix("\n") if value == "-" else value
 
 
-def print_stream(stream: GenerationStream, args: Namespace) -> Answer:
-    """Prints an answer as it comes, or as the options say, and returns it."""
-    with stream:
+def print_stream(stream: GenerationStream, args: Namespace) -> None:
+    """Prints an answer as it comes, or as the options say; Ctrl-C cancels it.
+
+    Raises:
+        KeyboardInterrupt: the answer was cancelled.
+    """
+    with _cancelled_by_ctrl_c(stream):
         live = not args.json and (args.n or 1) == 1
         text = ""
         for delta in stream:
@@ -40,7 +46,6 @@ def print_stream(stream: GenerationStream, args: Namespace) -> Answer:
     if args.explain:
         # Beside --json, whose output stays one object.
         print(waterfall.render(answer), file=sys.stderr if args.json else sys.stdout)
-    return answer
 
 
 def answer_object(answer: Answer) -> dict[str, Any]:
@@ -73,3 +78,27 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 def _print_sequences(answer: Answer) -> None:
     for index, sequence in enumerate(answer.sequences):
         print(f"[{index}] {sequence.text}")
+
+
+@contextmanager
+def _cancelled_by_ctrl_c(stream: GenerationStream) -> Iterator[None]:
+    """Cancels the stream at Ctrl-C and raises KeyboardInterrupt at the end of the block.
+
+    Python would raise it wherever the program is. Inside gRPC that can leave a lock of the channel
+    held, and the next request of a conversation would wait for ever.
+    """
+    pressed = False
+
+    def press(*_: object) -> None:
+        nonlocal pressed
+        pressed = True
+        stream.cancel()
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        with stream:
+            yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            raise KeyboardInterrupt
