@@ -54,6 +54,39 @@ class WorkerRefusedError(Exception):
     """The worker was reached but can't serve here."""
 
 
+class _Outgoing:
+    """The commands of one Exchange stream.
+
+    Each stream has its own: gRPC goes on to read the requests of a stream that has ended, and must
+    not take those of the next one.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[execution_pb2.ExchangeRequest] = deque()
+        self._ready = asyncio.Event()
+        self._closed = False
+
+    def put(self, request: execution_pb2.ExchangeRequest) -> None:
+        """Sends a command after those before it."""
+        self._waiting.append(request)
+        self._ready.set()
+
+    def close(self) -> None:
+        """Ends `requests`; the stream is over."""
+        self._closed = True
+        self._ready.set()
+
+    async def requests(self) -> AsyncIterator[execution_pb2.ExchangeRequest]:
+        """Yields the commands; gRPC allows one write at a time on a stream."""
+        while True:
+            while self._waiting:
+                yield self._waiting.popleft()
+            if self._closed:
+                return
+            self._ready.clear()
+            await self._ready.wait()
+
+
 class WorkerLink:
     """The link to one worker.
 
@@ -83,8 +116,7 @@ class WorkerLink:
         self._on_change = on_change
         self._live: dict[int, Receiver] = {}
         self._handles = count(1)
-        self._outgoing: deque[execution_pb2.ExchangeRequest] = deque()
-        self._outgoing_ready = asyncio.Event()
+        self._outgoing = _Outgoing()
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(address, options=CLIENT)
         else:
@@ -103,7 +135,7 @@ class WorkerLink:
         self._live[handle] = receiver
         self.unreported += 1
         submit = execution_pb2.Submit(handle=handle, request=request)
-        self._send(execution_pb2.ExchangeRequest(submit=submit))
+        self._outgoing.put(execution_pb2.ExchangeRequest(submit=submit))
         return handle
 
     def cancel(self, handle: int, sequence: int | None = None) -> None:
@@ -111,11 +143,7 @@ class WorkerLink:
         if handle in self._live:
             sequences = () if sequence is None else (sequence,)
             cancel = execution_pb2.Cancel(handle=handle, sequences=sequences)
-            self._send(execution_pb2.ExchangeRequest(cancel=cancel))
-
-    def _send(self, request: execution_pb2.ExchangeRequest) -> None:
-        self._outgoing.append(request)
-        self._outgoing_ready.set()
+            self._outgoing.put(execution_pb2.ExchangeRequest(cancel=cancel))
 
     async def run(self) -> None:
         """Connects, serves and reconnects, until cancelled."""
@@ -165,9 +193,9 @@ class WorkerLink:
 
     async def _serve(self) -> None:
         """Holds the Exchange and load streams until either ends."""
-        self._outgoing.clear()
+        outgoing = self._outgoing = _Outgoing()
         self.load, self.unreported = WorkerLoad(), 0
-        exchange = self._execution.Exchange(self._requests())
+        exchange = self._execution.Exchange(outgoing.requests())
         watch = self._worker.WatchLoad(worker_pb2.WatchLoadRequest())
         self._set_state(LinkState.READY, "")
         readers = [
@@ -178,7 +206,10 @@ class WorkerLink:
             done, _ = await asyncio.wait(readers, return_when=asyncio.FIRST_COMPLETED)
             for reader in done:
                 reader.result()
+            # A worker that stops ends both; the last tokens may still be on their way.
+            await readers[0]
         finally:
+            outgoing.close()
             for reader in readers:
                 reader.cancel()
             exchange.cancel()
@@ -186,14 +217,6 @@ class WorkerLink:
             for reader in readers:
                 with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
                     await reader
-
-    async def _requests(self) -> AsyncIterator[execution_pb2.ExchangeRequest]:
-        # gRPC allows one write at a time on a stream, so all go through this one generator.
-        while True:
-            while self._outgoing:
-                yield self._outgoing.popleft()
-            self._outgoing_ready.clear()
-            await self._outgoing_ready.wait()
 
     async def _read_load(
         self,

@@ -17,6 +17,7 @@ from tokenwire_frontend.core.model import ModelLimits, SamplingDefaults, common_
 from tokenwire_frontend.core.router import Candidate, Choice, Router
 from tokenwire_frontend.tokenizer import Tokenizer
 from tokenwire_frontend.workers.link import LinkState, WorkerLink, WorkerRefusedError
+from tokenwire_frontend.workers.messages import WorkerInfo
 
 log = structlog.get_logger()
 
@@ -115,14 +116,8 @@ class WorkerPool:
         """Takes a worker's model, or refuses a worker whose tokenizer is not the model's."""
         info = link.info
         assert info is not None  # noqa: S101 - the link has just read it; for the type checker
-        known = self.models.get(info.model)
-        if known is not None and known.tokenizer.fingerprint == info.tokenizer_fingerprint:
+        if self._suits(link, info):
             return
-        if known is not None and any(other is not link for other in self._serving(info.model)):
-            raise WorkerRefusedError(
-                f"its tokenizer {info.tokenizer_fingerprint[:12]} is not model {info.model!r}'s "
-                f"{known.tokenizer.fingerprint[:12]}"
-            )
         files = await link.fetch_tokenizer()
         build = partial(_build_model, info.model, files, info.limits)
         model = await asyncio.get_running_loop().run_in_executor(None, build)
@@ -130,8 +125,28 @@ class WorkerPool:
             raise WorkerRefusedError(
                 "its tokenizer.json does not have the fingerprint that it names"
             )
+        if self._suits(link, info):  # another worker may have brought the model meanwhile
+            return
         self.models[info.model] = model
         log.info("model", model=model.name, tokenizer=model.tokenizer.fingerprint[:12])
+
+    def _suits(self, link: WorkerLink, info: WorkerInfo) -> bool:
+        """Tells whether the model is known with the worker's tokenizer.
+
+        Raises:
+            WorkerRefusedError: it is known with another one, which other workers serve.
+        """
+        known = self.models.get(info.model)
+        if known is None:
+            return False
+        if known.tokenizer.fingerprint == info.tokenizer_fingerprint:
+            return True
+        if any(other is not link for other in self._serving(info.model)):
+            raise WorkerRefusedError(
+                f"its tokenizer {info.tokenizer_fingerprint[:12]} is not model {info.model!r}'s "
+                f"{known.tokenizer.fingerprint[:12]}"
+            )
+        return False
 
     def _serving(self, model: str) -> list[WorkerLink]:
         states = (LinkState.READY, LinkState.DRAINING)
