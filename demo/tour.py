@@ -65,7 +65,7 @@ def _ask(client: Client, messages: list[ChatMessage], question: str) -> Answer:
     """Streams the answer to the question, and adds both to the conversation."""
     messages.append(ChatMessage("user", question))
     print(f"\n> {question}")
-    with client.stream(chat=messages, temperature=0, max_tokens=120) as stream:
+    with client.stream(chat=messages, temperature=0, max_tokens=240) as stream:
         for delta in stream:
             print(delta.text, end="", flush=True)
         answer = stream.result
