@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from typing import Any
 
@@ -10,7 +9,8 @@ import openvino_genai as ov_genai
 
 from tokenwire_worker.engines.port import Ability, Generation, Guide, Sampling
 
-_BELOW_ONE = math.nextafter(1.0, 0.0)
+_BELOW_ONE = 1 - 2.0**-24
+"""The greatest number below 1 in float32, which is what the pipeline computes with."""
 
 _SEEDS = 2**64
 

@@ -61,7 +61,8 @@ class GuideChecker:
         self._process: subprocess.Popen[bytes] | None = None
         self._here: Trial | None = None
         self._good: OrderedDict[Guide, None] = OrderedDict()
-        self._lock = threading.Lock()
+        self._checking = threading.Lock()
+        self._starting = threading.Lock()
         self._closed = False
 
     def check(self, guide: Guide) -> None:
@@ -70,6 +71,10 @@ class GuideChecker:
         Raises:
             Refused: it does not, or not in time.
         """
+        with self._checking:
+            self._check(guide)
+
+    def _check(self, guide: Guide) -> None:
         if guide in self._good:
             self._good.move_to_end(guide)
             return
@@ -87,10 +92,13 @@ class GuideChecker:
 
     def close(self) -> None:
         """Ends the trial process; a check under way is refused."""
-        with self._lock:
+        with self._starting:
             self._closed = True
             if self._process is not None:
                 self._process.kill()
+        with self._checking:  # what waited for the process has seen it end
+            if self._process is not None:
+                self._end(self._process)
 
     def _fault_here(self, guide: Guide) -> str | None:
         if self._here is None:
@@ -118,7 +126,7 @@ class GuideChecker:
         return fault
 
     def _running(self) -> subprocess.Popen[bytes]:
-        with self._lock:
+        with self._starting:
             if self._closed:
                 raise Refused("guide", "the worker is being stopped")
             if self._process is not None and self._process.poll() is None:
