@@ -38,8 +38,10 @@ class _Sequence:
 class Progress:
     """Puts a generation's events together, and checks that none is missing."""
 
-    def __init__(self, trace_id: str) -> None:
+    def __init__(self, generation: generation_pb2.Generation, trace_id: str) -> None:
         self._trace_id = trace_id
+        # To look for them in every delta would cost as much as the rest of it.
+        self._has_logprobs = generation.output.logprobs
         self._sequences: dict[int, _Sequence] = {}
         self._completed: tuple[Usage, Timings] | None = None
         self.error: TokenwireError | None = None
@@ -60,7 +62,7 @@ class Progress:
     def take(self, event: Event) -> Delta | None:
         """Notes an event, and returns the delta where it is one; raises InternalError on a gap."""
         if event.HasField("delta"):
-            return self._take_delta(event.delta)
+            return self.take_delta(event.delta)
         if event.HasField("accepted"):
             self.accepted = _responses.accepted(event.accepted)
         elif event.HasField("completed"):
@@ -72,7 +74,8 @@ class Progress:
             self._completed = (usage, timings)
         return None
 
-    def _take_delta(self, message: generation_pb2.Delta) -> Delta:
+    def take_delta(self, message: generation_pb2.Delta) -> Delta:
+        """Notes new tokens or text; raises InternalError on a gap."""
         index, text, token_ids = message.sequence, message.text, message.token_ids[:]
         sequence = self._sequences.get(index)
         if sequence is None:
@@ -86,7 +89,7 @@ class Progress:
         sequence.token_ids += token_ids
         sequence.texts.append(text)
         delta = Delta(text, token_ids, index, offset, [], None, None)
-        if message.logprobs:
+        if self._has_logprobs:
             delta.logprobs = _responses.logprobs(message.logprobs)
             sequence.logprobs += delta.logprobs
         if message.HasField("end"):

@@ -138,7 +138,8 @@ class AsyncClient:
                 request, timeout=timeout_s, metadata=trace.metadata
             )
 
-        return AsyncGenerationStream(start, self._attempts(timeout), trace.trace_id)
+        progress = Progress(request.generation, trace.trace_id)
+        return AsyncGenerationStream(start, self._attempts(timeout), progress)
 
     def session(self, *, traceparent: str | None = None) -> Session:
         """Returns a session: many generations on one stream, to be entered with `async with`."""
@@ -243,9 +244,12 @@ class AsyncGenerationStream(StreamedGeneration):
     """
 
     def __init__(
-        self, start: Callable[[float | None], StreamCall], attempts: Attempts, trace_id: str
+        self,
+        start: Callable[[float | None], StreamCall],
+        attempts: Attempts,
+        progress: Progress,
     ) -> None:
-        super().__init__(Progress(trace_id))
+        super().__init__(progress)
         self._start = start
         self._attempts = attempts
         self._call = start(attempts.remaining_s())

@@ -122,7 +122,8 @@ class Client:
                 request, timeout=timeout_s, metadata=trace.metadata
             )
 
-        return GenerationStream(start, self._wait, self._attempts(timeout), trace.trace_id)
+        progress = Progress(request.generation, trace.trace_id)
+        return GenerationStream(start, self._wait, self._attempts(timeout), progress)
 
     def tokenize(
         self,
@@ -246,9 +247,9 @@ class GenerationStream(StreamedGeneration):
         start: Callable[[float | None], StreamCall],
         wait: Callable[[TokenwireError, float], None],
         attempts: Attempts,
-        trace_id: str,
+        progress: Progress,
     ) -> None:
-        super().__init__(Progress(trace_id))
+        super().__init__(progress)
         self._start = start
         self._wait = wait
         self._attempts = attempts

@@ -177,7 +177,7 @@ class _Lane(Progress):
     """One generation's part of the stream: what has come of it and is not read yet."""
 
     def __init__(self, opening: generation_pb2.Open, trace_id: str) -> None:
-        super().__init__(trace_id)
+        super().__init__(opening.generation, trace_id)
         self.opening = opening
         self.deltas: deque[Delta] = deque()
         self.refusal: TokenwireError | None = None
@@ -190,15 +190,14 @@ class _Lane(Progress):
             InternalError: an event is missing; noted for whoever reads the generation.
         """
         self.news.set()
+        if event.HasField("delta"):
+            if not self.ended:  # else nobody wants it, and the cancel is on its way
+                self.deltas.append(self.take_delta(event.delta))
+            return False
         if event.HasField("error"):
             self.refusal = from_status(event.error, self.trace_id)
             return True
-        if self.ended and event.HasField("delta"):
-            return False  # nobody wants it any more, and the cancel is on its way
-        delta = self.take(event)
-        if delta is not None:
-            self.deltas.append(delta)
-            return False
+        self.take(event)
         last = event.HasField("completed")
         self.ended = self.ended or last
         return last
