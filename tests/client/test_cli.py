@@ -64,7 +64,7 @@ def test_the_text_is_streamed(server):
         assert not hold.cancelled.is_set()
         process.send_signal(signal.SIGINT)
         assert process.wait(WAIT_S) == 130
-        assert process.stdout.read() == b""
+        assert process.stdout.read() == b"\n"
     assert hold.cancelled.wait(WAIT_S)
 
 
@@ -303,8 +303,8 @@ demo   4096     4000        yes   1        top_logprobs, 99, lora:pirate
 """
 
 WORKERS = """\
-ADDRESS          NAME  STATE  MODEL  ENGINE           RUNNING  WAITING  IN FLIGHT  KV
-127.0.0.1:50061  w-1   ready  demo   openvino 2026.4  2        1        3          25%
+ADDRESS          NAME  STATE     MODEL  ENGINE           RUNNING  WAITING  IN FLIGHT  KV   REASON
+127.0.0.1:50061  w-1   draining  demo   openvino 2026.4  2        1        3          25%  stopping
 """
 
 
@@ -314,7 +314,7 @@ def test_models_and_workers_are_tables_or_lists(run):
     (model,) = json.loads(run("models", "--json")[1])
     assert (model["name"], model["prompt_tokens_limit"]) == ("demo", 4000)
     (worker,) = json.loads(run("workers", "--json")[1])
-    assert (worker["state"], worker["kv_cache_usage"]) == ("ready", 0.25)
+    assert (worker["state"], worker["kv_cache_usage"]) == ("draining", 0.25)
 
 
 def test_a_refusal_names_the_field_in_one_line(run, server):
@@ -330,6 +330,12 @@ def test_a_refusal_says_when_to_try_again(run, server, naps):
     code, _, err = run("generate", "busy")
     assert (code, len(naps)) == (1, 1)
     assert err == "tokenwire: 64 generations are held already; try again in 1.5 s\n"
+
+
+def test_a_failure_comes_after_the_line_that_had_begun(run, server):
+    failure = status(grpc.StatusCode.UNAVAILABLE, "lost", reason("WORKER_LOST"))
+    server.play("cut", accepted(), delta("On and", [1]), failure)
+    assert run("generate", "cut") == (1, "On and\n", "tokenwire: lost\n")
 
 
 def test_a_fault_names_its_trace(run, server):
@@ -348,7 +354,7 @@ def test_a_timeout_is_a_failure(run, server):
 def test_nobody_there(capsys, naps):
     assert main(["models", "--target", "127.0.0.1:1"]) == 69
     err = capsys.readouterr().err
-    assert err.startswith("tokenwire: can't reach 127.0.0.1:1: ")
+    assert err.startswith("tokenwire: no connection to 127.0.0.1:1: ")
     assert err.count("\n") == 1
 
 

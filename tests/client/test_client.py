@@ -256,7 +256,7 @@ async def test_models_and_workers(twin):
     assert model.capabilities == ["top_logprobs", "99"]
     assert model.lora_adapters == ["pirate"]
     (worker,) = await twin.call("workers")
-    assert (worker.state, worker.in_flight, worker.kv_cache_usage) == ("ready", 3, 0.25)
+    assert (worker.state, worker.in_flight, worker.kv_cache_usage) == ("draining", 3, 0.25)
 
 
 async def test_an_unknown_model_is_not_found(twin):

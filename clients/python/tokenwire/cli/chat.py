@@ -84,7 +84,7 @@ class Conversation:
         try:
             self.say(line)
         except KeyboardInterrupt:
-            print(" [stopped]")
+            print("[stopped]")
         except TokenwireError as error:
             if not interactive:
                 raise

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnreachableError as error:
         # gRPC says first that it tried every address, and what went wrong last.
         cause = error.message.rpartition("last error: ")[2]
-        return _say(f"can't reach {args.target}: {cause}", UNREACHABLE)
+        return _say(f"no connection to {args.target}: {cause}", UNREACHABLE)
     except TokenwireError as error:
         return _say(describe(error), FAILED)
     except BrokenPipeError:

@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 from argparse import Namespace
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -29,14 +30,11 @@ def print_stream(stream: GenerationStream, args: Namespace) -> None:
     """
     with _cancelled_by_ctrl_c(stream):
         live = not args.json and (args.n or 1) == 1
-        text = ""
-        for delta in stream:
-            if live and delta.text:
-                text = delta.text
-                print(text, end="", flush=True)
+        if live:
+            _print_live(stream)
+        else:
+            deque(stream, maxlen=0)
         answer = stream.result
-    if live and not text.endswith("\n"):
-        print()
     if args.json:
         print(json.dumps(answer_object(answer)))
     elif not live:
@@ -78,6 +76,18 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 def _print_sequences(answer: Answer) -> None:
     for index, sequence in enumerate(answer.sequences):
         print(f"[{index}] {sequence.text}")
+
+
+def _print_live(stream: GenerationStream) -> None:
+    text = ""
+    try:
+        for delta in stream:
+            text = delta.text or text
+            print(delta.text, end="", flush=True)
+    finally:
+        # What follows, be it a failure, starts on a line of its own.
+        if text and not text.endswith("\n"):
+            print()
 
 
 @contextmanager

@@ -9,6 +9,19 @@ from dataclasses import asdict
 from tokenwire import Client
 from tokenwire.cli.printing import print_table
 
+_TITLES = [
+    "ADDRESS",
+    "NAME",
+    "STATE",
+    "MODEL",
+    "ENGINE",
+    "RUNNING",
+    "WAITING",
+    "IN FLIGHT",
+    "KV",
+    "REASON",
+]
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
@@ -25,17 +38,15 @@ def run(client: Client, args: argparse.Namespace) -> None:
         (
             worker.address,
             worker.name,
-            f"{worker.state} ({worker.state_reason})" if worker.state_reason else worker.state,
+            worker.state,
             worker.model,
             worker.engine,
             worker.running,
             worker.waiting,
             worker.in_flight,
             f"{worker.kv_cache_usage:.0%}",
+            worker.state_reason,
         )
         for worker in workers
     ]
-    print_table(
-        ("ADDRESS", "NAME", "STATE", "MODEL", "ENGINE", "RUNNING", "WAITING", "IN FLIGHT", "KV"),
-        rows,
-    )
+    print_table(_TITLES, rows)
