@@ -7,6 +7,7 @@ Each function makes one tokenwire_service.errors.ServiceError:
     no_worker           UNAVAILABLE         NO_WORKER
     worker_lost         UNAVAILABLE         WORKER_LOST
     draining            UNAVAILABLE         DRAINING
+    grace_over          UNAVAILABLE         DRAINING
     too_many            RESOURCE_EXHAUSTED  TOO_MANY_GENERATIONS
     tokenizer_busy      RESOURCE_EXHAUSTED  TOKENIZER_BUSY
     no_chat_template    FAILED_PRECONDITION NO_CHAT_TEMPLATE
@@ -73,6 +74,16 @@ def draining() -> ServiceError:
         Code.UNAVAILABLE,
         "DRAINING",
         "this frontend is draining and takes nothing new",
+        retry_after_s=RETRY_SOON_S,
+    )
+
+
+def grace_over() -> ServiceError:
+    """The generation did not finish within the drain's grace."""
+    return ServiceError(
+        Code.UNAVAILABLE,
+        "DRAINING",
+        "this frontend was stopped before this generation finished",
         retry_after_s=RETRY_SOON_S,
     )
 

@@ -121,6 +121,12 @@ class LiveGeneration:
         if self._link is None:
             self._complete(None)
 
+    def fail(self, error: ServiceError) -> None:
+        """Ends it here and now with an error, and cancels it at the worker."""
+        if not self.done:
+            self._cancel_at_worker("drain")
+            self._fail(error)
+
     def refuse(self, error: ServiceError) -> None:
         """Ends a generation that no worker took; the caller tells the client."""
         self._silence()

@@ -51,6 +51,7 @@ class Generator:
         self.tokenizers = tokenizers
         self._limit = limit
         self._held = 0
+        self._live: set[LiveGeneration] = set()
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -111,16 +112,18 @@ class Generator:
                 span.set_attribute(semconv.ERROR_TYPE, error.reason)
             span.end()
             raise
+        self._live.add(live)
         await self._submit(live, model, request, prompt, deadline_s)
         return live
 
     async def drain(self, grace_s: float) -> None:
-        """Takes nothing new and waits for what is live, at most this long."""
+        """Takes nothing new and waits for what is live; after this long, ends it with an error."""
         self._draining = True
         try:
             await asyncio.wait_for(self._idle.wait(), grace_s)
         except asyncio.TimeoutError:
-            return
+            for live in list(self._live):
+                live.fail(errors.grace_over())
 
     def _admit(self) -> None:
         if self._draining:
@@ -130,7 +133,9 @@ class Generator:
         self._held += 1
         self._idle.clear()
 
-    def _release(self, _live: LiveGeneration | None) -> None:
+    def _release(self, live: LiveGeneration | None) -> None:
+        if live is not None:
+            self._live.discard(live)
         self._held -= 1
         if not self._held:
             self._idle.set()

@@ -46,7 +46,8 @@ async def run(chosen: FrontendSettings) -> None:
     """Serves until a stop signal, then drains."""
     stop = stop_signal()
     tokenizers = TokenizerPool(chosen.tokenizer_threads, chosen.tokenizer_waiting_limit)
-    pool = WorkerPool(chosen.workers, channel_credentials(chosen.worker_tls), LeastLoaded())
+    credentials = channel_credentials(chosen.worker_tls, "--worker-tls")
+    pool = WorkerPool(chosen.workers, credentials, LeastLoaded())
     generator = Generator(pool, tokenizers, chosen.generations_limit)
     server = RpcServer(chosen.listen, chosen.tls, _services(pool, tokenizers, generator))
     await server.start()

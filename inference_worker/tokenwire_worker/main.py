@@ -55,7 +55,7 @@ async def _run(settings: WorkerSettings, engine: Engine, files: TextFiles) -> in
     try:
         server = RpcServer(settings.listen, settings.tls, _services(identity, dispatcher, files))
     except (ListenError, TlsError) as error:
-        refuse(PROGRAM, f"--listen {settings.listen}: {error}")
+        refuse(PROGRAM, str(error))
     dispatcher.start()
     await server.start()
     await server.set_serving(serving=True)

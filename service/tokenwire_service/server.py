@@ -11,9 +11,9 @@ from typing import Any
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from tokenwire.channel_arguments import SERVER
 
+from tokenwire_service.reflection import enable_reflection
 from tokenwire_service.rpc_boundary import RpcBoundary
 from tokenwire_service.settings import TlsSettings
 from tokenwire_service.tls import server_credentials
@@ -50,8 +50,7 @@ class RpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for service in services:
             service.add(service.servicer, self._server)
-        shown = [*self._names[1:], health.SERVICE_NAME, reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(shown, self._server)
+        enable_reflection(self._server, [*self._names[1:], health.SERVICE_NAME])
         self.address = self._bind(address, tls)
 
     def _bind(self, address: str, tls: TlsSettings) -> str:
@@ -63,7 +62,7 @@ class RpcServer:
                 port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise ListenError(
-                f"{address} can't be listened on; is another process there?"
+                f"--listen {address} can't be listened on; is another process there?"
             ) from error
         return f"{address.rpartition(':')[0]}:{port}"
 

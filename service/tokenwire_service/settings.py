@@ -11,13 +11,34 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
 
 EX_USAGE = 64
 """Exit code of a process that was started wrongly (sysexits.h)."""
 
-Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\[\]\s]+):\d{1,5}$")]
+HIGHEST_PORT = 65535
+"""gRPC takes a higher number modulo 65536, in silence."""
+
+
+def _port_exists(address: str) -> str:
+    if int(address.rpartition(":")[2]) > HIGHEST_PORT:
+        raise ValueError(f"{address}: ports end at {HIGHEST_PORT}")
+    return address
+
+
+Address = Annotated[
+    str,
+    StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\[\]\s]+):[0-9]{1,5}$"),
+    AfterValidator(_port_exists),
+]
 """HOST:PORT; IPv6 hosts in brackets."""
 
 
