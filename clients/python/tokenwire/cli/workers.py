@@ -9,18 +9,10 @@ from dataclasses import asdict
 from tokenwire import Client
 from tokenwire.cli.printing import print_table
 
-_TITLES = [
-    "ADDRESS",
-    "NAME",
-    "STATE",
-    "MODEL",
-    "ENGINE",
-    "RUNNING",
-    "WAITING",
-    "IN FLIGHT",
-    "KV",
-    "REASON",
-]
+_TITLES = (
+    *("ADDRESS", "NAME", "STATE", "MODEL", "ENGINE"),
+    *("RUNNING", "WAITING", "IN FLIGHT", "KV", "REASON"),
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
