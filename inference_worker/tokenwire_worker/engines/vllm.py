@@ -34,6 +34,7 @@ from tokenwire_worker.engines.port import (
     Output,
     Refused,
     Step,
+    Times,
 )
 from tokenwire_worker.engines.vllm_environment import prepare
 
@@ -272,6 +273,7 @@ class VllmEngine:
             self._outputs.append(output)
         elif reason in _FINISHES:
             output.finish = _FINISHES[reason]
+            output.times = _times(result.metrics)
             self._end(sequence, output)
             if output.finish is Finish.CANCELLED:  # comes of no engine step
                 self._loop.call_soon(self._flush)
@@ -324,19 +326,31 @@ class VllmEngine:
         """
         if stats is not None:
             self._load = EngineLoad(stats.num_running_reqs, stats.kv_cache_usage)
-        self._loop.call_soon(self._flush)
+        self._loop.call_soon(self._flush, bool(self._live))
 
-    def _flush(self) -> None:
-        """Hands over what has gathered as one Step."""
+    def _flush(self, stepped: bool = False) -> None:
+        """Hands over what has gathered as one Step.
+
+        Args:
+            stepped: there was an engine step with something to do; it may have brought nothing, as
+                while a long prompt is prefilled.
+        """
         if not self._live:
             # vLLM tells nothing of a last request that was aborted; what is left is cache.
             self._load = EngineLoad(0, 0.0)
-        if not self._outputs or self._listener is None:
+        if self._listener is None or not (self._outputs or stepped):
             return
         step = Step(self._outputs, began_s=self._step_began_s)
         self._outputs = []
         self._step_began_s = time.monotonic()
         self._listener.on_step(step)
+
+
+def _times(metrics: Any) -> Times | None:
+    """Returns the engine process's times of a sequence; its clock is the host's monotonic one."""
+    if metrics is None or not metrics.last_token_ts:
+        return None
+    return Times(metrics.scheduled_ts, metrics.first_token_ts, metrics.last_token_ts)
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vllm.config import KVEventsConfig
+from vllm.config import KVEventsConfig, StructuredOutputsConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 
 from tokenwire_worker.engines import EngineError
@@ -75,6 +75,11 @@ def _fixed(settings: WorkerSettings) -> dict[str, Any]:
     return {
         "model": str(settings.model_path),
         "tokenizer": str(settings.text_folder),
+        # One grammar compiler for all: an engine process keeps to the first that it is asked for,
+        # and vLLM's "auto" may have let a request in for another.
+        "structured_outputs_config": StructuredOutputsConfig(
+            backend="xgrammar", disable_any_whitespace=settings.vllm.disable_any_whitespace
+        ),
         # Sampling defaults are the frontend's business.
         "generation_config": "vllm",
         # vLLM's own logs of requests and figures; the worker has its own of both.

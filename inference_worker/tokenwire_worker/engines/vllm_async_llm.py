@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from vllm.lora.request import LoRARequest
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import PrometheusStatLogger
+from vllm.version import __version__
 
 from tokenwire_worker.engines import EngineError, vllm_params
 from tokenwire_worker.engines.port import Ability, EngineInfo
@@ -116,7 +116,7 @@ def _info(
     alternatives = TOP_LOGPROBS if model.max_logprobs < 0 else model.max_logprobs
     return EngineInfo(
         engine="vllm",
-        engine_version=version("vllm"),
+        engine_version=__version__,
         context_tokens=min(bounds),
         # vLLM refuses to start where the KV cache cannot hold one whole context.
         prompt_tokens=min(bounds),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from vllm.inputs.engine import tokens_input
@@ -20,7 +21,7 @@ HIGHEST_TEMPERATURE = 2.0
 """vLLM refuses more, and does so in the engine's process too, which ends it."""
 
 LEAST_TEMPERATURE = 0.01
-"""vLLM raises less to this, with a warning for each request."""
+"""vLLM raises less to this, with a warning for each request; greedy is nearer to what was asked."""
 
 STOP_TOKEN_IDS = 128
 """Most stop ids of a request with min_tokens, the model's own included. More of them raise in the
@@ -73,8 +74,8 @@ def _sampling(sampling: Sampling, sequence: int) -> dict[str, Any]:
         "frequency_penalty": sampling.frequency_penalty,
         "temperature": 0.0,
     }
-    if sampling.temperature > 0:
-        chosen["temperature"] = max(sampling.temperature, LEAST_TEMPERATURE)
+    if sampling.temperature >= LEAST_TEMPERATURE:
+        chosen["temperature"] = sampling.temperature
         chosen["top_p"] = sampling.top_p
         chosen["top_k"] = sampling.top_k
         chosen["min_p"] = sampling.min_p
@@ -92,7 +93,14 @@ def _structured(guide: Guide) -> Any:
         return StructuredOutputsParams(regex=guide.text)
     if guide.form is Ability.GUIDED_GRAMMAR:
         return StructuredOutputsParams(grammar=guide.text)
-    return StructuredOutputsParams(choice=list(guide.options))
+    # vLLM makes the same of its own `choice`, but leaves line ends in it, which break it.
+    return StructuredOutputsParams(grammar=f"root ::= {' | '.join(map(_literal, guide.options))}")
+
+
+def _literal(text: str) -> str:
+    """Returns a text as a literal of xgrammar's EBNF."""
+    escaped = re.sub(r'["\\\x00-\x1f\x7f]', lambda found: f"\\u{ord(found[0]):04x}", text)
+    return f'"{escaped}"'
 
 
 def token_logprobs(token_ids: list[int], flat: Any, top: int) -> list[TokenLogprob]:

@@ -64,6 +64,9 @@ class VllmSettings(BaseModel):
     skip_tokenizer_init: bool = Field(
         default=False, description="do without vLLM's tokenizer, and so without guided decoding"
     )
+    disable_any_whitespace: bool = Field(
+        default=False, description="have guided JSON without white space between its parts"
+    )
     kv_events: bool = Field(
         default=True, description="publish what happens to the KV cache (WatchKvEvents)"
     )
