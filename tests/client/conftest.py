@@ -1,7 +1,9 @@
 import asyncio
+import io
 
 import pytest
 from tokenwire import AsyncClient, Client
+from tokenwire.cli.main import main
 
 from tests.client.scripted_server import ScriptedServer
 
@@ -85,3 +87,19 @@ def naps(monkeypatch):
     monkeypatch.setattr("tokenwire.async_client.sleep", nap)
     monkeypatch.setattr("tokenwire.session.sleep", nap)
     return waits
+
+
+@pytest.fixture
+def run(server, capsys):
+    """Runs the command against the server: its exit code, standard output and standard error."""
+
+    def run(*arguments):
+        code = main([*arguments, "--target", server.address])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    return lambda text: monkeypatch.setattr("sys.stdin", io.StringIO(text))

@@ -63,6 +63,7 @@ class Conversation:
         """Answers line after line of standard input."""
         interactive = sys.stdin.isatty()
         if interactive:
+            print("Ctrl-C stops an answer, /reset starts over, /exit leaves.")
             with contextlib.suppress(ImportError):
                 import readline  # noqa: F401, PLC0415 - gives `input` editing and a history
         while (line := self._next_line("> " if interactive else "")) != "/exit":

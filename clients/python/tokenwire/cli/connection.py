@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import Any
 
 from tokenwire import Client, RetryPolicy, Tls
 
@@ -13,24 +14,25 @@ _RETRY = RetryPolicy(attempts=2)
 """A person at a terminal would rather know than wait."""
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
+def configure(parser: argparse.ArgumentParser, *, subcommand: bool = False) -> None:
+    """Adds the options; a subcommand's override those that stand before its name."""
     group = parser.add_argument_group("connection")
-    group.add_argument(
+
+    def add(name: str, default: str | None = None, **settings: Any) -> None:
+        settings["default"] = argparse.SUPPRESS if subcommand else default
+        group.add_argument(name, **settings)
+
+    add(
         "--target",
+        os.environ.get("TOKENWIRE_TARGET") or _DEFAULT_TARGET,
         metavar="HOST:PORT",
-        default=os.environ.get("TOKENWIRE_TARGET") or _DEFAULT_TARGET,
         help=f"the frontend; default: $TOKENWIRE_TARGET, or {_DEFAULT_TARGET}",
     )
-    group.add_argument(
-        "--timeout", type=float, metavar="SECONDS", help="give up after this time; default: never"
-    )
-    group.add_argument(
-        "--tls", action="store_true", help="use TLS, trusting the public authorities"
-    )
-    group.add_argument("--tls-ca", metavar="FILE", help="use TLS, trusting these authorities (PEM)")
-    group.add_argument("--tls-certificate", metavar="FILE", help="own certificate chain (PEM)")
-    group.add_argument("--tls-key", metavar="FILE", help="private key of the certificate (PEM)")
+    add("--timeout", type=float, metavar="SECONDS", help="give up after this time; default: never")
+    add("--tls", action="store_true", help="use TLS, trusting the public authorities")
+    add("--tls-ca", metavar="FILE", help="use TLS, trusting these authorities (PEM)")
+    add("--tls-certificate", metavar="FILE", help="own certificate chain (PEM)")
+    add("--tls-key", metavar="FILE", help="private key of the certificate (PEM)")
 
 
 def client(args: argparse.Namespace) -> Client:

@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"tokenwire {__version__}")
+    connection.configure(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, module in _COMMANDS.items():
         summary = (module.__doc__ or "").splitlines()[0]
@@ -92,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        connection.configure(command)
+        connection.configure(command, subcommand=True)
         module.configure(command)
         command.set_defaults(run=module.run)
     return parser
