@@ -1,0 +1,68 @@
+"""The worker that most tests share, and workers of a test's own."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.services.calls import Worker
+from tests.services.processes import SERVING, Processes, wait_for_health
+
+
+@pytest.fixture(scope="session")
+def _shared():
+    started = Processes()
+    try:
+        process = started.worker("--openvino.kv-blocks", "2048")
+        with Worker(process.address) as client:
+            wait_for_health(client.raw, SERVING)
+            yield client, process
+            # Whatever the tests did, the worker has met no fault of its own.
+            faults = [
+                line
+                for line in process.lines
+                if re.search('"level": "(error|critical)"|^Traceback', line)
+            ]
+            assert faults == []
+    finally:
+        started.end()
+
+
+@pytest.fixture
+def worker(_shared) -> Worker:
+    """A client of the shared worker, which is idle when the test begins."""
+    client = _shared[0]
+    client.wait_until_idle()
+    return client
+
+
+@pytest.fixture
+def worker_process(_shared, worker):
+    """The shared worker's process."""
+    return _shared[1]
+
+
+@pytest.fixture
+def processes():
+    """Starts services of the test's own."""
+    started = Processes()
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def own_worker(processes):
+    """Starts a worker of the test's own and returns it with a client, once it serves."""
+    clients: list[Worker] = []
+
+    def start(*arguments: str):
+        process = processes.worker("--openvino.kv-blocks", "1024", *arguments)
+        client = Worker(process.address)
+        clients.append(client)
+        wait_for_health(client.raw, SERVING)
+        return process, client
+
+    yield start
+    for client in clients:
+        client.raw.close()

@@ -1,0 +1,171 @@
+"""Bad input for every field of every RPC: the right status, the field named, and still serving."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import grpc
+import pytest
+from google.protobuf import duration_pb2
+from tokenwire.worker.v1 import execution_pb2 as pb
+from tokenwire.worker.v1 import worker_pb2
+
+from tests.services.calls import refusal_of_status, refused
+from tests.worker.calls import Exchange, execute, request
+
+EOS_ENDS = {"ignore_eos": False}
+
+BAD = {
+    "prompt_token_ids": request(tokens=0),
+    "prompt_token_ids too long": request(tokens=4096),
+    "prompt_token_ids[3]": request(prompt_token_ids=[1, 2, 3, 4096]),
+    "prompt_token_ids[0]": request(prompt_token_ids=[2**32 - 1]),
+    "request_id": request(request_id="x" * 129),
+    "sampling.temperature": request(sampling={"temperature": math.nan}),
+    "sampling.top_p": request(sampling={"top_p": 0.0}),
+    "sampling.min_p": request(sampling={"min_p": -1.0}),
+    "sampling.repetition_penalty": request(sampling={"repetition_penalty": 0.0}),
+    "sampling.presence_penalty": request(sampling={"presence_penalty": 3.0}),
+    "sampling.frequency_penalty": request(sampling={"frequency_penalty": -math.inf}),
+    "stopping.stop_token_ids[0]": request(stopping={"stop_token_ids": [4096]}),
+    "stopping.stop_token_ids": request(stopping={"stop_token_ids": [1] * 257}),
+    "stopping.min_tokens": request(max_tokens=4, stopping={"min_tokens": 5}),
+    "stopping.ignore_eos": request(guide=pb.Guide(regex="a")),
+    "sequence_count": request(sequence_count=1000),
+    "top_logprobs": request(logprobs=True, top_logprobs=1),
+    "guide.json_schema": request(guide=pb.Guide(json_schema="{"), stopping=EOS_ENDS),
+    "guide.json_schema not": request(guide=pb.Guide(json_schema='{"not": {}}'), stopping=EOS_ENDS),
+    "guide.regex": request(guide=pb.Guide(regex="["), stopping=EOS_ENDS),
+    "guide.regex empty": request(guide=pb.Guide(regex=""), stopping=EOS_ENDS),
+    "guide.grammar": request(guide=pb.Guide(grammar="root ::="), stopping=EOS_ENDS),
+    "guide.choice.options": request(guide=pb.Guide(choice=pb.Choice()), stopping=EOS_ENDS),
+    "lora_adapter": request(lora_adapter="none"),
+    "cache_salt": request(cache_salt="salt"),
+    "priority": request(priority=-101),
+    "time_budget": request()
+    if False
+    else pb.Request(prompt_token_ids=[1], time_budget=duration_pb2.Duration(seconds=1, nanos=-1)),
+}
+"""Requests by the field at fault, as Execute's refusal names it within `request`."""
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_field_at_fault_is_named_alike_by_both(worker, case):
+    field = f"request.{case.partition(' ')[0]}"
+    message = pb.ExecuteRequest(request=BAD[case])
+    by_execute = refused(lambda: worker.execution.Execute(message, timeout=60))
+    assert by_execute.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert by_execute.fields == [field]
+    assert by_execute.reason == "INVALID_FIELD"
+    with Exchange(worker) as exchange:
+        exchange.submit(1, BAD[case])
+        (generated,) = exchange.finish(1)
+    by_exchange = refusal_of_status(generated.failure)
+    assert (by_exchange.code, by_exchange.fields) == (by_execute.code, by_execute.fields)
+    assert by_exchange.message == by_execute.message
+    assert not generated.accepted
+    assert len(execute(worker, request()).ids[0]) == 12, "still serving"
+
+
+def test_too_long_a_prompt_is_told_both_numbers(worker):
+    message = pb.ExecuteRequest(request=BAD["prompt_token_ids too long"])
+    refusal = refused(lambda: worker.execution.Execute(message))
+    assert refusal.descriptions == ["4096 tokens; this worker takes prompts of at most 4095"]
+
+
+def test_every_fault_of_a_request_is_told(worker):
+    asked = request(sampling={"temperature": -1.0}, priority=1000, cache_salt="x")
+    refusal = refused(lambda: worker.execution.Execute(pb.ExecuteRequest(request=asked)))
+    assert set(refusal.fields) == {
+        "request.sampling.temperature",
+        "request.priority",
+        "request.cache_salt",
+    }
+
+
+def test_a_request_that_is_missing(worker):
+    refusal = refused(lambda: worker.execution.Execute(pb.ExecuteRequest()))
+    assert (refusal.code, refusal.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["request"])
+
+
+def test_a_guide_without_a_form_is_none(worker):
+    assert execute(worker, request(guide=pb.Guide())).ids == execute(worker, request()).ids
+
+
+@pytest.mark.parametrize(
+    "traceparent", ["nonsense", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "é"]
+)
+def test_a_broken_trace_context_is_replaced(worker, traceparent):
+    context = pb.TraceContext(traceparent=traceparent, tracestate="=;,")
+    assert len(execute(worker, request(trace_context=context)).ids[0]) == 12
+
+
+@pytest.mark.parametrize(
+    "interval",
+    [
+        duration_pb2.Duration(nanos=9_000_000),
+        duration_pb2.Duration(seconds=61),
+        duration_pb2.Duration(seconds=-1),
+        duration_pb2.Duration(seconds=1, nanos=-1),
+        duration_pb2.Duration(),
+    ],
+)
+def test_watch_load_names_its_interval(worker, interval):
+    message = worker_pb2.WatchLoadRequest(min_interval=interval)
+    refusal = refused(lambda: worker.service.WatchLoad(message, timeout=60))
+    assert (refusal.code, refusal.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["min_interval"])
+
+
+def test_kv_events_are_refused_by_name(worker):
+    message = worker_pb2.WatchKvEventsRequest(first_number=1)
+    refusal = refused(lambda: worker.service.WatchKvEvents(message))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NO_KV_EVENTS")
+    assert "openvino" in refusal.message
+
+
+def mutated(chance: random.Random) -> pb.Request:
+    """Returns a request of which some fields are anything at all."""
+    edges = [0, 1, 5, 4095, 4096, 2**31, 2**32 - 1]
+    floats = [0.0, -0.0, 1.0, -1.0, 0.5, 1e-45, 3e38, math.nan, math.inf, -math.inf]
+    made = request(chance.randrange(9), max_tokens=4, tokens=8)
+    for _ in range(chance.randrange(1, 5)):
+        what = chance.randrange(9)
+        if what == 0:
+            made.prompt_token_ids.extend(chance.choices(edges, k=3))
+        elif what == 1:
+            names = ["temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty"]
+            setattr(made.sampling, chance.choice(names), chance.choice(floats))
+        elif what == 2:
+            made.sampling.top_k = chance.choice(edges)
+            made.sampling.seed = chance.choice([0, 2**64 - 1])
+        elif what == 3:
+            made.stopping.min_tokens = chance.choice(edges)
+        elif what == 4:
+            made.stopping.stop_token_ids.extend(chance.choices(edges, k=2))
+        elif what == 5:
+            made.sequence_count = chance.choice([0, 1, 3, 2**32 - 1])
+        elif what == 6:
+            made.priority = chance.choice([0, 100, -(2**31), 2**31 - 1])
+        elif what == 7:
+            made.time_budget.seconds = chance.choice([-(2**63), -1, 0, 5, 2**63 - 1])
+            made.time_budget.nanos = chance.choice([-(2**31), 0, 2**31 - 1])
+        else:
+            made.request_id = chance.choice(["", "x", "\0\n", "é" * 128])
+    return made
+
+
+def test_whatever_a_request_holds_it_ends_and_the_worker_serves(worker):
+    chance = random.Random(20261121)
+    count = 250
+    with Exchange(worker) as exchange:
+        for handle in range(count):
+            exchange.submit(handle, mutated(chance))
+            if handle >= 100:
+                exchange.finish(handle - 100)
+        generated = exchange.finish(*range(count))
+    refusals = [refusal_of_status(each.failure) for each in generated if each.failure]
+    assert {refusal.code for refusal in refusals} == {grpc.StatusCode.INVALID_ARGUMENT}
+    assert all(refusal.fields for refusal in refusals)
+    assert 20 < len(refusals) < count - 20, "some of each, or this tests nothing"
+    assert len(execute(worker, request()).ids[0]) == 12

@@ -1,0 +1,192 @@
+"""Wrong settings end the process with 64 and a line that says which and what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+from tokenwire.worker.v1 import worker_pb2
+from tokenwire_service.settings import parse
+from tokenwire_worker.settings import WorkerSettings
+
+from tests.services.processes import MODEL, ROOT, SERVING, WAIT_S, wait_for_health
+from tests.worker.calls import LENGTH, execute, request
+
+
+def run(*arguments: str, **environment: str) -> tuple[int, str]:
+    """Starts a worker that is to end at once; returns its exit code and what it said."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "tokenwire_worker", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    return ended.returncode, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "--model: Field required"),
+        (["--listen", "nonsense"], "--listen: "),
+        (["--listen", "127.0.0.1:70000"], "--listen"),
+        (["--max-waiting-requests", "-1"], "--max-waiting-requests: "),
+        (["--engine", "abacus"], "--engine: "),
+        (["--openvino.kv-blocks", "none"], "--openvino.kv-blocks: "),
+        (["--openvino.draft-tokens", "0"], "--openvino.draft-tokens: "),
+        (["--drain-grace-s", "-2"], "--drain-grace-s: "),
+        (["--no-such-thing", "1"], "--no-such-thing"),
+        (["--tls.certificate", "nowhere.pem"], "--tls.certificate and --tls.key"),
+        (["--openvino.property", "NO_SUCH=1"], "NO_SUCH"),
+        (["--openvino.device", "TPU"], "TPU"),
+        (["--openvino.lora", "french=nowhere.safetensors"], "--openvino.lora french=nowhere"),
+        (["--openvino.draft-model", "nowhere"], "--openvino.draft-model nowhere"),
+        (
+            ["--openvino.cache-eviction.max-tokens", "256"],
+            "goes only with --no-openvino.prefix-caching",
+        ),
+        (
+            ["--openvino.cache-eviction.max-tokens", "160", "--no-openvino.prefix-caching"],
+            "160 is not more than start-tokens and recent-tokens together, 160",
+        ),
+        (["--tokenizer-folder", "nowhere"], "nowhere has no"),
+    ],
+)
+def test_a_wrong_setting_is_named(arguments, says):
+    model = [] if says.startswith("--model") else ["--model", str(MODEL)]
+    code, said = run(*model, *arguments)
+    assert says in said
+    assert code == 64
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("what", ["hub id", "hugging face folder"])
+def test_a_model_without_ir_is_told_how_to_make_it(tmp_path, what):
+    model = "meta-llama/Llama-3.2-1B" if what == "hub id" else str(tmp_path)
+    if what != "hub id":
+        shutil.copy(MODEL / "config.json", tmp_path)
+        shutil.copy(MODEL / "tokenizer.json", tmp_path)
+    code, said = run("--model", model)
+    assert code == 64
+    assert f"optimum-cli export openvino --model {model} FOLDER" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [("tokenizer.json", "has no tokenizer.json"), ("config.json", "has no config.json")],
+)
+def test_a_model_folder_that_lacks_a_file(tmp_path, missing, says):
+    for file in MODEL.iterdir():
+        if file.name != missing:
+            (tmp_path / file.name).symlink_to(file.resolve())
+    code, said = run("--model", str(tmp_path))
+    assert code == 64
+    assert says in said
+
+
+def test_a_config_that_is_no_json(tmp_path):
+    for file in MODEL.iterdir():
+        if file.name != "config.json":
+            (tmp_path / file.name).symlink_to(file.resolve())
+    (tmp_path / "config.json").write_text("{")
+    code, said = run("--model", str(tmp_path))
+    assert code == 64
+    assert "config.json can't be read as JSON" in said
+
+
+def test_an_address_in_use():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, said = run("--model", str(MODEL), "--listen", address)
+    assert code == 64
+    assert f"{address} can't be listened on" in said
+
+
+def test_a_package_that_is_not_installed(tmp_path):
+    # A module of this name that cannot be found stands before the installed one.
+    (tmp_path / "openvino_genai.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'openvino_genai'\", name='openvino_genai')"
+    )
+    code, said = run("--model", str(MODEL), PYTHONPATH=str(tmp_path))
+    assert code == 64
+    assert "pip install 'tokenwire[openvino]'" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_help_says_everything_and_ends_with_0():
+    ended = subprocess.run(
+        [sys.executable, "-m", "tokenwire_worker", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert ended.returncode == 0
+    for flag in ("--model", "--listen", "--openvino.kv-blocks", "--openvino.lora", "--tls.ca"):
+        assert flag in ended.stdout
+
+
+def test_repeated_and_nested_settings():
+    settings = parse(
+        WorkerSettings,
+        "test",
+        [
+            *("--model", "folder", "--openvino.exact", "--no-openvino.prefix-caching"),
+            *("--openvino.lora", "a=x.safetensors", "--openvino.lora", "b=y.safetensors"),
+            *("--openvino.property", "A=1", "--openvino.cache-eviction.max-tokens", "512"),
+        ],
+    )
+    own = settings.openvino
+    assert own.exact
+    assert not own.prefix_caching
+    assert {name: str(path) for name, path in own.lora.items()} == {
+        "a": "x.safetensors",
+        "b": "y.safetensors",
+    }
+    assert own.property == {"A": "1"}
+    assert own.cache_eviction.max_tokens == 512
+
+
+def test_the_environment_is_read_and_the_command_line_goes_first(monkeypatch):
+    monkeypatch.setenv("TOKENWIRE_WORKER_MODEL", "from-environment")
+    monkeypatch.setenv("TOKENWIRE_WORKER_OPENVINO__KV_BLOCKS", "77")
+    monkeypatch.setenv("TOKENWIRE_WORKER_MAX_WAITING_REQUESTS", "5")
+    settings = parse(WorkerSettings, "test", ["--max-waiting-requests", "6"])
+    assert settings.model == "from-environment"
+    assert settings.openvino.kv_blocks == 77
+    assert settings.max_waiting_requests == 6
+
+
+def test_names_are_the_folders_and_the_hosts(tmp_path):
+    settings = parse(WorkerSettings, "test", ["--model", str(tmp_path / "llama")])
+    assert settings.shown_model_name == "llama"
+    assert settings.shown_worker_name.endswith(":50061")
+    named = parse(
+        WorkerSettings, "test", ["--model", "x", "--model-name", "m", "--worker-name", "w"]
+    )
+    assert (named.shown_model_name, named.shown_worker_name) == ("m", "w")
+
+
+def test_a_smaller_context_and_kv_cache_bound_the_prompt(own_worker):
+    process, worker = own_worker("--openvino.kv-blocks", "16", "--context-tokens", "2000")
+    wait_for_health(worker.raw, SERVING)
+    limits = worker.service.GetWorkerInfo(worker_pb2.GetWorkerInfoRequest()).limits
+    assert (limits.context_tokens, limits.prompt_tokens) == (512, 511)
+    # Where max_tokens is not given, or is more, the rest of the context is generated.
+    for max_tokens in (0, 10_000):
+        generated = execute(worker, request(tokens=480, max_tokens=max_tokens))
+        assert len(generated.ids[0]) == 32
+        assert generated.reasons == [LENGTH]
+    assert len(execute(worker, request(tokens=511)).ids[0]) == 1
+    assert json.loads(process.lines[-1])["event"] == "listening"
