@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 import uvloop
@@ -15,7 +17,7 @@ from tokenwire_service.server import ListenError, RpcServer, Service, stop_signa
 from tokenwire_service.settings import parse, refuse
 from tokenwire_service.tls import TlsError
 
-from tokenwire_worker import __version__, engines
+from tokenwire_worker import __version__, check_engine, engines
 from tokenwire_worker.dispatcher import Dispatcher
 from tokenwire_worker.edge.execution_servicer import ExecutionServicer
 from tokenwire_worker.edge.worker_servicer import Identity, WorkerServicer
@@ -26,14 +28,21 @@ from tokenwire_worker.settings import WorkerSettings
 PROGRAM = "tokenwire-worker"
 
 EX_SOFTWARE = 70
-"""Exit code of a worker whose engine died (sysexits.h): start it again."""
+"""Exit code of a worker whose engine died or did not start (sysexits.h): start it again."""
+
+LINGER_S = 30.0
+"""Time that an engine's threads and exit hooks may hold the process up at its end. A GPU engine of
+which a process is dead can do so for ever, and nobody would start the worker again."""
 
 log = structlog.get_logger()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a worker until SIGTERM or SIGINT; see --help."""
-    settings = parse(WorkerSettings, PROGRAM, sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments[:1]) == ["check-engine"]:
+        sys.exit(check_engine.main(PROGRAM, arguments[1:]))
+    settings = parse(WorkerSettings, PROGRAM, arguments)
     logs.configure(settings.log_level, settings.log_format, PROGRAM)
     try:
         module = engines.module_of(settings)
@@ -44,7 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         refuse(PROGRAM, f"--model {settings.model}: {error}")
     except engines.EngineError as error:
         refuse(PROGRAM, str(error))
-    sys.exit(uvloop.run(_run(settings, engine, files)))
+    except engines.EngineStartError as error:
+        log.critical("engine_did_not_start", reason=str(error))
+        _exit(EX_SOFTWARE)
+    _exit(uvloop.run(_run(settings, engine, files)))
+
+
+def _exit(code: int) -> NoReturn:
+    """Ends the process, whatever still holds it up."""
+    timer = threading.Timer(LINGER_S, os._exit, [code])
+    timer.daemon = True
+    timer.start()
+    sys.exit(code)
 
 
 async def _run(settings: WorkerSettings, engine: Engine, files: TextFiles) -> int:

@@ -12,6 +12,7 @@ from tokenwire_service.settings import Address, ServiceSettings
 
 from tokenwire_worker.engines import ADAPTERS
 from tokenwire_worker.engines.openvino_settings import OpenVinoSettings
+from tokenwire_worker.engines.tensorrt_llm.settings import TensorRtLlmSettings
 from tokenwire_worker.engines.vllm_settings import VllmSettings
 
 
@@ -49,6 +50,7 @@ class WorkerSettings(ServiceSettings):
         description="folder of tokenizer.json and config.json where the model's has none (GGUF)",
     )
     openvino: OpenVinoSettings = Field(default_factory=OpenVinoSettings)
+    tensorrt_llm: TensorRtLlmSettings = Field(default_factory=TensorRtLlmSettings)
     vllm: VllmSettings = Field(default_factory=VllmSettings)
 
     @field_validator("engine")

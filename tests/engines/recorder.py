@@ -67,6 +67,8 @@ class Recorder:
         raise AssertionError(f"not asked for: {events}")
 
     def _take(self, output: Output) -> None:
+        if output.key not in self.started and (output.started_s or output.times):
+            self.started.append(output.key)
         ran = self._ran[output.key, output.sequence]
         assert ran.finish is None, "output after the end of a sequence"
         assert output.key not in self.errors, "output after a failure"

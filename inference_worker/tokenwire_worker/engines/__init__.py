@@ -15,6 +15,10 @@ class EngineError(ValueError):
     """An engine can't be built as the settings say; the message says what to do about it."""
 
 
+class EngineStartError(RuntimeError):
+    """An engine could not be started for a reason that may be gone next time."""
+
+
 @dataclass(frozen=True)
 class Adapter:
     """Where an engine's adapter is, and what it needs."""
@@ -31,6 +35,9 @@ ADAPTERS = {
     "openvino": Adapter(
         "tokenwire_worker.engines.openvino", ("openvino_genai", "openvino", "numpy"), "openvino"
     ),
+    "tensorrt_llm": Adapter(
+        "tokenwire_worker.engines.tensorrt_llm.adapter", ("tensorrt_llm",), "tensorrt-llm"
+    ),
     "vllm": Adapter("tokenwire_worker.engines.vllm", ("vllm", "torch", "zmq", "msgspec"), "vllm"),
 }
 """Every engine; a further one is a line here and a module."""
@@ -43,7 +50,12 @@ class EngineModule(Protocol):
         """Raises EngineError where the model can't be one for this engine; quick."""
 
     def build(self, settings: WorkerSettings) -> Engine:
-        """Loads the model, for as long as that takes; raises EngineError where it can't."""
+        """Loads the model, for as long as that takes.
+
+        Raises:
+            EngineError: it can't as the settings say.
+            EngineStartError: it failed for another reason.
+        """
 
 
 def module_of(settings: WorkerSettings) -> EngineModule:

@@ -1,0 +1,53 @@
+"""`tokenwire-worker check-engine`: compares an installed engine with what its adapter relies on."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from tokenwire_worker.engines import ADAPTERS
+
+CHECKS = {"tensorrt_llm": "tokenwire_worker.engines.tensorrt_llm.installed"}
+"""Modules that are a `Check`, by engine: of adapters that are tested against a recorded surface."""
+
+
+class Check(Protocol):
+    """What such a module offers; both raise ModuleNotFoundError where the engine is not there."""
+
+    def version(self) -> str:
+        """Returns the version that is installed."""
+
+    def differences(self) -> Iterator[str]:
+        """Yields each difference between the recorded surface and what is installed."""
+
+
+def main(program: str, arguments: Sequence[str]) -> int:
+    """Prints every difference; returns 0 where there is none and 1 otherwise."""
+    parser = argparse.ArgumentParser(
+        prog=f"{program} check-engine",
+        description="Compares the installed engine with the surface that its adapter was written "
+        "for. Prints every difference; exits with 0 where there is none, else with 1.",
+    )
+    parser.add_argument("--engine", choices=sorted(CHECKS), default="tensorrt_llm")
+    engine: str = parser.parse_args(arguments).engine
+    check: Any = importlib.import_module(CHECKS[engine])
+    checked: Check = check
+    adapter = ADAPTERS[engine]
+    try:
+        # Engines print to standard output when they are imported.
+        with contextlib.redirect_stdout(sys.stderr):
+            version, found = checked.version(), list(checked.differences())
+    except ModuleNotFoundError as error:
+        if error.name not in adapter.needs:
+            raise
+        print(f"{engine} is not installed: pip install 'tokenwire[{adapter.extra}]'")
+        return 1
+    for line in found:
+        print(line)
+    count = "1 difference" if len(found) == 1 else f"{len(found)} differences"
+    print(f"{engine} {version}: {count if found else 'as recorded'}")
+    return 1 if found else 0

@@ -1,0 +1,115 @@
+"""TensorRT-LLM as an engine module: imported only when the engine is chosen."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from tokenwire_worker.engines import EngineError, EngineStartError
+from tokenwire_worker.engines.tensorrt_llm import arguments
+from tokenwire_worker.engines.tensorrt_llm.installed import find
+from tokenwire_worker.engines.tensorrt_llm.limits import engine_info, within_cache
+from tokenwire_worker.engines.tensorrt_llm.surface import recorded
+from tokenwire_worker.model_files import read_limits
+
+# The package prints its version to standard output when it is imported.
+with contextlib.redirect_stdout(sys.stderr):
+    import tensorrt_llm
+    from tensorrt_llm.llmapi import LoRARequest
+
+from tokenwire_worker.engines.tensorrt_llm.engine import TensorRtLlmEngine, first_line
+from tokenwire_worker.engines.tensorrt_llm.guides import GuideChecker
+from tokenwire_worker.engines.tensorrt_llm.sampling import Fixed
+from tokenwire_worker.engines.tensorrt_llm.warm_up import warm_up
+
+if TYPE_CHECKING:
+    from tokenwire_worker.settings import WorkerSettings
+
+log = structlog.get_logger()
+
+
+def check_model(settings: WorkerSettings) -> None:
+    """Raises EngineError where the model or the settings can't be right; quick."""
+    path = settings.model_path
+    if not (path / "config.json").is_file():
+        what = "has no config.json" if path.is_dir() else "is no folder"
+        raise EngineError(
+            f"--model {settings.model}: {path} {what}; the tensorrt_llm engine loads a checkpoint "
+            "in Hugging Face's form"
+        )
+    arguments.constructor_arguments(settings.tensorrt_llm, str(path), context_tokens=2)
+    arguments.speculative_arguments(settings.tensorrt_llm.speculative_config)
+
+
+def build(settings: WorkerSettings) -> TensorRtLlmEngine:
+    """Loads the model and warms it up, for as long as that takes.
+
+    Raises:
+        EngineError: TensorRT-LLM refuses the model or a setting.
+        EngineStartError: it could not be started for another reason, such as a lack of memory.
+        ModelError: the model's config.json lacks what is needed.
+    """
+    own = settings.tensorrt_llm
+    limits = read_limits(settings.text_folder, settings.context_tokens)
+    if own.max_seq_len is not None:
+        limits = replace(limits, context_tokens=min(limits.context_tokens, own.max_seq_len))
+    installed, known = tensorrt_llm.__version__, recorded()["version"]
+    if installed.split(".")[:2] != known.split(".")[:2]:
+        log.warning("engine_version_unknown", installed=installed, adapter_knows=known)
+    llm = _load(settings, limits.context_tokens)
+    fixed = Fixed(
+        eos_token_ids=limits.eos_token_ids,
+        pad_id=limits.eos_token_ids[0] if limits.eos_token_ids else 0,
+        lora={
+            name: LoRARequest(name, number, str(path.expanduser()))
+            for number, (name, path) in enumerate(own.lora.items(), start=1)
+        },
+        guide_backend=own.guided_decoding_backend or "",
+        kv_retention=own.kv_retention,
+    )
+    engine = TensorRtLlmEngine(llm, fixed, own.stall_s)
+    try:
+        engine.run(warm_up(llm, own.warm_up_requests, limits, engine.meter.take))
+    except Exception as error:
+        engine.close()
+        raise EngineStartError(f"TensorRT-LLM failed in warm-up: {first_line(error)}") from error
+    engine.info = within_cache(engine_info(own, limits, installed), engine.meter)
+    if own.guided_decoding_backend == "xgrammar":
+        engine.guides = GuideChecker(settings.model_path, limits.vocabulary_size)
+    return engine
+
+
+def _load(settings: WorkerSettings, context_tokens: int) -> Any:
+    own = settings.tensorrt_llm
+    given = arguments.constructor_arguments(own, str(settings.model_path), context_tokens)
+    speculative = arguments.speculative_arguments(own.speculative_config)
+    try:
+        if speculative is not None:
+            name, fields = speculative
+            given["speculative_config"] = find(f"tensorrt_llm.llmapi:{name}")(**fields)
+        with _without_interrupts():
+            return tensorrt_llm.LLM(**given)
+    except (ValueError, TypeError) as error:  # pydantic's are ValueErrors
+        raise EngineError(f"TensorRT-LLM refuses a setting or the model: {error}") from error
+    except Exception as error:
+        raise EngineStartError(f"TensorRT-LLM did not start: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Has the processes that are spawned meanwhile inherit a blocked SIGINT.
+
+    Ctrl-C reaches a terminal's whole group of processes; it is to drain the worker, and not to end
+    its engine.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

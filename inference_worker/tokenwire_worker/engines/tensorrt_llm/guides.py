@@ -1,0 +1,138 @@
+"""Tries guides before the engine sees them.
+
+TensorRT-LLM compiles a guide between two steps of everything that runs, and a form may take minutes
+to compile or overflow the stack. So each new form is tried before, on the same compiler, by a
+process that may be lost. It is started for the first guide: most workers never see one.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import sys
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from tokenwire_worker.engines.port import Guide, Refused
+
+LIMIT_S = 3.0
+"""Longest time that a form may take to compile: everything that runs waits for it once more when
+the engine compiles it. Schemas of everyday size take milliseconds."""
+
+START_S = 120.0
+"""Longest time that the process may take to import the compiler and load the tokenizer."""
+
+REMEMBERED = 1024
+"""Forms known to be good that are not tried again."""
+
+_MODULE = "tokenwire_worker.engines.tensorrt_llm.guide_trial"
+
+
+class GuideChecker:
+    """Tries guides on xgrammar; used by one thread at a time, and closed by any."""
+
+    def __init__(self, model: Path, vocabulary_size: int) -> None:
+        """Starts nothing yet.
+
+        Args:
+            model: folder of the checkpoint, with its tokenizer.
+            vocabulary_size: the model's.
+        """
+        self._command = [sys.executable, "-m", _MODULE, str(model), str(vocabulary_size)]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._good: OrderedDict[Guide, None] = OrderedDict()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def check(self, guide: Guide) -> None:
+        """Returns when the form is known to compile.
+
+        Raises:
+            Refused: it does not, or not in time.
+        """
+        if guide in self._good:
+            self._good.move_to_end(guide)
+            return
+        fault = self._fault(guide)
+        if fault is not None:
+            raise Refused(guide.form.value, fault)
+        self._good[guide] = None
+        if len(self._good) > REMEMBERED:
+            self._good.popitem(last=False)
+
+    def close(self) -> None:
+        """Ends the process; a check under way is refused."""
+        with self._lock:
+            self._closed = True
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+
+    def _fault(self, guide: Guide) -> str | None:
+        asked = {"form": guide.form.value, "text": guide.text, "options": guide.options}
+        try:
+            process = self._running()
+        except OSError as error:  # TimeoutError is one
+            self._end()
+            raise Refused("guide", f"can't be tried: {error}") from error
+        try:
+            _send(process, asked)
+            answer = _receive(process, LIMIT_S)
+        except TimeoutError:
+            self._end()
+            return f"takes longer than {LIMIT_S:g} s to compile"
+        except OSError:
+            self._end()
+            return "is more than the grammar compiler can take"
+        fault: str | None = answer["fault"]
+        return fault
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._closed:
+                raise BrokenPipeError("the worker is being stopped")
+            if self._process is not None:
+                return self._process
+            self._process = process = subprocess.Popen(  # noqa: S603 - our own module
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+        _receive(process, START_S)
+        return process
+
+    def _end(self) -> None:
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+
+def _send(process: subprocess.Popen[bytes], message: dict[str, Any]) -> None:
+    if process.stdin is None:
+        raise AssertionError("the process has pipes. This is a bug.")
+    process.stdin.write(json.dumps(message).encode() + b"\n")
+    process.stdin.flush()
+
+
+def _receive(process: subprocess.Popen[bytes], limit_s: float) -> Any:
+    """Returns the next answer.
+
+    Raises:
+        TimeoutError: it does not come in time.
+        OSError: the process is gone.
+    """
+    if process.stdout is None:
+        raise AssertionError("the process has pipes. This is a bug.")
+    # Answers are one at a time and short, so what is readable is a whole line.
+    if not select.select([process.stdout], [], [], limit_s)[0]:
+        raise TimeoutError("no answer in time")
+    line = process.stdout.readline()
+    if not line:
+        raise BrokenPipeError("the grammar compiler's process has ended")
+    return json.loads(line)

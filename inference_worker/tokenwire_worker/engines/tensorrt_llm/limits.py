@@ -1,0 +1,94 @@
+"""What the engine offers and its bounds, from the settings, the model and the first statistics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tokenwire_worker.engines.port import Ability, EngineInfo
+from tokenwire_worker.engines.tensorrt_llm.arguments import drafts_within_the_model, sampler
+from tokenwire_worker.engines.tensorrt_llm.load_meter import LoadMeter
+from tokenwire_worker.engines.tensorrt_llm.settings import TensorRtLlmSettings
+from tokenwire_worker.model_files import ModelLimits
+
+TOP_LOGPROBS = 20
+"""Most alternatives to a token: as many as the public services of the field give."""
+
+_ALWAYS = {Ability.CACHE_SALT}
+_GUIDES = {
+    Ability.GUIDED_JSON_SCHEMA,
+    Ability.GUIDED_JSON_OBJECT,
+    Ability.GUIDED_REGEX,
+    Ability.GUIDED_CHOICE,
+}
+
+
+def abilities(own: TensorRtLlmSettings) -> frozenset[Ability]:
+    """Returns what requests may ask for."""
+    found = set(_ALWAYS)
+    cache = own.kv_cache_config
+    if cache.enable_block_reuse:
+        found.add(Ability.CACHED_PROMPT_TOKENS)
+        # Its events do not tell a block of one LoRA adapter from one of another.
+        if cache.event_buffer_max_size and not own.lora:
+            found.add(Ability.KV_EVENTS)
+    if own.guided_decoding_backend:
+        found |= _GUIDES
+    if own.guided_decoding_backend == "xgrammar":  # llguidance's grammars are Lark's, not EBNF
+        found.add(Ability.GUIDED_GRAMMAR)
+    if own.lora:
+        found.add(Ability.LORA)
+    if not drafts_within_the_model(own.speculative_config):
+        found.add(Ability.LOGPROBS)
+        if sampler(own) == "TorchSampler":  # the other tells the chosen token's alone
+            found.add(Ability.TOP_LOGPROBS)
+    if sampler(own) == "TRTLLMSampler":
+        found.add(Ability.MIN_P)
+    return frozenset(found)
+
+
+def unheeded_sampling(own: TensorRtLlmSettings) -> frozenset[str]:
+    """Returns the fields of Sampling that TensorRT-LLM would pass over in silence.
+
+    The TorchSampler of 1.2 reads temperature, top_p and top_k and nothing else; its random numbers
+    are of one generator for all requests.
+    """
+    if sampler(own) == "TRTLLMSampler":
+        return frozenset()
+    return frozenset({"repetition_penalty", "presence_penalty", "frequency_penalty", "seed"})
+
+
+def engine_info(own: TensorRtLlmSettings, limits: ModelLimits, version: str) -> EngineInfo:
+    """Returns what the engine serves, as far as it is known before statistics have come."""
+    cache = own.kv_cache_config
+    context = min(limits.context_tokens, cache.max_tokens or limits.context_tokens)
+    offered = abilities(own)
+    return EngineInfo(
+        engine="tensorrt_llm",
+        engine_version=version,
+        context_tokens=context,
+        prompt_tokens=context if own.enable_chunked_prefill else min(context, own.max_num_tokens),
+        vocabulary_size=limits.vocabulary_size,
+        eos_token_ids=limits.eos_token_ids,
+        running_sequences=own.max_batch_size,
+        kv_block_tokens=cache.tokens_per_block,
+        kv_blocks=0,
+        abilities=offered,
+        top_logprobs=TOP_LOGPROBS if Ability.TOP_LOGPROBS in offered else 0,
+        lora_adapters=tuple(own.lora),
+        unheeded_sampling=unheeded_sampling(own),
+    )
+
+
+def within_cache(info: EngineInfo, meter: LoadMeter) -> EngineInfo:
+    """Returns the info bounded by the KV cache: what it can't hold whole is never begun."""
+    if not meter.kv_blocks:
+        return info
+    block_tokens = meter.kv_block_tokens or info.kv_block_tokens
+    context = min(info.context_tokens, meter.kv_blocks * block_tokens)
+    return replace(
+        info,
+        context_tokens=context,
+        prompt_tokens=min(info.prompt_tokens, context),
+        kv_block_tokens=block_tokens,
+        kv_blocks=meter.kv_blocks,
+    )

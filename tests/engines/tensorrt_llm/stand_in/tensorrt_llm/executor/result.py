@@ -1,0 +1,1 @@
+from tensorrt_llm._results import IterationResult  # noqa: F401

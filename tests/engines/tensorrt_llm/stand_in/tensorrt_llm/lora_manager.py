@@ -1,0 +1,1 @@
+from tensorrt_llm._classes import LoraConfig  # noqa: F401
