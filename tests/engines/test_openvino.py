@@ -1,0 +1,348 @@
+"""What is particular to the OpenVINO engine: its settings, and what it guards its pipeline from."""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenwire_worker.engines import EngineError
+from tokenwire_worker.engines.openvino_guides import GuideChecker, unheeded_keywords
+from tokenwire_worker.engines.openvino_text import told
+from tokenwire_worker.engines.port import Ability, Finish, Generation, Guide, Refused, Sampling
+
+from tests.engines.conftest import build
+from tests.engines.gguf_file import write_gguf
+from tests.engines.recorder import GREEDY
+from tests.engines.test_contract import generation, prompt
+from tests.services.processes import MODEL
+
+HF = MODEL.parent / "hf"
+
+EXACT = ("--openvino.exact", "--openvino.kv-blocks", "512")
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """Greedy ids of some requests, on an engine without anything special."""
+    from tests.engines.recorder import Recorder
+
+    recorder = Recorder(build(*EXACT))
+    recorder.engine.start(recorder)
+    yield [ran.ids for ran in recorder.run(*[generation(seed) for seed in range(6)])]
+    recorder.engine.close()
+
+
+def ids_of(recorder) -> list[list[int]]:
+    return [ran.ids for ran in recorder.run(*[generation(seed) for seed in range(6)])]
+
+
+# --- drafts --------------------------------------------------------------------------------------
+
+DRAFTS = {
+    "draft model": ("--openvino.draft-model", str(MODEL), "--openvino.draft-tokens", "3"),
+    "prompt lookup": ("--openvino.prompt-lookup-ngram", "3"),
+}
+
+
+@pytest.mark.parametrize("draft", DRAFTS.values(), ids=DRAFTS)
+def test_a_draft_changes_nothing_but_the_steps(started, plain, draft):
+    recorder = started(*EXACT, *draft)
+    assert ids_of(recorder) == plain
+    stop = plain[0][5]
+    (ran,) = recorder.run(generation(stop_token_ids=(stop,)))
+    assert ran.ids == plain[0][: plain[0].index(stop) + 1]
+    assert ran.finish is Finish.STOP
+    key = recorder.submit(generation(max_tokens=1500))
+    recorder.wait(lambda: recorder.of(key)[0].ids)
+    recorder.engine.cancel(key)
+    assert recorder.finish(key)[0].finish is Finish.CANCELLED
+    held = generation(guide=Guide(Ability.GUIDED_REGEX, "[ab]{6}"), stop_token_ids=(6,))
+    recorder.engine.check(held)
+    assert recorder.run(held)[0].finish is Finish.STOP
+
+
+def test_a_draft_of_the_same_model_gives_several_tokens_a_step(started):
+    recorder = started(*EXACT, *DRAFTS["draft model"])
+    (ran,) = recorder.run(generation(max_tokens=60))
+    assert len(ran.ids) == 60
+    assert max(len(delta) for delta in ran.deltas) > 1
+
+
+# --- LoRA ----------------------------------------------------------------------------------------
+
+
+def write_adapter(path: Path, seed: int) -> Path:
+    """Writes a LoRA adapter of random weights for the demo model, as safetensors."""
+    config = json.loads((MODEL / "config.json").read_text())
+    width, rank = config["hidden_size"], 4
+    chance = np.random.default_rng(seed)
+    tensors = {
+        f"base_model.model.model.layers.{layer}.self_attn.{part}.lora_{side}.weight": (
+            chance.normal(0, 0.3, (rank, width) if side == "A" else (width, rank))
+        ).astype(np.float32)
+        for layer in range(config["num_hidden_layers"])
+        for part in ("q_proj", "o_proj")
+        for side in ("A", "B")
+    }
+    header, start = {}, 0
+    for name, values in tensors.items():
+        end = start + values.nbytes
+        header[name] = {"dtype": "F32", "shape": values.shape, "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header).encode()
+    data = b"".join(values.tobytes() for values in tensors.values())
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+def test_adapters_apply_to_their_own_requests(started, plain, tmp_path):
+    one, two = (write_adapter(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2))
+    recorder = started(*EXACT, "--openvino.lora", f"one={one}", "--openvino.lora", f"two={two}")
+    assert recorder.engine.info.lora_adapters == ("one", "two")
+    alone = {
+        name: recorder.run(generation(lora_adapter=name))[0].ids for name in ("", "one", "two")
+    }
+    assert alone[""] == plain[0]
+    assert len({tuple(ids) for ids in alone.values()}) == 3, "each has an effect of its own"
+    # All at once, in turns: what came first is done first, and none takes on another's adapter.
+    names = ["one", "", "two", "one", "", "two", "two", ""]
+    ran = recorder.run(*[generation(lora_adapter=name) for name in names])
+    assert [each.ids for each in ran] == [alone[name] for name in names]
+
+
+def test_what_waits_for_its_adapter_can_be_cancelled(started, tmp_path):
+    adapter = write_adapter(tmp_path / "one.safetensors", 1)
+    recorder = started(*EXACT, "--openvino.lora", f"one={adapter}")
+    running = recorder.submit(generation(max_tokens=1500))
+    waiting = recorder.submit(generation(lora_adapter="one", sequence_count=2))
+    recorder.wait(lambda: len(recorder.of(running)[0].ids) > 5)
+    recorder.engine.cancel(waiting)
+    assert {ran.finish for ran in recorder.finish(waiting)} == {Finish.CANCELLED}
+    assert {tuple(ran.ids) for ran in recorder.of(waiting)} == {()}
+    recorder.engine.cancel(running)
+    recorder.finish(running)
+
+
+# --- the KV cache --------------------------------------------------------------------------------
+
+
+def test_a_small_cache_preempts_and_loses_nothing(started, plain):
+    recorder = started("--openvino.exact", "--openvino.kv-blocks", "8")
+    assert recorder.engine.info.context_tokens == 8 * 32
+    assert ids_of(recorder) == plain
+    ran = recorder.run(*[generation(seed, max_tokens=150) for seed in range(6)])
+    assert [len(each.ids) for each in ran] == [150] * 6
+    (whole,) = recorder.run(generation(tokens=200, max_tokens=56))
+    assert (len(whole.ids), whole.finish) == (56, Finish.LENGTH)
+
+
+def test_what_outgrows_the_cache_fails_alone(started):
+    recorder = started("--openvino.exact", "--openvino.kv-blocks", "8")
+    key = recorder.submit(generation(max_tokens=500))
+    recorder.wait(lambda: key in recorder.errors)
+    assert recorder.errors[key] == "the KV cache has no room for this generation"
+    assert len(recorder.run(generation())[0].ids) == 12
+
+
+def test_what_the_pipeline_refuses_fails_alone(started):
+    recorder = started(*EXACT)
+    other = recorder.submit(generation(max_tokens=100))
+    key = recorder.submit(generation(sampling=Sampling(temperature=1.0, top_p=5.0)))
+    recorder.wait(lambda: key in recorder.errors)
+    assert "top_p" in recorder.errors[key]
+    assert len(recorder.finish(other)[0].ids) == 100
+
+
+def test_eviction_bounds_the_prompt_and_not_the_output(started):
+    recorder = started(
+        *("--openvino.kv-blocks", "32", "--no-openvino.prefix-caching"),
+        *("--openvino.cache-eviction.max-tokens", "256"),
+    )
+    info = recorder.engine.info
+    assert (info.context_tokens, info.prompt_tokens) == (4096, 1024)
+    ran = recorder.run(*[generation(seed, tokens=300, max_tokens=400) for seed in range(3)])
+    assert [len(each.ids) for each in ran] == [400] * 3
+
+
+def test_without_split_fuse_a_prompt_is_one_step(started):
+    recorder = started(
+        *("--no-openvino.split-fuse", "--openvino.max-batched-tokens", "128"),
+        *("--openvino.max-sequences", "64", "--openvino.kv-blocks", "512"),
+    )
+    assert recorder.engine.info.prompt_tokens == 128
+    assert len(recorder.run(generation(tokens=128))[0].ids) == 12
+
+
+def test_a_repeated_prompt_takes_fewer_steps(started):
+    recorder = started(*EXACT)
+    steps = []
+    for _ in range(2):
+        before = recorder.steps
+        recorder.run(generation(8, tokens=1500, max_tokens=1))
+        steps.append(recorder.steps - before)
+    assert steps[0] >= 6, "256 tokens a step"
+    assert steps[1] <= 2
+
+
+def test_sequences_of_a_request_compute_its_prompt_once(started):
+    recorder = started(*EXACT)
+    before = recorder.steps
+    recorder.run(generation(9, tokens=1500, max_tokens=2, sequence_count=4))
+    assert recorder.steps - before <= 10, "6 steps of prompt, and not 24"
+
+
+# --- GGUF ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tokenizer_folder", [MODEL, HF], ids=["IR", "Hugging Face"])
+def test_gguf_gives_what_ir_gives(started, tokenizer, gguf, tokenizer_folder):
+    recorder = started(*EXACT, "--tokenizer-folder", str(tokenizer_folder), model=str(gguf))
+    info = recorder.engine.info
+    assert (info.context_tokens, info.vocabulary_size) == (4096, 4096)
+    chat = "<|begin|><|user|>Hello!<|end|><|assistant|>"
+    greeting = tokenizer.encode(chat, add_special_tokens=False).ids
+    (ran,) = recorder.run(
+        generation(prompt=greeting, max_tokens=60, stop_token_ids=info.eos_token_ids)
+    )
+    assert ran.finish is Finish.STOP
+    assert "Hello" in tokenizer.decode(ran.ids), "float16 here and int8 there: alike, not equal"
+    recorder.engine.check(held("[0-9]{3}"))
+    (digits,) = recorder.run(held("[0-9]{3}"))
+    assert tokenizer.decode(digits.ids[:-1]).isdigit()
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory):
+    if not (HF / "model.safetensors").is_file():
+        pytest.skip(f"{HF} has no weights")
+    return write_gguf(HF, tmp_path_factory.mktemp("gguf") / "demo.gguf")
+
+
+# --- settings that do not go together ------------------------------------------------------------
+
+NO_ADAPTER = ("--openvino.lora", f"a={MODEL / 'config.json'}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--openvino.cache-eviction.max-tokens", "512"), "--no-openvino.prefix-caching"),
+        ((*DRAFTS["draft model"], *DRAFTS["prompt lookup"]), "give one"),
+        (
+            ("--openvino.lora", f"a={MODEL / 'config.json'}", *DRAFTS["prompt lookup"]),
+            "does not go",
+        ),
+        (("--openvino.lora", f"a={MODEL / 'config.json'}"), "refuses"),
+        (("--openvino.property", "KV_CACHE_PRECISION=f7"), "Wrong value f7"),
+        (("--openvino.kv-blocks", "1000000000"), "more memory than available"),
+    ],
+)
+def test_wrong_settings_say_what_is_wrong(arguments, says):
+    with pytest.raises(EngineError, match=says) as error:
+        build(*arguments)
+    assert "\n" not in str(error.value)
+
+
+# --- guides --------------------------------------------------------------------------------------
+
+
+def test_a_guide_needs_openvinos_tokenizer(tmp_path):
+    for file in MODEL.iterdir():
+        if file.name.startswith("openvino_") and "tokenizer" in file.name:
+            continue
+        (tmp_path / file.name).symlink_to(file.resolve())
+    abilities = build("--openvino.kv-blocks", "16", model=str(tmp_path)).info.abilities
+    assert abilities == {Ability.LOGPROBS, Ability.MIN_P}
+
+
+@pytest.mark.parametrize(
+    ("schema", "keyword", "at"),
+    [
+        ({"not": {"type": "string"}}, "not", "#/not"),
+        ({"properties": {"a": {"multipleOf": 3}}}, "multipleOf", "#/properties/a/multipleOf"),
+        ({"items": {"uniqueItems": True}}, "uniqueItems", "#/items/uniqueItems"),
+        ({"allOf": [{}, {}]}, "allOf of several", "#/allOf"),
+        ({"$ref": "https://example.com/x"}, "$ref to elsewhere", "#/$ref"),
+        ({"anyOf": [{}, {"if": {}}]}, "if", "#/anyOf/1/if"),
+        ({"$defs": {"x": {"contains": {}}}}, "contains", "#/$defs/x/contains"),
+    ],
+)
+def test_keywords_that_would_be_passed_over_are_found(schema, keyword, at):
+    assert next(unheeded_keywords(json.dumps(schema))) == (keyword, at)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"not": {"type": "string"}, "if": {"type": "integer"}}, "required": ["not"]},
+        {"enum": [{"not": 1}], "const": {"if": 2}, "default": {"multipleOf": 3}},
+        {"uniqueItems": False, "allOf": [{"type": "object"}], "$ref": "#/$defs/x"},
+        True,
+    ],
+)
+def test_names_of_properties_are_no_keywords(schema):
+    assert list(unheeded_keywords(json.dumps(schema))) == []
+    assert list(unheeded_keywords("no json")) == []
+
+
+def test_closing_ends_a_trial_under_way(started):
+    recorder = started(*EXACT)
+    engine = recorder.engine
+    recorder.run(generation())
+    engine.check(held("[0-9]"))
+    refusals: list[Refused] = []
+
+    def check() -> None:
+        try:
+            engine.check(held("((a{1,1000}){1,1000}){1,1000}"))
+        except Refused as refusal:
+            refusals.append(refusal)
+
+    thread = threading.Thread(target=check)
+    thread.start()
+    engine.close()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert len(refusals) == 1
+
+
+def test_a_checker_that_is_closed_refuses():
+    checker = GuideChecker(None, "nowhere", 10, 1)
+    checker.close()
+    with pytest.raises(Refused, match="being stopped"):
+        checker.check(Guide(Ability.GUIDED_REGEX, "a"))
+
+
+def held(pattern: str) -> Generation:
+    return Generation(
+        prompt=prompt(),
+        max_tokens=5,
+        sampling=GREEDY,
+        stop_token_ids=(6,),
+        guide=Guide(Ability.GUIDED_REGEX, pattern),
+    )
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (
+            "[05:03:29] /a/b.cc:75: Regex error: Unclosed '['\n",
+            "Regex error: Unclosed '['",
+        ),
+        ("/a/b.cc:8: Check failed: (x.is<y>()) is false: Not an object", "Not an object"),
+        (
+            "Exception from src/a.cpp:1:\nException from b.cpp:2:\nNo TPU\n\n",
+            "No TPU",
+        ),
+        ("Check 'a > b' failed at /x/y.cpp:3:\nToo large", "Too large"),
+        ("Check 'a > b' failed at /x/y.cpp:3", "Check 'a > b' failed at /x/y.cpp:3"),
+        ("", "RuntimeError"),
+    ],
+)
+def test_errors_are_told_without_where_they_were_raised(raised, said):
+    assert told(RuntimeError(raised)) == said
