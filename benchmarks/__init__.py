@@ -1,1 +1,1 @@
-"""Measurements; nothing here is a test. Each prints ratios within one run, since machines differ."""
+"""Measurements; nothing here is a test. Each prints ratios within one run: machines differ."""

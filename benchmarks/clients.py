@@ -1,4 +1,4 @@
-"""The stream and session arms: a load client in this process, against a frontend that runs already."""
+"""The stream and session arms: a load client in this process, against a running frontend."""
 
 from __future__ import annotations
 
@@ -20,21 +20,24 @@ Open = Callable[[list[int]], AsyncIterator[Delta]]
 
 async def run(arm: str, load: Load, target: str, vocabulary_size: int) -> dict[str, float]:
     """Runs the load and returns the figures."""
-    options = {"max_tokens": load.output_tokens, "ignore_eos": True, "temperature": 0.0}
     async with AsyncClient(target) as client, client.session() as session:
-        open_ = client.stream if arm == "stream" else session.open
+        start_one = client.stream if arm == "stream" else session.open
+
+        def open_(prompt: list[int]) -> AsyncIterator[Delta]:
+            return start_one(
+                prompt, max_tokens=load.output_tokens, ignore_eos=True, temperature=0.0
+            )
+
         prompts = load.prompts(vocabulary_size)
-        await _drive(prompts[:1], 1, lambda prompt: open_(prompt, **options))  # connects
+        await _drive(prompts[:1], 1, open_)  # connects
         cpu_s, start = _cpu_s(), time.perf_counter()
-        deltas, tokens = await _drive(
-            load.prompts(vocabulary_size), load.concurrency, lambda prompt: open_(prompt, **options)
-        )
+        deltas, tokens = await _drive(prompts, load.concurrency, open_)
         elapsed_s, used_s = time.perf_counter() - start, _cpu_s() - cpu_s
     return {
         "tokens": tokens,
         "tokens_per_s": tokens / elapsed_s,
         "client_us_per_token": used_s / tokens * 1e6,
-        "messages": deltas,
+        "deltas": deltas,
     }
 
 

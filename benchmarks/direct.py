@@ -36,7 +36,7 @@ def main() -> None:
         "tokens": tokens,
         "tokens_per_s": tokens / elapsed_s,
         "client_us_per_token": (_cpu_s() - cpu_s) / tokens * 1e6,
-        "messages": 0,
+        "deltas": 0,
     }
     print(json.dumps(figures))
 

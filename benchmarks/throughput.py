@@ -8,9 +8,9 @@ Three arms take turns, and the ratio of each round to the direct arm of the same
     stream   worker + frontend + a client process with one StreamGenerate call for each request
     session  worker + frontend + a client process with one Session call for all of them
 
-Every request has its own random prompt of token ids, so no arm profits from another's cached prefix,
-and generates its full number of tokens. Engine, services and client share the machine. CPU time is
-each process's own, per generated token.
+Every request has its own random prompt of token ids, so no arm profits from another's cached
+prefix, and generates its full number of tokens. Engine, services and client share the machine. CPU
+time is each process's own, per generated token.
 """
 
 from __future__ import annotations
@@ -72,10 +72,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     chosen = parser.parse_args()
-    rounds = []
     with Services(chosen.model) as services:
-        for number in range(chosen.rounds + 1):
-            rounds.append(_round(chosen, number, services))
+        rounds = [_round(chosen, number, services) for number in range(chosen.rounds + 1)]
     figures = _summary(rounds[1:])  # the first round warms up
     print(_table(figures, chosen))
     if chosen.json:
@@ -118,11 +116,11 @@ def _summary(rounds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, f
 
 
 def _table(figures: dict[str, dict[str, float]], chosen: argparse.Namespace) -> str:
+    tokens = f"{chosen.prompt_tokens} prompt and {chosen.output_tokens} output tokens"
+    cpu = " | ".join(f"{name} us/token" for name in ("worker", "frontend", "client"))
     lines = [
-        f"{chosen.concurrency} concurrent, {chosen.prompt_tokens} prompt and "
-        f"{chosen.output_tokens} output tokens, medians of {chosen.rounds} rounds",
-        "| arm | tok/s | of direct (range) | worker us/token | frontend us/token "
-        "| client us/token | messages |",
+        f"{chosen.concurrency} concurrent, {tokens}, medians of {chosen.rounds} rounds",
+        f"| arm | tok/s | of direct (range) | {cpu} | deltas |",
         "|---|---|---|---|---|---|---|",
     ]
     for arm, each in figures.items():
@@ -134,7 +132,7 @@ def _table(figures: dict[str, dict[str, float]], chosen: argparse.Namespace) -> 
             f"{each['worker_us_per_token']:.0f}" if services else "-",
             f"{each['frontend_us_per_token']:.1f}" if services else "-",
             f"{each['client_us_per_token']:.1f}",
-            f"{each['messages']:,.0f}" if services else "-",
+            f"{each['deltas']:,.0f}" if services else "-",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

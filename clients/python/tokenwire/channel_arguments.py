@@ -1,8 +1,8 @@
 """Names and values of the gRPC channel arguments that Tokenwire sets, for both ends of both hops.
 
 gRPC ignores an unknown name in silence, so a test checks each name here against grpcio's own list.
-Both ends live in one module because keepalive works only where they agree: a server that allows fewer
-pings than its clients send closes the connection with too_many_pings.
+Both ends live in one module because keepalive works only where they agree: a server that allows
+fewer pings than its clients send closes the connection with too_many_pings.
 """
 
 from __future__ import annotations
@@ -26,16 +26,19 @@ MAX_RECONNECT_BACKOFF_MS = "grpc.max_reconnect_backoff_ms"
 INITIAL_RECONNECT_BACKOFF_MS = "grpc.initial_reconnect_backoff_ms"
 
 PING_INTERVAL_MS = 20_000
-"""Between keepalive pings: below the 60 s after which common load balancers drop an idle connection."""
+"""Between keepalive pings: below the 60 s after which common load balancers drop an idle
+connection."""
 
 PING_TIMEOUT_MS = 10_000
 """A peer that answers no ping for this long is gone; its generations are cancelled."""
 
 MESSAGE_BYTES = 16 * 1024 * 1024
-"""Largest message: a prompt of a million ids is about 3.8 MB packed, a text of as many tokens less."""
+"""Largest message: a prompt of a million ids is about 3.8 MB packed, a text of as many tokens
+less."""
 
 CONCURRENT_STREAMS = 4096
-"""Calls at once on one connection; admission refuses long before, with a reason a caller can act on."""
+"""Calls at once on one connection; admission refuses long before, with a reason a caller can act
+on."""
 
 ChannelArguments = Sequence[tuple[str, int | str]]
 
