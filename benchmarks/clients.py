@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 import uvloop
 from tokenwire import AsyncClient, Delta
 
+from benchmarks.cpu import cpu_s
 from benchmarks.throughput import Load
 
 Open = Callable[[list[int]], AsyncIterator[Delta]]
@@ -30,9 +30,9 @@ async def run(arm: str, load: Load, target: str, vocabulary_size: int) -> dict[s
 
         prompts = load.prompts(vocabulary_size)
         await _drive(prompts[:1], 1, open_)  # connects
-        cpu_s, start = _cpu_s(), time.perf_counter()
+        before_s, start = cpu_s(), time.perf_counter()
         deltas, tokens = await _drive(prompts, load.concurrency, open_)
-        elapsed_s, used_s = time.perf_counter() - start, _cpu_s() - cpu_s
+        elapsed_s, used_s = time.perf_counter() - start, cpu_s() - before_s
     return {
         "tokens": tokens,
         "tokens_per_s": tokens / elapsed_s,
@@ -54,11 +54,6 @@ async def _drive(prompts: list[list[int]], concurrency: int, open_: Open) -> tup
 
     await asyncio.gather(*(place() for _ in range(concurrency)))
     return deltas, tokens
-
-
-def _cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:

@@ -24,10 +24,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.services import Services
+from benchmarks.cpu import cpu_s
+from demo.pair import Pair
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "models/demo/openvino"
+LOGS = ROOT / "build/bench"
+WORKER_PORT, FRONTEND_PORT = 50961, 50951
+"""Not the services' own, so that a pair that serves is no obstacle."""
 ARMS = ("direct", "stream", "session")
 
 
@@ -72,17 +76,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     chosen = parser.parse_args()
-    with Services(chosen.model) as services:
-        rounds = [_round(chosen, number, services) for number in range(chosen.rounds + 1)]
+    with Pair(chosen.model, WORKER_PORT, FRONTEND_PORT, LOGS) as pair:
+        pair.wait_until_ready()
+        rounds = [_round(chosen, number, pair) for number in range(chosen.rounds + 1)]
     figures = _summary(rounds[1:])  # the first round warms up
     print(_table(figures, chosen))
     if chosen.json:
         chosen.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def _round(
-    chosen: argparse.Namespace, number: int, services: Services
-) -> dict[str, dict[str, float]]:
+def _round(chosen: argparse.Namespace, number: int, pair: Pair) -> dict[str, dict[str, float]]:
     results = {}
     for place, arm in enumerate(ARMS):
         load = Load(
@@ -92,11 +95,11 @@ def _round(
             chosen.output_tokens,
             seed=1000 * number + place,
         )
-        before = services.cpu_s()
-        result = measure(arm, load, chosen.model, services.target)
-        tokens = result["tokens"]
-        for name, spent_s in services.cpu_s().items():
-            result[f"{name}_us_per_token"] = (spent_s - before[name]) / tokens * 1e6
+        before = {name: cpu_s(each) for name, each in pair.process_ids.items()}
+        result = measure(arm, load, chosen.model, pair.frontend)
+        for name, process_id in pair.process_ids.items():
+            spent_s = cpu_s(process_id) - before[name]
+            result[f"{name}_us_per_token"] = spent_s / result["tokens"] * 1e6
         results[arm] = result
         print(f"round {number} {arm:8} {result['tokens_per_s']:8.0f} tok/s", file=sys.stderr)
     return results

@@ -18,6 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "models/demo/openvino"
 LOGS = ROOT / "build/demo"
 
+# In the exact profile the answers are the same whatever else runs.
+WORKER_OPTIONS = ("--model-name", "demo", "--openvino.exact")
+
 INTERRUPTED = 130
 TERMINATED = 143
 """What a shell reports of a command that SIGINT or SIGTERM ended."""
@@ -27,7 +30,7 @@ def main() -> int:
     """Runs the demo and returns its exit code: 0, or 1 with the reason on standard error."""
     args = _arguments()
     signal.signal(signal.SIGTERM, _leave)
-    pair = Pair(args.model, args.worker_port, args.frontend_port, args.logs)
+    pair = Pair(args.model, args.worker_port, args.frontend_port, args.logs, WORKER_OPTIONS)
     try:
         with pair:
             print("Starting a worker and a frontend ...", flush=True)

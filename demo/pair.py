@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -40,11 +41,19 @@ class Pair:
     They share this process's terminal, so that Ctrl-C reaches all three.
     """
 
-    def __init__(self, model: Path, worker_port: int, frontend_port: int, logs: Path) -> None:
+    def __init__(
+        self,
+        model: Path,
+        worker_port: int,
+        frontend_port: int,
+        logs: Path,
+        worker_options: Sequence[str] = (),
+    ) -> None:
         self.worker = f"{HOST}:{worker_port}"
         self.frontend = f"{HOST}:{frontend_port}"
         self._model = model
         self._logs = logs
+        self._worker_options = worker_options
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._started_s = 0.0
 
@@ -55,7 +64,7 @@ class Pair:
             _check_free(name, address)
         self._logs.mkdir(parents=True, exist_ok=True)
         self._started_s = time.monotonic()
-        model = ["--model", str(self._model), "--model-name", "demo", "--openvino.exact"]
+        model = ["--model", str(self._model), *self._worker_options]
         self._start("worker", "tokenwire_worker", "--listen", self.worker, *model)
         self._start(
             "frontend", "tokenwire_frontend", "--listen", self.frontend, "--worker", self.worker
@@ -85,6 +94,11 @@ class Pair:
                 if time.monotonic() - self._started_s > START_TIMEOUT_S:
                     raise PairError(f"not ready after {START_TIMEOUT_S:g} s; {self._last_lines()}")
         return time.monotonic() - self._started_s
+
+    @property
+    def process_ids(self) -> dict[str, int]:
+        """Process id of each service, by name."""
+        return {name: process.pid for name, process in self._processes.items()}
 
     def watch(self) -> None:
         """Returns never: raises PairError when a service ends, KeyboardInterrupt at Ctrl-C."""

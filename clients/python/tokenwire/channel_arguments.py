@@ -53,7 +53,7 @@ CLIENT: ChannelArguments = (
     (ENABLE_RETRIES, 0),
     # A restarted peer is found again within seconds, not within gRPC's default of up to 2 minutes.
     (INITIAL_RECONNECT_BACKOFF_MS, 250),
-    (MIN_RECONNECT_BACKOFF_MS, 5_000),  # also the time that one attempt to connect may take
+    (MIN_RECONNECT_BACKOFF_MS, 2_000),  # also the time that one attempt to connect may take
     (MAX_RECONNECT_BACKOFF_MS, 2_000),
 )
 
