@@ -62,13 +62,16 @@ class ChatTemplate:
         """
         final = chat.messages[-1]["content"] if chat.continue_final_message else None
         try:
+            # One dict, since a caller's argument may have any name, even `self`.
             text = self._template.render(
-                **self._special_tokens,
-                **chat.template_arguments,
-                messages=chat.messages,
-                tools=chat.tools or None,
-                documents=chat.documents or None,
-                add_generation_prompt=chat.add_generation_prompt,
+                {
+                    **self._special_tokens,
+                    **chat.template_arguments,
+                    "messages": chat.messages,
+                    "tools": chat.tools or None,
+                    "documents": chat.documents or None,
+                    "add_generation_prompt": chat.add_generation_prompt,
+                }
             )
         except (jinja2.TemplateError, TypeError, ValueError, KeyError, ArithmeticError) as error:
             raise ChatTemplateError(str(error)) from error

@@ -14,7 +14,8 @@ from tests.services.processes import SERVING, Processes, wait_for_health
 
 
 @pytest.fixture(scope="session")
-def _shared():
+def services():
+    """The shared services: (a client of the worker, a client of the frontend)."""
     started = Processes()
     try:
         worker_process = started.worker()
@@ -35,17 +36,17 @@ def _shared():
 
 
 @pytest.fixture
-def worker(_shared):
+def worker(services):
     """A client of the shared worker, which is idle when the test begins."""
-    client = _shared[0]
+    client = services[0]
     client.wait_until_idle()
     return client
 
 
 @pytest.fixture
-def frontend(_shared, worker):
+def frontend(services, worker):
     """A client of the shared frontend, whose worker is idle when the test begins."""
-    return _shared[1]
+    return services[1]
 
 
 @pytest.fixture

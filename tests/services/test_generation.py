@@ -64,9 +64,9 @@ def test_every_entry_point_gives_the_same_text(frontend, what):
 
 
 @pytest.fixture(scope="module")
-def alone(_shared):
+def alone(services):
     """Each prompt's answer, made while nothing else runs."""
-    _, frontend = _shared
+    _, frontend = services
     return [frontend.generate(generation(prompt, 24)).sequences[0] for prompt in PROMPTS]
 
 
@@ -361,7 +361,8 @@ def test_guided_output_has_its_form(frontend, form, temperature):
         chat('Answer with JSON such as {"a": 1}.'),
         400,
         guided=guide,
-        sampling={"temperature": temperature, "seed": 5},
+        # JSON allows white space without end, of which a small model may tire only by a penalty.
+        sampling={"temperature": temperature, "seed": 5, "frequency_penalty": 2.0},
         stop={"ignore_eos": False},
     )
     streamed = frontend.stream(what)
@@ -370,14 +371,10 @@ def test_guided_output_has_its_form(frontend, form, temperature):
     assert frontend.generate(what).sequences[0].text == streamed.text()
 
 
-@pytest.mark.parametrize("form", GUIDES)
-def test_guided_output_ends_by_itself_where_eos_is_ignored(frontend, form):
-    """The end of a guided output is its own, whatever else may end a sequence."""
-    guide, has_the_form = GUIDES[form]
-    what = generation(chat('Answer with JSON such as {"a": 1}.'), 400, guided=guide)
-    streamed = frontend.stream(what)
-    assert has_the_form(streamed.text()), streamed.text()
-    assert streamed.reason == STOP
+def test_ignore_eos_does_not_go_with_a_guide(frontend):
+    """The end of the form is an end of sequence, so a guided output that goes on has no form."""
+    what = generation(STORY, 10, guided={"regex": "a+"}, stop={"ignore_eos": True})
+    assert refused(lambda: frontend.stream(what)).fields == ["generation.stop.ignore_eos"]
 
 
 @pytest.mark.parametrize(
@@ -392,7 +389,7 @@ def test_guided_output_ends_by_itself_where_eos_is_ignored(frontend, form):
     ids=str,
 )
 def test_a_guide_that_cannot_be_compiled_is_refused_by_its_field(frontend, guide):
-    what = generation(STORY, 10, guided=guide)
+    what = generation(STORY, 10, guided=guide, stop={"ignore_eos": False})
     [form] = guide
     for entry, root in ((frontend.generate, "generation"), (frontend.stream, "generation")):
         refusal = refused(lambda entry=entry: entry(what))
@@ -406,9 +403,9 @@ def test_a_guide_that_cannot_be_compiled_is_refused_by_its_field(frontend, guide
 
 
 @pytest.fixture(scope="module")
-def story(_shared):
+def story(services):
     """What follows the story greedily: text and ids."""
-    _, frontend = _shared
+    _, frontend = services
     return frontend.stream(generation(STORY, 60))
 
 

@@ -35,6 +35,8 @@ PENALTY_LIMIT = 2.0
 TIME_BUDGET_LIMIT_S = 24 * 3600.0
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{0,128}")
+_CHAT_VARIABLES = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
+"""Names in a chat template that the chat's own fields fill."""
 _ROLES = frozenset({"system", "user", "assistant", "tool", "developer"})
 
 Violations = Iterator[FieldViolation]
@@ -120,6 +122,10 @@ def chat_violations(chat: ChatPrompt, path: str) -> Violations:
     for index, tool in enumerate(chat.tools):
         if not tool["function"]["name"]:
             yield FieldViolation(f"{path}.tools[{index}].name", "is empty")
+    for name in sorted(_CHAT_VARIABLES & chat.template_arguments.keys()):
+        yield FieldViolation(
+            f"{path}.template_arguments", f"has `{name}`, which is the chat's own field"
+        )
     if chat.add_generation_prompt and chat.continue_final_message:
         yield FieldViolation(
             f"{path}.add_generation_prompt", "does not go with `continue_final_message`"

@@ -215,6 +215,8 @@ def _guide(message: generation_pb2.Generation) -> Guide | None:
 
 
 def _seconds(message: duration_pb2.Duration, field: str) -> float:
-    if not -999_999_999 <= message.nanos <= 999_999_999:
-        raise invalid(f"{field}.nanos", f"is {message.nanos}; it must be within one second")
-    return message.seconds + message.nanos / 1e9
+    seconds, nanos = message.seconds, message.nanos
+    # What google.protobuf.Duration allows: nanos within a second, and of the seconds' sign.
+    if not -999_999_999 <= nanos <= 999_999_999 or seconds * nanos < 0:
+        raise invalid(field, f"is no duration: {seconds} s and {nanos} ns")
+    return seconds + nanos / 1e9

@@ -1,0 +1,691 @@
+"""Bad values of every field of every RPC: the right status, the field by its path, no harm done.
+
+`CASES` has an entry for every field that the contracts' descriptors name; a new field without one
+fails `test_every_field_has_its_cases`. What a field refuses is `Bad`; where it takes any value, its
+entry says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import duration_pb2, struct_pb2
+from tokenwire.frontend.v1 import generation_pb2, model_pb2, prompt_pb2, tokenization_pb2
+from tokenwire.worker.v1 import execution_pb2, worker_pb2
+
+from tests.services.calls import Refusal, generation, refusal_of_status, refused
+from tests.services.fields import field_paths, methods
+from tests.services.processes import WAIT_S
+
+INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+
+ANY_VALUE_IS_VALID: list[Bad] = []
+
+VOCABULARY = 4096
+CONTEXT = 4096
+"""Of the demo model; `test_the_model_is_what_the_cases_take_it_for` checks both."""
+
+BEYOND = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Bad:
+    """Fields of a request, at least one of them bad, and how that is told."""
+
+    values: dict[str, Any]
+    field: str | None
+    """Path that BadRequest names; None: it names none."""
+    code: grpc.StatusCode = INVALID_ARGUMENT
+    reason: str = "INVALID_FIELD"
+    says: tuple[str, ...] = ()
+    """Parts of the message."""
+
+    def under(self, prefix: str, wrap: Callable[[dict[str, Any]], dict[str, Any]]) -> Bad:
+        """Returns the same within a larger message."""
+        field = self.field if self.field is None else f"{prefix}{self.field}"
+        return replace(self, values=wrap(self.values), field=field)
+
+
+Cases = dict[str, list[Bad]]
+
+
+def under(cases: Cases, prefix: str, wrap: Callable[[dict[str, Any]], dict[str, Any]]) -> Cases:
+    """Returns the cases of a message as those of a field of a larger one."""
+    return {
+        f"{prefix}{path}": [bad.under(prefix, wrap) for bad in bads] for path, bads in cases.items()
+    }
+
+
+def each_of(field: str, *values: Any) -> list[Bad]:
+    """Returns a case for each value of one field, which may lie in messages of its own."""
+    cases = []
+    for value in values:
+        whole = value
+        for name in reversed(field.split(".")):
+            whole = {name: whole}
+        cases.append(Bad(whole, field))
+    return cases
+
+
+UNKNOWN_MODEL = Bad({"model": "nope"}, None, NOT_FOUND, "UNKNOWN_MODEL", ("nope", "demo"))
+
+NOT_DURATIONS = [
+    duration_pb2.Duration(nanos=2_000_000_000),
+    duration_pb2.Duration(seconds=1, nanos=-5),
+    duration_pb2.Duration(seconds=2**62),
+]
+
+OUT_OF_RANGE = [math.nan, math.inf, -math.inf]
+
+# --- the public contract -------------------------------------------------------------------------
+
+USER = {"role": prompt_pb2.ROLE_USER, "content": "hi"}
+CALL = {"role": prompt_pb2.ROLE_ASSISTANT, "tool_calls": [{"name": "f", "arguments": {}}]}
+
+
+def struct(value: float) -> struct_pb2.Struct:
+    numbers = struct_pb2.ListValue(values=[struct_pb2.Value(number_value=value)])
+    return struct_pb2.Struct(fields={"deep": struct_pb2.Value(list_value=numbers)})
+
+
+def argument(name: str) -> struct_pb2.Struct:
+    return struct_pb2.Struct(fields={name: struct_pb2.Value(string_value="x")})
+
+
+def message(**fields: Any) -> dict[str, Any]:
+    return {"messages": [USER, {**USER, **fields}]}
+
+
+CHAT: Cases = {
+    "messages": [Bad({}, "messages")],
+    "messages.role": [
+        Bad(message(role=role), "messages[1].role")
+        for role in (prompt_pb2.ROLE_UNSPECIFIED, 77, -1)
+    ],
+    "messages.content": [Bad(message(content=""), "messages[1].content")],
+    "messages.name": ANY_VALUE_IS_VALID,
+    "messages.tool_calls": ANY_VALUE_IS_VALID,
+    "messages.tool_calls.id": ANY_VALUE_IS_VALID,
+    "messages.tool_calls.name": [
+        Bad(message(tool_calls=[{"name": "f"}, {}]), "messages[1].tool_calls[1].name")
+    ],
+    "messages.tool_calls.arguments": [
+        Bad(
+            message(tool_calls=[{"name": "f", "arguments": struct(value)}]),
+            "messages[1].tool_calls[0].arguments",
+        )
+        for value in OUT_OF_RANGE
+    ],
+    "messages.tool_call_id": ANY_VALUE_IS_VALID,
+    "messages.reasoning": ANY_VALUE_IS_VALID,
+    "tools": ANY_VALUE_IS_VALID,
+    "tools.name": [Bad({"messages": [USER], "tools": [{"description": "d"}]}, "tools[0].name")],
+    "tools.description": ANY_VALUE_IS_VALID,
+    "tools.parameters": [
+        Bad(
+            {"messages": [USER], "tools": [{"name": "f", "parameters": struct(math.nan)}]},
+            "tools[0].parameters",
+        )
+    ],
+    "documents": ANY_VALUE_IS_VALID,
+    "documents.title": ANY_VALUE_IS_VALID,
+    "documents.text": ANY_VALUE_IS_VALID,
+    "add_generation_prompt": [
+        Bad(
+            {"messages": [USER], "add_generation_prompt": True, "continue_final_message": True},
+            "add_generation_prompt",
+        )
+    ],
+    # With add_generation_prompt: above.
+    "continue_final_message": ANY_VALUE_IS_VALID,
+    "template_arguments": [
+        *(
+            Bad({"messages": [USER], "template_arguments": struct(value)}, "template_arguments")
+            for value in OUT_OF_RANGE
+        ),
+        *(
+            Bad(
+                {"messages": [USER], "template_arguments": argument(name)},
+                "template_arguments",
+                says=(name,),
+            )
+            for name in ("messages", "tools", "documents", "add_generation_prompt")
+        ),
+    ],
+}
+
+TOO_LONG = ("5000", str(CONTEXT - 1))
+
+GENERATION: Cases = {
+    "model": [UNKNOWN_MODEL],
+    "prompt": [
+        Bad({"prompt": None}, "prompt"),
+        Bad({"prompt": {}}, "prompt"),
+        Bad(
+            {"prompt": {"token_ids": {"ids": [5] * 5000}}},
+            "prompt",
+            reason="PROMPT_TOO_LONG",
+            says=TOO_LONG,
+        ),
+        Bad(
+            {"prompt": {"text": " a" * 5000}}, "prompt", reason="PROMPT_TOO_LONG", says=TOO_LONG[1:]
+        ),
+        Bad(
+            {"prompt": {"chat": {"messages": [{**USER, "content": " a" * 5000}]}}},
+            "prompt",
+            reason="PROMPT_TOO_LONG",
+            says=TOO_LONG[1:],
+        ),
+        Bad(
+            {"prompt": {"token_ids": {"ids": [5] * CONTEXT}}},
+            "prompt",
+            reason="PROMPT_TOO_LONG",
+            says=(str(CONTEXT), str(CONTEXT - 1)),
+        ),
+    ],
+    "prompt.text": each_of("prompt.text", ""),
+    "prompt.token_ids": [Bad({"prompt": {"token_ids": {}}}, "prompt.token_ids.ids")],
+    "prompt.token_ids.ids": [
+        Bad({"prompt": {"token_ids": {"ids": ids}}}, f"prompt.token_ids.ids[{place}]", says=says)
+        for ids, place, says in [
+            ([VOCABULARY], 0, (str(VOCABULARY),)),
+            ([1, 2, BEYOND, 3], 2, (str(BEYOND), str(VOCABULARY))),
+        ]
+    ],
+    "prompt.chat": [Bad({"prompt": {"chat": {}}}, "prompt.chat.messages")],
+    **under(CHAT, "prompt.chat.", lambda chat: {"prompt": {"chat": chat}}),
+    "prompt.add_special_tokens": [
+        Bad(
+            {"prompt": {"token_ids": {"ids": [5]}, "add_special_tokens": value}},
+            "prompt.add_special_tokens",
+        )
+        for value in (True, False)
+    ],
+    "sampling": ANY_VALUE_IS_VALID,
+    "sampling.temperature": each_of("sampling.temperature", -0.01, 100.5, *OUT_OF_RANGE),
+    "sampling.top_p": each_of("sampling.top_p", 0.0, -1.0, 1.01, *OUT_OF_RANGE),
+    "sampling.top_k": ANY_VALUE_IS_VALID,
+    "sampling.min_p": each_of("sampling.min_p", -0.01, 1.01, *OUT_OF_RANGE),
+    "sampling.repetition_penalty": each_of("sampling.repetition_penalty", 0.0, -1.0, *OUT_OF_RANGE),
+    "sampling.presence_penalty": each_of("sampling.presence_penalty", -2.01, 2.01, *OUT_OF_RANGE),
+    "sampling.frequency_penalty": each_of("sampling.frequency_penalty", -2.01, 2.01, *OUT_OF_RANGE),
+    "sampling.seed": ANY_VALUE_IS_VALID,
+    "stop": ANY_VALUE_IS_VALID,
+    "stop.max_tokens": [
+        Bad({"stop": {"max_tokens": 0}}, "stop.max_tokens"),
+        *(
+            Bad(
+                {"stop": {"max_tokens": count}},
+                "stop.max_tokens",
+                reason="PROMPT_TOO_LONG",
+                says=(str(count), str(CONTEXT)),
+            )
+            for count in (CONTEXT, BEYOND)
+        ),
+    ],
+    "stop.min_tokens": [
+        Bad({"stop": {"max_tokens": 3, "min_tokens": 4}}, "stop.min_tokens", says=("4", "3")),
+        Bad({"stop": {"min_tokens": BEYOND}}, "stop.min_tokens", reason="PROMPT_TOO_LONG"),
+    ],
+    "stop.stop": [
+        *each_of("stop.stop", ["x"] * 17),
+        Bad({"stop": {"stop": ["x", ""]}}, "stop.stop[1]"),
+        Bad({"stop": {"stop": ["x" * 1025]}}, "stop.stop[0]", says=("1025", "1024")),
+    ],
+    "stop.stop_token_ids": [
+        *each_of("stop.stop_token_ids", [1] * 65),
+        Bad({"stop": {"stop_token_ids": [1, VOCABULARY]}}, "stop.stop_token_ids[1]"),
+        Bad({"stop": {"stop_token_ids": [BEYOND]}}, "stop.stop_token_ids[0]"),
+    ],
+    "stop.ignore_eos": ANY_VALUE_IS_VALID,
+    "stop.include_stop_in_output": ANY_VALUE_IS_VALID,
+    "output": ANY_VALUE_IS_VALID,
+    "output.logprobs": ANY_VALUE_IS_VALID,
+    # This engine has no alternatives, so any number is refused by name.
+    "output.top_logprobs": [
+        Bad({"output": {"top_logprobs": count, "logprobs": logprobs}}, "output.top_logprobs")
+        for count in (1, 21, BEYOND)
+        for logprobs in (True, False)
+    ],
+    "output.echo": ANY_VALUE_IS_VALID,
+    "output.skip_special_tokens": ANY_VALUE_IS_VALID,
+    "guided": [Bad({"guided": {}}, "guided")],
+    "guided.json_schema": each_of(
+        "guided.json_schema",
+        *("", " ", "{", "null", "[]", '{"type": "nothing"}', '{"$ref": "#/nowhere"}'),
+        '{"a":' * 5000,
+        '{"enum": ["' + "x" * 300_000 + '"]}',
+    ),
+    "guided.json_object": ANY_VALUE_IS_VALID,
+    "guided.regex": each_of("guided.regex", "", "(", "a{2,1}", "[z-a]", "(" * 5000, "x" * 300_000),
+    "guided.grammar": each_of(
+        "guided.grammar",
+        *("", "root", 'start ::= "a"', "root ::= undefined", 'root ::= "a' + "x" * 300_000),
+    ),
+    "guided.choice": [Bad({"guided": {"choice": {}}}, "guided.choice.options")],
+    "guided.choice.options": [
+        Bad({"guided": {"choice": {"options": ["a", ""]}}}, "guided.choice.options[1]"),
+        *each_of("guided.choice.options", ["a"] * 257),
+    ],
+    "sequence_count": each_of("sequence_count", 33, BEYOND),
+    "lora_adapter": each_of("lora_adapter", "pirate"),
+    "cache_salt": [Bad({"cache_salt": salt}, "cache_salt") for salt in ("pepper", "s" * 257)],
+    "priority": each_of("priority", 101, -101, 2**31 - 1, -(2**31)),
+    "request_id": each_of("request_id", "a b", "x" * 129, "é", "a/b", "a\n", "x" * 100_000),
+    "time_budget": each_of(
+        "time_budget", duration_pb2.Duration(), duration_pb2.Duration(seconds=-1), *NOT_DURATIONS
+    ),
+}
+
+STREAM_OPTIONS: Cases = {
+    "": ANY_VALUE_IS_VALID,
+    ".max_delay": [
+        Bad({"max_delay": value}, ".max_delay")
+        for value in (
+            duration_pb2.Duration(seconds=10, nanos=1),
+            duration_pb2.Duration(nanos=-1),
+            *NOT_DURATIONS,
+        )
+    ],
+}
+
+GOOD = {"prompt": {"text": "Hello"}, "stop": {"max_tokens": 2}}
+
+
+def good_with(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a good generation with these instead."""
+    merged = {**GOOD, **values}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def with_stream(values: dict[str, Any]) -> dict[str, Any]:
+    return {"generation": GOOD, "stream": values}
+
+
+STREAM_GENERATE: Cases = {
+    "generation": [Bad({}, "generation.prompt")],
+    **under(GENERATION, "generation.", lambda values: {"generation": good_with(values)}),
+    **under(STREAM_OPTIONS, "stream", with_stream),
+}
+
+OPEN: Cases = {
+    **STREAM_GENERATE,
+    "id": each_of("id", 0),
+    # W3C has a broken trace context replaced, not refused.
+    "trace_context": ANY_VALUE_IS_VALID,
+    "trace_context.traceparent": ANY_VALUE_IS_VALID,
+    "trace_context.tracestate": ANY_VALUE_IS_VALID,
+}
+
+DETOKENIZE_IDS = [
+    Bad({"token_ids": [VOCABULARY]}, "token_ids[0]"),
+    Bad({"token_ids": [1, BEYOND]}, "token_ids[1]"),
+]
+
+# --- the internal contract -----------------------------------------------------------------------
+
+REQUEST: Cases = {
+    "request_id": each_of("request_id", "x" * 129),
+    "prompt_token_ids": [
+        Bad({"prompt_token_ids": []}, "prompt_token_ids"),
+        Bad({"prompt_token_ids": [1, VOCABULARY]}, "prompt_token_ids[1]"),
+        Bad({"prompt_token_ids": [BEYOND]}, "prompt_token_ids[0]"),
+        Bad({"prompt_token_ids": [5] * 5000}, "prompt_token_ids", says=TOO_LONG),
+        Bad({"prompt_token_ids": [5] * CONTEXT}, "prompt_token_ids"),
+    ],
+    "sampling": ANY_VALUE_IS_VALID,
+    "sampling.temperature": each_of("sampling.temperature", -0.01, 100.5, *OUT_OF_RANGE),
+    "sampling.top_p": each_of("sampling.top_p", 0.0, -1.0, 1.01, *OUT_OF_RANGE),
+    "sampling.top_k": ANY_VALUE_IS_VALID,
+    "sampling.min_p": each_of("sampling.min_p", -0.01, 1.01, *OUT_OF_RANGE),
+    "sampling.repetition_penalty": each_of("sampling.repetition_penalty", 0.0, -1.0, *OUT_OF_RANGE),
+    "sampling.presence_penalty": each_of("sampling.presence_penalty", -2.01, 2.01, *OUT_OF_RANGE),
+    "sampling.frequency_penalty": each_of("sampling.frequency_penalty", -2.01, 2.01, *OUT_OF_RANGE),
+    "sampling.seed": ANY_VALUE_IS_VALID,
+    "stopping": ANY_VALUE_IS_VALID,
+    # More than the context leaves is what it leaves.
+    "stopping.max_tokens": ANY_VALUE_IS_VALID,
+    "stopping.min_tokens": [
+        Bad({"stopping": {"max_tokens": 3, "min_tokens": 4}}, "stopping.min_tokens"),
+        *each_of("stopping.min_tokens", CONTEXT, BEYOND),
+    ],
+    "stopping.stop_token_ids": [
+        *each_of("stopping.stop_token_ids", [1] * 257),
+        Bad({"stopping": {"stop_token_ids": [1, VOCABULARY]}}, "stopping.stop_token_ids[1]"),
+    ],
+    "stopping.ignore_eos": ANY_VALUE_IS_VALID,
+    "sequence_count": each_of("sequence_count", 1000, BEYOND),
+    "logprobs": ANY_VALUE_IS_VALID,
+    "top_logprobs": [
+        Bad({"top_logprobs": count, "logprobs": True}, "top_logprobs") for count in (1, BEYOND)
+    ],
+    "guide": ANY_VALUE_IS_VALID,  # without a form it is none
+    "guide.json_schema": each_of(
+        "guide.json_schema", "", "{", "null", '{"type": "nothing"}', '{"a":' * 5000
+    ),
+    "guide.json_object": ANY_VALUE_IS_VALID,
+    "guide.regex": each_of("guide.regex", "", "(", "a{2,1}", "(" * 5000, "x" * 300_000),
+    "guide.grammar": each_of("guide.grammar", "", "root", 'start ::= "a"'),
+    "guide.choice": [Bad({"guide": {"choice": {}}}, "guide.choice.options")],
+    "guide.choice.options": [
+        Bad({"guide": {"choice": {"options": ["a", ""]}}}, "guide.choice.options[1]")
+    ],
+    "lora_adapter": each_of("lora_adapter", "pirate"),
+    "cache_salt": each_of("cache_salt", "pepper"),
+    "priority": each_of("priority", 101, -101, 2**31 - 1, -(2**31)),
+    # Nothing is left of a budget of 0 or less: the generation ends at once.
+    "time_budget": each_of("time_budget", *NOT_DURATIONS),
+    "trace_context": ANY_VALUE_IS_VALID,
+    "trace_context.traceparent": ANY_VALUE_IS_VALID,
+    "trace_context.tracestate": ANY_VALUE_IS_VALID,
+}
+
+REQUEST_GOOD = {"prompt_token_ids": [5], "stopping": {"max_tokens": 2}}
+
+
+def request_with(values: dict[str, Any]) -> dict[str, Any]:
+    return {"request": {**REQUEST_GOOD, **values}}
+
+
+EXECUTE: Cases = {
+    "request": [Bad({}, "request")],
+    **under(REQUEST, "request.", request_with),
+}
+
+# --- all RPCs ------------------------------------------------------------------------------------
+
+CASES: dict[str, Cases] = {
+    "Generate": {path: bads for path, bads in STREAM_GENERATE.items() if path[:6] != "stream"},
+    "StreamGenerate": STREAM_GENERATE,
+    "Session": {
+        "open": [Bad({"open": {"id": 1}}, "open.generation.prompt")],
+        **under(OPEN, "open.", lambda values: {"open": {"id": 1, **values}}),
+        # What is not open is passed over.
+        "cancel": ANY_VALUE_IS_VALID,
+        "cancel.id": ANY_VALUE_IS_VALID,
+    },
+    "Tokenize": {
+        "model": [UNKNOWN_MODEL],
+        "text": ANY_VALUE_IS_VALID,
+        "add_special_tokens": ANY_VALUE_IS_VALID,
+        "with_offsets": ANY_VALUE_IS_VALID,
+    },
+    "Detokenize": {
+        "model": [UNKNOWN_MODEL],
+        "token_ids": DETOKENIZE_IDS,
+        "skip_special_tokens": ANY_VALUE_IS_VALID,
+    },
+    "RenderChat": {
+        "model": [UNKNOWN_MODEL],
+        "chat": [Bad({}, "chat.messages")],
+        **under(CHAT, "chat.", lambda values: {"chat": values}),
+    },
+    "StreamTokenize": {
+        "model": [UNKNOWN_MODEL],
+        "text": ANY_VALUE_IS_VALID,
+        "add_special_tokens": ANY_VALUE_IS_VALID,
+    },
+    "StreamDetokenize": {
+        "model": [UNKNOWN_MODEL],
+        # Too many at once: a test of its own.
+        "sequence": ANY_VALUE_IS_VALID,
+        "token_ids": DETOKENIZE_IDS,
+        "skip_special_tokens": ANY_VALUE_IS_VALID,
+        "end": ANY_VALUE_IS_VALID,
+    },
+    "ListModels": {},
+    "GetModel": {"name": [replace(UNKNOWN_MODEL, values={"name": "nope"})]},
+    "ListWorkers": {},
+    "Execute": EXECUTE,
+    "Exchange": {
+        # What Execute would have ended with, so its paths are those of ExecuteRequest.
+        "submit": [Bad({"submit": {"handle": 1}}, "request")],
+        "submit.handle": ANY_VALUE_IS_VALID,  # twice at once: a test of its own
+        **{
+            f"submit.{path}": [
+                replace(bad, values={"submit": {"handle": 1, **bad.values}}) for bad in bads
+            ]
+            for path, bads in EXECUTE.items()
+        },
+        "cancel": ANY_VALUE_IS_VALID,
+        "cancel.handle": ANY_VALUE_IS_VALID,
+        "cancel.sequences": ANY_VALUE_IS_VALID,
+    },
+    "GetWorkerInfo": {},
+    "GetTokenizer": {},
+    "WatchLoad": {
+        "min_interval": each_of(
+            "min_interval",
+            duration_pb2.Duration(),
+            duration_pb2.Duration(nanos=9_999_999),
+            duration_pb2.Duration(seconds=60, nanos=1),
+            duration_pb2.Duration(seconds=-1),
+            *NOT_DURATIONS,
+        )
+    },
+    "WatchKvEvents": {
+        "first_number": [
+            Bad({"first_number": number}, None, grpc.StatusCode.UNIMPLEMENTED, "NO_KV_EVENTS")
+            for number in (0, 1, 2**64 - 1)
+        ]
+    },
+}
+
+
+def all_cases() -> Iterator[Any]:
+    for rpc, cases in CASES.items():
+        for path, bads in cases.items():
+            for number, bad in enumerate(bads):
+                yield pytest.param(rpc, bad, id=f"{rpc}-{path}-{number}")
+
+
+# --- the tests -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("service", ["frontend", "worker"])
+def test_every_field_has_its_cases(service):
+    for method in methods(service):
+        fields = set(field_paths(method.input_type))
+        assert set(CASES[method.name]) == fields, method.name
+
+
+def test_every_rpc_has_its_cases():
+    names = [method.name for service in ("frontend", "worker") for method in methods(service)]
+    assert sorted(names) == sorted(CASES)
+
+
+def test_the_model_is_what_the_cases_take_it_for(frontend):
+    model = frontend.model()
+    assert (model.context_tokens, model.vocabulary_size) == (CONTEXT, VOCABULARY)
+    assert model.prompt_tokens_limit == CONTEXT - 1
+    assert set(model.capabilities).isdisjoint(
+        {model_pb2.CAPABILITY_TOP_LOGPROBS, model_pb2.CAPABILITY_LORA}
+    )
+
+
+def ask(rpc: str, values: dict[str, Any], frontend: Any, worker: Any) -> Refusal:
+    """Makes the call and returns how it was refused."""
+    if rpc == "Session":
+        request = generation_pb2.SessionRequest(**values)
+        [*events] = [
+            event
+            for response in frontend.generations.Session(iter([request]), timeout=WAIT_S)
+            for event in response.events
+        ]
+        [event] = events
+        return refusal_of_status(event.error)
+    if rpc == "Exchange":
+        submit = execution_pb2.ExchangeRequest(**values)
+        [frame] = list(worker.execution.Exchange(iter([submit]), timeout=WAIT_S))
+        [failure] = frame.failures
+        assert failure.handle == 1
+        assert not frame.accepted
+        return refusal_of_status(failure.status)
+    [method] = [
+        each for service in ("frontend", "worker") for each in methods(service) if each.name == rpc
+    ]
+    modules = (generation_pb2, tokenization_pb2, model_pb2, execution_pb2, worker_pb2)
+    kind = next(
+        getattr(module, method.input_type.name)
+        for module in modules
+        if hasattr(module, method.input_type.name)
+    )
+    request = kind(**values)
+    stubs = {
+        "GenerationService": frontend.generations,
+        "TokenizationService": frontend.tokenization,
+        "ModelService": frontend.models,
+        "ExecutionService": worker.execution,
+        "WorkerService": worker.service,
+    }
+    call = getattr(stubs[method.containing_service.name], rpc)
+    streams = rpc in ("StreamTokenize", "StreamDetokenize")
+    return refused(lambda: call(iter([request]) if streams else request, timeout=WAIT_S))
+
+
+@pytest.mark.parametrize(("rpc", "bad"), list(all_cases()))
+def test_a_bad_value_is_refused_by_its_field(rpc, bad, services):
+    worker, frontend = services
+    refusal = ask(rpc, bad.values, frontend, worker)
+    assert refusal.code is bad.code, refusal.message
+    assert refusal.reason == bad.reason, refusal.message
+    assert refusal.info.domain == "tokenwire"
+    assert set(refusal.fields) == ({bad.field} if bad.field else set()), refusal.message
+    assert all(refusal.descriptions)
+    for part in bad.says:
+        assert part in refusal.message
+
+
+def test_all_violations_are_told_at_once(frontend):
+    what = generation_pb2.Generation(
+        prompt={"token_ids": {"ids": [BEYOND]}},
+        sampling={"temperature": -1, "top_p": 2},
+        stop={"stop": [""], "stop_token_ids": [BEYOND]},
+        sequence_count=99,
+        priority=1000,
+        request_id="no good",
+        cache_salt="x",
+    )
+    refusal = refused(lambda: frontend.stream(what))
+    assert refusal.fields == [
+        "generation.prompt.token_ids.ids[0]",
+        "generation.sampling.temperature",
+        "generation.sampling.top_p",
+        "generation.stop.stop[0]",
+        "generation.stop.stop_token_ids[0]",
+        "generation.sequence_count",
+        "generation.cache_salt",
+        "generation.priority",
+        "generation.request_id",
+    ]
+
+
+def test_what_is_at_its_bound_is_taken(frontend):
+    what = generation(
+        {"text": "Hello"},
+        2,
+        sampling={
+            "temperature": 100.0,
+            "top_p": 1.0,
+            "top_k": BEYOND,
+            "min_p": 1.0,
+            "repetition_penalty": 0.01,
+            "presence_penalty": -2.0,
+            "frequency_penalty": 2.0,
+            "seed": 2**64 - 1,
+        },
+        stop={"stop": ["x" * 1024] * 16, "stop_token_ids": [4095] * 64, "min_tokens": 2},
+        priority=-100,
+        request_id="x" * 128,
+    )
+    assert frontend.stream(what, stream={"max_delay": duration_pb2.Duration(seconds=10)}).ids()
+    fits = generation([5] * (CONTEXT - 1), 1)
+    assert len(frontend.stream(fits).ids()) == 1
+
+
+def test_a_handle_that_is_submitted_twice_ends_both(worker):
+    request = {"prompt_token_ids": [5], "stopping": {"max_tokens": 4000, "ignore_eos": True}}
+    submit = execution_pb2.ExchangeRequest(submit={"handle": 3, "request": request})
+    other = execution_pb2.ExchangeRequest(
+        submit={"handle": 4, "request": {**request, "stopping": {"max_tokens": 3}}}
+    )
+    frames = list(worker.execution.Exchange(iter([submit, submit, other]), timeout=WAIT_S))
+    failures = [failure for frame in frames for failure in frame.failures]
+    assert [failure.handle for failure in failures] == [3]
+    refusal = refusal_of_status(failures[0].status)
+    assert refusal.reason == "DUPLICATE_HANDLE"
+    assert refusal.fields == ["submit.handle"]
+    assert [end.handle for frame in frames for end in frame.completions] == [4]
+    worker.wait_until_idle()
+
+
+def test_a_command_that_is_empty_or_of_nothing_live_harms_no_exchange(worker):
+    request = {"prompt_token_ids": [5], "stopping": {"max_tokens": 3, "ignore_eos": True}}
+    commands = [
+        execution_pb2.ExchangeRequest(),
+        execution_pb2.ExchangeRequest(cancel={"handle": 9}),
+        execution_pb2.ExchangeRequest(submit={"handle": 1, "request": request}),
+        execution_pb2.ExchangeRequest(cancel={"handle": 9, "sequences": [0, BEYOND]}),
+        execution_pb2.ExchangeRequest(cancel={"handle": 1, "sequences": [7]}),
+    ]
+    frames = list(worker.execution.Exchange(iter(commands), timeout=WAIT_S))
+    assert sum(len(frame.token_ids) for frame in frames) == 3
+    assert not any(frame.failures for frame in frames)
+
+
+def test_too_many_open_sequences_of_a_detokenize_stream(frontend):
+    def requests(count: int) -> Iterator[tokenization_pb2.StreamDetokenizeRequest]:
+        for number in range(count):
+            yield tokenization_pb2.StreamDetokenizeRequest(sequence=number, token_ids=[300])
+
+    def call(count: int) -> Any:
+        return frontend.tokenization.StreamDetokenize(requests(count), timeout=WAIT_S)
+
+    assert len(list(call(1024))) == 1024
+    refusal = refused(lambda: call(1025))
+    assert refusal.code is INVALID_ARGUMENT
+    assert refusal.fields == ["sequence"]
+
+
+def test_the_model_of_a_detokenize_stream_stays(frontend):
+    requests = [
+        tokenization_pb2.StreamDetokenizeRequest(model="demo", token_ids=[300]),
+        tokenization_pb2.StreamDetokenizeRequest(token_ids=[300]),
+        tokenization_pb2.StreamDetokenizeRequest(model="other", token_ids=[300]),
+    ]
+    call = frontend.tokenization.StreamDetokenize(iter(requests), timeout=WAIT_S)
+    assert next(call)
+    assert next(call)
+    refusal = refused(lambda: call)
+    assert refusal.fields == ["model"]
+
+
+def test_a_budget_that_is_spent_on_arrival_ends_at_the_worker(worker):
+    for budget in (duration_pb2.Duration(), duration_pb2.Duration(seconds=-1)):
+        request = execution_pb2.Request(**REQUEST_GOOD, time_budget=budget)
+        events = list(
+            worker.execution.Execute(execution_pb2.ExecuteRequest(request=request), timeout=WAIT_S)
+        )
+        ends = [event.tokens.ending.reason for event in events if event.HasField("tokens")]
+        assert ends == [execution_pb2.FINISH_REASON_TIME_BUDGET]
+        assert events[-1].completed.completion_tokens == 0
+
+
+def test_a_method_that_does_not_exist_is_unimplemented(frontend, worker):
+    for client in (frontend, worker):
+        call = client.raw.unary_unary("/tokenwire.frontend.v1.GenerationService/Nothing")
+        with pytest.raises(grpc.RpcError) as failure:
+            call(b"", timeout=WAIT_S)
+        assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_after_all_of_it_both_services_serve(frontend, worker):
+    assert len(frontend.stream(generation(max_tokens=5)).ids()) == 5
+    assert worker.load().running_sequences == 0
+    assert frontend.workers()[0].in_flight == 0
