@@ -177,7 +177,9 @@ class Dispatcher:
             key, generation.sequence_count, generation.priority
         ):
             raise errors.queue_full(self._worker, self.waiting_limit)
-        record = GenerationRecord(request.request_id, self._worker, self._model, parent)
+        record = GenerationRecord(
+            request.request_id, self._worker, self._model, received_s=received_s, parent=parent
+        )
         live = Live(key, handle, record.request_id, generation, sink, received_s)
         flight = self._flights[key] = _Flight(live, record)
         self._live_count += 1

@@ -32,13 +32,22 @@ class CancelCause(Enum):
 class GenerationRecord:
     """The span and log line of one generation."""
 
-    def __init__(self, request_id: str, worker: str, model: str, parent: Context | None) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        worker: str,
+        model: str,
+        *,
+        received_s: float,
+        parent: Context | None,
+    ) -> None:
         """Starts the span.
 
         Args:
             request_id: the caller's name for it; empty: one is made.
             worker: name of the worker.
             model: name of the model.
+            received_s: time.monotonic of its receipt, with which the span begins.
             parent: trace context of the caller; None: it starts a trace.
         """
         self.request_id = request_id or uuid.uuid4().hex
@@ -49,6 +58,7 @@ class GenerationRecord:
             f"{semconv.TEXT_COMPLETION} {model}",
             context=parent if parent is not None else Context(),
             kind=SpanKind.INTERNAL,
+            start_time=_wall_ns(received_s),
             attributes={
                 semconv.GEN_AI_OPERATION_NAME: semconv.TEXT_COMPLETION,
                 semconv.GEN_AI_PROVIDER_NAME: semconv.PROVIDER,
@@ -77,7 +87,7 @@ class GenerationRecord:
             if self.cancel_cause is not None:
                 self._span.set_attribute(semconv.CANCEL_CAUSE, self.cancel_cause.value)
             self._write_stages(live)
-        self._span.end()
+        self._span.end(_wall_ns(time.monotonic()))
         log.info(
             "generation",
             request_id=self.request_id,
@@ -98,7 +108,7 @@ class GenerationRecord:
         self._span.set_status(Status(StatusCode.ERROR, error.message))
         if self._span.is_recording():
             self._write_stages(live)
-        self._span.end()
+        self._span.end(_wall_ns(time.monotonic()))
         log.warning(
             "generation_failed",
             request_id=self.request_id,
@@ -112,21 +122,28 @@ class GenerationRecord:
 
     def _write_stages(self, live: Live) -> None:
         now_s = time.monotonic()
-        # Spans are dated by the wall clock; stages were taken on the monotonic one.
-        wall_ns = time.time_ns() - round(now_s * 1e9)
         started, first, last = live.started_s, live.first_token_s, live.last_token_s
         stages = [(semconv.SPAN_QUEUE, live.received_s, started if started is not None else now_s)]
         if started is not None:
             stages.append((semconv.SPAN_PREFILL, started, first if first is not None else now_s))
         if first is not None and last is not None:
-            self._span.add_event(semconv.FIRST_TOKEN, timestamp=wall_ns + round(first * 1e9))
+            self._span.add_event(semconv.FIRST_TOKEN, timestamp=_wall_ns(first))
             stages.append((semconv.SPAN_DECODE, first, last))
         context = trace.set_span_in_context(self._span)
         for name, from_s, to_s in stages:
             stage = telemetry.tracer().start_span(
-                name, context=context, start_time=wall_ns + round(from_s * 1e9)
+                name, context=context, start_time=_wall_ns(from_s)
             )
-            stage.end(wall_ns + round(to_s * 1e9))
+            stage.end(_wall_ns(to_s))
+
+
+_WALL_AHEAD_NS = time.time_ns() - time.monotonic_ns()
+"""Spans are dated by the wall clock, and stages taken on the monotonic one. Read once, so that the
+stages of a generation stay in order when the wall clock is set."""
+
+
+def _wall_ns(monotonic_s: float) -> int:
+    return round(monotonic_s * 1e9) + _WALL_AHEAD_NS
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -232,11 +232,8 @@ NO_ADAPTER = ("--openvino.lora", f"a={MODEL / 'config.json'}")
     [
         (("--openvino.cache-eviction.max-tokens", "512"), "--no-openvino.prefix-caching"),
         ((*DRAFTS["draft model"], *DRAFTS["prompt lookup"]), "give one"),
-        (
-            ("--openvino.lora", f"a={MODEL / 'config.json'}", *DRAFTS["prompt lookup"]),
-            "does not go",
-        ),
-        (("--openvino.lora", f"a={MODEL / 'config.json'}"), "refuses"),
+        ((*NO_ADAPTER, *DRAFTS["prompt lookup"]), "does not go"),
+        (NO_ADAPTER, "refuses"),
         (("--openvino.property", "KV_CACHE_PRECISION=f7"), "Wrong value f7"),
         (("--openvino.kv-blocks", "1000000000"), "more memory than available"),
     ],

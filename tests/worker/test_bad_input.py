@@ -34,6 +34,7 @@ BAD = {
     "stopping.ignore_eos": request(guide=pb.Guide(regex="a")),
     "sequence_count": request(sequence_count=1000),
     "top_logprobs": request(logprobs=True, top_logprobs=1),
+    "guide": request(guide=pb.Guide()),
     "guide.json_schema": request(guide=pb.Guide(json_schema="{"), stopping=EOS_ENDS),
     "guide.json_schema not": request(guide=pb.Guide(json_schema='{"not": {}}'), stopping=EOS_ENDS),
     "guide.regex": request(guide=pb.Guide(regex="["), stopping=EOS_ENDS),
@@ -87,10 +88,6 @@ def test_every_fault_of_a_request_is_told(worker):
 def test_a_request_that_is_missing(worker):
     refusal = refused(lambda: worker.execution.Execute(pb.ExecuteRequest()))
     assert (refusal.code, refusal.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["request"])
-
-
-def test_a_guide_without_a_form_is_none(worker):
-    assert execute(worker, request(guide=pb.Guide())).ids == execute(worker, request()).ids
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Protobuf messages of callers, as the worker's own values. Nothing is judged here."""
+"""Protobuf messages of callers, as the worker's own values; what they hold is judged elsewhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 from google.protobuf import duration_pb2
 from tokenwire.worker.v1 import execution_pb2 as pb
+from tokenwire_service.errors import invalid
 
 from tokenwire_worker.core.request import GenerationRequest
 from tokenwire_worker.engines.port import Ability, Guide, Sampling
@@ -23,7 +24,11 @@ _TEXT_FORMS = {
 
 
 def generation_request(message: pb.Request) -> GenerationRequest:
-    """Returns what a Request asks for."""
+    """Returns what a Request asks for.
+
+    Raises:
+        InvalidRequestError: a guide without a form, or with one of a later contract.
+    """
     stopping = message.stopping
     budget = message.time_budget if message.HasField("time_budget") else None
     return GenerationRequest(
@@ -71,10 +76,10 @@ def _sampling(message: pb.Sampling) -> Sampling:
     )
 
 
-def _guide(message: pb.Guide) -> Guide | None:
+def _guide(message: pb.Guide) -> Guide:
     form = message.WhichOneof("form")
     if form is None:
-        return None
+        raise invalid("request.guide", "is set, but none of the forms that this worker knows is")
     if form == "json_object":
         return Guide(Ability.GUIDED_JSON_OBJECT)
     if form == "choice":
