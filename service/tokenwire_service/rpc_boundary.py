@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
@@ -38,9 +39,26 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
         make, behavior = _parts(handler)
         return make(
             _bounded(behavior, method),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=(
+                # What a stream's raises comes out of the handler's own read.
+                handler.request_deserializer
+                if handler.request_streaming
+                else _lenient(handler.request_deserializer)
+            ),
             response_serializer=handler.response_serializer,
         )
+
+
+def _lenient(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Returns a deserializer that returns its failure; gRPC would end the call with UNKNOWN."""
+
+    def deserialize(data: bytes) -> Any:
+        try:
+            return deserializer(data)
+        except DecodeError as error:
+            return error
+
+    return deserialize
 
 
 def _parts(handler: Any) -> tuple[Callable[..., Any], Behavior]:
@@ -69,11 +87,18 @@ def _bounded(behavior: Behavior, method: str) -> Behavior:
         token = otel_context.attach(trace.set_span_in_context(span))
         code = "OK"
         try:
+            if isinstance(request, DecodeError):
+                raise request
             return await behavior(request, context)
         except ServiceError as error:
             code = error.code.name
             _log_failure(method, error)
             await abort(context, error)
+        except DecodeError as error:
+            code = Code.INVALID_ARGUMENT.name
+            refusal = ServiceError(Code.INVALID_ARGUMENT, "MALFORMED_MESSAGE", str(error))
+            _log_failure(method, refusal)
+            await abort(context, refusal)
         except asyncio.CancelledError:
             code = "CANCELLED"
             raise
