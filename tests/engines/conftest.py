@@ -52,6 +52,9 @@ def stand_in(engine: str) -> Iterator[Path]:
         for name in set(sys.modules) - before:
             if name.partition(".")[0] in ours or name.startswith("tokenwire_worker.engines."):
                 del sys.modules[name]
+                package, _, module = name.rpartition(".")
+                if package in sys.modules:
+                    vars(sys.modules[package]).pop(module, None)
 
 
 def build(*arguments: str, engine: str = "openvino", model: str = str(MODEL)) -> Engine:

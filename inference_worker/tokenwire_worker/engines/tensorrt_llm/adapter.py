@@ -71,6 +71,7 @@ def build(settings: WorkerSettings) -> TensorRtLlmEngine:
             for number, (name, path) in enumerate(own.lora.items(), start=1)
         },
         guide_backend=own.guided_decoding_backend or "",
+        vocabulary_size=limits.vocabulary_size,
         kv_retention=own.kv_retention,
     )
     engine = TensorRtLlmEngine(llm, fixed, own.stall_s)

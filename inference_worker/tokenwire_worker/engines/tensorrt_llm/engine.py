@@ -103,6 +103,7 @@ class TensorRtLlmEngine:
         self._feeds: list[asyncio.Task[None]] = []
         self._submitted = asyncio.Event()
         self._death_lock = threading.Lock()
+        self._closed = False
         self._over = False
         """It has died or is being closed: the listener hears of no death any more."""
         self._watchdog = Watchdog(self._is_healthy, self._is_busy, stall_s, self._die)
@@ -145,7 +146,9 @@ class TensorRtLlmEngine:
     def close(self) -> None:
         """Ends TensorRT-LLM and the thread; what is held ends as cancelled."""
         with self._death_lock:
-            self._over = True
+            closed, self._closed, self._over = self._closed, True, True
+        if closed:
+            return
         self._watchdog.stop()
         if self.guides is not None:
             self.guides.close()

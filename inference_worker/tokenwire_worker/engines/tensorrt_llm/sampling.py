@@ -42,6 +42,7 @@ class Fixed:
     """LoRA adapters by name."""
     guide_backend: str
     """Compiler of guides; empty without one."""
+    vocabulary_size: int
     kv_retention: bool
     """Whether priorities say how long prompts stay cached."""
 
@@ -100,7 +101,7 @@ def sampling_params(
         # Else a stop token is cut off in the last step, after it may have been streamed.
         "include_stop_str_in_output": True,
         "detokenize": False,
-        **_choice(generation.sampling, sequence),
+        **_choice(generation.sampling, sequence, fixed.vocabulary_size),
     }
     if generation.logprobs:
         # 0 would be none at all. The chosen token comes with the likeliest in any case.
@@ -112,7 +113,7 @@ def sampling_params(
     return SamplingParams(**arguments)
 
 
-def _choice(sampling: Sampling, sequence: int) -> dict[str, Any]:
+def _choice(sampling: Sampling, sequence: int, vocabulary_size: int) -> dict[str, Any]:
     """Returns how a token is chosen. With all of them unset TensorRT-LLM would be greedy."""
     chosen: dict[str, Any] = {}
     if sampling.repetition_penalty != 1:
@@ -124,7 +125,8 @@ def _choice(sampling: Sampling, sequence: int) -> dict[str, Any]:
     if sampling.temperature == 0:
         return chosen | {"top_k": 1}
     chosen |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
-    chosen["top_k"] = sampling.top_k  # 0 is all of them; -1 is refused
+    # 0 is all of them: -1 is refused, and what an int32 can't hold ends in an error.
+    chosen["top_k"] = sampling.top_k if sampling.top_k < vocabulary_size else 0
     if sampling.min_p:
         chosen["min_p"] = sampling.min_p
     # Unset it is 0, the same for every request.
