@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NoReturn
 
 import grpc
@@ -16,21 +17,25 @@ DOMAIN = "tokenwire"
 DETAILS_KEY = "grpc-status-details-bin"
 """Trailing metadata key under which gRPC carries a google.rpc.Status."""
 
+MESSAGE_BYTES_LIMIT = 1024
+VIOLATIONS_BYTES_LIMIT = 2048
+DESCRIPTION_BYTES_LIMIT = 256
+NAME_BYTES_LIMIT = 128
+"""A status travels in trailing metadata, of which peers take 8 KiB; larger ones they replace by
+RESOURCE_EXHAUSTED. The message counts up to fivefold: percent-encoded, and again in base64."""
+
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def to_status(error: ServiceError) -> status_pb2.Status:
     """Returns the error as a Status with ErrorInfo and whatever details apply."""
-    status = status_pb2.Status(code=int(error.code), message=error.message)
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    message = _cut(error.message, MESSAGE_BYTES_LIMIT)
+    status = status_pb2.Status(code=int(error.code), message=message)
+    metadata = {key: _cut(value, NAME_BYTES_LIMIT) for key, value in error.metadata.items()}
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
     status.details.add().Pack(info)
     if error.violations:
-        bad_request = error_details_pb2.BadRequest()
-        for violation in error.violations:
-            bad_request.field_violations.add(
-                field=violation.field, description=violation.description
-            )
-        status.details.add().Pack(bad_request)
+        status.details.add().Pack(_bad_request(error.violations))
     if error.retry_after_s is not None:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(round(error.retry_after_s * 1e9))
@@ -40,6 +45,26 @@ def to_status(error: ServiceError) -> status_pb2.Status:
         failure.violations.add(subject=error.quota.subject, description=error.quota.description)
         status.details.add().Pack(failure)
     return status
+
+
+def _bad_request(violations: Sequence[FieldViolation]) -> error_details_pb2.BadRequest:
+    """Returns as many of the violations as there is room for, at least one."""
+    detail = error_details_pb2.BadRequest()
+    for violation in violations:
+        detail.field_violations.add(
+            field=_cut(violation.field, NAME_BYTES_LIMIT),
+            description=_cut(violation.description, DESCRIPTION_BYTES_LIMIT),
+        )
+        if detail.ByteSize() > VIOLATIONS_BYTES_LIMIT:
+            del detail.field_violations[-1]
+            break
+    return detail
+
+
+def _cut(text: str, limit: int) -> str:
+    """Returns the text, or so much of it that it has at most so many bytes."""
+    raw = text.encode()
+    return text if len(raw) <= limit else raw[: limit - 3].decode(errors="ignore") + "\u2026"
 
 
 def from_status(status: status_pb2.Status) -> ServiceError:

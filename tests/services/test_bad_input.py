@@ -18,7 +18,7 @@ from google.protobuf import duration_pb2, struct_pb2
 from tokenwire.frontend.v1 import generation_pb2, model_pb2, prompt_pb2, tokenization_pb2
 from tokenwire.worker.v1 import execution_pb2, worker_pb2
 
-from tests.services.calls import Refusal, generation, refusal_of_status, refused
+from tests.services.calls import Refusal, generation, refusal_of, refusal_of_status, refused
 from tests.services.fields import field_paths, methods
 from tests.services.processes import WAIT_S
 
@@ -584,6 +584,29 @@ def test_all_violations_are_told_at_once(frontend):
         "generation.priority",
         "generation.request_id",
     ]
+
+
+HUGE = {
+    "a name": ({"model": "a" * 50_000}, "UNKNOWN_MODEL"),
+    "a name of other letters": ({"model": "\u65e5" * 20_000}, "UNKNOWN_MODEL"),
+    "a value": ({"lora_adapter": "b" * 50_000}, "INVALID_FIELD"),
+    "many strings": ({"stop": {"stop": [""] * 5000}}, "INVALID_FIELD"),
+    "many messages": ({"prompt": {"chat": {"messages": [{}] * 4000}}}, "INVALID_FIELD"),
+    "a guide": ({"guided": {"regex": "(" + "a" * 60_000}}, "INVALID_FIELD"),
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_what_is_told_of_something_huge_fits_into_the_status(frontend, name):
+    """More than 8 KiB of trailing metadata and the caller would see nothing of it."""
+    values, reason = HUGE[name]
+    request = generation_pb2.GenerateRequest(generation=good_with(values))
+    with pytest.raises(grpc.RpcError) as failure:
+        frontend.generations.Generate(request, timeout=WAIT_S)
+    assert refusal_of(failure.value).reason == reason
+    sizes = [len(value) for _, value in failure.value.trailing_metadata()]
+    # Percent-encoding makes three bytes of one; base64 makes four of three.
+    assert len(failure.value.details().encode()) * 3 + sum(sizes) * 4 / 3 < 8 * 1024
 
 
 def test_what_is_at_its_bound_is_taken(frontend):
