@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tokenwire_worker.engines import EngineError
-from tokenwire_worker.engines.openvino_guides import GuideChecker, unheeded_keywords
+from tokenwire_worker.engines.json_schema import unheeded_keywords
+from tokenwire_worker.engines.openvino_guides import GuideChecker
 from tokenwire_worker.engines.openvino_text import told
 from tokenwire_worker.engines.port import Ability, Finish, Generation, Guide, Refused, Sampling
 

@@ -15,9 +15,9 @@ import subprocess
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Any
 
+from tokenwire_worker.engines.json_schema import unheeded_keywords
 from tokenwire_worker.engines.openvino_text import told
 from tokenwire_worker.engines.openvino_trial import Trial
 from tokenwire_worker.engines.port import Ability, Guide, Refused
@@ -31,15 +31,6 @@ START_S = 60.0
 
 REMEMBERED = 1024
 """Forms known to be good that are not tried again."""
-
-_UNHEEDED = (
-    *("not", "contains", "minContains", "maxContains", "multipleOf"),
-    *("if", "then", "else", "dependentRequired", "dependentSchemas", "dependencies"),
-    *("unevaluatedItems", "unevaluatedProperties", "$dynamicRef", "$recursiveRef"),
-)
-"""Keywords that the compiler passes over, so that the output would not be held to them."""
-
-_SUBSCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
 
 
 class GuideChecker:
@@ -176,37 +167,3 @@ def _receive(process: subprocess.Popen[bytes], limit_s: float) -> Any:
     if not line:
         raise BrokenPipeError("the trial process has ended")
     return json.loads(line)
-
-
-def unheeded_keywords(schema: str) -> Iterator[tuple[str, str]]:
-    """Yields each keyword of a JSON Schema that the compiler passes over, and its JSON pointer.
-
-    A text that is no JSON yields nothing: the compiler says what is wrong with it.
-    """
-    try:
-        root = json.loads(schema)
-    except ValueError:
-        return
-    yield from _unheeded(root, "#")
-
-
-def _unheeded(node: Any, path: str) -> Iterator[tuple[str, str]]:
-    if isinstance(node, list):
-        for index, item in enumerate(node):
-            yield from _unheeded(item, f"{path}/{index}")
-        return
-    if not isinstance(node, dict):
-        return
-    for keyword, value in node.items():
-        at = f"{path}/{keyword}"
-        if keyword in _UNHEEDED or (keyword == "uniqueItems" and value is True):
-            yield keyword, at
-        elif keyword == "allOf" and isinstance(value, list) and len(value) > 1:
-            yield "allOf of several", at
-        elif keyword == "$ref" and isinstance(value, str) and not value.startswith("#"):
-            yield "$ref to elsewhere", at
-        elif keyword in _SUBSCHEMAS and isinstance(value, dict):
-            for name, subschema in value.items():
-                yield from _unheeded(subschema, f"{at}/{name}")
-        elif keyword not in ("const", "enum", "default", "examples"):
-            yield from _unheeded(value, at)

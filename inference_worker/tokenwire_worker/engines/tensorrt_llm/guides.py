@@ -13,10 +13,12 @@ import subprocess
 import sys
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tokenwire_worker.engines.port import Guide, Refused
+from tokenwire_worker.engines.json_schema import unheeded_keywords
+from tokenwire_worker.engines.port import Ability, Guide, Refused
 
 LIMIT_S = 3.0
 """Longest time that a form may take to compile: everything that runs waits for it once more when
@@ -44,8 +46,11 @@ class GuideChecker:
         self._command = [sys.executable, "-m", _MODULE, str(model), str(vocabulary_size)]
         self._process: subprocess.Popen[bytes] | None = None
         self._good: OrderedDict[Guide, None] = OrderedDict()
-        self._lock = threading.Lock()
         self._closed = False
+        self._starting = threading.Lock()
+        """Guards the process while it is started or ended."""
+        self._checking = threading.Lock()
+        """Held while something is tried."""
 
     def check(self, guide: Guide) -> None:
         """Returns when the form is known to compile.
@@ -56,7 +61,13 @@ class GuideChecker:
         if guide in self._good:
             self._good.move_to_end(guide)
             return
-        fault = self._fault(guide)
+        if guide.form is Ability.GUIDED_JSON_SCHEMA:
+            for keyword, path in unheeded_keywords(guide.text):
+                raise Refused(
+                    guide.form.value, f"this engine does not hold outputs to {keyword!r}, at {path}"
+                )
+        with self._checking:
+            fault = self._fault(guide)
         if fault is not None:
             raise Refused(guide.form.value, fault)
         self._good[guide] = None
@@ -65,11 +76,12 @@ class GuideChecker:
 
     def close(self) -> None:
         """Ends the process; a check under way is refused."""
-        with self._lock:
+        with self._starting:
             self._closed = True
             if self._process is not None:
                 self._process.kill()
-                self._process.wait()
+        with self._checking:  # what waited for the process has seen it end
+            self._end()
 
     def _fault(self, guide: Guide) -> str | None:
         asked = {"form": guide.form.value, "text": guide.text, "options": guide.options}
@@ -91,7 +103,7 @@ class GuideChecker:
         return fault
 
     def _running(self) -> subprocess.Popen[bytes]:
-        with self._lock:
+        with self._starting:
             if self._closed:
                 raise BrokenPipeError("the worker is being stopped")
             if self._process is not None:
@@ -106,11 +118,15 @@ class GuideChecker:
         return process
 
     def _end(self) -> None:
-        with self._lock:
+        with self._starting:
             process, self._process = self._process, None
         if process is not None:
             process.kill()
-            process.communicate()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with suppress(OSError):  # what it did not live to read
+                        pipe.close()
 
 
 def _send(process: subprocess.Popen[bytes], message: dict[str, Any]) -> None:

@@ -1,0 +1,126 @@
+"""Guides, tried by a process of their own before the engine sees them."""
+
+import os
+
+import pytest
+from tokenwire_worker.engines.port import Ability, Guide, Refused
+from tokenwire_worker.engines.tensorrt_llm import guides
+from tokenwire_worker.engines.tensorrt_llm.choices import choice_grammar, choice_pattern
+from tokenwire_worker.engines.tensorrt_llm.guides import GuideChecker
+
+from tests.engines import conftest
+from tests.engines.tensorrt_llm.conftest import VOCABULARY, generation
+
+
+@pytest.fixture
+def checker(model, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(conftest.STAND_INS["tensorrt_llm"]))
+    made = GuideChecker(model, VOCABULARY)
+    yield made
+    made.close()
+
+
+def regex(text: str) -> Guide:
+    return Guide(Ability.GUIDED_REGEX, text)
+
+
+def refusal(checker, guide: Guide) -> tuple[str, str]:
+    with pytest.raises(Refused) as refused:
+        checker.check(guide)
+    return refused.value.field, refused.value.description
+
+
+def test_forms_that_compile_pass(checker):
+    for guide in (
+        Guide(Ability.GUIDED_JSON_SCHEMA, '{"type": "object"}'),
+        Guide(Ability.GUIDED_JSON_OBJECT),
+        regex("[a-z]+"),
+        Guide(Ability.GUIDED_GRAMMAR, 'root ::= "a"'),
+        Guide(Ability.GUIDED_CHOICE, options=("yes", "no")),
+    ):
+        checker.check(guide)
+
+
+def test_what_is_wrong_is_told_without_where_it_was_raised(checker):
+    assert refusal(checker, regex("[")) == (
+        "guide.regex",
+        "Regex parsing error: unterminated character set at position 0",
+    )
+    assert refusal(checker, Guide(Ability.GUIDED_GRAMMAR, "start ::= 1")) == (
+        "guide.grammar",
+        "The root rule with name root is not found.",
+    )
+    field, description = refusal(checker, Guide(Ability.GUIDED_JSON_SCHEMA, "{no json"))
+    assert (field, bool(description)) == ("guide.json_schema", True)
+
+
+def test_what_the_compiler_would_pass_over_is_refused(checker):
+    schema = '{"properties": {"a": {"not": {}}}}'
+    assert refusal(checker, Guide(Ability.GUIDED_JSON_SCHEMA, schema)) == (
+        "guide.json_schema",
+        "this engine does not hold outputs to 'not', at #/properties/a/not",
+    )
+
+
+def test_a_form_that_takes_for_ever_is_given_up(checker, monkeypatch):
+    monkeypatch.setattr(guides, "LIMIT_S", 0.2)
+    told = refusal(checker, regex("for ever"))
+    assert told == ("guide.regex", "takes longer than 0.2 s to compile")
+    monkeypatch.undo()
+    monkeypatch.setenv("PYTHONPATH", str(conftest.STAND_INS["tensorrt_llm"]))
+    checker.check(regex("next"))
+
+
+def test_a_form_that_ends_the_compiler_is_refused(checker):
+    told = refusal(checker, regex("overflow"))
+    assert told == ("guide.regex", "is more than the grammar compiler can take")
+    checker.check(regex("next"))
+
+
+def test_bad_forms_are_tried_again_and_good_ones_are_not(checker):
+    assert refusal(checker, regex("tried"))[1] == "tried 1 times"
+    assert refusal(checker, regex("tried"))[1] == "tried 2 times"
+    checker.check(regex("good"))
+    os.kill(checker._process.pid, 9)
+    checker._process.wait()
+    checker.check(regex("good"))
+
+
+def test_without_the_compiler_no_guide_is_taken(checker, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "")
+    field, description = refusal(checker, regex("a"))
+    assert field == "guide"
+    assert description.startswith("can't be tried: ")
+
+
+def test_closing_ends_the_process(checker):
+    checker.check(regex("a"))
+    process = checker._process
+    checker.close()
+    assert process.poll() is not None
+    assert "being stopped" in refusal(checker, regex("b"))[1]
+
+
+def test_the_engine_tries_guides_where_it_has_a_compiler(started, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(conftest.STAND_INS["tensorrt_llm"]))
+    engine = started("--tensorrt-llm.guided-decoding-backend", "xgrammar")
+    assert not engine.engine._llm.args.skip_tokenizer_init
+    good, bad = generation(guide=regex("a+")), generation(guide=regex("["))
+    engine.engine.check(good)
+    with pytest.raises(Refused):
+        engine.engine.check(bad)
+    engine.run(good)
+    assert engine.last_request["params"].guided_decoding.regex == "a+"
+
+
+def test_choices_are_escaped():
+    options = ('q"uote', "new\nline", "back\\slash", "a.b*c+?^$|", "{x}[y](z)", "日本")
+    assert choice_grammar(options) == (
+        'root ::= "q\\"uote" | "new\\nline" | "back\\\\slash" | "a.b*c+?^$|" | "{x}[y](z)" | "日本"'
+    )
+    pattern = choice_pattern(options)
+    import re
+
+    for option in options:
+        assert re.fullmatch(pattern, option)
+    assert not re.fullmatch(pattern, "aXb")
