@@ -16,7 +16,7 @@ from tokenwire_worker.engines.port import Engine
 from tokenwire_worker.settings import WorkerSettings
 
 from tests.engines.recorder import Recorder
-from tests.services.processes import MODEL
+from tests.services.processes import MODEL, ROOT
 
 CONTRACT = {
     "openvino": (
@@ -30,8 +30,23 @@ CONTRACT = {
             *("--tensorrt-llm.kv-cache-config.event-buffer-max-size", "0"),
         ],
     ),
+    "vllm": ("vllm", ["--context-tokens", "2048", "--no-vllm.kv-events"]),
 }
 """Package that an engine needs, and the settings that it is tested with."""
+
+EVERY = {
+    "vllm": [
+        # In bf16 greedy ids would depend on the batch.
+        *("--vllm.dtype", "float32", "--vllm.enforce-eager"),
+        # Small steps, so that a prompt takes several; several engines on one GPU.
+        *("--vllm.max-num-batched-tokens", "256", "--vllm.max-num-seqs", "128"),
+        *("--vllm.gpu-memory-utilization", "0.1"),
+    ],
+}
+"""Settings that every engine of a kind is built with in tests."""
+
+MODELS = {"vllm": ROOT / "models/demo/hf"}
+"""The demo model's folder for engines that do not load OpenVINO's form."""
 
 STAND_INS = {"tensorrt_llm": Path(__file__).parent / "tensorrt_llm" / "stand_in"}
 """Folders of packages that stand in for those of engines that run nowhere near tests."""
@@ -57,9 +72,10 @@ def stand_in(engine: str) -> Iterator[Path]:
                     vars(sys.modules[package]).pop(module, None)
 
 
-def build(*arguments: str, engine: str = "openvino", model: str = str(MODEL)) -> Engine:
-    """Loads the demo model on an engine."""
-    settings = parse(WorkerSettings, "test", ["--model", model, "--engine", engine, *arguments])
+def build(*arguments: str, engine: str = "openvino", model: str = "") -> Engine:
+    """Loads the demo model, or another, on an engine."""
+    chosen = ["--model", model or str(MODELS.get(engine, MODEL)), "--engine", engine]
+    settings = parse(WorkerSettings, "test", [*chosen, *EVERY.get(engine, ()), *arguments])
     module = engines.module_of(settings)
     module.check_model(settings)
     return module.build(settings)

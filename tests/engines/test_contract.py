@@ -365,6 +365,8 @@ def test_a_choice_is_one_of_its_texts(recorder, tokenizer, options):
 
 def test_a_guide_ends_at_a_stop_id_of_the_callers(recorder, tokenizer):
     needs(recorder, Ability.GUIDED_REGEX)
+    if recorder.engine.info.engine == "vllm":
+        pytest.skip("vLLM ends a complete form with an end of its tokenizer's, and with no other")
     made = generation(guide=Guide(Ability.GUIDED_REGEX, "abc"), stop_token_ids=(7,), max_tokens=50)
     recorder.engine.check(made)
     (ran,) = recorder.run(made)

@@ -21,6 +21,7 @@ from tokenwire_worker.engines.vllm_settings import VllmSettings
 from tokenwire_worker.settings import WorkerSettings
 
 from tests.engines import vllm_standin
+from tests.engines.conftest import STAND_INS
 
 WAIT_S = 10.0
 GREEDY = Sampling(temperature=0)
@@ -74,7 +75,7 @@ def adapter():
 
 @pytest.fixture
 def model(tmp_path):
-    config = {"vocab_size": 1000, "max_position_embeddings": 4096, "eos_token_id": [3, 5000]}
+    config = {"vocab_size": 4096, "max_position_embeddings": 4096, "eos_token_id": [3, 5000]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     return tmp_path
 
@@ -117,7 +118,7 @@ def llm():
 def test_info_is_the_engines(engine):
     info = engine.info
     assert (info.engine, info.engine_version) == ("vllm", "0.26.0")
-    assert (info.context_tokens, info.prompt_tokens, info.vocabulary_size) == (4096, 4096, 1000)
+    assert (info.context_tokens, info.prompt_tokens, info.vocabulary_size) == (4096, 4096, 4096)
     assert (info.kv_block_tokens, info.kv_blocks, info.running_sequences) == (16, 4096, 256)
     assert info.eos_token_ids == (3,)  # 5000 is beyond the vocabulary
     assert (info.highest_temperature, info.top_logprobs) == (2.0, 20)
@@ -306,18 +307,30 @@ def test_a_broken_adapter_is_found_before_anything_is_served(build, tmp_path):
 # --- guides ---------------------------------------------------------------------------------------
 
 
-def test_a_guide_is_tried_before_it_is_taken(engine):
+@pytest.mark.parametrize(
+    ("regex", "said"),
+    [
+        ("a(", "unterminated"),  # by the compiler
+        ("overflow", "more than the grammar compiler can take"),  # which it ends
+        ("not for vllm", "vLLM's own rules"),
+    ],
+)
+def test_a_guide_is_tried_before_it_is_taken(engine, monkeypatch, regex, said):
+    # Stand-ins of the compiler and the tokenizer, found by the process that tries guides.
+    monkeypatch.setenv("PYTHONPATH", str(STAND_INS["tensorrt_llm"]))
     engine.check(Generation([40], 2, guide=Guide(Ability.GUIDED_REGEX, "a+")))
     with pytest.raises(Refused) as refused:
-        engine.check(Generation([40], 2, guide=Guide(Ability.GUIDED_REGEX, "a(")))
+        engine.check(Generation([40], 2, guide=Guide(Ability.GUIDED_REGEX, regex)))
     assert refused.value.field == "guide.regex"
-    assert "unterminated" in refused.value.description
+    assert said in refused.value.description
+    engine.submit(1, Generation([40], 2, GREEDY))
+    assert len(ids(engine.listener.one())) == 2
 
 
 def test_a_guided_output_may_end_by_the_tokenizers_own_end(engine):
-    engine.submit(1, Generation([999], 9, GREEDY, guide=Guide(Ability.GUIDED_JSON_OBJECT)))
-    outputs = engine.listener.one()  # 999, 0, 1, and 2, which is the tokenizer's
-    assert ids(outputs) == [999, 0, 1, 2]
+    engine.submit(1, Generation([4095], 9, GREEDY, guide=Guide(Ability.GUIDED_JSON_OBJECT)))
+    outputs = engine.listener.one()  # 4095, 0, 1, and 2, which is the tokenizer's
+    assert ids(outputs) == [4095, 0, 1, 2]
     assert outputs[-1].finish is Finish.STOP
 
 

@@ -11,7 +11,6 @@ import ast
 import asyncio
 import contextlib
 import json
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -100,6 +99,7 @@ def _check_call(path: str, positional: int, named: dict[str, Any]) -> None:
 
 
 def _check_sampling(self: Any) -> None:
+    self.stop_token_ids = self.stop_token_ids or []
     if not 0 <= self.temperature <= RECORD["highest_temperature"]:
         raise ValueError(f"temperature must be in [0, 2], got {self.temperature}.")
     if self.temperature == 0 and self.n > 1:
@@ -117,12 +117,8 @@ def _verify(self: Any, *arguments: Any) -> None:
         return
     if tokenizer is None:
         raise ValueError("Structured outputs requires a tokenizer")
-    if guide.regex is not None:
-        re.compile(guide.regex)
-    if isinstance(guide.json, str):
-        json.loads(guide.json)
-    if guide.grammar is not None and "root" not in guide.grammar:
-        raise ValueError("the grammar has no rule named root")
+    if guide.regex == "not for vllm":
+        raise ValueError("vLLM's own rules\nforbid it")
 
 
 SamplingParams = _class(

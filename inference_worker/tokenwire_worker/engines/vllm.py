@@ -36,6 +36,7 @@ from tokenwire_worker.engines.port import (
     Step,
     Times,
 )
+from tokenwire_worker.engines.tensorrt_llm.guides import GuideChecker  # the same compiler
 from tokenwire_worker.engines.vllm_environment import prepare
 
 prepare()  # vLLM reads the environment when it is imported
@@ -116,6 +117,7 @@ class VllmEngine:
             self._end_loop()
             raise
         self._llm = self._started.llm
+        self._guides = GuideChecker(settings.text_folder, self.info.vocabulary_size)
 
     @property
     def info(self) -> EngineInfo:
@@ -128,10 +130,15 @@ class VllmEngine:
         self._loop.call_soon_threadsafe(self._begin)
 
     def check(self, generation: Generation) -> None:
-        """Tries the guide of a generation, as vLLM does before it takes a request. Any thread."""
+        """Tries the guide of a generation. From any thread.
+
+        First by a process that may be lost to it, then as vLLM does before it takes a request,
+        which has rules of its own.
+        """
         guide = generation.guide
         if guide is None:
             return
+        self._guides.check(guide)
         config = self._llm.vllm_config
         try:
             vllm_params.sampling_params(generation, 0, self._started.guide_stops).verify(
@@ -159,6 +166,7 @@ class VllmEngine:
         """Ends the engine's process and thread; what is held ends as cancelled. Any thread."""
         if not self._closed:
             self._closed = True
+            self._guides.close()
             self._on_loop(self._stop())
             self._end_loop()
 
