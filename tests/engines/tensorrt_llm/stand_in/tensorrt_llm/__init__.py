@@ -7,6 +7,7 @@ does, with its faults; a few pseudo-random numbers stand for the model.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ class LLM:
             if name not in {**TorchLlmArgs.model_fields, "_mpi_session": None, "backend": None}:
                 raise ValueError(f"LLM got invalid argument: {name}")
         self.args = TorchLlmArgs(model=model, **kwargs)
+        if "STAND_IN_START_ERROR" in os.environ:
+            raise RuntimeError(os.environ["STAND_IN_START_ERROR"])
         config = json.loads((Path(model) / "config.json").read_text())
         if self.args.guided_decoding_backend is not None:
             assert not self.args.skip_tokenizer_init, "guided decoding needs a tokenizer"
