@@ -15,12 +15,14 @@ from itertools import count
 from typing import Any
 
 import uvloop
+from tokenwire_worker.engines.vllm_environment import prepare
 
 from benchmarks.gpu.load import Load, drive
 
 
 async def main(arguments: dict[str, Any], answers: Any) -> None:
     """Answers loads until standard input ends."""
+    prepare()  # the worker's environment, before vLLM reads it
     # Imported here, since the engine's process is spawned and imports this module again.
     from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: PLC0415
     from vllm.inputs.engine import tokens_input  # noqa: PLC0415

@@ -95,13 +95,15 @@ def _contract(chosen: argparse.Namespace, results: dict[str, Any]) -> None:
         *("tests/engines/test_contract.py", "tests/engines/test_vllm_surface.py"),
         *("-o", "timeout=300", "-o", "filterwarnings=default"),
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    (chosen.logs / "contract.log").write_text(done.stdout + done.stderr)
+    path = chosen.logs / "contract.log"
+    with path.open("w") as log:
+        done = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=False)
+    said = path.read_text()
     counts = {
         what: int(number)
-        for number, what in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout)
+        for number, what in re.findall(r"(\d+) (passed|failed|skipped|error)", said)
     }
-    failing = re.findall(r"^(?:FAILED|ERROR) (\S+?::\S+)", done.stdout, re.MULTILINE)
+    failing = re.findall(r"^(?:FAILED|ERROR) (\S+?::\S+)", said, re.MULTILINE)
     results["contract"] = {**counts, "failing": failing}
     if done.returncode:
         raise RuntimeError(f"pytest ended with {done.returncode}; see contract.log")
