@@ -6,6 +6,8 @@ exit code 64 (EX_USAGE) and one line for each setting at fault.
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,7 +95,9 @@ def parse(settings: type[SettingsT], program: str, arguments: Sequence[str]) -> 
     """Returns the settings, or ends the process with 64, or with 0 after --help."""
     try:
         source: CliSettingsSource[SettingsT] = CliSettingsSource(
-            settings, cli_prog_name=program, cli_parse_args=list(arguments)
+            settings,
+            cli_prog_name=program,
+            cli_parse_args=[_unsplit(argument) for argument in arguments],
         )
         return settings(_cli_settings_source=source)  # type: ignore[call-arg]
     except ValidationError as error:
@@ -104,6 +108,21 @@ def parse(settings: type[SettingsT], program: str, arguments: Sequence[str]) -> 
     except SystemExit as exit_:
         # argparse has already said what is wrong, with its own code 2.
         sys.exit(EX_USAGE if exit_.code else 0)
+
+
+_JSON_PAIR = re.compile(r"(--[\w.-]+=)?([A-Za-z_][\w.-]*)=([\[{].*)", re.DOTALL)
+
+
+def _unsplit(argument: str) -> str:
+    """Returns an argument such that a KEY=VALUE with a JSON array or object stays in one piece.
+
+    pydantic-settings takes several pairs in one argument and would split the value at its commas.
+    """
+    found = _JSON_PAIR.fullmatch(argument)
+    if found is None:
+        return argument
+    option, key, value = found.groups()
+    return (option or "") + json.dumps({key: value})
 
 
 def refuse(program: str, *lines: str) -> NoReturn:

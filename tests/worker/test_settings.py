@@ -144,6 +144,7 @@ def test_repeated_and_nested_settings():
             *("--model", "folder", "--openvino.exact", "--no-openvino.prefix-caching"),
             *("--openvino.lora", "a=x.safetensors", "--openvino.lora", "b=y.safetensors"),
             *("--openvino.property", "A=1", "--openvino.cache-eviction.max-tokens", "512"),
+            *("--openvino.property", 'B={"a": 1, "b": [2, 3]}', "--openvino.property=C=[1, 2]"),
         ],
     )
     own = settings.openvino
@@ -153,7 +154,7 @@ def test_repeated_and_nested_settings():
         "a": "x.safetensors",
         "b": "y.safetensors",
     }
-    assert own.property == {"A": "1"}
+    assert own.property == {"A": "1", "B": '{"a": 1, "b": [2, 3]}', "C": "[1, 2]"}
     assert own.cache_eviction.max_tokens == 512
 
 

@@ -134,10 +134,16 @@ def test_settings_are_named_as_the_constructor_names_them():
         ("load_format=dummy", "load_format", "dummy"),
         ("enable_attention_dp=true", "enable_attention_dp", True),
         ("trust_remote_code=true", "trust_remote_code", True),
+        ("pp_partition=[16, 16]", "pp_partition", [16, 16]),
         ('pp_partition="[16, 16]"', "pp_partition", [16, 16]),
         ('{"env_overrides": {"A": "b"}}', "env_overrides", {"A": "b"}),
         ("allreduce_strategy=NCCL", "allreduce_strategy", "NCCL"),
         ('{"moe_config": {"backend": "CUTLASS"}}', "moe_config", {"backend": "CUTLASS"}),
+        (
+            'moe_config={"backend": "CUTLASS", "max_num_tokens": 64}',
+            "moe_config",
+            {"backend": "CUTLASS", "max_num_tokens": 64},
+        ),
         ("batch_wait_timeout_ms=2", "batch_wait_timeout_ms", 2),
     ],
 )
@@ -146,7 +152,7 @@ def test_any_other_field_is_passed_through(given, field, value):
 
 
 def test_one_field_of_a_group_is_passed_through():
-    cache = made('arg=kv_cache_config.max_attention_window="[4096, 256]"')["kv_cache_config"]
+    cache = made("arg=kv_cache_config.max_attention_window=[4096, 256]")["kv_cache_config"]
     assert cache["max_attention_window"] == [4096, 256]
     assert cache["tokens_per_block"] == 32
 
