@@ -16,6 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from tokenwire.frontend.v1 import generation_pb2
 from tokenwire.worker.v1 import execution_pb2
+from tokenwire_frontend.settings import FrontendSettings
+from tokenwire_service.settings import parse
 
 from tests.services.calls import (
     Frontend,
@@ -33,6 +35,7 @@ from tests.services.processes import (
     SERVING,
     WAIT_S,
     Processes,
+    free_address,
     wait_for_health,
 )
 
@@ -72,12 +75,12 @@ def own_frontend(processes, plain_worker):
 
 
 @pytest.mark.parametrize(
-    ("which", "services"), [("frontend", FRONTEND_SERVICES), ("worker", WORKER_SERVICES)]
+    ("which", "names"), [("frontend", FRONTEND_SERVICES), ("worker", WORKER_SERVICES)]
 )
-def test_health_is_told_by_service_and_for_all(which, services, frontend, worker):
+def test_health_is_told_by_service_and_for_all(which, names, frontend, worker):
     client = {"frontend": frontend, "worker": worker}[which]
     stub = health_pb2_grpc.HealthStub(client.raw)
-    for service in ("", *services):
+    for service in ("", *names):
         request = health_pb2.HealthCheckRequest(service=service)
         assert stub.Check(request, timeout=WAIT_S).status == SERVING
         watch = stub.Watch(request, timeout=WAIT_S)
@@ -90,10 +93,10 @@ def test_health_is_told_by_service_and_for_all(which, services, frontend, worker
 
 
 @pytest.mark.parametrize(
-    ("which", "services"), [("frontend", FRONTEND_SERVICES), ("worker", WORKER_SERVICES)]
+    ("which", "names"), [("frontend", FRONTEND_SERVICES), ("worker", WORKER_SERVICES)]
 )
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
-def test_reflection_lists_and_describes_the_services(which, services, version, frontend, worker):
+def test_reflection_lists_and_describes_the_services(which, names, version, frontend, worker):
     client = {"frontend": frontend, "worker": worker}[which]
     # The messages of both versions are the same on the wire.
     call = client.raw.stream_stream(
@@ -102,17 +105,13 @@ def test_reflection_lists_and_describes_the_services(which, services, version, f
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
     requests = [reflection_pb2.ServerReflectionRequest(list_services="")] + [
-        reflection_pb2.ServerReflectionRequest(file_containing_symbol=service)
-        for service in services
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=service) for service in names
     ]
     listing, *described = call(iter(requests), timeout=WAIT_S)
-    names = {each.name for each in listing.list_services_response.service}
-    assert names >= {
-        *services,
-        "grpc.health.v1.Health",
-        f"grpc.reflection.{version}.ServerReflection",
-    }
-    for service, answer in zip(services, described, strict=True):
+    listed = {each.name for each in listing.list_services_response.service}
+    own = {"grpc.health.v1.Health", f"grpc.reflection.{version}.ServerReflection"}
+    assert listed >= {*names, *own}
+    for service, answer in zip(names, described, strict=True):
         files = [
             descriptor_pb2.FileDescriptorProto.FromString(each)
             for each in answer.file_descriptor_response.file_descriptor_proto
@@ -226,20 +225,18 @@ def test_sigterm_lets_the_worker_finish_what_it_has(processes):
 
 
 def test_the_environment_sets_what_the_command_line_does_not(processes, plain_worker):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    address = free_address()
     started = processes.run(
         "tokenwire_frontend",
         ["--log-format", "json"],
         {
             "TOKENWIRE_FRONTEND_WORKERS": f'["{plain_worker.address}"]',
-            "TOKENWIRE_FRONTEND_LISTEN": f"127.0.0.1:{port}",
+            "TOKENWIRE_FRONTEND_LISTEN": address,
             "TOKENWIRE_FRONTEND_GENERATIONS_LIMIT": "1",
             "TOKENWIRE_FRONTEND_LOG_FORMAT": "text",
         },
     )
-    assert started.address == f"127.0.0.1:{port}"
+    assert started.address == address
     with Frontend(started.address) as client:
         wait_for_health(client.raw, SERVING)
         running = client.start(endless())
@@ -273,25 +270,12 @@ ONE = ["--worker", "127.0.0.1:50061"]
     [
         ([], "--worker"),
         ([*ONE, "--no-such-setting", "1"], "--no-such-setting"),
-        ([*ONE, "surplus"], "surplus"),
         (["--worker", "no-port"], "--worker"),
-        (["--worker", "host:port"], "--worker"),
-        (["--worker", "127.0.0.1:99999"], "--worker"),
         (["--worker", ""], "--worker"),
-        ([*ONE, "--listen", "127.0.0.1"], "--listen"),
-        ([*ONE, "--listen", "127.0.0.1:70000"], "--listen"),
         ([*ONE, "--listen", "no.such.host.invalid:0"], "--listen"),
         ([*ONE, "--generations-limit", "0"], "--generations-limit"),
-        ([*ONE, "--generations-limit", "many"], "--generations-limit"),
-        ([*ONE, "--tokenizer-threads", "0"], "--tokenizer-threads"),
-        ([*ONE, "--drain-grace-s", "-1"], "--drain-grace-s"),
-        ([*ONE, "--drain-grace-s", "nan"], "--drain-grace-s"),
-        ([*ONE, "--log-level", "loud"], "--log-level"),
         ([*ONE, "--tls.ca", "/no/such/file"], "--tls"),
-        (
-            [*ONE, "--tls.certificate", "/no/such/file", "--tls.key", "/no/such/file"],
-            "--tls.key",
-        ),
+        ([*ONE, "--tls.certificate", "/no/file", "--tls.key", "/no/file"], "--tls.key"),
         ([*ONE, "--tls.key", "/no/such/file"], "--tls.certificate"),
         ([*ONE, "--worker-tls.ca", "/no/such/file"], "--worker-tls.ca"),
         ([*ONE, "--worker-tls.key", "/no/such/file"], "--worker-tls"),
@@ -300,6 +284,31 @@ ONE = ["--worker", "127.0.0.1:50061"]
 def test_a_frontend_started_wrongly_ends_with_64_and_the_setting(processes, arguments, setting):
     arguments = ["--listen", "127.0.0.1:0", *arguments]
     check_refused(processes.run("tokenwire_frontend", arguments), setting)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "setting"),
+    [
+        (["surplus"], "surplus"),
+        (["--worker", "host:port"], "--worker"),
+        (["--worker", "127.0.0.1:99999"], "--worker"),
+        (["--listen", "127.0.0.1"], "--listen"),
+        (["--listen", "127.0.0.1:70000"], "--listen"),
+        (["--generations-limit", "many"], "--generations-limit"),
+        (["--tokenizer-threads", "0"], "--tokenizer-threads"),
+        (["--tokenizer-waiting-limit", "0"], "--tokenizer-waiting-limit"),
+        (["--drain-grace-s", "-1"], "--drain-grace-s"),
+        (["--drain-grace-s", "nan"], "--drain-grace-s"),
+        (["--log-level", "loud"], "--log-level"),
+        (["--log-format", "xml"], "--log-format"),
+    ],
+)
+def test_a_bad_value_of_each_setting_is_refused_by_its_name(arguments, setting, capsys):
+    """The parser that the processes above run, without the processes."""
+    with pytest.raises(SystemExit) as exit_:
+        parse(FrontendSettings, "tokenwire-frontend", [*ONE, *arguments])
+    assert exit_.value.code == EX_USAGE
+    assert setting in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,8 @@ def test_an_invalid_generation_ends_alone(session, what, fields, field, code):
 
 def test_a_refusal_by_the_worker_ends_alone(session):
     """Only the engine can tell that this is no regular expression."""
-    session.open(1, generation(guided={"regex": "(unclosed"}))
+    what = generation(guided={"regex": "(unclosed"}, stop={"ignore_eos": False})
+    session.open(1, what)
     [ended] = session.finish(1)
     refusal = refusal_of_status(ended.error)
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
@@ -182,7 +183,8 @@ def test_a_refusal_by_the_worker_ends_alone(session):
 @pytest.mark.parametrize("prompt", [{"text": "x"}, {"token_ids": {"ids": [5]}}])
 def test_a_refusal_by_the_worker_names_the_callers_field(frontend, prompt):
     """The worker takes no minimum with a guide; its contract calls the field otherwise."""
-    what = generation(prompt, stop={"min_tokens": 2}, guided={"regex": "a+"})
+    stop = {"min_tokens": 2, "ignore_eos": False}
+    what = generation(prompt, stop=stop, guided={"regex": "a+"})
     refusal = refused(lambda: frontend.stream(what))
     assert refusal.fields == ["generation.stop.min_tokens"]
     assert "stopping" not in refusal.message

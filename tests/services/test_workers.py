@@ -27,6 +27,7 @@ from tests.services.processes import (
     SERVING,
     Process,
     Processes,
+    free_address,
     wait_for_health,
 )
 
@@ -306,10 +307,7 @@ def other_tokenizer(tmp_path_factory):
 
 
 def test_a_worker_with_another_tokenizer_is_refused(processes, other_tokenizer):
-    good = processes.worker()
-    bad = processes.worker(model=other_tokenizer)
-    address = bad.address
-    bad.kill()
+    good, address = processes.worker(), free_address()
     started = processes.frontend(workers=[good, address])
     started.wait_for("worker", address=good.address, state="ready")
     seen = started.event_count
@@ -419,8 +417,9 @@ def test_of_those_that_wait_the_higher_priority_goes_first(narrow):
 
 def test_a_sequence_that_waits_can_be_cancelled(narrow):
     client, direct = narrow
-    running, waiting = client.start(endless()), client.start(endless())
+    running = client.start(endless())
     read_to_first_token(running)
+    waiting = client.start(endless())
     direct.wait_for_load(lambda load: load.waiting_requests == 1)
     waiting.cancel()
     direct.wait_for_load(lambda load: load.waiting_requests == 0)
