@@ -104,11 +104,21 @@ class Sequence:
         """
         if self.end is not None:
             return False
+        if self._stops is not None and len(token_ids) > 1:
+            # One by one, so that where the sequence ends does not depend on how ids were merged.
+            return any(
+                self.push(token_ids[place : place + 1], logprobs[place : place + 1])
+                for place in range(len(token_ids))
+            )
         self._ids.extend(token_ids)
         self._logprobs.extend(logprobs)
         matching = self._stops is not None and self.token_count >= self._min_tokens
         self.token_count += len(token_ids)
-        if token_ids[-1] in self._stop_token_ids and not self._include_stop:
+        if (
+            token_ids[-1] in self._stop_token_ids
+            and not self._include_stop
+            and self.token_count >= self._min_tokens
+        ):
             token_ids = token_ids[:-1]
         text = self._detokenizer.push(token_ids) if token_ids else ""
         if not text:
@@ -125,7 +135,7 @@ class Sequence:
         if self.end is not None:
             return
         text = self._detokenizer.finish()
-        if self._stops is not None:
+        if self._stops is not None and self.token_count > self._min_tokens:
             self._text += self._stops.push(text)
             if self._stop_found():
                 return
