@@ -98,8 +98,8 @@ class Pair:
 class Direct:
     """Runs the direct arm's process for as long as the context is open."""
 
-    def __init__(self, arguments: Mapping[str, Any], logs: Path) -> None:
-        self._file = (logs / "direct.log").open("w")
+    def __init__(self, name: str, arguments: Mapping[str, Any], logs: Path) -> None:
+        self._file = (logs / f"{name}-direct.log").open("w")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.gpu.direct", json.dumps(arguments)],
             cwd=ROOT,
@@ -134,6 +134,6 @@ class Direct:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError("the direct arm's process has ended; see direct.log")
+            raise RuntimeError("the direct arm's process has ended; see its log")
         answer: dict[str, Any] = json.loads(line)
         return answer

@@ -51,6 +51,7 @@ def write(results: dict[str, Any], folder: Path) -> None:
         ("demo", _demo),
         ("contract", _contract),
         ("load", _load),
+        ("wire", _wire),
         ("cancel", _cancel),
         ("prefix", _prefix),
     ):
@@ -92,15 +93,25 @@ def ratios(rounds: list[dict[str, Any]], concurrency: str, arm: str) -> list[flo
 
 
 def _load(rounds: list[dict[str, Any]]) -> str:
+    return _arms(
+        rounds,
+        f"8B Llama shape, medians of {len(rounds)} rounds. `of direct` is the median (range) of the "
+        f"ratios within a round; at least {TARGET_RATIO} is wanted.",
+    )
+
+
+def _wire(rounds: list[dict[str, Any]]) -> str:
+    return _arms(
+        rounds,
+        "The demo model of 9 million parameters: the GPU does next to nothing, and the processes "
+        "that carry tokens are the limit. There is no target; this is where to look for their cost.",
+    )
+
+
+def _arms(rounds: list[dict[str, Any]], title: str) -> str:
     names = ["concurrent", "arm", "tok/s", "of direct", "TTFT p50", "TTFT p95"]
     names += ["worker us/token", "frontend us/token"]
-    lines = [
-        f"8B Llama shape, medians of {len(rounds)} rounds. `of direct` is the median (range) of",
-        f"the ratios within a round; at least {TARGET_RATIO} is wanted.",
-        "",
-        f"| {' | '.join(names)} |",
-        "|---" * len(names) + "|",
-    ]
+    lines = [title, "", f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for concurrency, arms in rounds[0].items():
         for arm in arms:
             each = {

@@ -1,6 +1,6 @@
 """Everything that is to be shown on a GPU, by one command: see README.md beside this file.
 
-python -m benchmarks.gpu.run --out FOLDER [--parts contract,demo,load]
+python -m benchmarks.gpu.run --out FOLDER [--parts demo,contract,load,wire]
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +25,23 @@ from benchmarks.gpu.processes import ROOT, Direct, Pair
 ARMS = ("direct", "stream", "session")
 
 ENGINE = {
-    "load_format": "dummy",
     "skip_tokenizer_init": True,
-    "max_model_len": 16384,
     "max_num_seqs": 256,
     "max_num_batched_tokens": 8192,
     "enable_prefix_caching": True,
-    # Two engines at once on one GPU, so that the arms can take turns: 16 GB of weights each.
-    "gpu_memory_utilization": 0.42,
 }
-"""Arguments of both engines of the load part, the direct arm's and the worker's."""
+"""Arguments of both engines of a comparison, the direct arm's and the worker's."""
+
+# Two engines at once on one GPU, so that the arms can take turns: 16 GB of weights each.
+LARGE = {"load_format": "dummy", "max_model_len": 16384, "gpu_memory_utilization": 0.42}
+SMALL = {"max_model_len": 4096, "gpu_memory_utilization": 0.1}
 
 
 def main() -> None:
     """Runs the parts, each whatever came of the others; exits with 1 where one failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of results and logs")
-    parser.add_argument("--parts", default="demo,contract,load")
+    parser.add_argument("--parts", default="demo,contract,load,wire")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the load part")
     parser.add_argument("--waves", type=int, default=2, help="requests per concurrent place")
     parser.add_argument("--concurrency", default="64,128,256")
@@ -57,6 +58,7 @@ def main() -> None:
         "demo": _demo,
         "contract": _contract,
         "load": _load,
+        "wire": _wire,
     }
     results: dict[str, Any] = {"host": report.host(), "failed": {}}
     for name in chosen.parts.split(","):
@@ -92,7 +94,7 @@ def _contract(chosen: argparse.Namespace, results: dict[str, Any]) -> None:
     """The engine contract suite on the vLLM engine, and the recorded surface on the package."""
     command = [
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "vllm"),
-        *("tests/engines/test_contract.py", "tests/engines/test_vllm_surface.py"),
+        *(f"tests/engines/test_{name}.py" for name in ("contract", "vllm_gpu", "vllm_surface")),
         *("-o", "timeout=300", "-o", "filterwarnings=default"),
     ]
     path = chosen.logs / "contract.log"
@@ -112,19 +114,9 @@ def _contract(chosen: argparse.Namespace, results: dict[str, Any]) -> None:
 def _load(chosen: argparse.Namespace, results: dict[str, Any]) -> None:
     """The 8B shape: three arms by turns, then cancelling and prefix reuse on the worker."""
     model = models.write(chosen.out / "model-8b")
-    engine = {**ENGINE, "enforce_eager": chosen.eager}
-    options = ["--engine", "vllm", "--max-waiting-requests", "2048", *_flags(engine)]
-    with (
-        Direct({"model": str(model), **engine}, chosen.logs) as direct,
-        Pair("load", model, options, chosen.logs) as pair,
-    ):
+    with _both(chosen, "load", model, LARGE) as (direct, pair):
         results["engines"] = {"direct": direct.ready, "worker_start_s": pair.start_s}
-        results["load"] = rounds = []
-        for number in range(chosen.rounds + 1):
-            measured = _round(chosen, number, direct, pair)
-            if number:  # the first warms everything up
-                rounds.append(measured)
-                report.write(results, chosen.out)
+        _compare(chosen, results, "load", direct, pair)
         results["cancel"] = asyncio.run(
             checks.cancel_half(
                 pair.frontend, pair.worker, 128, chosen.prompt_tokens, models.VOCABULARY_SIZE
@@ -134,6 +126,37 @@ def _load(chosen: argparse.Namespace, results: dict[str, Any]) -> None:
         results["prefix"] = asyncio.run(
             checks.shared_prefix(pair.frontend, tokens, tokens - 64, 5, models.VOCABULARY_SIZE)
         )
+
+
+def _wire(chosen: argparse.Namespace, results: dict[str, Any]) -> None:
+    """The demo model, so small that the host is the limit and not the GPU: the cost of the wire."""
+    with _both(chosen, "wire", chosen.demo_model, SMALL) as (direct, pair):
+        _compare(chosen, results, "wire", direct, pair)
+
+
+@contextmanager
+def _both(
+    chosen: argparse.Namespace, name: str, model: Path, changes: dict[str, Any]
+) -> Iterator[tuple[Direct, Pair]]:
+    """Runs the direct arm's engine and the worker's, with the same arguments."""
+    engine = {**ENGINE, **changes, "enforce_eager": chosen.eager}
+    options = ["--engine", "vllm", "--max-waiting-requests", "2048", *_flags(engine)]
+    with (
+        Direct(name, {"model": str(model), **engine}, chosen.logs) as direct,
+        Pair(name, model, options, chosen.logs) as pair,
+    ):
+        yield direct, pair
+
+
+def _compare(
+    chosen: argparse.Namespace, results: dict[str, Any], name: str, direct: Direct, pair: Pair
+) -> None:
+    results[name] = rounds = []
+    for number in range(chosen.rounds + 1):
+        measured = _round(chosen, number, direct, pair)
+        if number:  # the first warms everything up
+            rounds.append(measured)
+            report.write(results, chosen.out)
 
 
 def _flags(engine: dict[str, Any]) -> list[str]:

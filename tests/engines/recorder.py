@@ -72,8 +72,6 @@ class Recorder:
         ran = self._ran[output.key, output.sequence]
         assert ran.finish is None, "output after the end of a sequence"
         assert output.key not in self.errors, "output after a failure"
-        if output.started_s is not None:
-            self.started.append(output.key)
         ran.ids += output.token_ids
         if output.token_ids:
             ran.deltas.append(output.token_ids)
