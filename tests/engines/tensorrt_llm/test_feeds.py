@@ -73,3 +73,25 @@ def test_a_fault_of_the_events_is_no_death(started, monkeypatch):
     engine.run(generation(300, tokens=40))
     engine.wait(lambda: engine.kv_events)
     assert isinstance(engine.kv_events[0], KvStored)
+
+
+def test_an_engine_that_tells_nothing_serves_all_the_same(started, monkeypatch):
+    import tensorrt_llm
+    from tokenwire_worker.engines.tensorrt_llm import feeds
+
+    asked = queue.Queue()
+
+    def refuse(*_, **__):
+        asked.put(None)
+        raise AssertionError("not here")
+
+    monkeypatch.setattr(feeds, "RETRY_S", 0.001)
+    monkeypatch.setattr(tensorrt_llm.LLM, "get_stats_async", refuse)
+    monkeypatch.setattr(tensorrt_llm.LLM, "get_kv_cache_events_async", refuse)
+    engine = started()
+    assert engine.engine.info.kv_blocks == 0
+    assert len(engine.run(generation())[0].ids) == 8
+    for _ in range(8):
+        asked.get(timeout=60)
+    assert engine.kv_events == [], "nobody is told to start over for nothing"
+    assert engine.death is None

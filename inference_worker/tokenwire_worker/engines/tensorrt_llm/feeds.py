@@ -24,8 +24,9 @@ SILENCE_S = 2.0
 PAUSE_S = 0.1
 """Between two iterations, so that one that ends at once does not keep the loop busy."""
 
-RETRY_S = 1.0
-"""After an error. Event threads have been seen to fail and go on (TensorRT-LLM issue 4666)."""
+RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
+"""After an error, and after many in a row. Event threads have been seen to fail and go on
+(TensorRT-LLM issue 4666); with orchestrators that are prototypes there may be none at all."""
 
 
 async def follow_statistics(
@@ -39,12 +40,14 @@ async def follow_statistics(
         take: takes them.
     """
     await submitted.wait()
+    retry = _Retry("engine_statistics_failed")
     while True:
         try:
             async for statistics in _undone(llm.get_stats_async(timeout=SILENCE_S)):
                 take(statistics)
+                retry.reset()
         except Exception as error:  # noqa: BLE001 - load is worth less than what it tells of
-            await _after(error, "engine_statistics_failed")
+            await retry.after(error)
         await asyncio.sleep(PAUSE_S)
 
 
@@ -63,13 +66,15 @@ async def follow_kv_events(
         take: takes the port's.
     """
     await submitted.wait()
+    retry = _Retry("engine_kv_events_failed")
     while True:
         try:
             async for news in _undone(llm.get_kv_cache_events_async(timeout=SILENCE_S)):
                 take(reader.read(news))
+                retry.reset()
         except Exception as error:  # noqa: BLE001 - routing goes on without
-            take([reader.lose_count()])
-            await _after(error, "engine_kv_events_failed")
+            take([reader.lose_count()] if reader.has_read else [])
+            await retry.after(error)
         await asyncio.sleep(PAUSE_S)
 
 
@@ -81,6 +86,19 @@ def _undone(iteration: AsyncIterable[Any]) -> AsyncIterable[Any]:
     return iteration
 
 
-async def _after(error: Exception, event: str) -> None:
-    log.warning(event, error=str(error) or type(error).__name__)
-    await asyncio.sleep(RETRY_S)
+class _Retry:
+    """Waits after errors, longer for each in a row."""
+
+    def __init__(self, event: str) -> None:
+        self._event = event
+        self._wait_s = RETRY_S
+
+    def reset(self) -> None:
+        """Notes that all is well."""
+        self._wait_s = RETRY_S
+
+    async def after(self, error: Exception) -> None:
+        """Logs an error and waits."""
+        log.warning(self._event, error=str(error) or type(error).__name__, retry_s=self._wait_s)
+        await asyncio.sleep(self._wait_s)
+        self._wait_s = min(2 * self._wait_s, LONGEST_RETRY_S)

@@ -42,6 +42,11 @@ class KvEventReader:
             events += self._read_one(event)
         return events
 
+    @property
+    def has_read(self) -> bool:
+        """Whether anything has been read since the count was last lost."""
+        return bool(self._last_ids)
+
     def lose_count(self) -> KvCleared:
         """Returns the event after which whoever mirrors the cache starts over."""
         self._last_ids.clear()

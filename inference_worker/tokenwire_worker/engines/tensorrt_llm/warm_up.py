@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from tensorrt_llm import SamplingParams
 
 from tokenwire_worker.model_files import ModelLimits
+
+log = structlog.get_logger()
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 64, 8
 """Enough for a prefill and for decoding in every CUDA graph that a few sequences use."""
@@ -31,10 +34,13 @@ async def warm_up(
     if not requests:
         return
     await asyncio.gather(*(_run(llm, number, limits) for number in range(requests)))
-    async for statistics in llm.get_stats_async(timeout=STATISTICS_S):
-        take(statistics)
-        if statistics.get("kvCacheStats"):
-            return
+    try:
+        async for statistics in llm.get_stats_async(timeout=STATISTICS_S):
+            take(statistics)
+            if statistics.get("kvCacheStats"):
+                return
+    except Exception as error:  # noqa: BLE001 - orchestrators that are prototypes may have none
+        log.warning("engine_statistics_failed", error=str(error) or type(error).__name__)
 
 
 async def _run(llm: Any, number: int, limits: ModelLimits) -> None:
