@@ -95,8 +95,8 @@ def ratios(rounds: list[dict[str, Any]], concurrency: str, arm: str) -> list[flo
 def _load(rounds: list[dict[str, Any]]) -> str:
     return _arms(
         rounds,
-        f"8B Llama shape, medians of {len(rounds)} rounds. `of direct` is the median (range) of the "
-        f"ratios within a round; at least {TARGET_RATIO} is wanted.",
+        f"8B Llama shape, medians of {len(rounds)} rounds. `of direct` is the median (range) of "
+        f"the ratios within a round; at least {TARGET_RATIO} is wanted.",
     )
 
 
@@ -104,7 +104,7 @@ def _wire(rounds: list[dict[str, Any]]) -> str:
     return _arms(
         rounds,
         "The demo model of 9 million parameters: the GPU does next to nothing, and the processes "
-        "that carry tokens are the limit. There is no target; this is where to look for their cost.",
+        "that carry tokens are the limit. There is no target; it shows where their cost is.",
     )
 
 

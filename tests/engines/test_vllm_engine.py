@@ -159,6 +159,7 @@ def test_any_other_argument_passes_through(build):
     [
         ({"arg": {"sead": 1}}, "--vllm.arg sead: vLLM has no such argument; is it seed?"),
         ({"arg": {"dtype": "half"}}, "has a setting of its own, --vllm.dtype"),
+        ({"arg": {"data_parallel_size": 2}}, "start several workers"),
         ({"arg": {"model": "x"}}, "--vllm.arg model: is set by the worker"),
         ({"arg": {"kv_events_config": {}}}, "is set by the worker"),
         ({"arg": {"nnodes": "two"}}, "--vllm: .*nnodes"),

@@ -126,5 +126,7 @@ def _check_passed_through(passed: dict[str, Any], taken: dict[str, Any]) -> None
         if name in NAMED:
             setting = name.replace("_", "-")
             raise EngineError(f"--vllm.arg {name}: has a setting of its own, --vllm.{setting}")
+        if name.startswith("data_parallel"):
+            raise EngineError(f"--vllm.arg {name}: a worker is one engine; start several workers")
         if name in taken or name == "kv_events_config":
             raise EngineError(f"--vllm.arg {name}: is set by the worker")
