@@ -387,7 +387,7 @@ def test_what_vllm_refuses_fails_alone(engine):
 def test_an_ending_that_the_port_does_not_know_is_an_error(engine):
     engine.submit(1, Generation([40], 4000, GREEDY))
     engine.listener.steps.get(timeout=WAIT_S)
-    engine._loop.call_soon_threadsafe(lambda: llm().requests["1-0"].put([], "error"))
+    engine._loop.call_soon_threadsafe(lambda: llm().requests.pop("1-0").put([], "error"))
     assert engine.listener.one()[-1].error == "vLLM ended it with 'error'"
 
 
