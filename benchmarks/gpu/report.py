@@ -43,6 +43,13 @@ def _version(name: str) -> str:
         return "not installed"
 
 
+def read(folder: Path) -> dict[str, Any]:
+    """Returns what a folder has of earlier runs."""
+    path = folder / "results.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return {"failed": {}, **found}
+
+
 def write(results: dict[str, Any], folder: Path) -> None:
     """Writes results.json and results.md."""
     (folder / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
