@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from tokenwire_worker.engines import EngineError
+from tokenwire_worker.engines.guide_checker import GuideChecker
 from tokenwire_worker.engines.port import (
     Ability,
     EngineInfo,
@@ -36,7 +37,6 @@ from tokenwire_worker.engines.port import (
     Step,
     Times,
 )
-from tokenwire_worker.engines.tensorrt_llm.guides import GuideChecker  # the same compiler
 from tokenwire_worker.engines.vllm_environment import prepare
 
 prepare()  # vLLM reads the environment when it is imported

@@ -3,10 +3,10 @@
 import os
 
 import pytest
+from tokenwire_worker.engines import guide_checker
+from tokenwire_worker.engines.choices import choice_grammar, choice_pattern
+from tokenwire_worker.engines.guide_checker import GuideChecker
 from tokenwire_worker.engines.port import Ability, Guide, Refused
-from tokenwire_worker.engines.tensorrt_llm import guides
-from tokenwire_worker.engines.tensorrt_llm.choices import choice_grammar, choice_pattern
-from tokenwire_worker.engines.tensorrt_llm.guides import GuideChecker
 
 from tests.engines import conftest
 from tests.engines.tensorrt_llm.conftest import VOCABULARY, generation
@@ -63,7 +63,7 @@ def test_what_the_compiler_would_pass_over_is_refused(checker):
 
 
 def test_a_form_that_takes_for_ever_is_given_up(checker, monkeypatch):
-    monkeypatch.setattr(guides, "LIMIT_S", 0.2)
+    monkeypatch.setattr(guide_checker, "LIMIT_S", 0.2)
     told = refusal(checker, regex("for ever"))
     assert told == ("guide.regex", "takes longer than 0.2 s to compile")
     monkeypatch.undo()
@@ -101,9 +101,28 @@ def test_closing_ends_the_process(checker):
     assert "being stopped" in refusal(checker, regex("b"))[1]
 
 
-def test_the_engine_tries_guides_where_it_has_a_compiler(started, monkeypatch):
+def test_llguidance_is_asked_in_its_own_way(model, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(conftest.STAND_INS["tensorrt_llm"]))
-    engine = started("--tensorrt-llm.guided-decoding-backend", "xgrammar")
+    checker = GuideChecker(model, VOCABULARY, "llguidance")
+    try:
+        for guide in (
+            Guide(Ability.GUIDED_JSON_SCHEMA, '{"multipleOf": 2}'),
+            Guide(Ability.GUIDED_JSON_OBJECT),
+            regex("[a-z]+"),
+            Guide(Ability.GUIDED_CHOICE, options=("yes", "no")),
+        ):
+            checker.check(guide)
+        assert refusal(checker, regex("["))[1] == "unterminated character set at position 0"
+        told = refusal(checker, Guide(Ability.GUIDED_JSON_SCHEMA, '{"not": {}}'))
+        assert told == ("guide.json_schema", 'Unimplemented keys: ["not"]')
+    finally:
+        checker.close()
+
+
+@pytest.mark.parametrize("compiler", ["xgrammar", "llguidance"])
+def test_the_engine_tries_guides_where_it_has_a_compiler(started, monkeypatch, compiler):
+    monkeypatch.setenv("PYTHONPATH", str(conftest.STAND_INS["tensorrt_llm"]))
+    engine = started("--tensorrt-llm.guided-decoding-backend", compiler)
     assert not engine.engine._llm.args.skip_tokenizer_init
     good, bad = generation(guide=regex("a+")), generation(guide=regex("["))
     engine.engine.check(good)

@@ -23,8 +23,8 @@ with contextlib.redirect_stdout(sys.stderr):
     import tensorrt_llm
     from tensorrt_llm.llmapi import LoRARequest
 
+from tokenwire_worker.engines.guide_checker import GuideChecker
 from tokenwire_worker.engines.tensorrt_llm.engine import TensorRtLlmEngine, first_line
-from tokenwire_worker.engines.tensorrt_llm.guides import GuideChecker
 from tokenwire_worker.engines.tensorrt_llm.sampling import Fixed
 from tokenwire_worker.engines.tensorrt_llm.warm_up import warm_up
 
@@ -81,8 +81,10 @@ def build(settings: WorkerSettings) -> TensorRtLlmEngine:
         engine.close()
         raise EngineStartError(f"TensorRT-LLM failed in warm-up: {first_line(error)}") from error
     engine.info = within_cache(engine_info(own, limits, installed), engine.meter)
-    if own.guided_decoding_backend == "xgrammar":
-        engine.guides = GuideChecker(settings.model_path, limits.vocabulary_size)
+    if own.guided_decoding_backend is not None:
+        engine.guides = GuideChecker(
+            settings.model_path, limits.vocabulary_size, own.guided_decoding_backend
+        )
     return engine
 
 

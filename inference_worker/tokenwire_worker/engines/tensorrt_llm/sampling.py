@@ -14,8 +14,8 @@ from typing import Any
 from tensorrt_llm import SamplingParams
 from tensorrt_llm.llmapi import GuidedDecodingParams, KvCacheRetentionConfig, LoRARequest
 
+from tokenwire_worker.engines.choices import choice_grammar, choice_pattern
 from tokenwire_worker.engines.port import Ability, Generation, Guide, Sampling
-from tokenwire_worker.engines.tensorrt_llm.choices import choice_grammar, choice_pattern
 
 NEVER = -1
 """An end_id that no token has: what TensorRT-LLM itself uses for ignore_eos."""

@@ -1,7 +1,7 @@
 """Tries guides before the engine sees them.
 
-TensorRT-LLM compiles a guide between two steps of everything that runs, and a form may take minutes
-to compile or overflow the stack. So each new form is tried before, on the same compiler, by a
+vLLM and TensorRT-LLM compile a guide beside everything that runs, and a form may take minutes to
+compile or overflow the stack. So each new form is tried before, on the same compiler, by a
 process that may be lost. It is started for the first guide: most workers never see one.
 """
 
@@ -30,20 +30,23 @@ START_S = 120.0
 REMEMBERED = 1024
 """Forms known to be good that are not tried again."""
 
-_MODULE = "tokenwire_worker.engines.tensorrt_llm.guide_trial"
+_MODULE = "tokenwire_worker.engines.guide_trial"
 
 
 class GuideChecker:
-    """Tries guides on xgrammar; used by one thread at a time, and closed by any."""
+    """Tries guides on their compiler; used by one thread at a time, and closed by any."""
 
-    def __init__(self, model: Path, vocabulary_size: int) -> None:
+    def __init__(self, model: Path, vocabulary_size: int, compiler: str = "xgrammar") -> None:
         """Starts nothing yet.
 
         Args:
             model: folder of the checkpoint, with its tokenizer.
             vocabulary_size: the model's.
+            compiler: the engine's, xgrammar or llguidance.
         """
-        self._command = [sys.executable, "-m", _MODULE, str(model), str(vocabulary_size)]
+        asked = (compiler, str(model), str(vocabulary_size))
+        self._command = [sys.executable, "-m", _MODULE, *asked]
+        self._compiler = compiler
         self._process: subprocess.Popen[bytes] | None = None
         self._good: OrderedDict[Guide, None] = OrderedDict()
         self._closed = False
@@ -61,7 +64,8 @@ class GuideChecker:
         if guide in self._good:
             self._good.move_to_end(guide)
             return
-        if guide.form is Ability.GUIDED_JSON_SCHEMA:
+        # llguidance refuses these by itself.
+        if guide.form is Ability.GUIDED_JSON_SCHEMA and self._compiler == "xgrammar":
             for keyword, path in unheeded_keywords(guide.text):
                 raise Refused(
                     guide.form.value, f"this engine does not hold outputs to {keyword!r}, at {path}"
