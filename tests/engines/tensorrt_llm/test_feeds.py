@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from types import SimpleNamespace
 
 import pytest
 from tokenwire_worker.engines.port import KvCleared, KvRemoved, KvStored
@@ -86,6 +87,7 @@ def test_an_engine_that_tells_nothing_serves_all_the_same(started, monkeypatch):
         raise AssertionError("not here")
 
     monkeypatch.setattr(feeds, "RETRY_S", 0.001)
+    monkeypatch.setattr(feeds, "log", SimpleNamespace(warning=lambda *_, **__: None))
     monkeypatch.setattr(tensorrt_llm.LLM, "get_stats_async", refuse)
     monkeypatch.setattr(tensorrt_llm.LLM, "get_kv_cache_events_async", refuse)
     engine = started()
