@@ -17,7 +17,8 @@ $(STAMP): pyproject.toml constraints/cpu.txt
 	$(PYTHON) -c 'import sys; sys.exit("Tokenwire needs Python 3.10 or later") if sys.version_info < (3, 10) else 0'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/python -m pip install -q -c constraints/cpu.txt -e '.[dev]'
+	@mkdir -p build
+	$(BIN)/python -m pip install -q -c constraints/cpu.txt -e '.[dev]' > build/setup.log 2>&1 || { cat build/setup.log; exit 1; }
 	touch $@
 
 demo: setup  ## start a worker and a frontend, chat with the embedded model, stop both

@@ -206,7 +206,10 @@ class LiveGeneration:
         tokens = max(each.token_count for each in self._sequences)
         first, per_token = self._first_token_s, None
         if first is not None and tokens > 1:
-            per_token = (self._last_token_s - first) / (tokens - 1)
+            # The engine's own time where it is told: tokens that travelled together arrive at once.
+            told = report.decode_s if report is not None else None
+            decode_s = self._last_token_s - first if told is None else told
+            per_token = decode_s / (tokens - 1)
         self._completion = Completion(
             prompt_tokens=self.prompt_tokens,
             completion_tokens=sum(each.token_count for each in self._sequences),

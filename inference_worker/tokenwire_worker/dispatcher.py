@@ -282,9 +282,8 @@ class Dispatcher:
 
     # --- what the engine brings ------------------------------------------------------------------
 
-    def _on_step(self, step: Step) -> None:
+    def _on_step(self, step: Step, ended_s: float) -> None:
         """Routes one step. The hot path: its loop runs once for each sequence and step."""
-        now_s = time.monotonic()
         flights = self._flights
         for key in step.started:
             flight = flights.get(key)
@@ -301,9 +300,9 @@ class Dispatcher:
                 count = len(ids)
                 self._generated_tokens += count
                 live.completion_tokens += count
-                live.last_token_s = now_s
+                live.last_token_s = ended_s
                 if live.first_token_s is None:
-                    live.note_first_token(now_s, output)
+                    live.note_first_token(ended_s, output)
                 live.sink.tokens(live.handle, output.sequence, ids, output.logprobs)
             if output.finish is not None or output.error is not None:
                 self._on_sequence_over(flight, output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import time
 from collections.abc import Callable, Sequence
 
 from tokenwire_worker.engines.port import KvEvent, Step
@@ -15,7 +16,7 @@ class LoopListener:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        on_step: Callable[[Step], None],
+        on_step: Callable[[Step, float], None],
         on_death: Callable[[str], None],
         on_kv_events: Callable[[Sequence[KvEvent]], None],
     ) -> None:
@@ -27,8 +28,8 @@ class LoopListener:
         self._on_kv_events = on_kv_events
 
     def on_step(self, step: Step) -> None:
-        """Hands a step over."""
-        self._call(self._on_step, step, context=self._context)
+        """Hands a step over, with the time of its end: a busy loop hears of it later."""
+        self._call(self._on_step, step, time.monotonic(), context=self._context)
 
     def on_death(self, reason: str) -> None:
         """Hands the engine's death over."""
