@@ -91,17 +91,7 @@ class WorkerPool:
         links = [link for link in self.ready(model.name) if link not in tried]
         if not links:
             raise errors.no_worker(model.name)
-        candidates = [
-            Candidate(
-                link.address,
-                link.load.running_sequences,
-                link.load.waiting_requests,
-                link.unreported,
-                link.info.running_limit if link.info else 1,
-            )
-            for link in links
-        ]
-        choice = self._router.choose(prompt, candidates)
+        choice = self._router.choose(prompt, [_candidate(link) for link in links])
         return links[choice.index], choice
 
     def ready(self, model: str) -> list[WorkerLink]:
@@ -169,6 +159,15 @@ class WorkerPool:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _candidate(link: WorkerLink) -> Candidate:
+    running, waiting = link.load.running_sequences, link.load.waiting_requests
+    # A report may be older than what was submitted before it came, so what this frontend itself has
+    # in flight there is the least that it can be.
+    unreported = max(link.unreported, link.in_flight - running - waiting)
+    limit = link.info.running_limit if link.info else 1
+    return Candidate(link.address, running, waiting, unreported, limit)
 
 
 def _build_model(name: str, files: dict[str, bytes], limits: ModelLimits) -> Model:
