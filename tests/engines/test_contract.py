@@ -424,7 +424,7 @@ def test_a_bad_guide_is_refused_and_others_go_on(recorder, guide):
     assert len(recorder.finish(other)[0].ids) == 30
 
 
-def test_a_guide_that_takes_for_ever_to_compile_is_refused_unless_it_is_quick(recorder):
+def test_a_guide_that_takes_for_ever_to_compile_is_refused_unless_it_is_quick(recorder, tokenizer):
     needs(recorder, Ability.GUIDED_REGEX)
     eos = recorder.engine.info.eos_token_ids
     endless = Guide(Ability.GUIDED_REGEX, "((a{1,1000}){1,1000}){1,1000}")
@@ -432,7 +432,7 @@ def test_a_guide_that_takes_for_ever_to_compile_is_refused_unless_it_is_quick(re
     other = recorder.submit(generation(max_tokens=30))
     with suppress(Refused):
         recorder.engine.check(made)
-        assert len(recorder.run(made)[0].ids) == 5, "newer compilers see through it"
+        assert set(tokenizer.decode(recorder.run(made)[0].ids)) == {"a"}, "newer compilers can"
     assert len(recorder.finish(other)[0].ids) == 30
 
 

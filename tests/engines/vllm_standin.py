@@ -416,16 +416,12 @@ class _Socket:
         assert self._subscribed
         return await self._queue.get()
 
-    def close(self, linger: int) -> None: ...
-
 
 class _Context:
-    @classmethod
-    def instance(cls) -> _Context:
-        return cls()
-
     def socket(self, kind: str) -> _Socket:
         return _Socket(kind)
+
+    def destroy(self, linger: int) -> None: ...
 
 
 class _Decoder:

@@ -41,7 +41,8 @@ class KvEventReader:
             publish: takes the events, in order.
         """
         decode = msgspec.msgpack.Decoder(KVEventBatch).decode
-        socket = zmq.asyncio.Context.instance().socket(zmq.SUB)
+        context = zmq.asyncio.Context()
+        socket = context.socket(zmq.SUB)
         expected = 0
         try:
             socket.set_hwm(RECEIVED_AHEAD)
@@ -59,7 +60,7 @@ class KvEventReader:
                 if events:
                     publish(events)
         finally:
-            socket.close(linger=0)
+            context.destroy(linger=0)
 
     def close(self) -> None:
         """Removes the socket's folder."""
