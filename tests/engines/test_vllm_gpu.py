@@ -6,13 +6,18 @@ import os
 import queue
 import random
 import signal
+from contextlib import suppress
+from pathlib import Path
 
+import grpc
 import pytest
+from tokenwire.worker.v1 import execution_pb2, execution_pb2_grpc
 from tokenwire_worker.engines import EngineError
 from tokenwire_worker.engines.port import Generation, KvEvent, KvStored, Sampling
 
-from tests.engines.conftest import MODELS, build
+from tests.engines.conftest import EVERY, MODELS, build
 from tests.engines.recorder import GREEDY, Recorder
+from tests.services.processes import Process
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None, reason="vLLM is not installed here"
@@ -209,3 +214,56 @@ def test_the_death_of_the_engines_process_is_told(busy):
             assert made._news.wait_for(lambda: made.death is not None, WAIT_S)
     finally:
         made.engine.close()
+
+
+class WorkerProcess(Process):
+    """A worker with vLLM as a process."""
+
+    def __init__(self):
+        arguments = ["--model", str(MODELS["vllm"]), "--engine", "vllm", *EVERY["vllm"]]
+        serving = ["--listen", "127.0.0.1:0", "--log-format", "json"]
+        super().__init__("tokenwire_worker", [*arguments, *serving])
+
+    @property
+    def engine_pid(self):
+        """The process that vLLM titles `VLLM::EngineCore`, once the worker serves."""
+        assert self.address
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # processes come and go
+                parent = f"PPid:\t{self.process.pid}\n" in (folder / "status").read_text()
+                if parent and "EngineCore" in (folder / "cmdline").read_text():
+                    return int(folder.name)
+        raise AssertionError("the worker has no engine process")
+
+
+def test_a_worker_whose_engine_process_died_ends_with_70():
+    worker = WorkerProcess()
+    try:
+        os.kill(worker.engine_pid, signal.SIGKILL)
+        assert worker.wait() == 70
+        assert worker.wait_for("engine_died")
+    finally:
+        worker.kill()
+
+
+def test_ctrl_c_lets_what_runs_finish():
+    """A terminal sends it to the worker and to the engine's process alike."""
+    worker = WorkerProcess()
+    try:
+        with grpc.insecure_channel(worker.address) as channel:
+            stub = execution_pb2_grpc.ExecutionServiceStub(channel)
+            request = execution_pb2.Request(
+                prompt_token_ids=prompt(9),
+                stopping=execution_pb2.Stopping(max_tokens=1500, ignore_eos=True),
+            )
+            stream = stub.Execute(execution_pb2.ExecuteRequest(request=request), timeout=WAIT_S)
+            counted = 0
+            for response in stream:
+                if response.WhichOneof("event") == "tokens" and not counted:
+                    os.kill(worker.engine_pid, signal.SIGINT)
+                    os.kill(worker.process.pid, signal.SIGINT)
+                counted += len(response.tokens.token_ids)
+        assert counted == 1500
+        assert worker.wait() == 0
+    finally:
+        worker.kill()
