@@ -9,6 +9,7 @@ step needs it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import select
 import subprocess
@@ -51,7 +52,7 @@ class GuideChecker:
         self._stop_id = stop_id
         self._process: subprocess.Popen[bytes] | None = None
         self._here: Trial | None = None
-        self._good: OrderedDict[Guide, None] = OrderedDict()
+        self._good: OrderedDict[bytes, None] = OrderedDict()
         self._checking = threading.Lock()
         self._starting = threading.Lock()
         self._closed = False
@@ -66,8 +67,9 @@ class GuideChecker:
             self._check(guide)
 
     def _check(self, guide: Guide) -> None:
-        if guide in self._good:
-            self._good.move_to_end(guide)
+        digest = _digest(guide)
+        if digest in self._good:
+            self._good.move_to_end(digest)
             return
         if guide.form is Ability.GUIDED_JSON_SCHEMA:
             for keyword, path in unheeded_keywords(guide.text):
@@ -77,7 +79,7 @@ class GuideChecker:
         fault = self._fault_elsewhere(guide) or self._fault_here(guide)
         if fault is not None:
             raise Refused(guide.form.value, fault)
-        self._good[guide] = None
+        self._good[digest] = None
         if len(self._good) > REMEMBERED:
             self._good.popitem(last=False)
 
@@ -142,6 +144,11 @@ class GuideChecker:
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+def _digest(guide: Guide) -> bytes:
+    """Returns what stands for a form, which itself may be long."""
+    return hashlib.sha256(repr((guide.form, guide.text, guide.options)).encode()).digest()
 
 
 def _send(process: subprocess.Popen[bytes], message: dict[str, Any]) -> None:
