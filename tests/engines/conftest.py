@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -36,7 +37,6 @@ CONTRACT = {
 
 EVERY = {
     "vllm": [
-        # In bf16 greedy ids would depend on the batch.
         *("--vllm.dtype", "float32", "--vllm.enforce-eager"),
         # Small steps, so that a prompt takes several; several engines on one GPU.
         *("--vllm.max-num-batched-tokens", "256", "--vllm.max-num-seqs", "128"),
@@ -44,6 +44,9 @@ EVERY = {
     ],
 }
 """Settings that every engine of a kind is built with in tests."""
+
+ENVIRONMENT = {"vllm": {"VLLM_BATCH_INVARIANT": "1"}}
+"""Without it ids depend on the batch, which the suite compares across."""
 
 MODELS = {"vllm": ROOT / "models/demo/hf"}
 """The demo model's folder for engines that do not load OpenVINO's form."""
@@ -74,6 +77,7 @@ def stand_in(engine: str) -> Iterator[Path]:
 
 def build(*arguments: str, engine: str = "openvino", model: str = "") -> Engine:
     """Loads the demo model, or another, on an engine."""
+    os.environ.update(ENVIRONMENT.get(engine, {}))  # before the engine is imported
     chosen = ["--model", model or str(MODELS.get(engine, MODEL)), "--engine", engine]
     settings = parse(WorkerSettings, "test", [*chosen, *EVERY.get(engine, ()), *arguments])
     module = engines.module_of(settings)
