@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
+from tokenwire_worker.engines.choices import choice_grammar
 from tokenwire_worker.engines.port import (
     Ability,
     Alternative,
@@ -94,13 +94,7 @@ def _structured(guide: Guide) -> Any:
     if guide.form is Ability.GUIDED_GRAMMAR:
         return StructuredOutputsParams(grammar=guide.text)
     # vLLM makes the same of its own `choice`, but leaves line ends in it, which break it.
-    return StructuredOutputsParams(grammar=f"root ::= {' | '.join(map(_literal, guide.options))}")
-
-
-def _literal(text: str) -> str:
-    """Returns a text as a literal of xgrammar's EBNF."""
-    escaped = re.sub(r'["\\\x00-\x1f\x7f]', lambda found: f"\\u{ord(found[0]):04x}", text)
-    return f'"{escaped}"'
+    return StructuredOutputsParams(grammar=choice_grammar(guide.options))
 
 
 def token_logprobs(token_ids: list[int], flat: Any, top: int) -> list[TokenLogprob]:
