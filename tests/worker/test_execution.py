@@ -257,7 +257,7 @@ def test_commands_that_mean_nothing_are_passed_over(worker, alone):
 
 
 def test_hundreds_of_generations_on_one_stream(worker):
-    count = 400
+    count = 300
     with Exchange(worker) as exchange:
         for handle in range(count):
             # The worker lets so many wait; the next is sent when one is over.
