@@ -8,6 +8,7 @@ Each function makes one tokenwire_service.errors.ServiceError:
     worker_lost         UNAVAILABLE         WORKER_LOST
     draining            UNAVAILABLE         DRAINING
     grace_over          UNAVAILABLE         DRAINING
+    deadline_exceeded   DEADLINE_EXCEEDED   DEADLINE_EXCEEDED
     too_many            RESOURCE_EXHAUSTED  TOO_MANY_GENERATIONS
     tokenizer_busy      RESOURCE_EXHAUSTED  TOKENIZER_BUSY
     no_chat_template    FAILED_PRECONDITION NO_CHAT_TEMPLATE
@@ -85,6 +86,16 @@ def grace_over() -> ServiceError:
         "DRAINING",
         "this frontend was stopped before this generation finished",
         retry_after_s=RETRY_SOON_S,
+    )
+
+
+def deadline_exceeded() -> ServiceError:
+    """The call's deadline has passed."""
+    return ServiceError(
+        Code.DEADLINE_EXCEEDED,
+        "DEADLINE_EXCEEDED",
+        "the deadline passed before the generation had ended; a `time_budget` would have given "
+        "a partial result",
     )
 
 

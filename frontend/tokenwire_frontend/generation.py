@@ -14,13 +14,14 @@ from opentelemetry.trace import Span, Status, StatusCode
 from tokenwire_service import semconv
 from tokenwire_service.errors import ServiceError
 
+from tokenwire_frontend import errors
 from tokenwire_frontend.core.events import Completion, News, Pace, Stage
 from tokenwire_frontend.core.sequence import Finish, TokenLogprob
 from tokenwire_frontend.core.sequence import Sequence as GeneratedSequence
 from tokenwire_frontend.workers.link import WorkerLink
 from tokenwire_frontend.workers.receiver import WorkerReport
 
-BUDGET_BACKSTOP_S = 0.25
+BUDGET_BACKSTOP_S = 0.5
 """The worker keeps the time budget; if it has said nothing this long after, the frontend ends the
 generation itself."""
 
@@ -74,6 +75,7 @@ class LiveGeneration:
         self._completion: Completion | None = None
         self._failure: ServiceError | None = None
         self._ending = Finish.CANCELLED
+        self._deadline_first = False
         self._abandoned = False
         self._link: WorkerLink | None = None
         self._handle = 0
@@ -84,12 +86,15 @@ class LiveGeneration:
 
     # What the frontend does with it.
 
-    def submitted(self, link: WorkerLink, handle: int, worker_span: Span) -> None:
-        """Notes which worker has it now."""
+    def submitted(
+        self, link: WorkerLink, handle: int, worker_span: Span, *, deadline_first: bool
+    ) -> None:
+        """Notes which worker has it now, and whether its time there ends with the deadline."""
         if self.accepted.done():  # an earlier worker refused it
             self.accepted = asyncio.get_running_loop().create_future()
         self._link, self._handle, self._worker_span = link, handle, worker_span
         self._submitted_s = time.monotonic()
+        self._deadline_first = deadline_first
 
     def arm_budget(self, time_left_s: float) -> None:
         """Ends the generation this long from now if the worker has not."""
@@ -166,7 +171,12 @@ class LiveGeneration:
 
     def on_ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:
         """One sequence has ended."""
-        if not self.done:
+        if self.done:
+            return
+        if finish is Finish.TIME_BUDGET and self._deadline_first:
+            # The worker knows of one limit only. Its word may come before gRPC's own timer.
+            self._fail(errors.deadline_exceeded())
+        else:
             self._sequences[sequence].finish(finish, stop_token_id)
             self._tell(urgent=True)
 

@@ -230,7 +230,7 @@ def _send(
     handle = link.submit(message, live)
     start_s, took_s = routed_s - live.received_s, time.monotonic() - routed_s
     live.stages.append(Stage("frontend", "route", start_s, took_s))
-    live.submitted(link, handle, span)
+    live.submitted(link, handle, span, deadline_first=limits != [] and min(limits) == deadline_s)
     if budget_s is not None:
         live.arm_budget(budget_s - elapsed_s)
 

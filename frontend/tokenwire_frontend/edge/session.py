@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from tokenwire.frontend.v1 import generation_pb2
 from tokenwire_service import telemetry
-from tokenwire_service.errors import InvalidRequestError, ServiceError, invalid
+from tokenwire_service.errors import Code, InvalidRequestError, ServiceError, invalid
 from tokenwire_service.status import to_status
 
 from tokenwire_frontend import errors
@@ -51,6 +51,8 @@ class Session:
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._reading = True
+        self._overdue: ServiceError | None = None
+        # Set once a generation has met the call's deadline, which is the session's own.
 
     async def run(self, requests: AsyncIterator[generation_pb2.SessionRequest]) -> None:
         """Serves the session until the client has closed it and everything open has ended."""
@@ -65,6 +67,8 @@ class Session:
                 if response.events:
                     await self._context.write(response)
                 self._room.set()
+            if self._overdue is not None:
+                raise self._overdue
         finally:
             reader.cancel()
             for start in self._starts.values():
@@ -179,5 +183,7 @@ class Session:
                 del self._open[number]
             elif news.failure is not None:
                 events.append(Event(id=number, error=to_status(news.failure)))
+                if news.failure.code is Code.DEADLINE_EXCEEDED:
+                    self._overdue = news.failure
                 del self._open[number]
         return generation_pb2.SessionResponse(events=events)
