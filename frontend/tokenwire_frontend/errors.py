@@ -3,6 +3,7 @@
 Each function makes one tokenwire_service.errors.ServiceError:
 
     unknown_model       NOT_FOUND           UNKNOWN_MODEL
+    unknown_request     NOT_FOUND           UNKNOWN_REQUEST
     model_not_named     INVALID_ARGUMENT    MODEL_NOT_NAMED
     no_worker           UNAVAILABLE         NO_WORKER
     worker_lost         UNAVAILABLE         WORKER_LOST
@@ -39,6 +40,17 @@ def unknown_model(name: str, served: Sequence[str]) -> ServiceError:
         "UNKNOWN_MODEL",
         f"model {name!r} is not served here; served: {known}",
         metadata={"model": name},
+    )
+
+
+def unknown_request(request_id: str) -> ServiceError:
+    """No generation of this id is remembered."""
+    return ServiceError(
+        Code.NOT_FOUND,
+        "UNKNOWN_REQUEST",
+        f"no generation {request_id!r} is remembered here; the last ones are, as many as "
+        f"--records-limit says, once they have ended",
+        metadata={"request_id": request_id},
     )
 
 

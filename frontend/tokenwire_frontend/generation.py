@@ -10,14 +10,13 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from opentelemetry.trace import Span, Status, StatusCode
-from tokenwire_service import semconv
 from tokenwire_service.errors import ServiceError
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.events import Completion, News, Pace, Stage
 from tokenwire_frontend.core.sequence import Finish, TokenLogprob
 from tokenwire_frontend.core.sequence import Sequence as GeneratedSequence
+from tokenwire_frontend.generation_record import GenerationRecord
 from tokenwire_frontend.workers.link import WorkerLink
 from tokenwire_frontend.workers.receiver import WorkerReport
 
@@ -30,12 +29,9 @@ class LiveGeneration:
     """A generation from before its submission to its end; the worker link's Receiver.
 
     Args:
-        request_id: the caller's or the frontend's name for it.
+        record: where it is written down; ended here, with the generation.
         sequences: fresh, by index.
         prompt_tokens: tokens of the prompt.
-        received_s: time.monotonic() of the request's receipt.
-        stages: what was done before submission.
-        span: ended here, with the generation.
         pace: when `on_news` is called.
         on_news: called when there is something to `take`; not again until it was taken.
         on_done: called once, when nothing more will come.
@@ -43,28 +39,20 @@ class LiveGeneration:
 
     def __init__(
         self,
-        request_id: str,
+        record: GenerationRecord,
         sequences: list[GeneratedSequence],
         prompt_tokens: int,
-        received_s: float,
-        stages: list[Stage],
-        span: Span,
         pace: Pace,
         on_news: Callable[[LiveGeneration], None],
         on_done: Callable[[LiveGeneration], None],
     ) -> None:
-        self.request_id = request_id
+        self.record = record
         self.prompt_tokens = prompt_tokens
-        self.span = span
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done once a worker has taken the generation; fails with its refusal."""
         self.done = False
         """Nothing more will come; what came may still wait to be taken."""
         self._sequences = sequences
-        self.received_s = received_s
-        """time.monotonic() of the request's receipt."""
-        self.stages = stages
-        """What was done before submission, in order."""
         self._pace = pace
         self._on_news = on_news
         self._on_done = on_done
@@ -79,20 +67,17 @@ class LiveGeneration:
         self._abandoned = False
         self._link: WorkerLink | None = None
         self._handle = 0
-        self._worker_span: Span | None = None
         self._submitted_s = 0.0
         self._first_token_s: float | None = None
         self._last_token_s = 0.0
 
     # What the frontend does with it.
 
-    def submitted(
-        self, link: WorkerLink, handle: int, worker_span: Span, *, deadline_first: bool
-    ) -> None:
+    def submitted(self, link: WorkerLink, handle: int, *, deadline_first: bool) -> None:
         """Notes which worker has it now, and whether its time there ends with the deadline."""
         if self.accepted.done():  # an earlier worker refused it
             self.accepted = asyncio.get_running_loop().create_future()
-        self._link, self._handle, self._worker_span = link, handle, worker_span
+        self._link, self._handle = link, handle
         self._submitted_s = time.monotonic()
         self._deadline_first = deadline_first
 
@@ -135,11 +120,18 @@ class LiveGeneration:
     def refuse(self, error: ServiceError) -> None:
         """Ends a generation that no worker took; the caller tells the client."""
         self._silence()
-        self._fail(error)
+        if not self.done:
+            self._failure = error
+            self.record.refuse(error)
+            self._finish()
 
     def take(self) -> News:
         """Returns what is new, and lets `on_news` be called again."""
         deltas = [delta for each in self._sequences if (delta := each.take()) is not None]
+        self.record.deltas(len(deltas))
+        if self.record.captures:
+            for delta in deltas:
+                self.record.note_text(delta.sequence, delta.text)
         self._told = False
         self._taken_s = time.monotonic()
         return News(deltas, self._completion, self._failure)
@@ -150,6 +142,7 @@ class LiveGeneration:
         """The worker took it."""
         if not self.accepted.done():
             self.accepted.set_result(None)
+            self.record.accepted(self.prompt_tokens)
 
     def on_tokens(
         self, sequence: int, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob] = ()
@@ -157,12 +150,13 @@ class LiveGeneration:
         """New ids of one sequence."""
         if self.done:
             return
-        self._last_token_s = time.monotonic()
+        self._last_token_s = came_s = time.monotonic()
         if self._first_token_s is None:
-            self._first_token_s = self._last_token_s
-            self.span.add_event(semconv.FIRST_TOKEN)
+            self._first_token_s = came_s
+            self.record.first_token()
         state = self._sequences[sequence]
         stopped = state.push(token_ids, logprobs)
+        self.record.tokens(len(token_ids), time.monotonic() - came_s)
         if stopped and self._link is not None:
             alone = len(self._sequences) == 1
             self._link.cancel(self._handle, None if alone else sequence)
@@ -193,7 +187,7 @@ class LiveGeneration:
             self._complete(None)
             return
         if not self.accepted.done():
-            self._end_worker_span(error)
+            self.record.left_worker(error)
             self.accepted.set_exception(error)
             return
         if all(each.end is not None for each in self._sequences):
@@ -205,14 +199,23 @@ class LiveGeneration:
 
     def _fail(self, error: ServiceError) -> None:
         self._failure = error
-        self.span.set_status(Status(StatusCode.ERROR, error.reason))
-        self.span.set_attribute(semconv.ERROR_TYPE, error.reason)
-        self._finish(error)
+        self.record.fail(error, self._counted(None))
+        self._finish()
 
     def _complete(self, report: WorkerReport | None) -> None:
         for each in self._sequences:
             each.finish(self._ending)
-        total_s = time.monotonic() - self.received_s
+        if self.record.captures:
+            for each in self._sequences:
+                self.record.note_text(each.index, each.untaken_text)
+        self._completion = self._counted(report)
+        ends = [each.end.finish for each in self._sequences if each.end is not None]
+        self.record.complete(self._completion, ends)
+        self._finish()
+
+    def _counted(self, report: WorkerReport | None) -> Completion:
+        """Returns what was counted and timed until now."""
+        received_s = self.record.received_s
         tokens = max(each.token_count for each in self._sequences)
         first, per_token = self._first_token_s, None
         if first is not None and tokens > 1:
@@ -220,22 +223,20 @@ class LiveGeneration:
             told = report.decode_s if report is not None else None
             decode_s = self._last_token_s - first if told is None else told
             per_token = decode_s / (tokens - 1)
-        self._completion = Completion(
+        return Completion(
             prompt_tokens=self.prompt_tokens,
             completion_tokens=sum(each.token_count for each in self._sequences),
             cached_prompt_tokens=report.cached_prompt_tokens if report else None,
-            time_to_first_token_s=None if first is None else first - self.received_s,
+            time_to_first_token_s=None if first is None else first - received_s,
             time_per_output_token_s=per_token,
-            total_s=total_s,
-            stages=[*self.stages, *self._worker_stages(report)],
+            total_s=time.monotonic() - received_s,
+            stages=[*self.record.stages, *self._worker_stages(report)],
             worker=self._link.info.name if self._link and self._link.info else "",
         )
-        self._describe(self._completion)
-        self._finish(None)
 
     def _worker_stages(self, report: WorkerReport | None) -> list[Stage]:
         """Places the worker's own durations one after the other from the submission on."""
-        stages, start = [], self._submitted_s - self.received_s
+        stages, start = [], self._submitted_s - self.record.received_s
         if report is not None:
             durations = (report.queue_s, report.prefill_s, report.decode_s)
             for name, duration in zip(("queue", "prefill", "decode"), durations, strict=True):
@@ -244,33 +245,17 @@ class LiveGeneration:
                     start += duration
         return stages
 
-    def _describe(self, completion: Completion) -> None:
-        ends = [each.end.finish.value for each in self._sequences if each.end]
-        self.span.set_attributes(
-            {
-                semconv.GEN_AI_USAGE_INPUT_TOKENS: completion.prompt_tokens,
-                semconv.GEN_AI_USAGE_OUTPUT_TOKENS: completion.completion_tokens,
-                semconv.GEN_AI_RESPONSE_FINISH_REASONS: ends,
-                semconv.WORKER: completion.worker,
-            }
-        )
-        if completion.cached_prompt_tokens is not None:
-            self.span.set_attribute(
-                semconv.GEN_AI_USAGE_CACHED_TOKENS, completion.cached_prompt_tokens
-            )
-
-    def _finish(self, error: ServiceError | None) -> None:
+    def _finish(self) -> None:
         self.done = True
-        self._end_worker_span(error)
         if self._budget is not None:
             self._budget.cancel()
-        self.on_accepted()  # a generation that ended before its submission
-        self.span.end()
+        if not self.accepted.done():  # a generation that ended before its submission
+            self.accepted.set_result(None)
         self._on_done(self)
         self._tell(urgent=True)
 
     def _cancel_at_worker(self, cause: str) -> None:
-        self.span.set_attribute(semconv.CANCEL_CAUSE, cause)
+        self.record.cancelled(cause)
         if self._link is not None:
             self._link.cancel(self._handle)
 
@@ -280,16 +265,6 @@ class LiveGeneration:
         if self._held is not None:
             self._held.cancel()
             self._held = None
-
-    def _end_worker_span(self, error: ServiceError | None) -> None:
-        span, self._worker_span = self._worker_span, None
-        if span is None:
-            return
-        span.set_attribute(semconv.RPC_STATUS_CODE, error.code.name if error else "OK")
-        if error is not None:
-            span.set_attribute(semconv.ERROR_TYPE, error.reason)
-            span.set_status(Status(StatusCode.ERROR))
-        span.end()
 
     def _tell(self, *, urgent: bool) -> None:
         """Calls `on_news` now, or when the pace allows; once until the news is taken."""

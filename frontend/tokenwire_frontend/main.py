@@ -8,17 +8,29 @@ import sys
 
 import structlog
 import uvloop
-from tokenwire.frontend.v1 import generation_pb2_grpc, model_pb2_grpc, tokenization_pb2_grpc
-from tokenwire_service import logs, settings, telemetry
+from tokenwire.frontend.v1 import (
+    activity_pb2_grpc,
+    generation_pb2_grpc,
+    model_pb2_grpc,
+    tokenization_pb2_grpc,
+)
+from tokenwire_service import logs, settings
+from tokenwire_service.admin import administered
 from tokenwire_service.server import ListenError, RpcServer, Service, stop_signal
+from tokenwire_service.telemetry.providers import Telemetry
 from tokenwire_service.tls import TlsError, channel_credentials
 from tokenwire_service.version import VERSION
 
+from tokenwire_frontend.core.activity import Activity
 from tokenwire_frontend.core.router import LeastLoaded
+from tokenwire_frontend.edge.activity_servicer import ActivityServicer
 from tokenwire_frontend.edge.generation_servicer import GenerationServicer
 from tokenwire_frontend.edge.model_servicer import ModelServicer
 from tokenwire_frontend.edge.tokenization_servicer import TokenizationServicer
+from tokenwire_frontend.gauges import offer_gauges
+from tokenwire_frontend.generation_record import Recorder
 from tokenwire_frontend.generator import Generator
+from tokenwire_frontend.metrics import FrontendMetrics
 from tokenwire_frontend.settings import FrontendSettings
 from tokenwire_frontend.tokenizer import TokenizerPool
 from tokenwire_frontend.workers.pool import WorkerPool
@@ -33,37 +45,44 @@ def main() -> None:
     """Runs the frontend until SIGTERM or SIGINT."""
     chosen = settings.parse(FrontendSettings, PROGRAM, sys.argv[1:])
     logs.configure(chosen.log_level, chosen.log_format, PROGRAM)
-    tracing = telemetry.configure(PROGRAM, secrets.token_hex(4), VERSION)
+    telemetry = Telemetry(
+        PROGRAM, secrets.token_hex(4), VERSION, scraped=chosen.admin_listen is not None
+    )
     try:
-        uvloop.run(run(chosen))
+        uvloop.run(run(chosen, telemetry))
     except (ListenError, TlsError) as error:
         settings.refuse(PROGRAM, str(error))
     finally:
-        tracing.shutdown()
+        telemetry.shutdown()
 
 
-async def run(chosen: FrontendSettings) -> None:
+async def run(chosen: FrontendSettings, telemetry: Telemetry) -> None:
     """Serves until a stop signal, then drains."""
     stop = stop_signal()
     tokenizers = TokenizerPool(chosen.tokenizer_threads, chosen.tokenizer_waiting_limit)
     credentials = channel_credentials(chosen.worker_tls, "--worker-tls")
     pool = WorkerPool(chosen.workers, credentials, LeastLoaded())
-    generator = Generator(pool, tokenizers, chosen.generations_limit)
-    server = RpcServer(chosen.listen, chosen.tls, _services(pool, tokenizers, generator))
+    recorder = Recorder(
+        FrontendMetrics(), Activity(chosen.records_limit), content=chosen.trace_content
+    )
+    generator = Generator(pool, tokenizers, recorder, chosen.generations_limit)
+    offer_gauges(generator)
+    server = RpcServer(chosen.listen, chosen.tls, _services(generator, recorder))
     await server.start()
-    health = asyncio.create_task(_keep_health(server, pool))
-    await stop.wait()
-    log.info("draining", grace_s=chosen.drain_grace_s)
-    health.cancel()
-    await server.set_serving(serving=False)
-    await generator.drain(chosen.drain_grace_s)
-    await server.stop()
+    async with administered(chosen.admin_listen, server, telemetry):
+        health = asyncio.create_task(_keep_health(server, pool))
+        await stop.wait()
+        log.info("draining", grace_s=chosen.drain_grace_s)
+        health.cancel()
+        await server.set_serving(serving=False)
+        await generator.drain(chosen.drain_grace_s)
+        await server.stop()
     await pool.close()
     tokenizers.close()
     log.info("stopped")
 
 
-def _services(pool: WorkerPool, tokenizers: TokenizerPool, generator: Generator) -> list[Service]:
+def _services(generator: Generator, recorder: Recorder) -> list[Service]:
     return [
         Service(
             f"{PACKAGE}.GenerationService",
@@ -73,12 +92,17 @@ def _services(pool: WorkerPool, tokenizers: TokenizerPool, generator: Generator)
         Service(
             f"{PACKAGE}.TokenizationService",
             tokenization_pb2_grpc.add_TokenizationServiceServicer_to_server,
-            TokenizationServicer(pool, tokenizers),
+            TokenizationServicer(generator.pool, generator.tokenizers),
         ),
         Service(
             f"{PACKAGE}.ModelService",
             model_pb2_grpc.add_ModelServiceServicer_to_server,
-            ModelServicer(pool),
+            ModelServicer(generator.pool),
+        ),
+        Service(
+            f"{PACKAGE}.ActivityService",
+            activity_pb2_grpc.add_ActivityServiceServicer_to_server,
+            ActivityServicer(generator, recorder),
         ),
     ]
 

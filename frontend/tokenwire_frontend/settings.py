@@ -33,3 +33,14 @@ class FrontendSettings(ServiceSettings):
     tokenizer_waiting_limit: int = Field(
         512, ge=1, description="texts in and before the tokenizer; the next is refused"
     )
+    records_limit: int = Field(
+        1024,
+        ge=0,
+        le=100_000,
+        description="ended generations to remember for `tokenwire top` and `tokenwire trace`, "
+        "about 2 KB each; 0 remembers none",
+    )
+    trace_content: bool = Field(
+        default=False,
+        description="write prompts and generated text into spans, at most 16,384 characters each",
+    )

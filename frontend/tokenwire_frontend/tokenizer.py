@@ -93,7 +93,8 @@ class TokenizerPool:
     def __init__(self, threads: int, waiting_limit: int) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="tokenizer")
         self._waiting_limit = waiting_limit
-        self._held = 0
+        self.held = 0
+        """Texts now, running and waiting."""
 
     async def run(self, work: Callable[[], ResultT]) -> ResultT:
         """Runs the work on a thread and returns its result.
@@ -101,13 +102,13 @@ class TokenizerPool:
         Raises:
             ServiceError: TOKENIZER_BUSY, when too much waits already.
         """
-        if self._held >= self._waiting_limit:
+        if self.held >= self._waiting_limit:
             raise errors.tokenizer_busy(self._waiting_limit)
-        self._held += 1
+        self.held += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, work)
         finally:
-            self._held -= 1
+            self.held -= 1
 
     def close(self) -> None:
         """Ends the threads once they have finished what they run."""

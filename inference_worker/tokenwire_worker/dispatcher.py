@@ -30,7 +30,7 @@ from tokenwire_worker.engines.port import (
     Refused,
     Step,
 )
-from tokenwire_worker.generation_record import CancelCause, GenerationRecord
+from tokenwire_worker.generation_record import CancelCause, GenerationRecord, Recorder
 from tokenwire_worker.kv_event_feed import KvEventFeed
 
 
@@ -62,13 +62,12 @@ class Load:
 class Dispatcher:
     """Runs generations on one engine and routes what comes of them to their sinks."""
 
-    def __init__(self, engine: Engine, worker: str, model: str, waiting_limit: int) -> None:
+    def __init__(self, engine: Engine, recorder: Recorder, waiting_limit: int) -> None:
         """Binds to the running event loop; `start` starts the engine.
 
         Args:
             engine: the engine, not started.
-            worker: name of the worker, for messages and spans.
-            model: name of the model, for spans.
+            recorder: where generations are written down.
             waiting_limit: requests that may wait for the engine.
         """
         self.info: EngineInfo = engine.info
@@ -85,8 +84,9 @@ class Dispatcher:
         self.died: asyncio.Future[str] = self._loop.create_future()
         """Done, with the reason, when the engine is gone for good."""
         self._engine = engine
-        self._worker = worker
-        self._model = model
+        self._recorder = recorder
+        self._metrics = recorder.metrics
+        self._worker = recorder.worker
         self._admission = Admission(self.info.running_sequences, waiting_limit)
         self._flights: dict[int, _Flight] = {}
         self._live_count = 0
@@ -94,7 +94,6 @@ class Dispatcher:
         self._idle.set()
         self._last_key = 0
         self._steps = 0
-        self._generated_tokens = 0
         # One thread: a form that takes long to try delays other forms, and nothing else.
         self._one_check = ThreadPoolExecutor(1, "guide-check")
         self._watchers: set[asyncio.Event] = set()
@@ -177,9 +176,7 @@ class Dispatcher:
             key, generation.sequence_count, generation.priority
         ):
             raise errors.queue_full(self._worker, self.waiting_limit)
-        record = GenerationRecord(
-            request.request_id, self._worker, self._model, received_s=received_s, parent=parent
-        )
+        record = self._recorder.begin(request, received_s, parent)
         live = Live(key, handle, record.request_id, generation, sink, received_s)
         flight = self._flights[key] = _Flight(live, record)
         self._live_count += 1
@@ -226,7 +223,7 @@ class Dispatcher:
             waiting_requests=self._admission.waiting,
             kv_cache_usage=self._engine.load().kv_cache_usage,
             steps=self._steps,
-            generated_tokens=self._generated_tokens,
+            generated_tokens=self._metrics.generated_tokens.value,
             draining=self.draining,
         )
 
@@ -284,7 +281,8 @@ class Dispatcher:
 
     def _on_step(self, step: Step, ended_s: float) -> None:
         """Routes one step. The hot path: its loop runs once for each sequence and step."""
-        flights = self._flights
+        flights, generated = self._flights, self._metrics.generated_tokens
+        self._metrics.step(ended_s - step.began_s, len(step.outputs))
         for key in step.started:
             flight = flights.get(key)
             if flight is not None and flight.live is not None:
@@ -298,7 +296,7 @@ class Dispatcher:
             ids = output.token_ids
             if ids and live is not None and output.sequence in live.open:
                 count = len(ids)
-                self._generated_tokens += count
+                generated.value += count
                 live.completion_tokens += count
                 live.last_token_s = ended_s
                 if live.first_token_s is None:

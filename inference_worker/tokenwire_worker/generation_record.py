@@ -1,6 +1,6 @@
-"""What is written down of each generation: one span with its stages, and one log line.
+"""What is written down of each generation: a span with its stages, metrics, and one log line.
 
-Both are written once, at the end; nothing is recorded for a token.
+All are written once, at the end; nothing is recorded for a token.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ import structlog
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
-from tokenwire_service import semconv, telemetry
 from tokenwire_service.errors import ServiceError
+from tokenwire_service.telemetry import semconv, tracing
+from tokenwire_service.telemetry.tracing import wall_ns
 
 from tokenwire_worker.core.generations import Completion, Live
+from tokenwire_worker.core.request import GenerationRequest
+from tokenwire_worker.engines.port import EngineInfo
+from tokenwire_worker.metrics import WorkerMetrics
 
 log = structlog.get_logger()
 
@@ -29,121 +33,201 @@ class CancelCause(Enum):
     TIME_BUDGET = "time_budget"
 
 
-class GenerationRecord:
-    """The span and log line of one generation."""
+class Recorder:
+    """Writes down all generations of this worker.
 
-    def __init__(
+    Args:
+        worker: name of the worker.
+        model: name of the model.
+        engine: what the engine says of itself.
+        metrics: the instruments.
+    """
+
+    def __init__(self, worker: str, model: str, engine: EngineInfo, metrics: WorkerMetrics) -> None:
+        self.worker = worker
+        self.model = model
+        self.metrics = metrics
+        self.gen_ai = {
+            semconv.GEN_AI_OPERATION_NAME: semconv.TEXT_COMPLETION,
+            semconv.GEN_AI_PROVIDER_NAME: semconv.PROVIDER,
+            semconv.GEN_AI_REQUEST_MODEL: model,
+        }
+        """Attributes of every generation's metrics and span."""
+        self.span_attributes: dict[str, str | bool] = {
+            **self.gen_ai,
+            semconv.WORKER: worker,
+            semconv.ENGINE: engine.engine,
+        }
+        if engine.simulated:
+            self.span_attributes[semconv.SIMULATED] = True
+
+    def begin(
+        self, request: GenerationRequest, received_s: float, parent: Context | None
+    ) -> GenerationRecord:
+        """Starts the record of a generation that was accepted.
+
+        Args:
+            request: what the caller asked for.
+            received_s: time.monotonic of its receipt.
+            parent: trace context of the caller; None: it starts a trace.
+        """
+        return GenerationRecord(self, request, received_s, parent)
+
+    def refuse(
         self,
         request_id: str,
-        worker: str,
-        model: str,
-        *,
+        error: ServiceError,
         received_s: float,
         parent: Context | None,
     ) -> None:
-        """Starts the span.
-
-        Args:
-            request_id: the caller's name for it; empty: one is made.
-            worker: name of the worker.
-            model: name of the model.
-            received_s: time.monotonic of its receipt, with which the span begins.
-            parent: trace context of the caller; None: it starts a trace.
-        """
-        self.request_id = request_id or uuid.uuid4().hex
-        """Name of the generation in logs and traces."""
-        self.cancel_cause: CancelCause | None = None
-        """Set where it was stopped early."""
-        self._span: Span = telemetry.tracer().start_span(
-            f"{semconv.TEXT_COMPLETION} {model}",
-            context=parent if parent is not None else Context(),
-            kind=SpanKind.INTERNAL,
-            start_time=_wall_ns(received_s),
-            attributes={
-                semconv.GEN_AI_OPERATION_NAME: semconv.TEXT_COMPLETION,
-                semconv.GEN_AI_PROVIDER_NAME: semconv.PROVIDER,
-                semconv.GEN_AI_REQUEST_MODEL: model,
-                semconv.WORKER: worker,
-                semconv.REQUEST_ID: self.request_id,
-            },
-        )
-
-    def finish(self, live: Live, completion: Completion) -> None:
-        """Writes down a generation that ended."""
-        reasons = [reason.value for reason in live.reasons]
-        if self._span.is_recording():
-            self._span.set_attributes(
-                {
-                    semconv.GEN_AI_REQUEST_MAX_TOKENS: live.generation.max_tokens,
-                    semconv.GEN_AI_RESPONSE_FINISH_REASONS: reasons,
-                    semconv.GEN_AI_USAGE_INPUT_TOKENS: completion.prompt_tokens,
-                    semconv.GEN_AI_USAGE_OUTPUT_TOKENS: completion.completion_tokens,
-                }
-            )
-            if completion.cached_prompt_tokens is not None:
-                self._span.set_attribute(
-                    semconv.GEN_AI_USAGE_CACHED_TOKENS, completion.cached_prompt_tokens
-                )
-            if self.cancel_cause is not None:
-                self._span.set_attribute(semconv.CANCEL_CAUSE, self.cancel_cause.value)
-            self._write_stages(live)
-        self._span.end(_wall_ns(time.monotonic()))
+        """Writes down a generation that was refused."""
+        error.logged = True
+        span = _start_span(self, request_id, received_s, parent)
+        span.set_attribute(semconv.ERROR_TYPE, error.reason)
+        span.set_status(Status(StatusCode.ERROR, error.reason))
+        span.end()
+        self.metrics.generations.count(self.model, "refused", error.reason).value += 1
         log.info(
             "generation",
-            request_id=self.request_id,
-            trace_id=telemetry.trace_id(self._span),
-            prompt_tokens=completion.prompt_tokens,
-            completion_tokens=completion.completion_tokens,
-            sequences=live.generation.sequence_count,
-            finish=sorted(set(reasons)),
-            queue_ms=_ms(completion.queue_s),
-            prefill_ms=_ms(completion.prefill_s),
-            decode_ms=_ms(completion.decode_s),
-            cancel_cause=self.cancel_cause.value if self.cancel_cause else None,
-        )
-
-    def fail(self, live: Live, error: ServiceError) -> None:
-        """Writes down a generation that failed."""
-        self._span.set_attribute(semconv.ERROR_TYPE, error.reason)
-        self._span.set_status(Status(StatusCode.ERROR, error.message))
-        if self._span.is_recording():
-            self._write_stages(live)
-        self._span.end(_wall_ns(time.monotonic()))
-        log.warning(
-            "generation_failed",
-            request_id=self.request_id,
-            trace_id=telemetry.trace_id(self._span),
-            prompt_tokens=len(live.generation.prompt),
-            completion_tokens=live.completion_tokens,
-            code=error.code.name,
+            request_id=request_id,
+            trace_id=tracing.trace_id(span),
+            outcome="refused",
             reason=error.reason,
             message=error.message,
         )
 
+
+def _start_span(
+    recorder: Recorder, request_id: str, received_s: float, parent: Context | None
+) -> Span:
+    context = parent if parent is not None else Context()
+    caller = trace.get_current_span(context).get_span_context()
+    # Under a call of this process it is a part of it; else it is where the caller's call arrives.
+    local = caller.is_valid and not caller.is_remote
+    return tracing.tracer().start_span(
+        f"{semconv.TEXT_COMPLETION} {recorder.model}",
+        context=context,
+        kind=SpanKind.INTERNAL if local else SpanKind.SERVER,
+        start_time=wall_ns(received_s),
+        attributes={**recorder.span_attributes, semconv.REQUEST_ID: request_id},
+    )
+
+
+class GenerationRecord:
+    """The span, metrics and log line of one generation; see `Recorder.begin`."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        request: GenerationRequest,
+        received_s: float,
+        parent: Context | None,
+    ) -> None:
+        self.request_id = request.request_id or uuid.uuid4().hex
+        """Name of the generation in logs and traces."""
+        self.cancel_cause: CancelCause | None = None
+        """Set where it was stopped early."""
+        self._recorder = recorder
+        self._span = _start_span(recorder, self.request_id, received_s, parent)
+        self._context = trace.set_span_in_context(self._span)
+
+    def finish(self, live: Live, completion: Completion) -> None:
+        """Writes down a generation that ended."""
+        reasons = [reason.value for reason in live.reasons]
+        self._measure(live, completion)
+        cancelled = self.cancel_cause in (CancelCause.CALLER, CancelCause.CALLER_GONE)
+        if cancelled and self.cancel_cause is not None:
+            outcome, reason = "cancelled", self.cancel_cause.value
+        else:
+            outcome, reason = "completed", ",".join(sorted(set(reasons)))
+        if self._span.is_recording():
+            self._span.set_attribute(semconv.GEN_AI_RESPONSE_FINISH_REASONS, reasons)
+            if self.cancel_cause is not None:
+                told = {semconv.CANCEL_CAUSE: self.cancel_cause.value}
+                self._span.set_attributes(told)
+                self._span.add_event(semconv.EVENT_CANCELLED, told)
+        self._end(live, completion, outcome, reason)
+        log.info("generation", **self._line(live, completion, outcome, reason))
+
+    def fail(self, live: Live, error: ServiceError) -> None:
+        """Writes down a generation that failed."""
+        error.logged = True
+        completion = live.completion(time.monotonic())
+        self._span.set_attribute(semconv.ERROR_TYPE, error.reason)
+        self._span.set_status(Status(StatusCode.ERROR, error.reason))
+        self._recorder.metrics.request_duration.record(
+            time.monotonic() - live.received_s,
+            {**self._recorder.gen_ai, semconv.ERROR_TYPE: error.reason},
+            self._context,
+        )
+        self._end(live, completion, "failed", error.reason)
+        line = self._line(live, completion, "failed", error.reason)
+        log.warning("generation", **line, message=error.message)
+
+    def _measure(self, live: Live, completion: Completion) -> None:
+        """Records the durations of a generation that ended."""
+        metrics, gen_ai, context = self._recorder.metrics, self._recorder.gen_ai, self._context
+        model = {semconv.GEN_AI_REQUEST_MODEL: self._recorder.model}
+        metrics.queue_duration.record(completion.queue_s, model, context)
+        metrics.request_duration.record(time.monotonic() - live.received_s, gen_ai, context)
+        if completion.prefill_s is not None:
+            first_s = completion.queue_s + completion.prefill_s
+            metrics.time_to_first_token.record(first_s, gen_ai, context)
+        each = completion.completion_tokens / live.generation.sequence_count
+        if completion.decode_s is not None and each > 1:
+            metrics.time_per_output_token.record(completion.decode_s / (each - 1), gen_ai, context)
+
+    def _end(self, live: Live, completion: Completion, outcome: str, reason: str) -> None:
+        """Counts it and ends the span."""
+        metrics = self._recorder.metrics
+        metrics.generations.count(self._recorder.model, outcome, reason).value += 1
+        metrics.prompt_tokens.value += completion.prompt_tokens
+        cached = completion.cached_prompt_tokens
+        if cached is not None:
+            count = metrics.prefix_cache_tokens.count
+            count(self._recorder.model, semconv.HIT).value += cached
+            count(self._recorder.model, semconv.MISS).value += completion.prompt_tokens - cached
+        if self._span.is_recording():
+            self._span.set_attributes(
+                {
+                    semconv.GEN_AI_REQUEST_MAX_TOKENS: live.generation.max_tokens,
+                    semconv.GEN_AI_USAGE_INPUT_TOKENS: completion.prompt_tokens,
+                    semconv.GEN_AI_USAGE_OUTPUT_TOKENS: completion.completion_tokens,
+                }
+            )
+            if cached is not None:
+                self._span.set_attribute(semconv.GEN_AI_USAGE_CACHED_TOKENS, cached)
+            self._write_stages(live)
+        self._span.end(wall_ns(time.monotonic()))
+
     def _write_stages(self, live: Live) -> None:
         now_s = time.monotonic()
         started, first, last = live.started_s, live.first_token_s, live.last_token_s
-        stages = [(semconv.SPAN_QUEUE, live.received_s, started if started is not None else now_s)]
+        queued_to_s = started if started is not None else now_s
+        tracing.write_span(semconv.SPAN_QUEUE, self._context, live.received_s, queued_to_s)
         if started is not None:
-            stages.append((semconv.SPAN_PREFILL, started, first if first is not None else now_s))
+            filled_to_s = first if first is not None else now_s
+            tracing.write_span(semconv.SPAN_PREFILL, self._context, started, filled_to_s)
         if first is not None and last is not None:
-            self._span.add_event(semconv.FIRST_TOKEN, timestamp=_wall_ns(first))
-            stages.append((semconv.SPAN_DECODE, first, last))
-        context = trace.set_span_in_context(self._span)
-        for name, from_s, to_s in stages:
-            stage = telemetry.tracer().start_span(
-                name, context=context, start_time=_wall_ns(from_s)
-            )
-            stage.end(_wall_ns(to_s))
+            self._span.add_event(semconv.EVENT_FIRST_TOKEN, timestamp=wall_ns(first))
+            tracing.write_span(semconv.SPAN_DECODE, self._context, first, last)
 
-
-_WALL_AHEAD_NS = time.time_ns() - time.monotonic_ns()
-"""Spans are dated by the wall clock, and stages taken on the monotonic one. Read once, so that the
-stages of a generation stay in order when the wall clock is set."""
-
-
-def _wall_ns(monotonic_s: float) -> int:
-    return round(monotonic_s * 1e9) + _WALL_AHEAD_NS
+    def _line(
+        self, live: Live, completion: Completion, outcome: str, reason: str
+    ) -> dict[str, str | int | float | None]:
+        return {
+            "request_id": self.request_id,
+            "trace_id": tracing.trace_id(self._span),
+            "outcome": outcome,
+            "reason": reason,
+            "prompt_tokens": completion.prompt_tokens,
+            "cached_prompt_tokens": completion.cached_prompt_tokens,
+            "completion_tokens": completion.completion_tokens,
+            "sequences": live.generation.sequence_count,
+            "queue_ms": _ms(completion.queue_s),
+            "prefill_ms": _ms(completion.prefill_s),
+            "decode_ms": _ms(completion.decode_s),
+        }
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -12,9 +12,11 @@ from typing import Any, NoReturn
 import structlog
 import uvloop
 from tokenwire.worker.v1 import execution_pb2_grpc, worker_pb2_grpc
-from tokenwire_service import logs, telemetry
+from tokenwire_service import logs
+from tokenwire_service.admin import administered
 from tokenwire_service.server import ListenError, RpcServer, Service, stop_signal
 from tokenwire_service.settings import parse, refuse
+from tokenwire_service.telemetry.providers import Telemetry
 from tokenwire_service.tls import TlsError
 
 from tokenwire_worker import __version__, check_engine, engines
@@ -22,6 +24,9 @@ from tokenwire_worker.dispatcher import Dispatcher
 from tokenwire_worker.edge.execution_servicer import ExecutionServicer
 from tokenwire_worker.edge.worker_servicer import Identity, WorkerServicer
 from tokenwire_worker.engines.port import Engine
+from tokenwire_worker.gauges import offer_gauges
+from tokenwire_worker.generation_record import Recorder
+from tokenwire_worker.metrics import WorkerMetrics
 from tokenwire_worker.model_files import ModelError, TextFiles, read_text_files
 from tokenwire_worker.settings import WorkerSettings
 
@@ -70,12 +75,31 @@ def _exit(code: int) -> NoReturn:
 async def _run(settings: WorkerSettings, engine: Engine, files: TextFiles) -> int:
     """Serves until told to stop or the engine dies; returns the exit code."""
     identity = Identity(settings.shown_worker_name, settings.shown_model_name)
-    tracing = telemetry.configure(PROGRAM, identity.worker, __version__)
-    dispatcher = Dispatcher(engine, identity.worker, identity.model, settings.max_waiting_requests)
+    scraped = settings.admin_listen is not None
+    telemetry = Telemetry(PROGRAM, identity.worker, __version__, scraped=scraped)
+    metrics = WorkerMetrics(identity.model)
+    recorder = Recorder(identity.worker, identity.model, engine.info, metrics)
+    dispatcher = Dispatcher(engine, recorder, settings.max_waiting_requests)
+    offer_gauges(dispatcher)
     try:
-        server = RpcServer(settings.listen, settings.tls, _services(identity, dispatcher, files))
+        server = RpcServer(
+            settings.listen, settings.tls, _services(identity, dispatcher, recorder, files)
+        )
+        async with administered(settings.admin_listen, server, telemetry):
+            await _serve(settings, server, dispatcher)
     except (ListenError, TlsError) as error:
         refuse(PROGRAM, str(error))
+    await dispatcher.close()
+    telemetry.shutdown()
+    if dispatcher.died.done():
+        log.critical("engine_died", reason=dispatcher.died.result())
+        return EX_SOFTWARE
+    log.info("stopped")
+    return 0
+
+
+async def _serve(settings: WorkerSettings, server: RpcServer, dispatcher: Dispatcher) -> None:
+    """Starts engine and server, waits for a signal or the engine's death, and drains."""
     dispatcher.start()
     await server.start()
     await server.set_serving(serving=True)
@@ -86,21 +110,16 @@ async def _run(settings: WorkerSettings, engine: Engine, files: TextFiles) -> in
         log.info("draining", grace_s=settings.drain_grace_s)
         await dispatcher.drain(settings.drain_grace_s)
     await server.stop()
-    await dispatcher.close()
-    tracing.shutdown()
-    if dispatcher.died.done():
-        log.critical("engine_died", reason=dispatcher.died.result())
-        return EX_SOFTWARE
-    log.info("stopped")
-    return 0
 
 
-def _services(identity: Identity, dispatcher: Dispatcher, files: TextFiles) -> list[Service]:
+def _services(
+    identity: Identity, dispatcher: Dispatcher, recorder: Recorder, files: TextFiles
+) -> list[Service]:
     return [
         Service(
             "tokenwire.worker.v1.ExecutionService",
             execution_pb2_grpc.add_ExecutionServiceServicer_to_server,
-            ExecutionServicer(dispatcher),
+            ExecutionServicer(dispatcher, recorder),
         ),
         Service(
             "tokenwire.worker.v1.WorkerService",

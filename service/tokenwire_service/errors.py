@@ -72,6 +72,8 @@ class ServiceError(Exception):
         self.quota = quota
         self.metadata = dict(metadata or {})
         self.violations: Sequence[FieldViolation] = ()
+        self.logged = False
+        """A log line tells of it already: there is one for a request."""
 
 
 class InvalidRequestError(ServiceError):

@@ -47,6 +47,8 @@ class RpcServer:
         self._server = grpc.aio.server(options=SERVER, interceptors=[RpcBoundary()])
         self._names = ["", *(service.name for service in services)]
         self._health = health.aio.HealthServicer()
+        self.serving = False
+        """Whether work is welcome, as health checks are told."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for service in services:
             service.add(service.servicer, self._server)
@@ -75,6 +77,7 @@ class RpcServer:
     async def set_serving(self, *, serving: bool) -> None:
         """Tells health checks, by service and for the whole server, whether work is welcome."""
         status = health_pb2.HealthCheckResponse.ServingStatus
+        self.serving = serving
         value = status.SERVING if serving else status.NOT_SERVING
         for name in self._names:
             await self._health.set(name, value)

@@ -74,6 +74,11 @@ class ServiceSettings(BaseSettings):
         default=TlsSettings(),
         description="TLS of the listening port; with `ca`, callers must show a certificate",
     )
+    admin_listen: Address | None = Field(
+        default=None,
+        description="address of /healthz, /readyz and /metrics over HTTP; port 0 takes any; "
+        "default: none, and nothing is measured unless OTLP is set up",
+    )
     drain_grace_s: float = Field(
         default=30.0,
         ge=0,

@@ -20,7 +20,9 @@ from tokenwire_worker.engines.port import (
     KvRemoved,
     KvStored,
 )
+from tokenwire_worker.generation_record import Recorder
 from tokenwire_worker.kv_event_feed import KvEventFeed
+from tokenwire_worker.metrics import WorkerMetrics
 from tokenwire_worker.model_files import TextFiles
 
 BIG = 2**64 - 1
@@ -56,7 +58,8 @@ class StillEngine:
 
 class Worker:
     def __init__(self, engine, log=None):
-        self.dispatcher = Dispatcher(engine, "w", "m", 4)
+        recorder = Recorder("w", "m", engine.info, WorkerMetrics("m"))
+        self.dispatcher = Dispatcher(engine, recorder, 4)
         self.dispatcher.kv_events = KvEventFeed(log)
         servicer = WorkerServicer(Identity("w", "m"), self.dispatcher, TextFiles(()))
         add = worker_pb2_grpc.add_WorkerServiceServicer_to_server

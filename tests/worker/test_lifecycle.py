@@ -308,7 +308,7 @@ def test_each_generation_is_one_log_line(worker, worker_process):
     line = worker_process.wait_for("generation", after=seen, request_id="line-1")
     assert line["trace_id"] == trace_id
     assert (line["prompt_tokens"], line["completion_tokens"]) == (len(prompt()), 24)
-    assert (line["sequences"], line["finish"]) == (2, ["length"])
+    assert (line["sequences"], line["outcome"], line["reason"]) == (2, "completed", "length")
     assert line["service"] == "tokenwire-worker"
     assert all(line[stage] >= 0 for stage in ("queue_ms", "prefill_ms", "decode_ms"))
     seen = worker_process.event_count
@@ -318,7 +318,7 @@ def test_each_generation_is_one_log_line(worker, worker_process):
     next(call)
     call.cancel()
     line = worker_process.wait_for("generation", after=seen, request_id="line-2")
-    assert (line["finish"], line["cancel_cause"]) == (["cancelled"], "caller_gone")
+    assert (line["outcome"], line["reason"]) == ("cancelled", "caller_gone")
 
 
 def test_health_knows_no_other_service(worker):

@@ -163,6 +163,11 @@ class Sequence:
             self._logprobs = []
         return delta
 
+    @property
+    def untaken_text(self) -> str:
+        """Text that the next `take` returns."""
+        return self._text
+
     def _stop_found(self) -> bool:
         if self._stops is None or self._stops.matched is None:
             return False

@@ -56,9 +56,7 @@ def generation_request(message: generation_pb2.Generation) -> GenerationRequest:
         priority=message.priority,
         request_id=message.request_id,
         time_budget_s=(
-            _seconds(message.time_budget, "time_budget")
-            if message.HasField("time_budget")
-            else None
+            seconds(message.time_budget, "time_budget") if message.HasField("time_budget") else None
         ),
     )
 
@@ -69,7 +67,7 @@ def pace(message: options_pb2.StreamOptions, field: str) -> Pace:
     Raises:
         InvalidRequestError: the delay is out of bounds.
     """
-    delay_s = _seconds(message.max_delay, f"{field}.max_delay")
+    delay_s = seconds(message.max_delay, f"{field}.max_delay")
     if not 0 <= delay_s <= MAX_DELAY_LIMIT_S:
         raise invalid(
             f"{field}.max_delay",
@@ -114,7 +112,9 @@ def prefixed(error: InvalidRequestError, prefix: str) -> InvalidRequestError:
     violations = [
         type(each)(f"{prefix}.{each.field}", each.description) for each in error.violations
     ]
-    return InvalidRequestError(violations, reason=error.reason, metadata=error.metadata)
+    prefixed = InvalidRequestError(violations, reason=error.reason, metadata=error.metadata)
+    prefixed.logged = error.logged
+    return prefixed
 
 
 def _prompt(message: prompt_pb2.Prompt) -> Prompt | None:
@@ -214,7 +214,12 @@ def _guide(message: generation_pb2.Generation) -> Guide | None:
     return Guide(ability, text=getattr(message.guided, form))
 
 
-def _seconds(message: duration_pb2.Duration, field: str) -> float:
+def seconds(message: duration_pb2.Duration, field: str) -> float:
+    """Returns a duration in seconds.
+
+    Raises:
+        InvalidRequestError: it is none; names the field.
+    """
     seconds, nanos = message.seconds, message.nanos
     # What google.protobuf.Duration allows: nanos within a second, and of the seconds' sign.
     if not -999_999_999 <= nanos <= 999_999_999 or seconds * nanos < 0:

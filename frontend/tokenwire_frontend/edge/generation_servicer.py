@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import grpc
 from tokenwire.frontend.v1 import generation_pb2, generation_pb2_grpc
-from tokenwire_service import telemetry
 from tokenwire_service.errors import InvalidRequestError
 
 from tokenwire_frontend.core.events import News, Pace
@@ -38,11 +36,11 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         news = live.take()
         completion = _completion_or_raise(news)
         return generation_pb2.GenerateResponse(
-            request_id=live.request_id,
+            request_id=live.record.request_id,
             sequences=map(to_proto.sequence, news.deltas),
             usage=to_proto.usage(completion),
             timings=to_proto.timings(completion),
-            trace_id=telemetry.trace_id(live.span),
+            trace_id=live.record.trace_id,
         )
 
     async def StreamGenerate(  # type: ignore[override] # a coroutine that writes: see rpc_boundary
@@ -80,9 +78,8 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         ready = asyncio.Event()
         try:
             live = await self._generator.start(
-                from_proto.generation_request(message),
+                lambda: from_proto.generation_request(message),
                 lambda _live: ready.set(),
-                received_s=time.monotonic(),
                 pace=pace,
                 deadline_s=context.time_remaining(),
             )

@@ -43,5 +43,4 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         context: Context,
     ) -> model_pb2.ListWorkersResponse:
         """Lists the workers by address."""
-        links = sorted(self._pool.links, key=lambda link: link.address)
-        return model_pb2.ListWorkersResponse(workers=map(to_proto.worker, links))
+        return model_pb2.ListWorkersResponse(workers=to_proto.workers(self._pool))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 from tokenwire.frontend.v1 import generation_pb2
-from tokenwire_service import telemetry
 from tokenwire_service.errors import Code, InvalidRequestError, ServiceError, invalid
 from tokenwire_service.status import to_status
+from tokenwire_service.telemetry import tracing
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.events import Pace
@@ -132,8 +131,8 @@ class Session:
 
     async def _generate(self, message: generation_pb2.Open, pace: Pace) -> LiveGeneration:
         carrier = {
-            telemetry.TRACEPARENT: message.trace_context.traceparent,
-            telemetry.TRACESTATE: message.trace_context.tracestate,
+            tracing.TRACEPARENT: message.trace_context.traceparent,
+            tracing.TRACESTATE: message.trace_context.tracestate,
         }
 
         def on_news(live: LiveGeneration) -> None:
@@ -142,12 +141,11 @@ class Session:
 
         try:
             return await self._generator.start(
-                from_proto.generation_request(message.generation),
+                lambda: from_proto.generation_request(message.generation),
                 on_news,
-                received_s=time.monotonic(),
                 pace=pace,
                 deadline_s=self._context.time_remaining(),
-                context=telemetry.extract(carrier) if carrier[telemetry.TRACEPARENT] else None,
+                context=tracing.extract(carrier) if carrier[tracing.TRACEPARENT] else None,
             )
         except InvalidRequestError as error:
             raise from_proto.prefixed(error, "open.generation") from error

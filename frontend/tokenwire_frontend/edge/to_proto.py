@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from google.protobuf import duration_pb2
 from tokenwire.frontend.v1 import generation_pb2, model_pb2
-from tokenwire_service import telemetry
 
 from tokenwire_frontend.core.events import Completion
 from tokenwire_frontend.core.model import Ability
@@ -12,7 +11,7 @@ from tokenwire_frontend.core.sequence import Delta, End, Finish, TokenLogprob
 from tokenwire_frontend.generation import LiveGeneration
 from tokenwire_frontend.workers.link import LinkState, WorkerLink
 from tokenwire_frontend.workers.messages import duration
-from tokenwire_frontend.workers.pool import Model
+from tokenwire_frontend.workers.pool import Model, WorkerPool
 
 _FINISH_REASONS = {
     Finish.STOP: generation_pb2.FINISH_REASON_STOP,
@@ -45,9 +44,9 @@ _STATES = {
 def accepted(live: LiveGeneration) -> generation_pb2.Accepted:
     """Returns the event that comes first."""
     return generation_pb2.Accepted(
-        request_id=live.request_id,
+        request_id=live.record.request_id,
         prompt_token_count=live.prompt_tokens,
-        trace_id=telemetry.trace_id(live.span),
+        trace_id=live.record.trace_id,
     )
 
 
@@ -127,8 +126,12 @@ def model(value: Model) -> model_pb2.Model:
     )
 
 
-def worker(link: WorkerLink) -> model_pb2.Worker:
-    """Returns a worker's description."""
+def workers(pool: WorkerPool) -> list[model_pb2.Worker]:
+    """Returns the workers' descriptions, by address."""
+    return [_worker(link) for link in sorted(pool.links, key=lambda link: link.address)]
+
+
+def _worker(link: WorkerLink) -> model_pb2.Worker:
     info = link.info
     return model_pb2.Worker(
         address=link.address,

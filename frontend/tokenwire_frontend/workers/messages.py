@@ -162,6 +162,7 @@ def token_logprobs(messages: Sequence[execution_pb2.TokenLogprob]) -> list[Token
 
 def worker_request(
     request: GenerationRequest,
+    request_id: str,
     prompt: Sequence[int],
     defaults: SamplingDefaults,
     *,
@@ -170,7 +171,7 @@ def worker_request(
 ) -> execution_pb2.Request:
     """Returns the request for a worker, with the model's defaults filled in."""
     message = execution_pb2.Request(
-        request_id=request.request_id,
+        request_id=request_id,
         prompt_token_ids=prompt,
         sampling=_sampling(request, defaults),
         stopping=execution_pb2.Stopping(

@@ -80,6 +80,12 @@ class WorkerPool:
             raise errors.model_not_named(sorted(self.models), field)
         return next(iter(self.models.values()))
 
+    def known_name(self, name: str) -> str:
+        """Returns the name of the model that this name means, or empty where none is known."""
+        if name:
+            return name if name in self.models else ""
+        return next(iter(self.models)) if len(self.models) == 1 else ""
+
     def route(
         self, model: Model, prompt: Sequence[int], tried: Collection[WorkerLink] = ()
     ) -> tuple[WorkerLink, Choice]:

@@ -16,8 +16,8 @@ import grpc
 import structlog
 from opentelemetry.context import Context
 from tokenwire.worker.v1 import execution_pb2 as pb
-from tokenwire_service import telemetry
 from tokenwire_service.errors import ServiceError, invalid
+from tokenwire_service.telemetry import tracing
 
 from tokenwire_worker import errors
 from tokenwire_worker.core.frame import Frame
@@ -26,6 +26,7 @@ from tokenwire_worker.core.request import GenerationRequest
 from tokenwire_worker.dispatcher import Dispatcher
 from tokenwire_worker.edge import from_proto, to_proto
 from tokenwire_worker.engines.port import Generation, TokenLogprob
+from tokenwire_worker.generation_record import Recorder
 
 log = structlog.get_logger()
 
@@ -33,9 +34,10 @@ log = structlog.get_logger()
 class ExchangeStream:
     """Runs one stream: a task that reads, a task that writes, and the generations between them."""
 
-    def __init__(self, dispatcher: Dispatcher, context: Any) -> None:
+    def __init__(self, dispatcher: Dispatcher, recorder: Recorder, context: Any) -> None:
         """Takes a call's context; `run` does the rest."""
         self._dispatcher = dispatcher
+        self._recorder = recorder
         self._context = context
         self._frame = Frame()
         self._news = asyncio.Event()
@@ -103,18 +105,23 @@ class ExchangeStream:
             request = from_proto.generation_request(submit.request)
             generation = self._dispatcher.validated(request)
             if generation.guide is None:
-                self._submit(handle, request, generation, received_s)
+                self._submit(submit, request, generation, received_s)
             else:
                 a_try = self._tries[handle] = _GuideTry()
                 a_try.task = asyncio.ensure_future(
-                    self._try(a_try, handle, request, generation, received_s)
+                    self._try(a_try, submit, request, generation, received_s)
                 )
         except ServiceError as error:
-            self.failed(handle, error)
+            self._refuse(submit, error, received_s)
 
     def _submit(
-        self, handle: int, request: GenerationRequest, generation: Generation, received_s: float
+        self,
+        submit: pb.Submit,
+        request: GenerationRequest,
+        generation: Generation,
+        received_s: float,
     ) -> None:
+        handle = submit.handle
         # The events of `submit` itself come before its return, so the handle may be free by then.
         self._keys[handle] = _UNKNOWN
         key = self._dispatcher.submit(
@@ -123,7 +130,7 @@ class ExchangeStream:
             self,
             handle=handle,
             received_s=received_s,
-            parent=trace_parent(request),
+            parent=trace_parent(submit.request),
         )
         if handle in self._keys:
             self._keys[handle] = key
@@ -131,20 +138,27 @@ class ExchangeStream:
     async def _try(
         self,
         a_try: _GuideTry,
-        handle: int,
+        submit: pb.Submit,
         request: GenerationRequest,
         generation: Generation,
         received_s: float,
     ) -> None:
+        handle = submit.handle
         try:
             await self._dispatcher.try_guide(generation)
             del self._tries[handle]
-            self._submit(handle, request, generation, received_s)
+            self._submit(submit, request, generation, received_s)
             for sequences in a_try.cancels:
                 self._dispatcher.cancel(self._keys.get(handle, _UNKNOWN), sequences)
         except ServiceError as error:
             self._tries.pop(handle, None)
-            self.failed(handle, error)
+            self._refuse(submit, error, received_s)
+
+    def _refuse(self, submit: pb.Submit, error: ServiceError, received_s: float) -> None:
+        self._recorder.refuse(
+            submit.request.request_id, error, received_s, trace_parent(submit.request)
+        )
+        self.failed(submit.handle, error)
 
     def _on_cancel(self, cancel: pb.Cancel) -> None:
         handle, sequences = cancel.handle, list(cancel.sequences)
@@ -228,12 +242,13 @@ class _GuideTry:
         """Cancels that came meanwhile, as lists of sequences."""
 
 
-def trace_parent(request: GenerationRequest) -> Context | None:
+def trace_parent(request: pb.Request) -> Context | None:
     """Returns the trace context that a request brings, or None."""
-    if not request.traceparent:
+    context = request.trace_context
+    if not context.traceparent:
         return None
     carrier = {
-        telemetry.TRACEPARENT: request.traceparent,
-        telemetry.TRACESTATE: request.tracestate,
+        tracing.TRACEPARENT: context.traceparent,
+        tracing.TRACESTATE: context.tracestate,
     }
-    return telemetry.extract(carrier)
+    return tracing.extract(carrier)

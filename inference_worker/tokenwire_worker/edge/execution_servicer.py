@@ -16,27 +16,33 @@ from tokenwire_worker.dispatcher import Dispatcher
 from tokenwire_worker.edge import from_proto, to_proto
 from tokenwire_worker.edge.exchange import ExchangeStream, trace_parent
 from tokenwire_worker.engines.port import TokenLogprob
+from tokenwire_worker.generation_record import Recorder
 
 
 class ExecutionServicer:
     """Serves ExecutionService from a dispatcher."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        """Takes the dispatcher that runs the generations."""
+    def __init__(self, dispatcher: Dispatcher, recorder: Recorder) -> None:
+        """Takes what runs the generations and what writes down those that are refused."""
         self._dispatcher = dispatcher
+        self._recorder = recorder
 
     async def Execute(self, message: pb.ExecuteRequest, context: Any) -> None:
         """Runs one generation on one stream."""
         received_s = time.monotonic()
-        if not message.HasField("request"):
-            raise invalid("request", "missing")
-        request = from_proto.generation_request(message.request)
-        generation = await self._dispatcher.checked(request)
+        parent = trace_parent(message.request) or otel_context.get_current()
         sink = _ExecuteSink()
-        parent = trace_parent(request) or otel_context.get_current()
-        key = self._dispatcher.submit(
-            request, generation, sink, handle=0, received_s=received_s, parent=parent
-        )
+        try:
+            if not message.HasField("request"):
+                raise invalid("request", "missing")
+            request = from_proto.generation_request(message.request)
+            generation = await self._dispatcher.checked(request)
+            key = self._dispatcher.submit(
+                request, generation, sink, handle=0, received_s=received_s, parent=parent
+            )
+        except ServiceError as error:
+            self._recorder.refuse(message.request.request_id, error, received_s, parent)
+            raise
         try:
             await sink.write_to(context)
         finally:
@@ -45,7 +51,7 @@ class ExecutionServicer:
 
     async def Exchange(self, _messages: Any, context: Any) -> None:
         """Runs any number of generations on one stream."""
-        await ExchangeStream(self._dispatcher, context).run()
+        await ExchangeStream(self._dispatcher, self._recorder, context).run()
 
 
 class _ExecuteSink:

@@ -1,0 +1,118 @@
+"""The generations that ended last, for people who look: how they ended and how long they took."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import islice
+
+from tokenwire_frontend.core.events import Completion
+
+WINDOW_S = 60.0
+"""Quantiles are over the last minute: long enough for a p99 of a busy service, and short enough to
+show what has just changed."""
+
+
+class Outcome(Enum):
+    """How a generation ended."""
+
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A generation that has ended. It holds no text and no token ids."""
+
+    request_id: str
+    trace_id: str
+    received_at_s: float
+    """Wall-clock time of its receipt, in seconds since 1970."""
+    ended_s: float
+    """time.monotonic() of its end."""
+    model: str
+    outcome: Outcome
+    reason: str
+    route_reason: str
+    """Empty: it came to no worker."""
+    completion: Completion
+    """Tokens and times as far as it came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """A distribution, by nearest rank; the quantiles mean nothing where `count` is 0."""
+
+    count: int
+    p50: float = 0.0
+    p90: float = 0.0
+    p99: float = 0.0
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Quantiles:
+        """Returns the quantiles of the values, in any order."""
+        if not values:
+            return cls(0)
+        ranked = sorted(values)
+        # Nearest rank: the smallest value that at least this share of all values does not exceed.
+        p50, p90, p99 = (ranked[-(-len(ranked) * percent // 100) - 1] for percent in (50, 90, 99))
+        return cls(len(ranked), p50, p90, p99)
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """How long the generations took that completed within the window."""
+
+    time_to_first_token_s: Quantiles
+    time_per_output_token_s: Quantiles
+    total_s: Quantiles
+
+
+class Activity:
+    """Remembers as many generations as it is told to.
+
+    Args:
+        limit: records kept; the oldest goes first.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._records: deque[Record] = deque(maxlen=limit)
+
+    def add(self, record: Record) -> None:
+        """Remembers a generation that has just ended."""
+        self._records.append(record)
+
+    def latest(self, count: int) -> list[Record]:
+        """Returns the last records, newest first."""
+        return list(islice(reversed(self._records), count))
+
+    def find(self, request_id: str) -> Record | None:
+        """Returns the newest record of this request id, or None."""
+        found = (each for each in reversed(self._records) if each.request_id == request_id)
+        return next(found, None)
+
+    def latencies(self, now_s: float) -> Latencies:
+        """Returns how long what completed in the last WINDOW_S took.
+
+        Args:
+            now_s: time.monotonic().
+        """
+        recent = [
+            each.completion
+            for each in self._records
+            if each.ended_s > now_s - WINDOW_S and each.outcome is Outcome.COMPLETED
+        ]
+
+        def quantiles(name: str) -> Quantiles:
+            values = (getattr(each, name) for each in recent)
+            return Quantiles.of([value for value in values if value is not None])
+
+        return Latencies(
+            quantiles("time_to_first_token_s"),
+            quantiles("time_per_output_token_s"),
+            quantiles("total_s"),
+        )

@@ -1,0 +1,27 @@
+"""What is read off the frontend when metrics are collected."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from tokenwire_service.telemetry import metrics, registry, semconv
+from tokenwire_service.telemetry.metrics import Attributes
+
+from tokenwire_frontend.generator import Generator
+from tokenwire_frontend.workers.link import LinkState
+
+
+def offer_gauges(generator: Generator) -> None:
+    """Offers the gauges of the generator and its workers."""
+    pool, tokenizers = generator.pool, generator.tokenizers
+
+    def workers() -> Iterable[tuple[float, Attributes]]:
+        states = Counter(link.state for link in pool.links)
+        # A state that no worker is in is 0, so that an alert on it has something to look at.
+        return [(states[state], {semconv.WORKER_STATE: state.value}) for state in LinkState]
+
+    metrics.gauge(registry.WORKERS, workers)
+    metrics.gauge(registry.ACTIVE_GENERATIONS, lambda: [(generator.held, {})])
+    metrics.gauge(registry.GENERATIONS_LIMIT, lambda: [(generator.limit, {})])
+    metrics.gauge(registry.TOKENIZER_WAITING, lambda: [(tokenizers.held, {})])

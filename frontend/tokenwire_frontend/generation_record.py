@@ -1,0 +1,383 @@
+"""What is written down of each generation: spans, metrics, one log line, and a record to look up.
+
+Nothing is recorded for a token: what tokens add up to is recorded once, at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Sequence
+
+import structlog
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from tokenwire_service.errors import ServiceError
+from tokenwire_service.telemetry import semconv, tracing
+from tokenwire_service.telemetry.metrics import Attributes
+
+from tokenwire_frontend.core.activity import Activity, Outcome, Record
+from tokenwire_frontend.core.events import Completion, Stage
+from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest, TextPrompt
+from tokenwire_frontend.core.router import Choice
+from tokenwire_frontend.core.sequence import Finish
+from tokenwire_frontend.metrics import FrontendMetrics
+
+log = structlog.get_logger()
+
+EXCHANGE_METHOD = "tokenwire.worker.v1.ExecutionService/Exchange"
+
+CONTENT_CHARACTERS_LIMIT = 16_384
+"""Of prompts and outputs in spans, where they are asked for: collectors refuse large spans."""
+
+
+class Recorder:
+    """Writes down all generations of this frontend.
+
+    Args:
+        metrics: the instruments.
+        activity: where records are kept.
+        content: whether prompts and outputs go into spans.
+    """
+
+    def __init__(self, metrics: FrontendMetrics, activity: Activity, *, content: bool) -> None:
+        self.metrics = metrics
+        self.activity = activity
+        self.content = content
+
+    def begin(
+        self, request: GenerationRequest, model: str, received_s: float, parent: Context | None
+    ) -> GenerationRecord:
+        """Starts a generation's record.
+
+        Args:
+            request: the generation.
+            model: name of its model as this frontend knows it; empty if it knows none such, since a
+                caller's invention must not become a metric's attribute.
+            received_s: time.monotonic() of its receipt.
+            parent: trace context of the request; None: the current one.
+        """
+        return GenerationRecord(self, request, model, received_s, parent)
+
+
+class GenerationRecord:
+    """One generation, from its receipt to its end; see `Recorder.begin`."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        request: GenerationRequest,
+        model: str,
+        received_s: float,
+        parent: Context | None,
+    ) -> None:
+        self.request_id = request.request_id or secrets.token_hex(8)
+        self.received_s = received_s
+        self.stages: list[Stage] = []
+        """What was done before submission, in order."""
+        self.detokenize_s = 0.0
+        """Time spent on making text of ids."""
+        self._recorder = recorder
+        self._metrics = recorder.metrics
+        self._request = request
+        self._model = model
+        self._output_tokens = self._metrics.tokens.count(model, semconv.OUTPUT)
+        self._deltas = self._metrics.deltas.count(model)
+        self._prompt_tokens = 0
+        self._route_reason = ""
+        self._cancel_cause = ""
+        self._hop: _Hop | None = None
+        self._texts: dict[int, list[str]] = {}
+        chat = isinstance(request.prompt, ChatPrompt)
+        operation = semconv.CHAT if chat else semconv.TEXT_COMPLETION
+        self._attributes: Attributes = {
+            semconv.GEN_AI_OPERATION_NAME: operation,
+            semconv.GEN_AI_PROVIDER_NAME: semconv.PROVIDER,
+            semconv.GEN_AI_REQUEST_MODEL: model,
+        }
+        self._span: Span = tracing.tracer().start_span(
+            f"{operation} {model}",
+            parent,
+            SpanKind.INTERNAL,
+            {**self._attributes, semconv.REQUEST_ID: self.request_id},
+            start_time=tracing.wall_ns(received_s),
+        )
+        self._context = trace.set_span_in_context(self._span)
+        self._sampled = self._span.is_recording()
+        if self._sampled:
+            self._span.set_attributes(_asked(request))
+        self.captures = self._sampled and recorder.content
+        """Whether `note_text` is wanted."""
+        if self.captures and request.prompt is not None:
+            self._span.set_attribute(semconv.GEN_AI_INPUT_MESSAGES, _input(request))
+
+    @property
+    def trace_id(self) -> str:
+        """Trace id of the request, 32 lower-case hex digits."""
+        return tracing.trace_id(self._span)
+
+    # --- what happens to it ----------------------------------------------------------------------
+
+    def stage(self, name: str, from_s: float, to_s: float) -> None:
+        """Notes something that this frontend did; times are time.monotonic()'s."""
+        self.stages.append(Stage("frontend", name, from_s - self.received_s, to_s - from_s))
+        if name != semconv.SPAN_ROUTE:
+            self._metrics.text.record(to_s - from_s, {semconv.TEXT_STAGE: name}, self._context)
+        if self._sampled:
+            tracing.write_span(name, self._context, from_s, to_s)
+
+    def routed(self, address: str, choice: Choice) -> dict[str, str]:
+        """Notes which worker it goes to; returns the trace context to send there."""
+        self._route_reason = choice.reason
+        self._hop = _Hop(address, self._context if self._sampled else None)
+        if self._sampled:
+            told = {semconv.WORKER: address, semconv.ROUTE_REASON: choice.reason}
+            self._span.add_event(semconv.EVENT_ROUTED, told)
+        return tracing.inject(self._hop.context or self._context)
+
+    def left_worker(self, error: ServiceError | None) -> None:
+        """Notes that the worker has ended it, or refused it, or is gone."""
+        hop, self._hop = self._hop, None
+        if hop is not None:
+            took_s, attributes = hop.end(error)
+            self._metrics.worker_call.record(took_s, attributes, hop.context or self._context)
+
+    def accepted(self, prompt_tokens: int) -> None:
+        """Notes that a worker took it."""
+        self._prompt_tokens = prompt_tokens
+        self._metrics.tokens.count(self._model, semconv.INPUT).value += prompt_tokens
+
+    def first_token(self) -> None:
+        """Notes the first token."""
+        if self._sampled:
+            self._span.add_event(semconv.EVENT_FIRST_TOKEN)
+
+    def tokens(self, count: int, took_s: float) -> None:
+        """Counts new tokens, and the time that it took to make text of them. The hot path."""
+        self._output_tokens.value += count
+        self.detokenize_s += took_s
+
+    def deltas(self, count: int) -> None:
+        """Counts deltas that the client took."""
+        self._deltas.value += count
+
+    def note_text(self, sequence: int, text: str) -> None:
+        """Notes new output; see `captures`."""
+        self._texts.setdefault(sequence, []).append(text)
+
+    def cancelled(self, cause: str) -> None:
+        """Notes why it is stopped early."""
+        self._cancel_cause = self._cancel_cause or cause
+        if self._sampled:
+            self._span.add_event(semconv.EVENT_CANCELLED, {semconv.CANCEL_CAUSE: cause})
+
+    # --- how it ends: one of these, once ---------------------------------------------------------
+
+    def complete(self, completion: Completion, finishes: Sequence[Finish]) -> None:
+        """Writes down that every sequence has ended."""
+        cancelled = Finish.CANCELLED in finishes
+        outcome = Outcome.CANCELLED if cancelled else Outcome.COMPLETED
+        reasons = sorted({finish.value for finish in finishes})
+        reason = (self._cancel_cause or "client_cancel") if cancelled else ",".join(reasons)
+        if completion.time_to_first_token_s is not None:
+            self._metrics.time_to_first_token.record(
+                completion.time_to_first_token_s, self._attributes, self._context
+            )
+        if completion.time_per_output_token_s is not None:
+            self._metrics.time_per_output_token.record(
+                completion.time_per_output_token_s, self._attributes, self._context
+            )
+        self._metrics.request_duration.record(completion.total_s, self._attributes, self._context)
+        if self._sampled:
+            names = [finish.value for finish in finishes]
+            self._span.set_attribute(semconv.GEN_AI_RESPONSE_FINISH_REASONS, names)
+            if self.captures:
+                self._span.set_attribute(semconv.GEN_AI_OUTPUT_MESSAGES, self._output(names))
+        self._end(outcome, reason, completion, log.info)
+
+    def refuse(self, error: ServiceError) -> None:
+        """Writes down that it was refused before a worker took it."""
+        self._fault(error)
+        internal = error.code.name in ("INTERNAL", "UNKNOWN")
+        level = log.error if internal else log.info
+        self._end(Outcome.REFUSED, error.reason, self._nothing(), level, error)
+
+    def fail(self, error: ServiceError, completion: Completion) -> None:
+        """Writes down that it failed after a worker had taken it."""
+        self._fault(error)
+        self._metrics.request_duration.record(
+            completion.total_s,
+            {**self._attributes, semconv.ERROR_TYPE: error.reason},
+            self._context,
+        )
+        self._end(Outcome.FAILED, error.reason, completion, log.warning, error)
+
+    def vanish(self) -> None:
+        """Writes down that its caller went away before a worker took it."""
+        cause = self._cancel_cause or "client_gone"
+        self._end(Outcome.CANCELLED, cause, self._nothing(), log.info)
+
+    def _fault(self, error: ServiceError) -> None:
+        error.logged = True
+        self._span.set_attribute(semconv.ERROR_TYPE, error.reason)
+        self._span.set_status(Status(StatusCode.ERROR, error.reason))
+
+    def _nothing(self) -> Completion:
+        total_s = time.monotonic() - self.received_s
+        return Completion(0, 0, None, None, None, total_s, self.stages, "")
+
+    def _end(
+        self,
+        outcome: Outcome,
+        reason: str,
+        completion: Completion,
+        level: structlog.typing.WrappedLogger,
+        error: ServiceError | None = None,
+    ) -> None:
+        self.left_worker(error)
+        self._metrics.generations.count(self._model, outcome.value, reason).value += 1
+        if self.detokenize_s:
+            stage = {semconv.TEXT_STAGE: "detokenize"}
+            self._metrics.text.record(self.detokenize_s, stage, self._context)
+        self._count_cached(completion)
+        if self._sampled:
+            self._span.set_attributes(self._counted(completion))
+        self._span.end()
+        trace_id = self.trace_id
+        self._recorder.activity.add(
+            Record(
+                self.request_id,
+                trace_id,
+                tracing.wall_ns(self.received_s) / 1e9,
+                time.monotonic(),
+                self._model or self._request.model,
+                outcome,
+                reason,
+                self._route_reason,
+                completion,
+            )
+        )
+        level(
+            "generation",
+            request_id=self.request_id,
+            trace_id=trace_id,
+            outcome=outcome.value,
+            reason=reason,
+            model=self._model,
+            worker=completion.worker,
+            prompt_tokens=completion.prompt_tokens,
+            completion_tokens=completion.completion_tokens,
+            first_token_ms=_ms(completion.time_to_first_token_s),
+            per_token_ms=_ms(completion.time_per_output_token_s),
+            total_ms=_ms(completion.total_s),
+            **({"message": error.message} if error else {}),
+        )
+
+    def _count_cached(self, completion: Completion) -> None:
+        cached = completion.cached_prompt_tokens
+        if cached is not None:
+            count = self._metrics.prefix_cache_tokens.count
+            count(self._model, semconv.HIT).value += cached
+            count(self._model, semconv.MISS).value += completion.prompt_tokens - cached
+
+    def _counted(self, completion: Completion) -> dict[str, str | int]:
+        told: dict[str, str | int] = {
+            semconv.GEN_AI_USAGE_INPUT_TOKENS: completion.prompt_tokens,
+            semconv.GEN_AI_USAGE_OUTPUT_TOKENS: completion.completion_tokens,
+        }
+        if completion.cached_prompt_tokens is not None:
+            told[semconv.GEN_AI_USAGE_CACHED_TOKENS] = completion.cached_prompt_tokens
+        if completion.worker:
+            told[semconv.WORKER] = completion.worker
+        if self._route_reason:
+            told[semconv.ROUTE_REASON] = self._route_reason
+        if self._cancel_cause:
+            told[semconv.CANCEL_CAUSE] = self._cancel_cause
+        return told
+
+    def _output(self, finishes: Sequence[str]) -> str:
+        return json.dumps(
+            [
+                _message("assistant", "".join(texts)) | {"finish_reason": finishes[sequence]}
+                for sequence, texts in sorted(self._texts.items())
+            ]
+        )
+
+
+class _Hop:
+    """The generation at one worker: a call inside a stream that all generations share."""
+
+    def __init__(self, address: str, parent: Context | None) -> None:
+        host, _, port = address.rpartition(":")
+        self._began_s = time.monotonic()
+        self._attributes: dict[str, str | int] = {
+            semconv.RPC_SYSTEM_NAME: semconv.GRPC,
+            semconv.RPC_METHOD: EXCHANGE_METHOD,
+            semconv.SERVER_ADDRESS: host,
+            semconv.SERVER_PORT: int(port),
+        }
+        self._span: Span | None = None
+        self.context: Context | None = None
+        """The hop's own, where it is sampled."""
+        if parent is not None:
+            self._span = tracing.tracer().start_span(
+                EXCHANGE_METHOD, parent, SpanKind.CLIENT, self._attributes
+            )
+            self.context = trace.set_span_in_context(self._span)
+
+    def end(self, error: ServiceError | None) -> tuple[float, dict[str, str | int]]:
+        """Ends the span; returns how long the hop took, in seconds, and the metric's attributes."""
+        result = {semconv.RPC_STATUS_CODE: error.code.name if error else "OK"}
+        if error is not None:
+            result[semconv.ERROR_TYPE] = error.reason
+        if self._span is not None:
+            self._span.set_attributes(result)
+            if error is not None:
+                self._span.set_status(Status(StatusCode.ERROR))
+            self._span.end()
+        return time.monotonic() - self._began_s, {**self._attributes, **result}
+
+
+def _asked(request: GenerationRequest) -> dict[str, int | float]:
+    """Returns what the caller asked for, as far as it did."""
+    sampling, stopping = request.sampling, request.stopping
+    asked = {
+        semconv.GEN_AI_REQUEST_MAX_TOKENS: stopping.max_tokens,
+        semconv.GEN_AI_REQUEST_TEMPERATURE: sampling.temperature,
+        semconv.GEN_AI_REQUEST_TOP_P: sampling.top_p,
+        semconv.GEN_AI_REQUEST_TOP_K: sampling.top_k,
+        # An attribute's integer is signed; a larger seed would cost the whole batch of spans.
+        semconv.GEN_AI_REQUEST_SEED: (
+            sampling.seed if sampling.seed is not None and sampling.seed < 2**63 else None
+        ),
+        semconv.GEN_AI_REQUEST_CHOICE_COUNT: (
+            request.sequence_count if request.sequence_count != 1 else None
+        ),
+    }
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _input(request: GenerationRequest) -> str:
+    """Returns the prompt in the form of the gen_ai conventions."""
+    prompt = request.prompt
+    if isinstance(prompt, ChatPrompt):
+        messages = [_message(each["role"], each.get("content")) for each in prompt.messages]
+    elif isinstance(prompt, TextPrompt):
+        messages = [_message("user", prompt.text)]
+    else:
+        messages = []  # token ids are no text
+    return json.dumps(messages)
+
+
+def _message(role: str, content: object) -> dict[str, object]:
+    text = content if isinstance(content, str) else json.dumps(content or "")
+    return {
+        "role": role,
+        "parts": [{"type": "text", "content": text[:CONTENT_CHARACTERS_LIMIT]}],
+    }
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1e3, 3)

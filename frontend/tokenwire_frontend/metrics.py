@@ -1,0 +1,21 @@
+"""What generations record to; the names are in tokenwire_service.telemetry.registry."""
+
+from __future__ import annotations
+
+from tokenwire_service.telemetry import metrics, registry
+from tokenwire_service.telemetry.metrics import Tally
+
+
+class FrontendMetrics:
+    """The instruments of all generations."""
+
+    def __init__(self) -> None:
+        self.generations = Tally(registry.GENERATIONS)
+        self.tokens = Tally(registry.TOKENS)
+        self.prefix_cache_tokens = Tally(registry.PREFIX_CACHE_TOKENS)
+        self.deltas = Tally(registry.DELTAS)
+        self.request_duration = metrics.histogram(registry.REQUEST_DURATION)
+        self.time_to_first_token = metrics.histogram(registry.TIME_TO_FIRST_TOKEN)
+        self.time_per_output_token = metrics.histogram(registry.TIME_PER_OUTPUT_TOKEN)
+        self.worker_call = metrics.histogram(registry.RPC_CLIENT_DURATION)
+        self.text = metrics.histogram(registry.TEXT_DURATION)

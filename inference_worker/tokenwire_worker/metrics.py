@@ -1,0 +1,32 @@
+"""What the worker measures; the names are in tokenwire_service.telemetry.registry."""
+
+from __future__ import annotations
+
+from tokenwire_service.telemetry import metrics, registry, semconv
+from tokenwire_service.telemetry.metrics import Tally
+
+
+class WorkerMetrics:
+    """The instruments of one worker's generations and engine steps.
+
+    Args:
+        model: name of the model, an attribute of most.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.generations = Tally(registry.GENERATIONS)
+        tokens = Tally(registry.TOKENS)
+        self.prompt_tokens = tokens.count(model, semconv.INPUT)
+        self.generated_tokens = tokens.count(model, semconv.OUTPUT)
+        self.prefix_cache_tokens = Tally(registry.PREFIX_CACHE_TOKENS)
+        self.request_duration = metrics.histogram(registry.REQUEST_DURATION)
+        self.time_to_first_token = metrics.histogram(registry.TIME_TO_FIRST_TOKEN)
+        self.time_per_output_token = metrics.histogram(registry.TIME_PER_OUTPUT_TOKEN)
+        self.queue_duration = metrics.histogram(registry.QUEUE_DURATION)
+        self._step_duration = metrics.histogram(registry.STEP_DURATION)
+        self._step_sequences = metrics.histogram(registry.STEP_SEQUENCES)
+
+    def step(self, took_s: float, sequences: int) -> None:
+        """Records one engine step and the sequences that it brought something to."""
+        self._step_duration.record(took_s)
+        self._step_sequences.record(sequences)

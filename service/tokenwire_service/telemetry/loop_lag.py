@@ -1,0 +1,20 @@
+"""How late the event loop is: the first thing to look at when a service is slow but not busy."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tokenwire_service.telemetry import metrics, registry
+
+INTERVAL_S = 0.25
+"""Often enough to see a stall of some hundred milliseconds, at no cost."""
+
+
+async def watch() -> None:
+    """Records how late a timer runs, until cancelled."""
+    lag = metrics.histogram(registry.EVENT_LOOP_LAG)
+    loop = asyncio.get_running_loop()
+    while True:
+        due_s = loop.time() + INTERVAL_S
+        await asyncio.sleep(INTERVAL_S)
+        lag.record(max(loop.time() - due_s, 0.0))

@@ -1,0 +1,111 @@
+"""Sets up where a process's spans and metrics go.
+
+Both go to an OTLP endpoint over HTTP where OTEL_EXPORTER_OTLP_ENDPOINT, or its variant for one of
+the two, names one; OTEL_TRACES_EXPORTER=none and OTEL_METRICS_EXPORTER=none leave one of them out.
+OTEL_TRACES_SAMPLER and the other OpenTelemetry variables apply. Metrics can be scraped as well.
+Without an endpoint no span is recorded, but every request still has a trace id, its caller's or a
+new one, in replies and log lines; and without an endpoint or a scrape nothing is measured.
+
+Every queue is bounded (OTEL_BSP_MAX_QUEUE_SIZE, 2,048 spans); what an endpoint that is away does
+not take is dropped, and no request waits for it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import (
+    InMemoryMetricReader,
+    MetricReader,
+    PeriodicExportingMetricReader,
+)
+from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+
+from tokenwire_service.telemetry import exposition
+
+LAST_EXPORT_TIMEOUT_S = 3.0
+"""Time at the process's end to send what is left. The SDK would try for half a minute, and a
+collector that is away must not hold up a restart."""
+
+
+class Telemetry:
+    """The process's providers, installed as OpenTelemetry's global ones.
+
+    Args:
+        service: name of the service.
+        instance: what tells this process from others of the service.
+        version: of the service.
+        scraped: whether `scrape` will be called.
+    """
+
+    def __init__(self, service: str, instance: str, version: str, *, scraped: bool) -> None:
+        resource = Resource.create(
+            {SERVICE_NAME: service, SERVICE_INSTANCE_ID: instance, SERVICE_VERSION: version}
+        )
+        self._tracers = _tracer_provider(resource)
+        trace.set_tracer_provider(self._tracers)
+        self._scraped = InMemoryMetricReader() if scraped else None
+        readers: list[MetricReader] = [self._scraped] if self._scraped else []
+        if _exports("METRICS"):
+            readers.append(_otlp_metrics())
+        self._meters = MeterProvider(readers, resource, shutdown_on_exit=False) if readers else None
+        if self._meters is not None:
+            metrics.set_meter_provider(self._meters)
+
+    @property
+    def measures(self) -> bool:
+        """Whether metrics go anywhere."""
+        return self._meters is not None
+
+    def scrape(self, accept: str) -> tuple[bytes, str]:
+        """Returns all metrics and their content type, in the format that Accept asks for.
+
+        Takes some milliseconds: call it off the event loop.
+        """
+        data = self._scraped.get_metrics_data() if self._scraped else None
+        return exposition.render(data, accept)
+
+    def shutdown(self) -> None:
+        """Sends what is left, within LAST_EXPORT_TIMEOUT_S."""
+        closing = threading.Thread(target=self._close, name="telemetry-close", daemon=True)
+        closing.start()
+        closing.join(LAST_EXPORT_TIMEOUT_S)
+
+    def _close(self) -> None:
+        self._tracers.shutdown()
+        if self._meters is not None:
+            self._meters.shutdown()
+
+
+def _exports(signal: str) -> bool:
+    if os.environ.get(f"OTEL_{signal}_EXPORTER") == "none":
+        return False
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+    return any(os.environ.get(name) for name in endpoints)
+
+
+def _tracer_provider(resource: Resource) -> TracerProvider:
+    if not _exports("TRACES"):
+        return TracerProvider(resource=resource, sampler=ALWAYS_OFF, shutdown_on_exit=False)
+    # Imported only where it is used: it brings an HTTP client.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+        OTLPSpanExporter,
+    )
+
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
+
+
+def _otlp_metrics() -> MetricReader:
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # noqa: PLC0415
+        OTLPMetricExporter,
+    )
+
+    return PeriodicExportingMetricReader(OTLPMetricExporter())

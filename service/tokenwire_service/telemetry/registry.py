@@ -1,0 +1,279 @@
+"""Every span and metric that Tokenwire's services write: what is not declared here does not exist.
+
+Instruments are made from these declarations, `docs/telemetry.md` is written from them, and tests
+hold what the services send to them, in both directions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from tokenwire_service.telemetry import semconv as names
+
+FRONTEND = "tokenwire-frontend"
+WORKER = "tokenwire-worker"
+BOTH = (FRONTEND, WORKER)
+
+GEN_AI_DURATION_BOUNDS_S = (
+    0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92,
+)  # fmt: skip
+"""As the gen_ai conventions advise for the duration of a request."""
+
+GEN_AI_FIRST_TOKEN_BOUNDS_S = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+)  # fmt: skip
+GEN_AI_PER_TOKEN_BOUNDS_S = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5,
+)  # fmt: skip
+"""As the conventions advise, and three below: small models on a GPU make a token in 2 ms."""
+
+RPC_DURATION_BOUNDS_S = (
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+)  # fmt: skip
+"""As the RPC conventions advise."""
+
+SHORT_BOUNDS_S = (
+    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+)  # fmt: skip
+"""For what takes microseconds when all is well: tokenising, engine steps, the event loop."""
+
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""Sequences of one engine step: batch sizes are chosen as powers of two."""
+
+
+class Kind(Enum):
+    """What a metric's values are."""
+
+    HISTOGRAM = "histogram"
+    COUNTER = "counter"
+    """Only grows."""
+    GAUGE = "gauge"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric."""
+
+    name: str
+    kind: Kind
+    unit: str
+    """By UCUM: `s`, `1` for a share of one, and what is counted in braces."""
+    description: str
+    attributes: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    """Attributes that not every value has."""
+    services: tuple[str, ...] = BOTH
+    bounds: tuple[float, ...] = field(default=(), repr=False)
+    """A histogram's bucket bounds."""
+
+    @property
+    def prometheus_name(self) -> str:
+        """The name in the Prometheus exposition, which carries unit and kind."""
+        suffix = {"s": "_seconds", "1": "_ratio"}.get(self.unit, "")
+        total = "_total" if self.kind is Kind.COUNTER else ""
+        return self.name.replace(".", "_") + suffix + total
+
+
+@dataclass(frozen=True)
+class SpanForm:
+    """One kind of span."""
+
+    name: str
+    """`{…}` stands for a value."""
+    kind: str
+    """Of OpenTelemetry's span kinds."""
+    description: str
+    services: tuple[str, ...]
+    attributes: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    """Attributes that not every such span has."""
+    events: tuple[str, ...] = ()
+
+
+_GEN_AI = (names.GEN_AI_OPERATION_NAME, names.GEN_AI_PROVIDER_NAME, names.GEN_AI_REQUEST_MODEL)
+_RPC = (names.RPC_SYSTEM_NAME, names.RPC_METHOD, names.RPC_STATUS_CODE)
+_ERROR = (names.ERROR_TYPE,)
+
+# --- metrics -------------------------------------------------------------------------------------
+
+REQUEST_DURATION = Metric(
+    "gen_ai.server.request.duration", Kind.HISTOGRAM, "s",
+    "Time from a generation's receipt to its end, of those that were accepted.",
+    _GEN_AI, _ERROR, bounds=GEN_AI_DURATION_BOUNDS_S,
+)  # fmt: skip
+TIME_TO_FIRST_TOKEN = Metric(
+    "gen_ai.server.time_to_first_token", Kind.HISTOGRAM, "s",
+    "Time from a generation's receipt to its first token.",
+    _GEN_AI, bounds=GEN_AI_FIRST_TOKEN_BOUNDS_S,
+)  # fmt: skip
+TIME_PER_OUTPUT_TOKEN = Metric(
+    "gen_ai.server.time_per_output_token", Kind.HISTOGRAM, "s",
+    "A generation's mean time from token to token after the first.",
+    _GEN_AI, bounds=GEN_AI_PER_TOKEN_BOUNDS_S,
+)  # fmt: skip
+RPC_SERVER_DURATION = Metric(
+    "rpc.server.call.duration", Kind.HISTOGRAM, "s",
+    "Time of each call of Tokenwire's own services, until a stream's end.",
+    _RPC, _ERROR, bounds=RPC_DURATION_BOUNDS_S,
+)  # fmt: skip
+RPC_CLIENT_DURATION = Metric(
+    "rpc.client.call.duration", Kind.HISTOGRAM, "s",
+    "Time of each generation at a worker, as the frontend sees it on the stream that they share.",
+    (*_RPC, names.SERVER_ADDRESS, names.SERVER_PORT), _ERROR, (FRONTEND,), RPC_DURATION_BOUNDS_S,
+)  # fmt: skip
+GENERATIONS = Metric(
+    "tokenwire.generations", Kind.COUNTER, "{generation}",
+    "Generations that ended: completed, cancelled, refused or failed, and why.",
+    (names.GEN_AI_REQUEST_MODEL, names.OUTCOME, names.REASON),
+)  # fmt: skip
+TOKENS = Metric(
+    "tokenwire.tokens", Kind.COUNTER, "{token}",
+    "Prompt tokens of accepted generations (input), and generated tokens as they come (output).",
+    (names.GEN_AI_REQUEST_MODEL, names.GEN_AI_TOKEN_TYPE),
+)  # fmt: skip
+PREFIX_CACHE_TOKENS = Metric(
+    "tokenwire.prefix_cache.tokens", Kind.COUNTER, "{token}",
+    "Prompt tokens found in the KV cache (hit) or not (miss), of engines that tell.",
+    (names.GEN_AI_REQUEST_MODEL, names.CACHE_RESULT),
+)  # fmt: skip
+EVENT_LOOP_LAG = Metric(
+    "tokenwire.event_loop.lag", Kind.HISTOGRAM, "s",
+    "How late the event loop runs a timer, sampled four times a second.",
+    bounds=SHORT_BOUNDS_S,
+)  # fmt: skip
+
+ACTIVE_GENERATIONS = Metric(
+    "tokenwire.frontend.active_generations", Kind.GAUGE, "{generation}",
+    "Generations in this frontend.", services=(FRONTEND,),
+)  # fmt: skip
+GENERATIONS_LIMIT = Metric(
+    "tokenwire.frontend.generations_limit", Kind.GAUGE, "{generation}",
+    "Generations that this frontend holds at most.", services=(FRONTEND,),
+)  # fmt: skip
+TOKENIZER_WAITING = Metric(
+    "tokenwire.frontend.tokenizer_texts", Kind.GAUGE, "{text}",
+    "Texts in and before the tokenizer.", services=(FRONTEND,),
+)  # fmt: skip
+TEXT_DURATION = Metric(
+    "tokenwire.frontend.text.duration", Kind.HISTOGRAM, "s",
+    "Time to render a chat, to tokenise a prompt, and to detokenise a whole generation.",
+    (names.TEXT_STAGE,), services=(FRONTEND,), bounds=SHORT_BOUNDS_S,
+)  # fmt: skip
+DELTAS = Metric(
+    "tokenwire.frontend.deltas", Kind.COUNTER, "{delta}",
+    "Deltas that clients took; output tokens for each delta tell how far they merge.",
+    (names.GEN_AI_REQUEST_MODEL,), services=(FRONTEND,),
+)  # fmt: skip
+WORKERS = Metric(
+    "tokenwire.frontend.workers", Kind.GAUGE, "{worker}",
+    "Workers that this frontend knows, by state.",
+    (names.WORKER_STATE,), services=(FRONTEND,),
+)  # fmt: skip
+
+RUNNING_SEQUENCES = Metric(
+    "tokenwire.worker.running_sequences", Kind.GAUGE, "{sequence}",
+    "Sequences in the engine.", services=(WORKER,),
+)  # fmt: skip
+RUNNING_LIMIT = Metric(
+    "tokenwire.worker.running_sequences_limit", Kind.GAUGE, "{sequence}",
+    "Sequences that the engine runs at once.", services=(WORKER,),
+)  # fmt: skip
+WAITING_REQUESTS = Metric(
+    "tokenwire.worker.waiting_requests", Kind.GAUGE, "{request}",
+    "Requests that wait for the engine.", services=(WORKER,),
+)  # fmt: skip
+WAITING_LIMIT = Metric(
+    "tokenwire.worker.waiting_requests_limit", Kind.GAUGE, "{request}",
+    "Requests that may wait for the engine.", services=(WORKER,),
+)  # fmt: skip
+KV_CACHE_USAGE = Metric(
+    "tokenwire.worker.kv_cache.usage", Kind.GAUGE, "1",
+    "Share of the KV cache in use.", services=(WORKER,),
+)  # fmt: skip
+KV_BLOCKS_USED = Metric(
+    "tokenwire.worker.kv_blocks.used", Kind.GAUGE, "{block}",
+    "KV cache blocks in use, where the engine tells how many there are.", services=(WORKER,),
+)  # fmt: skip
+KV_BLOCKS_TOTAL = Metric(
+    "tokenwire.worker.kv_blocks.total", Kind.GAUGE, "{block}",
+    "KV cache blocks, where the engine tells.", services=(WORKER,),
+)  # fmt: skip
+STEP_DURATION = Metric(
+    "tokenwire.worker.step.duration", Kind.HISTOGRAM, "s",
+    "Time of one engine step.", services=(WORKER,), bounds=SHORT_BOUNDS_S,
+)  # fmt: skip
+STEP_SEQUENCES = Metric(
+    "tokenwire.worker.step.sequences", Kind.HISTOGRAM, "{sequence}",
+    "Sequences that an engine step brought tokens to: the batch size.",
+    services=(WORKER,), bounds=BATCH_BOUNDS,
+)  # fmt: skip
+QUEUE_DURATION = Metric(
+    "tokenwire.worker.queue.duration", Kind.HISTOGRAM, "s",
+    "Time that a generation waited until the engine took it up.",
+    (names.GEN_AI_REQUEST_MODEL,), services=(WORKER,), bounds=GEN_AI_FIRST_TOKEN_BOUNDS_S,
+)  # fmt: skip
+
+METRICS = tuple(each for each in list(globals().values()) if isinstance(each, Metric))
+
+# --- spans ---------------------------------------------------------------------------------------
+
+_GENERATION_ENDS = (
+    names.GEN_AI_USAGE_INPUT_TOKENS,
+    names.GEN_AI_USAGE_OUTPUT_TOKENS,
+    names.GEN_AI_USAGE_CACHED_TOKENS,
+    names.GEN_AI_RESPONSE_FINISH_REASONS,
+    names.GEN_AI_REQUEST_MAX_TOKENS,
+    names.CANCEL_CAUSE,
+    names.ERROR_TYPE,
+)
+
+SPANS = (
+    SpanForm(
+        "{rpc.method}", "SERVER", "A call of one of Tokenwire's own services.", BOTH, _RPC, _ERROR
+    ),
+    SpanForm(
+        "{gen_ai.operation.name} {gen_ai.request.model}", "INTERNAL",
+        "A generation in the frontend, from receipt to end.", (FRONTEND,),
+        (*_GEN_AI, names.REQUEST_ID),
+        (
+            *_GENERATION_ENDS, names.WORKER, names.ROUTE_REASON,
+            names.GEN_AI_REQUEST_TEMPERATURE, names.GEN_AI_REQUEST_TOP_P,
+            names.GEN_AI_REQUEST_TOP_K, names.GEN_AI_REQUEST_SEED,
+            names.GEN_AI_REQUEST_CHOICE_COUNT, names.GEN_AI_INPUT_MESSAGES,
+            names.GEN_AI_OUTPUT_MESSAGES,
+        ),
+        (names.EVENT_FIRST_TOKEN, names.EVENT_ROUTED, names.EVENT_CANCELLED),
+    ),
+    SpanForm(names.SPAN_RENDER, "INTERNAL", "The chat template renders the chat.", (FRONTEND,)),
+    SpanForm(names.SPAN_TOKENIZE, "INTERNAL", "The prompt becomes token ids.", (FRONTEND,)),
+    SpanForm(
+        names.SPAN_ROUTE, "INTERNAL", "A worker is chosen and the generation sent to it.",
+        (FRONTEND,),
+    ),
+    SpanForm(
+        "{rpc.method}", "CLIENT", "A generation at a worker, on the stream that they share.",
+        (FRONTEND,), (*_RPC, names.SERVER_ADDRESS, names.SERVER_PORT), _ERROR,
+    ),
+    SpanForm(
+        "{gen_ai.operation.name} {gen_ai.request.model}", "SERVER",
+        "A generation in a worker, from receipt to end. INTERNAL under a call of Execute.",
+        (WORKER,),
+        (*_GEN_AI, names.REQUEST_ID, names.WORKER, names.ENGINE),
+        (*_GENERATION_ENDS, names.SIMULATED),
+        (names.EVENT_FIRST_TOKEN, names.EVENT_CANCELLED),
+    ),
+    SpanForm(names.SPAN_QUEUE, "INTERNAL", "The generation waits for the engine.", (WORKER,)),
+    SpanForm(
+        names.SPAN_PREFILL, "INTERNAL", "From the engine's taking it up to the first token.",
+        (WORKER,),
+    ),
+    SpanForm(names.SPAN_DECODE, "INTERNAL", "From the first token to the last.", (WORKER,)),
+)  # fmt: skip
+
+EVENTS = {
+    names.EVENT_FIRST_TOKEN: (),
+    names.EVENT_ROUTED: (names.WORKER, names.ROUTE_REASON),
+    names.EVENT_CANCELLED: (names.CANCEL_CAUSE,),
+}
+"""Attributes of each event."""

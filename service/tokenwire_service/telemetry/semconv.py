@@ -1,0 +1,72 @@
+"""Every name that Tokenwire's services write into spans and metrics.
+
+The names of RPCs follow the OpenTelemetry conventions at SCHEMA_URL (release candidates there), and
+the gen_ai names the conventions for generative AI as they stood at that version (in development,
+with no schema URL of their own). Names under `tokenwire.` are our own. `registry.py` says which
+span or metric bears which of them.
+"""
+
+SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
+"""Version of the conventions that these names are from."""
+
+# --- attributes ----------------------------------------------------------------------------------
+
+RPC_SYSTEM_NAME = "rpc.system.name"
+RPC_METHOD = "rpc.method"
+RPC_STATUS_CODE = "rpc.response.status_code"
+ERROR_TYPE = "error.type"
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
+
+GEN_AI_OPERATION_NAME = "gen_ai.operation.name"
+GEN_AI_PROVIDER_NAME = "gen_ai.provider.name"
+GEN_AI_REQUEST_MODEL = "gen_ai.request.model"
+GEN_AI_REQUEST_MAX_TOKENS = "gen_ai.request.max_tokens"
+GEN_AI_REQUEST_TEMPERATURE = "gen_ai.request.temperature"
+GEN_AI_REQUEST_TOP_P = "gen_ai.request.top_p"
+GEN_AI_REQUEST_TOP_K = "gen_ai.request.top_k"
+GEN_AI_REQUEST_SEED = "gen_ai.request.seed"
+GEN_AI_REQUEST_CHOICE_COUNT = "gen_ai.request.choice.count"
+GEN_AI_RESPONSE_FINISH_REASONS = "gen_ai.response.finish_reasons"
+GEN_AI_USAGE_INPUT_TOKENS = "gen_ai.usage.input_tokens"
+GEN_AI_USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+GEN_AI_USAGE_CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+GEN_AI_INPUT_MESSAGES = "gen_ai.input.messages"
+GEN_AI_OUTPUT_MESSAGES = "gen_ai.output.messages"
+GEN_AI_TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105 - an attribute's name, not a secret
+
+REQUEST_ID = "tokenwire.request_id"
+WORKER = "tokenwire.worker"
+ENGINE = "tokenwire.engine"
+ROUTE_REASON = "tokenwire.route.reason"
+CANCEL_CAUSE = "tokenwire.cancel.cause"
+SIMULATED = "tokenwire.simulated"
+OUTCOME = "tokenwire.outcome"
+REASON = "tokenwire.reason"
+CACHE_RESULT = "tokenwire.prefix_cache.result"
+TEXT_STAGE = "tokenwire.text.stage"
+WORKER_STATE = "tokenwire.worker.state"
+
+# --- values --------------------------------------------------------------------------------------
+
+GRPC = "grpc"
+PROVIDER = "tokenwire"
+CHAT = "chat"
+TEXT_COMPLETION = "text_completion"
+INPUT = "input"
+OUTPUT = "output"
+HIT = "hit"
+MISS = "miss"
+
+# --- spans and events ----------------------------------------------------------------------------
+
+SPAN_RENDER = "render"
+SPAN_TOKENIZE = "tokenize"
+SPAN_ROUTE = "route"
+SPAN_QUEUE = "queue"
+SPAN_PREFILL = "prefill"
+SPAN_DECODE = "decode"
+
+EVENT_FIRST_TOKEN = "tokenwire.first_token"  # noqa: S105 - an event's name, not a secret
+EVENT_ROUTED = "tokenwire.routed"
+EVENT_CANCELLED = "tokenwire.cancelled"
