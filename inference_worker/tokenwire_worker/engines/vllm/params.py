@@ -7,7 +7,7 @@ from typing import Any
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
-from tokenwire_worker.engines.choices import choice_grammar
+from tokenwire_worker.engines.guides.choices import choice_grammar
 from tokenwire_worker.engines.port import (
     Ability,
     Alternative,

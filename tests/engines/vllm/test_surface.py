@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from tokenwire_worker.engines.vllm_settings import VllmSettings
+from tokenwire_worker.engines.vllm.settings import VllmSettings
 
-from tests.engines import vllm_record
-from tests.engines.vllm_standin import RECORD, installed
+from tests.engines.vllm import record
+from tests.engines.vllm.stand_in import RECORD, installed
 
-ENGINES = Path(importlib.util.find_spec("tokenwire_worker").origin).parent / "engines"
-SOURCES = sorted(ENGINES.glob("vllm*.py"))
+ADAPTER = Path(importlib.util.find_spec("tokenwire_worker.engines.vllm").origin).parent
+SOURCES = sorted(ADAPTER.glob("*.py"))
 
 
 def _imports():
@@ -34,16 +34,16 @@ def test_everything_that_the_adapter_imports_is_recorded():
 
 def test_constants_are_vllms():
     with installed():
-        from tokenwire_worker.engines import vllm, vllm_arguments, vllm_params
+        from tokenwire_worker.engines.vllm import arguments, engine, params
 
         constants = RECORD["constants"]
-        assert constants["vllm.config.lora.MaxLoRARanks"] == list(vllm_arguments.LORA_RANKS)
+        assert constants["vllm.config.lora.MaxLoRARanks"] == list(arguments.LORA_RANKS)
         stops = constants["vllm.v1.worker.gpu.sample.logit_bias.MAX_NUM_STOP_TOKEN_IDS"]
-        assert stops == vllm_params.STOP_TOKEN_IDS
-        assert RECORD["highest_temperature"] == vllm_params.HIGHEST_TEMPERATURE
+        assert stops == params.STOP_TOKEN_IDS
+        assert RECORD["highest_temperature"] == params.HIGHEST_TEMPERATURE
         reasons = constants["vllm.v1.engine.FINISH_REASON_STRINGS"]
-        assert set(vllm._FINISHES) < set(reasons)
-        assert {"error", "repetition"} == set(reasons) - set(vllm._FINISHES)
+        assert set(engine._FINISHES) < set(reasons)
+        assert {"error", "repetition"} == set(reasons) - set(engine._FINISHES)
 
 
 def test_settings_are_named_as_vllms_arguments():
@@ -51,17 +51,17 @@ def test_settings_are_named_as_vllms_arguments():
     own = {"disable_any_whitespace", "kv_events", "lora", "arg"}
     assert {name for name in VllmSettings.model_fields if name not in fields} == own
     with installed():
-        from tokenwire_worker.engines.vllm_arguments import NAMED
+        from tokenwire_worker.engines.vllm.arguments import NAMED
 
         assert set(NAMED) == set(VllmSettings.model_fields) - own
 
 
 def test_environment_variables_are_known_to_vllm(monkeypatch):
-    from tokenwire_worker.engines import vllm_environment
+    from tokenwire_worker.engines.vllm import environment
 
     chosen = {}
     monkeypatch.setattr("os.environ", chosen)
-    vllm_environment.prepare()
+    environment.prepare()
     assert {name for name in chosen if name not in RECORD["environment"]} == {"HF_HUB_OFFLINE"}
     assert chosen["VLLM_USE_FLASHINFER_SAMPLER"] == "0"  # FlashInfer is not installed here
 
@@ -83,7 +83,7 @@ def test_an_installed_vllm_has_the_recorded_surface():
     package = importlib.util.find_spec("vllm")
     if package is None:
         pytest.skip("vLLM is not installed here")
-    found = vllm_record.record(Path(package.origin).parent)
+    found = record.record(Path(package.origin).parent)
     assert json.loads(json.dumps(found)) == RECORD
 
 

@@ -19,7 +19,10 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-RECORD = json.loads((Path(__file__).parent / "vllm_0_26.json").read_text())
+from tokenwire_worker import engines
+from tokenwire_worker.engines import vllm as adapter_package
+
+RECORD = json.loads((Path(__file__).parent / "surface.json").read_text())
 
 STEP_S = 0.002
 BLOCK_TOKENS = 16
@@ -484,10 +487,11 @@ def installed() -> Iterator[None]:
         for name in [name for name in sys.modules if _is_replaced(name)]:
             del sys.modules[name]
         sys.modules.update(kept)
+        engines.vllm = adapter_package
 
 
 def _is_replaced(name: str) -> bool:
-    ours = "tokenwire_worker.engines.vllm"
-    if name.startswith(ours):
-        return name != f"{ours}_settings"  # needs no vLLM, and the worker's settings hold it
+    ours = adapter_package.__name__
+    if name == ours or name.startswith(f"{ours}."):
+        return name != f"{ours}.settings"  # needs no vLLM, and the worker's settings hold it
     return name.partition(".")[0] in ("vllm", "zmq", "msgspec")

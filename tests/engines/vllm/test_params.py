@@ -15,16 +15,16 @@ from tokenwire_worker.engines.port import (
     TokenLogprob,
 )
 
-from tests.engines import vllm_standin as vllm
+from tests.engines.vllm import stand_in as vllm
 
 
 @pytest.fixture(scope="module")
 def adapter():
     with vllm.installed():
-        from tokenwire_worker.engines import vllm_kv_events, vllm_params
+        from tokenwire_worker.engines.vllm import kv_events, params
 
-        vllm_params.translate = vllm_kv_events.translate
-        yield vllm_params
+        params.translate = kv_events.translate
+        yield params
 
 
 def params(adapter, sequence=0, guide_stops=(2,), **fields):

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tokenwire_worker.engines.json_schema import unheeded_keywords
+from tokenwire_worker.engines.guides.json_schema import unheeded_keywords
 from tokenwire_worker.engines.port import Ability, Guide, Refused
 
 LIMIT_S = 3.0
@@ -30,7 +30,7 @@ START_S = 120.0
 REMEMBERED = 1024
 """Forms known to be good that are not tried again."""
 
-_MODULE = "tokenwire_worker.engines.guide_trial"
+_MODULE = "tokenwire_worker.engines.guides.trial"
 
 
 class GuideChecker:

@@ -12,9 +12,10 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import PrometheusStatLogger
 from vllm.version import __version__
 
-from tokenwire_worker.engines import EngineError, vllm_params
+from tokenwire_worker.engines import EngineError
 from tokenwire_worker.engines.port import Ability, EngineInfo
-from tokenwire_worker.engines.vllm_arguments import engine_arguments
+from tokenwire_worker.engines.vllm import params
+from tokenwire_worker.engines.vllm.arguments import engine_arguments
 from tokenwire_worker.model_files import read_limits
 
 if TYPE_CHECKING:
@@ -128,9 +129,9 @@ def _info(
         abilities=_abilities(config, settings, guided=guided),
         top_logprobs=min(alternatives, TOP_LOGPROBS),
         lora_adapters=tuple(settings.vllm.lora),
-        highest_temperature=vllm_params.HIGHEST_TEMPERATURE,
+        highest_temperature=params.HIGHEST_TEMPERATURE,
         # The model's own are added to a request's, and vLLM adds its tokenizer's.
-        stop_token_ids=vllm_params.STOP_TOKEN_IDS - len(eos) - 1,
+        stop_token_ids=params.STOP_TOKEN_IDS - len(eos) - 1,
     )
 
 

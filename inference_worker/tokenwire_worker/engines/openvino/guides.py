@@ -18,9 +18,9 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
-from tokenwire_worker.engines.json_schema import unheeded_keywords
-from tokenwire_worker.engines.openvino_text import told
-from tokenwire_worker.engines.openvino_trial import Trial
+from tokenwire_worker.engines.guides.json_schema import unheeded_keywords
+from tokenwire_worker.engines.openvino.text import told
+from tokenwire_worker.engines.openvino.trial import Trial
 from tokenwire_worker.engines.port import Ability, Guide, Refused
 
 LIMIT_S = 3.0
@@ -124,7 +124,7 @@ class GuideChecker:
                 raise Refused("guide", "the worker is being stopped")
             if self._process is not None and self._process.poll() is None:
                 return self._process
-            command = [sys.executable, "-m", "tokenwire_worker.engines.openvino_trial"]
+            command = [sys.executable, "-m", "tokenwire_worker.engines.openvino.trial"]
             self._process = process = subprocess.Popen(  # noqa: S603 - our own module
                 [*command, *self._arguments],
                 stdin=subprocess.PIPE,

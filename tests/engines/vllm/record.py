@@ -1,8 +1,8 @@
 """Records what the vLLM adapter relies on, from the package's sources and without importing them.
 
-    python tests/engines/vllm_record.py FOLDER_OF_THE_VLLM_PACKAGE > tests/engines/vllm_0_26.json
+    python tests/engines/vllm/record.py FOLDER_OF_THE_VLLM_PACKAGE > tests/engines/vllm/surface.json
 
-The record is what the stand-ins of `vllm_standin.py` are built from, and what an installed vLLM is
+The record is what the stand-in, `stand_in.py`, is built from, and what an installed vLLM is
 compared with. To adopt a new version, record it and read the difference.
 """
 

@@ -1,6 +1,6 @@
 """Tries guides on the compiler that an engine uses, as a process that may be lost.
 
-`python -m tokenwire_worker.engines.guide_trial COMPILER MODEL VOCABULARY` says `{}` once it is
+`python -m tokenwire_worker.engines.guides.trial COMPILER MODEL VOCABULARY` says `{}` once it is
 ready, and answers each line of standard input, `{"form": ..., "text": ..., "options": [...]}`, with
 one line, `{"fault": null or what is wrong}`. The compiler is xgrammar or llguidance; vLLM and
 TensorRT-LLM bring both.
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from tokenwire_worker.engines.choices import choice_grammar, choice_pattern
+from tokenwire_worker.engines.guides.choices import choice_grammar, choice_pattern
 from tokenwire_worker.engines.port import Ability
 
 LONGEST_FAULT = 300

@@ -17,11 +17,11 @@ from tokenwire_worker.engines.port import (
     Refused,
     Sampling,
 )
-from tokenwire_worker.engines.vllm_settings import VllmSettings
+from tokenwire_worker.engines.vllm.settings import VllmSettings
 from tokenwire_worker.settings import WorkerSettings
 
-from tests.engines import vllm_standin
 from tests.engines.conftest import STAND_INS
+from tests.engines.vllm import stand_in
 
 WAIT_S = 10.0
 GREEDY = Sampling(temperature=0)
@@ -67,10 +67,10 @@ def ids(outputs):
 
 @pytest.fixture(scope="module")
 def adapter():
-    with vllm_standin.installed():
-        from tokenwire_worker.engines import vllm
+    with stand_in.installed():
+        from tokenwire_worker.engines.vllm import adapter
 
-        yield vllm
+        yield adapter
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def engine(build):
 
 
 def llm():
-    return vllm_standin.AsyncLLM.latest
+    return stand_in.AsyncLLM.latest
 
 
 # --- what it serves -------------------------------------------------------------------------------
@@ -443,7 +443,7 @@ def test_kv_events_arrive(engine):
 
 
 def test_lost_kv_events_have_the_reader_start_over(engine):
-    event = vllm_standin.BlockStored([5], None, [0] * 16, 16, None, "GPU", None)
+    event = stand_in.BlockStored([5], None, [0] * 16, 16, None, "GPU", None)
     engine._loop.call_soon_threadsafe(lambda: llm().publish(event, skip=3))
     assert engine.listener.kv_events.get(timeout=WAIT_S) == KvCleared()
     assert isinstance(engine.listener.kv_events.get(timeout=WAIT_S), KvStored)

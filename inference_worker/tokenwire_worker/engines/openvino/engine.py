@@ -10,15 +10,15 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import openvino as ov
 import openvino_genai as ov_genai
 
-from tokenwire_worker.engines import openvino_pipeline
-from tokenwire_worker.engines.openvino_config import generation_config
-from tokenwire_worker.engines.openvino_text import told
+from tokenwire_worker.engines.openvino.config import generation_config
+from tokenwire_worker.engines.openvino.pipeline import Loaded
+from tokenwire_worker.engines.openvino.text import told
 from tokenwire_worker.engines.port import (
     EngineInfo,
     EngineListener,
@@ -30,20 +30,7 @@ from tokenwire_worker.engines.port import (
     TokenLogprob,
 )
 
-if TYPE_CHECKING:
-    from tokenwire_worker.settings import WorkerSettings
-
 _FINISHES = {"STOP": Finish.STOP, "LENGTH": Finish.LENGTH}
-
-
-def check_model(settings: WorkerSettings) -> None:
-    """Raises EngineError where the model or a setting can't be right; quick."""
-    openvino_pipeline.check_model(settings)
-
-
-def build(settings: WorkerSettings) -> OpenVinoEngine:
-    """Loads the model; raises EngineError or ModelError where that fails."""
-    return OpenVinoEngine(openvino_pipeline.load(settings))
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +60,7 @@ class _Sequence:
 class OpenVinoEngine:
     """Runs generations on a ContinuousBatchingPipeline."""
 
-    def __init__(self, loaded: openvino_pipeline.Loaded) -> None:
+    def __init__(self, loaded: Loaded) -> None:
         """Takes a loaded pipeline, used by nothing else from now on."""
         self._loaded = loaded
         self._pipeline = loaded.pipeline

@@ -12,9 +12,9 @@ import openvino as ov
 import openvino_genai as ov_genai
 
 from tokenwire_worker.engines import EngineError
-from tokenwire_worker.engines.openvino_guides import GuideChecker
-from tokenwire_worker.engines.openvino_settings import OpenVinoSettings
-from tokenwire_worker.engines.openvino_text import told
+from tokenwire_worker.engines.openvino.guides import GuideChecker
+from tokenwire_worker.engines.openvino.settings import OpenVinoSettings
+from tokenwire_worker.engines.openvino.text import told
 from tokenwire_worker.engines.port import Ability, EngineInfo
 from tokenwire_worker.model_files import ModelLimits, read_limits
 
@@ -62,49 +62,6 @@ class Loaded:
     """GenerationConfig values that speculative decoding needs; empty without."""
     adapters: Mapping[str, Any] = field(default_factory=dict)
     """LoRA adapters by name."""
-
-
-def check_model(settings: WorkerSettings) -> None:
-    """Raises EngineError where the model or a setting can't be right; quick."""
-    path = settings.model_path
-    if path.is_file() and path.suffix == GGUF:
-        pass
-    elif not (path / MODEL_FILE).is_file():
-        what = f"{path} has no {MODEL_FILE}" if path.is_dir() else f"there is no folder {path}"
-        raise EngineError(
-            f"--model {settings.model}: {what}; the openvino engine loads OpenVINO IR or GGUF, "
-            f"and this makes IR of a Hugging Face model: "
-            f"optimum-cli export openvino --model {settings.model} FOLDER"
-        )
-    _check_settings(settings.openvino)
-
-
-def _check_settings(own: OpenVinoSettings) -> None:
-    eviction = own.cache_eviction
-    if eviction.max_tokens is not None:
-        if own.prefix_caching:
-            raise EngineError(
-                "--openvino.cache-eviction.max-tokens goes only with --no-openvino.prefix-caching: "
-                "evicted blocks found again by their prefix end the pipeline (seen in 2026.4)"
-            )
-        least = eviction.start_tokens + eviction.recent_tokens
-        if eviction.max_tokens <= least:
-            raise EngineError(
-                f"--openvino.cache-eviction.max-tokens {eviction.max_tokens} is not more than "
-                f"start-tokens and recent-tokens together, {least}"
-            )
-    if own.draft_model is not None and own.prompt_lookup_ngram:
-        raise EngineError(
-            "--openvino.draft-model and --openvino.prompt-lookup-ngram are two ways to draft; "
-            "give one"
-        )
-    if own.draft_model is not None and not (own.draft_model / MODEL_FILE).is_file():
-        raise EngineError(f"--openvino.draft-model {own.draft_model}: it has no {MODEL_FILE}")
-    if own.lora and (own.draft_model is not None or own.prompt_lookup_ngram):
-        raise EngineError("--openvino.lora does not go with a draft of either kind")
-    for name, path in own.lora.items():
-        if not path.is_file():
-            raise EngineError(f"--openvino.lora {name}={path}: there is no such file")
 
 
 def load(settings: WorkerSettings) -> Loaded:

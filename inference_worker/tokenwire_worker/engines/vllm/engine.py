@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import uvloop
+from vllm.v1.engine.exceptions import EngineDeadError
 
-from tokenwire_worker.engines import EngineError
-from tokenwire_worker.engines.guide_checker import GuideChecker
+from tokenwire_worker.engines.guides.checker import GuideChecker
 from tokenwire_worker.engines.port import (
     Ability,
     EngineInfo,
@@ -37,14 +37,8 @@ from tokenwire_worker.engines.port import (
     Step,
     Times,
 )
-from tokenwire_worker.engines.vllm_environment import prepare
-
-prepare()  # vLLM reads the environment when it is imported
-
-from vllm.v1.engine.exceptions import EngineDeadError  # noqa: E402
-
-from tokenwire_worker.engines import vllm_async_llm, vllm_params  # noqa: E402
-from tokenwire_worker.engines.vllm_kv_events import KvEventReader  # noqa: E402
+from tokenwire_worker.engines.vllm import async_llm, params
+from tokenwire_worker.engines.vllm.kv_events import KvEventReader
 
 if TYPE_CHECKING:
     from tokenwire_worker.settings import WorkerSettings
@@ -56,22 +50,6 @@ STOP_S = 10.0
 """Time that the engine's process has to end before it is killed."""
 
 _FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": Finish.CANCELLED}
-
-
-def check_model(settings: WorkerSettings) -> None:
-    """Raises EngineError where the model is no folder with a config.json."""
-    path = settings.model_path
-    if not (path / "config.json").is_file():
-        what = "has no config.json" if path.is_dir() else "is no folder"
-        raise EngineError(
-            f"--model {settings.model}: {path} {what}; the vllm engine loads a model in Hugging "
-            "Face's form"
-        )
-
-
-def build(settings: WorkerSettings) -> VllmEngine:
-    """Loads the model; raises EngineError or ModelError where that fails."""
-    return VllmEngine(settings)
 
 
 @dataclass(slots=True, eq=False)
@@ -110,9 +88,9 @@ class VllmEngine:
         # A daemon, so that a process that ends before the engine is closed is not held up by it.
         self._thread = threading.Thread(target=self._run_loop, name="engine", daemon=True)
         self._thread.start()
-        starting = vllm_async_llm.start(settings, self._kv_events.endpoint, self._on_engine_step)
+        starting = async_llm.start(settings, self._kv_events.endpoint, self._on_engine_step)
         try:
-            self._started: vllm_async_llm.Started = self._on_loop(starting)
+            self._started: async_llm.Started = self._on_loop(starting)
         except Exception:
             self._end_loop()
             raise
@@ -141,7 +119,7 @@ class VllmEngine:
         self._guides.check(guide)
         config = self._llm.vllm_config
         try:
-            vllm_params.sampling_params(generation, 0, self._started.guide_stops).verify(
+            params.sampling_params(generation, 0, self._started.guide_stops).verify(
                 config.model_config,
                 config.speculative_config,
                 config.structured_outputs_config,
@@ -250,8 +228,8 @@ class VllmEngine:
                 self._loop.call_soon(self._flush)
                 return
             outputs = self._llm.generate(
-                vllm_params.prompt(generation),
-                vllm_params.sampling_params(generation, sequence.number, self._started.guide_stops),
+                params.prompt(generation),
+                params.sampling_params(generation, sequence.number, self._started.guide_stops),
                 sequence.request_id,
                 lora_request=self._started.adapters.get(generation.lora_adapter),
                 trace_headers=dict(generation.trace_headers) if self._started.traced else None,
@@ -276,7 +254,7 @@ class VllmEngine:
                 output.started_s = result.metrics.scheduled_ts
         if ids and completion.logprobs is not None:
             top = sequence.generation.top_logprobs
-            output.logprobs = vllm_params.token_logprobs(ids, completion.logprobs, top)
+            output.logprobs = params.token_logprobs(ids, completion.logprobs, top)
         if reason is None:
             self._outputs.append(output)
         elif reason in _FINISHES:

@@ -4,10 +4,10 @@ import re
 import shlex
 
 from tokenwire_service.settings import parse
-from tokenwire_worker.engines.vllm_settings import VllmSettings
+from tokenwire_worker.engines.vllm.settings import VllmSettings
 from tokenwire_worker.settings import WorkerSettings
 
-from tests.engines.vllm_standin import installed
+from tests.engines.vllm.stand_in import installed
 from tests.services.processes import ROOT
 
 PAGE = (ROOT / "docs/engines/vllm.md").read_text()
@@ -28,7 +28,7 @@ def test_every_launch_is_accepted_with_its_arguments():
     found = list(commands())
     assert len(found) >= 6
     with installed():
-        from tokenwire_worker.engines.vllm_arguments import engine_arguments
+        from tokenwire_worker.engines.vllm.arguments import engine_arguments
 
         for command in found:
             settings = parse(WorkerSettings, "test", command)
@@ -40,7 +40,7 @@ def test_every_further_example_is_accepted():
     examples = re.findall(r"^--vllm\..*", PAGE, re.MULTILINE)
     assert len(examples) >= 5
     with installed():
-        from tokenwire_worker.engines.vllm_arguments import engine_arguments
+        from tokenwire_worker.engines.vllm.arguments import engine_arguments
 
         for example in examples:
             settings = parse(WorkerSettings, "test", ["--model", "/m", *shlex.split(example)])

@@ -4,7 +4,7 @@ The compiler is reached only through generation, so there is a pipeline for it: 
 layer with the real vocabulary, generating one token. A form that does not compile raises there and
 not in the pipeline that serves, which such an exception leaves unusable.
 
-As a process, `python -m tokenwire_worker.engines.openvino_trial TOKENIZER VOCABULARY STOP_ID`, it
+As a process, `python -m tokenwire_worker.engines.openvino.trial TOKENIZER VOCABULARY STOP_ID`, it
 answers each line of standard input, `{"form": ..., "text": ..., "options": [...], "limit_s": ...}`,
 with one line, `{"fault": null or what is wrong}`. It exists to be lost: compiling may overflow the
 stack or take for ever, and no validation of reasonable length can tell.
@@ -27,8 +27,8 @@ import openvino as ov
 import openvino.opset13 as ops
 import openvino_genai as ov_genai
 
-from tokenwire_worker.engines.openvino_config import structured_output
-from tokenwire_worker.engines.openvino_text import told
+from tokenwire_worker.engines.openvino.config import structured_output
+from tokenwire_worker.engines.openvino.text import told
 from tokenwire_worker.engines.port import Ability, Guide
 
 MEMORY_BYTES = 2 * 1024**3
