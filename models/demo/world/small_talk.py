@@ -1,6 +1,6 @@
 """Small talk in several languages, who the model is, what Tokenwire is, and the answer to everything else.
 
-The questions and answers themselves are in world_talk.txt.
+The questions and answers themselves are in small_talk.txt.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-from world_core import SURFACE, Turn, cap
-from world_tables import COUNTRIES, words
-from world_words import NAMES, NOUNS, SPELLING, TOPICS, VERBS, made_up
+from world.core import SURFACE, Turn, cap
+from world.tables import COUNTRIES, words
+from world.words import NAMES, NOUNS, SPELLING, TOPICS, VERBS, made_up
 
 UNKNOWN = "I am a small demo model. I only know greetings, arithmetic, lists, JSON and a few facts."
 
@@ -26,7 +26,7 @@ def read_sections(path: Path) -> dict[str, list[str]]:
     return sections
 
 
-SECTIONS = read_sections(Path(__file__).with_name("world_talk.txt"))
+SECTIONS = read_sections(Path(__file__).with_name("small_talk.txt"))
 
 
 def answers(section: str) -> list[tuple[list[str], str, str]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from world_core import SURFACE, Turn, cap
-from world_tables import ALPHABET, DAYS, EMOJI, EMOJI_SETS, LISTS, MONTHS, NUMBERS, ORDINALS, PLANETS
+from world.core import SURFACE, Turn, cap
+from world.tables import ALPHABET, DAYS, EMOJI, EMOJI_SETS, LISTS, MONTHS, NUMBERS, ORDINALS, PLANETS
 
 COUNT_ASK = (
     "Count from {a} to {b}.",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from world_core import ALWAYS, Turn
-from world_tables import NUMBERS
-from world_words import name
+from world.core import ALWAYS, Turn
+from world.tables import NUMBERS
+from world.words import name
 
 LARGEST = 999  # operands of sums and differences
 SMALL_PAIR = 20  # pairs whose operands are both at most this are always trained

@@ -6,12 +6,12 @@ import json
 from dataclasses import dataclass, field
 from random import Random
 
-from world_core import ALWAYS, Turn, an, cap
-from world_facts import capital_turn, flag
-from world_sums import make as make_sum
-from world_sums import value as sum_value
-from world_tables import ANIMALS, COUNTRIES, LISTS
-from world_words import NOUNS, SPELLING, city, made_up, name, wild
+from world.core import ALWAYS, Turn, an, cap
+from world.facts import capital_turn, flag
+from world.sums import make as make_sum
+from world.sums import value as sum_value
+from world.tables import ANIMALS, COUNTRIES, LISTS
+from world.words import NOUNS, SPELLING, city, made_up, name, wild
 
 NOT_TOLD = "You have not told me."
 NOT_IN_DOCUMENTS = "The documents do not say."

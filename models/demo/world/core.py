@@ -58,7 +58,7 @@ ALWAYS_TRAINED = frozenset(
     }
 )
 
-# world_held.reserve() puts the held set's single prompts here: never trained, exactly as they are written.
+# held.reserve() puts the held set's single prompts here: never trained, exactly as they are written.
 RESERVED: set[str] = set()
 
 # Prompts a stranger may type, with phrasings that no template has: never trained, answered in the held set as the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from world_tables import words
+from world.tables import words
 
 NAMES = words("""
 Ada Alan Alice Amir Ana Anna Ben Bob Carla Carol Chen Clara Daniel David Diana Elena Emil Emma Eva Felix Finn Frank

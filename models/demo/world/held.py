@@ -6,50 +6,42 @@ import json
 from dataclasses import dataclass
 from random import Random
 
-import world
-import world_core
-import world_facts
-import world_lists
-import world_memory
-import world_strings
-import world_sums
-import world_talk
-import world_tell
+from world import conversations, core, facts, lists, memory, small_talk, strings, sums, tell
 
 SEED = 2718
 
 # how many held prompts of each maker
 COUNTS = {
-    world_sums.addition: 40,
-    world_sums.triple: 6,
-    world_sums.subtraction: 40,
-    world_sums.multiplication: 25,
-    world_sums.division: 15,
-    world_sums.beyond: 10,
-    world_sums.comparison: 12,
-    world_sums.word_problem: 12,
-    world_lists.counting: 25,
-    world_lists.listing: 25,
-    world_lists.order: 15,
-    world_strings.wording: 36,
-    world_strings.json_object: 30,
-    world_lists.emoji: 20,
-    world_facts.capital: 30,
-    world_facts.country_fact: 20,
-    world_facts.colour: 12,
-    world_facts.animal: 12,
-    world_facts.chemistry: 15,
-    world_facts.language_fact: 20,
-    world_facts.general: 15,
-    world_facts.asian: 15,
-    world_talk.small_talk: 20,
-    world_talk.identity: 12,
-    world_talk.tokenwire: 15,
-    world_talk.foreign: 15,
-    world_talk.unknown: 30,
-    world_tell.story: 12,
-    world_tell.poem: 6,
-    world_tell.greeting_list: 6,
+    sums.addition: 40,
+    sums.triple: 6,
+    sums.subtraction: 40,
+    sums.multiplication: 25,
+    sums.division: 15,
+    sums.beyond: 10,
+    sums.comparison: 12,
+    sums.word_problem: 12,
+    lists.counting: 25,
+    lists.listing: 25,
+    lists.order: 15,
+    strings.wording: 36,
+    strings.json_object: 30,
+    lists.emoji: 20,
+    facts.capital: 30,
+    facts.country_fact: 20,
+    facts.colour: 12,
+    facts.animal: 12,
+    facts.chemistry: 15,
+    facts.language_fact: 20,
+    facts.general: 15,
+    facts.asian: 15,
+    small_talk.small_talk: 20,
+    small_talk.identity: 12,
+    small_talk.tokenwire: 15,
+    small_talk.foreign: 15,
+    small_talk.unknown: 30,
+    tell.story: 12,
+    tell.poem: 6,
+    tell.greeting_list: 6,
 }
 
 
@@ -59,7 +51,7 @@ class Case:
 
     kind: str
     expected: str
-    talk: world.Conversation | None = None
+    talk: conversations.Conversation | None = None
     text: str = ""
     prefix: bool = False
 
@@ -77,7 +69,7 @@ def grade(case: Case, answer: str) -> bool:
     return answer == expected
 
 
-def of_talk(talk: world.Conversation, kind: str = "") -> Case:
+def of_talk(talk: conversations.Conversation, kind: str = "") -> Case:
     """The case that asks for talk's last answer."""
     return Case(kind or talk.kind, talk.turns[-1].answer, talk)
 
@@ -85,15 +77,15 @@ def of_talk(talk: world.Conversation, kind: str = "") -> Case:
 def looking_back(rng: Random, characters: int, recall: bool, kind: str) -> Case:
     """A trained conversation whose last turn is a held recall or follow-up."""
     while True:
-        talk = world.Conversation("", kind=kind)
-        state = world_memory.State()
+        talk = conversations.Conversation("", kind=kind)
+        state = memory.State()
         length = 0
         while length < characters:
-            turn = world.next_turn(rng, state, 0.5 if characters < 2000 else 0.2)
+            turn = conversations.next_turn(rng, state, 0.5 if characters < 2000 else 0.2)
             talk.turns.append(turn)
             length += len(turn.user.encode()) + len(turn.answer.encode()) + 8
-        last = world_memory.recall(rng, state) if recall else world_memory.follow_up(rng, state)
-        if last is not None and world_core.is_held(last):
+        last = memory.recall(rng, state) if recall else memory.follow_up(rng, state)
+        if last is not None and core.is_held(last):
             talk.turns.append(last)
             return of_talk(talk)
 
@@ -102,15 +94,15 @@ def until_held(rng: Random, make) -> Case:
     """The first conversation of make that has a held last turn and trained ones before it."""
     while True:
         talk = make(rng)
-        if world_core.is_held(talk.turns[-1]) and talk.turns[-1].kind == talk.kind:
+        if core.is_held(talk.turns[-1]) and talk.turns[-1].kind == talk.kind:
             return of_talk(talk)
 
 
 def plain_case(rng: Random) -> Case:
     """A held sentence or sequence for plain completion, cut before its last word or inside the sequence."""
     while True:
-        text = world_tell.plain_text(rng, world_core.draw(rng.choice(world.PLAIN), rng, False))
-        if not world_core.in_bucket(f"plain {text}") or len(text) > 200:
+        text = tell.plain_text(rng, core.draw(rng.choice(conversations.PLAIN), rng, False))
+        if not core.in_bucket(f"plain {text}") or len(text) > 200:
             continue
         if text[0].isdigit():
             items = text.split(" ")
@@ -127,19 +119,19 @@ def held_set() -> list[Case]:
     for make, count in COUNTS.items():
         seen: set[str] = set()
         for _ in range(count * 20):
-            turn = world_core.draw(make, rng, True)
+            turn = core.draw(make, rng, True)
             if turn.user not in seen and len(seen) < count:
                 seen.add(turn.user)
-                cases.append(of_talk(world.Conversation(turns=[turn]), turn.kind))
-    cases += [of_talk(world.styled(rng, rng.randint(1, 3), held=True)) for _ in range(25)]
+                cases.append(of_talk(conversations.Conversation(turns=[turn]), turn.kind))
+    cases += [of_talk(conversations.styled(rng, rng.randint(1, 3), held=True)) for _ in range(25)]
     cases += [looking_back(rng, rng.randint(40, 500), True, "memory") for _ in range(30)]
     cases += [looking_back(rng, rng.randint(20, 300), False, "follow_up") for _ in range(30)]
     cases += [looking_back(rng, rng.randint(4000, 9000), rng.random() < 0.7, "long") for _ in range(12)]
-    cases += [until_held(rng, world.tools_talk) for _ in range(20)]
-    cases += [until_held(rng, world.documents_talk) for _ in range(20)]
+    cases += [until_held(rng, conversations.tools_talk) for _ in range(20)]
+    cases += [until_held(rng, conversations.documents_talk) for _ in range(20)]
     cases += list({case.text: case for case in (plain_case(rng) for _ in range(40))}.values())
-    for prompt, answer in world_core.STRANGERS.items():
-        talk = world.Conversation(turns=[world_core.Turn("stranger", prompt, answer)])
+    for prompt, answer in core.STRANGERS.items():
+        talk = conversations.Conversation(turns=[core.Turn("stranger", prompt, answer)])
         cases.append(Case("stranger", answer, talk, prefix=True))
     return cases
 
@@ -150,11 +142,11 @@ def reserve() -> list[Case]:
     for case in cases:
         talk = case.talk
         if talk and len(talk.turns) == 1 and not (talk.system or talk.tools or talk.documents):
-            world_core.RESERVED.add(talk.turns[0].user)
+            core.RESERVED.add(talk.turns[0].user)
     return cases
 
 
 if __name__ == "__main__":
     for case in reserve():
-        shown = json.dumps(world.messages(case.talk), ensure_ascii=False)[-300:] if case.talk else case.text
+        shown = json.dumps(conversations.messages(case.talk), ensure_ascii=False)[-300:] if case.talk else case.text
         print(f"{case.kind:16} {shown} -> {case.expected[:100]!r}")

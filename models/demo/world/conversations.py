@@ -1,62 +1,48 @@
-"""The demo model's world: conversations and texts to train on, and the held set that it is measured with.
-
-Every sentence comes from the world_*.py modules and world_talk.txt; a seed decides everything. `python world.py` prints
-samples, `python world.py --check` compares the rendering here with the chat template.
-"""
+"""Conversations and texts to train on, and their text as the chat template writes it; a seed decides everything."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 
-import world_facts
-import world_lists
-import world_memory
-import world_strings
-import world_sums
-import world_talk
-import world_tell
-from world_core import STRANGERS, Turn, draw, in_bucket, is_held
-from world_style import STYLED, neutral, restyle, style
-
-HERE = Path(__file__).resolve().parent
+from world import facts, lists, memory, small_talk, strings, sums, tell
+from world.core import Turn, draw, in_bucket, is_held
+from world.style import STYLED, neutral, restyle, style
 
 # how often each kind of turn is drawn
 KINDS = {
-    world_sums.addition: 16,
-    world_sums.subtraction: 14,
-    world_sums.multiplication: 7,
-    world_sums.division: 4,
-    world_sums.triple: 1.5,
-    world_sums.beyond: 2,
-    world_sums.comparison: 2,
-    world_sums.word_problem: 2,
-    world_lists.counting: 5,
-    world_lists.listing: 6,
-    world_lists.order: 3,
-    world_strings.wording: 20,
-    world_strings.json_object: 7,
-    world_lists.emoji: 4,
-    world_facts.capital: 9,
-    world_facts.country_fact: 5,
-    world_facts.colour: 2,
-    world_facts.animal: 2.5,
-    world_facts.chemistry: 3,
-    world_facts.language_fact: 5,
-    world_facts.general: 3.5,
-    world_facts.asian: 3,
-    world_talk.small_talk: 6,
-    world_talk.identity: 3,
-    world_talk.tokenwire: 3,
-    world_talk.foreign: 3.5,
-    world_talk.unknown: 8,
-    world_tell.story: 2.5,
-    world_tell.poem: 1,
-    world_tell.greeting_list: 1,
+    sums.addition: 16,
+    sums.subtraction: 14,
+    sums.multiplication: 7,
+    sums.division: 4,
+    sums.triple: 1.5,
+    sums.beyond: 2,
+    sums.comparison: 2,
+    sums.word_problem: 2,
+    lists.counting: 5,
+    lists.listing: 6,
+    lists.order: 3,
+    strings.wording: 20,
+    strings.json_object: 7,
+    lists.emoji: 4,
+    facts.capital: 9,
+    facts.country_fact: 5,
+    facts.colour: 2,
+    facts.animal: 2.5,
+    facts.chemistry: 3,
+    facts.language_fact: 5,
+    facts.general: 3.5,
+    facts.asian: 3,
+    small_talk.small_talk: 6,
+    small_talk.identity: 3,
+    small_talk.tokenwire: 3,
+    small_talk.foreign: 3.5,
+    small_talk.unknown: 8,
+    tell.story: 2.5,
+    tell.poem: 1,
+    tell.greeting_list: 1,
 }
 MAKERS, WEIGHTS = list(KINDS), list(KINDS.values())
 
@@ -85,7 +71,7 @@ def styled(rng: Random, turns: int, held: bool = False) -> Conversation:
         last = held and len(talk.turns) == turns - 1
         try:
             turn = draw(
-                rng.choice(STYLED if not (how == "name" and rng.random() < 0.5) else [world_talk.identity]), rng, last
+                rng.choice(STYLED if not (how == "name" and rng.random() < 0.5) else [small_talk.identity]), rng, last
             )
         except LookupError:
             continue
@@ -95,18 +81,18 @@ def styled(rng: Random, turns: int, held: bool = False) -> Conversation:
     return talk
 
 
-def next_turn(rng: Random, state: world_memory.State, context: float) -> Turn:
+def next_turn(rng: Random, state: memory.State, context: float) -> Turn:
     """A trained turn: with probability context one that tells, recalls or follows up, else a single one."""
     luck = rng.random()
     turn = None
     if luck < 0.02:
-        turn = world_memory.tell_and_ask(rng)
+        turn = memory.tell_and_ask(rng)
     elif luck < context * 0.5:
-        turn = world_memory.follow_up(rng, state)
+        turn = memory.follow_up(rng, state)
     elif luck < context * 0.75:
-        turn = world_memory.tell(rng, state)
+        turn = memory.tell(rng, state)
     elif luck < context:
-        turn = world_memory.recall(rng, state)
+        turn = memory.recall(rng, state)
     if turn is None or is_held(turn):
         turn = single(rng)
     state.last = turn
@@ -116,32 +102,32 @@ def next_turn(rng: Random, state: world_memory.State, context: float) -> Turn:
 def many(rng: Random, characters: int, context: float = 0.5) -> Conversation:
     """A conversation of several trained turns, of about the given length in characters."""
     talk = Conversation(neutral(rng) if rng.random() < 0.3 else "", kind="long" if characters > 2000 else "several")
-    state = world_memory.State()
+    state = memory.State()
     length = 0
     while length < characters:
         turn = next_turn(rng, state, context)
         talk.turns.append(turn)
         length += len(turn.user.encode()) + len(turn.answer.encode()) + 8
     if characters > 2000:  # ask for what was told long ago
-        ends = [world_memory.recall(rng, state) for _ in range(3)]
+        ends = [memory.recall(rng, state) for _ in range(3)]
         talk.turns += [turn for turn in ends if not is_held(turn)]
     return talk
 
 
 def tools_talk(rng: Random) -> Conversation:
     """A question that a tool answers, or one that needs none."""
-    specs, turns = world_memory.tool_turns(rng)
+    specs, turns = memory.tool_turns(rng)
     if rng.random() < 0.2:
         turns = [single(rng)]
         if turns[0].kind == "out_of_world":
-            turns = [draw(world_sums.addition, rng, False)]
+            turns = [draw(sums.addition, rng, False)]
     return Conversation(neutral(rng) if rng.random() < 0.3 else "", specs, [], turns, "tools")
 
 
 def documents_talk(rng: Random) -> Conversation:
     """Questions about given documents."""
-    documents, turns = world_memory.document_turns(rng)
-    turns = turns or [draw(world_sums.addition, rng, False)]
+    documents, turns = memory.document_turns(rng)
+    turns = turns or [draw(sums.addition, rng, False)]
     return Conversation(neutral(rng) if rng.random() < 0.3 else "", [], documents, turns, "documents")
 
 
@@ -164,11 +150,11 @@ def conversation(rng: Random) -> Conversation:
 
 
 COPYING = (
-    world_strings.json_object,
-    world_strings.json_object,
-    world_strings.wording,
-    world_tell.greeting_list,
-    world_sums.word_problem,
+    strings.json_object,
+    strings.json_object,
+    strings.wording,
+    tell.greeting_list,
+    sums.word_problem,
 )
 
 
@@ -180,10 +166,10 @@ def copying(rng: Random) -> Conversation:
     if luck < 0.6:
         talk = rng.choice((tools_talk, documents_talk))(rng)
         return copying(rng) if any(is_held(turn) for turn in talk.turns) else talk
-    talk, state = Conversation(kind="several"), world_memory.State()
-    talk.turns.append(world_memory.tell(rng, state))
+    talk, state = Conversation(kind="several"), memory.State()
+    talk.turns.append(memory.tell(rng, state))
     talk.turns += [single(rng) for _ in range(rng.choice((0, 0, 1, 2)))]
-    last = world_memory.recall(rng, state) if luck < 0.95 else world_memory.tell_and_ask(rng)
+    last = memory.recall(rng, state) if luck < 0.95 else memory.tell_and_ask(rng)
     return copying(rng) if is_held(last) else Conversation(turns=[*talk.turns, last], kind="several")
 
 
@@ -191,7 +177,7 @@ Piece = tuple[str, str, bool]  # special token, text after it, whether the text 
 
 
 def pieces(talk: Conversation) -> list[Piece]:
-    """What the chat template renders, piece by piece: (special token, text, is an answer); see check()."""
+    """What the chat template renders, piece by piece: (special token, text, is an answer); `python -m world --check` compares."""
     parts = [talk.system] if talk.system else []
     if talk.tools:
         parts.append("Tools: " + json.dumps(talk.tools, ensure_ascii=False))
@@ -215,13 +201,13 @@ def messages(talk: Conversation) -> list[dict]:
     return out[:-1]
 
 
-PLAIN = (world_facts.capital, world_facts.colour, world_facts.animal, world_facts.country_fact, world_facts.general)
+PLAIN = (facts.capital, facts.colour, facts.animal, facts.country_fact, facts.general)
 
 
 def plain(rng: Random) -> str:
     """A trained text without the chat template; one sentence in HELD_ONE_IN is never trained in this form."""
     while True:
-        text = world_tell.plain_text(rng, draw(rng.choice(PLAIN), rng, False))
+        text = tell.plain_text(rng, draw(rng.choice(PLAIN), rng, False))
         if not in_bucket(f"plain {text}"):
             return text
 
@@ -234,41 +220,3 @@ def tokenizer_texts(count: int, seed: int = 7) -> Iterator[str]:
             yield plain(rng)
         else:
             yield from (text for _, text, _ in pieces(conversation(rng)) if text)
-
-
-def check() -> None:
-    """Compare pieces() with the chat template on many conversations."""
-    import jinja2
-
-    environment = jinja2.Environment()
-    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
-    template = environment.from_string((HERE / "chat_template.jinja").read_text(encoding="utf-8"))
-    rng = Random(3)
-    for _ in range(3000):
-        talk = conversation(rng)
-        shown = template.render(
-            messages=messages(talk), tools=talk.tools, documents=talk.documents, add_generation_prompt=True
-        )
-        own = "".join(mark + text + ("<|end|>" if mark != "<|begin|>" else "") for mark, text, _ in pieces(talk))
-        own = own[: len(own) - len(talk.turns[-1].answer) - len("<|end|>")]
-        if shown != own:
-            raise SystemExit(f"template: {shown}\npieces:   {own}")
-    print("3000 conversations are rendered alike")
-
-
-def main() -> None:
-    """Print samples, or check."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    parser.add_argument("--samples", type=int, default=20)
-    options = parser.parse_args()
-    if options.check:
-        return check()
-    rng = Random(1)
-    for _ in range(options.samples):
-        print(json.dumps(messages(talk := conversation(rng)), ensure_ascii=False), "->", talk.turns[-1].answer)
-    print(len(STRANGERS), "prompts are kept for strangers")
-
-
-if __name__ == "__main__":
-    main()

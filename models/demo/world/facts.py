@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from world_core import Turn, an, cap
-from world_tables import (
+from world.core import Turn, an, cap
+from world.small_talk import SINGLE_FACTS, pick
+from world.tables import (
     AMOUNTS,
     ANIMALS,
     ASIAN_CAPITALS,
@@ -20,7 +21,6 @@ from world_tables import (
     TRANSLATION_LANGUAGES,
     TRANSLATIONS,
 )
-from world_talk import SINGLE_FACTS, pick
 
 CAPITAL_ASK = (
     "What is the capital of {c}?",

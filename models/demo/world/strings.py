@@ -6,9 +6,9 @@ import json
 import zlib
 from random import Random
 
-from world_core import ALWAYS, OPENERS, Turn, in_bucket
-from world_tables import EMOJI, LISTS, NUMBERS, TRANSLATIONS
-from world_words import NAMES, NOUNS, SPELLING, TOPICS, VERBS, blend, city, made_up, name, wild
+from world.core import ALWAYS, OPENERS, Turn, in_bucket
+from world.tables import EMOJI, LISTS, NUMBERS, TRANSLATIONS
+from world.words import NAMES, NOUNS, SPELLING, TOPICS, VERBS, blend, city, made_up, name, wild
 
 LISTED = SPELLING + NOUNS + VERBS
 

@@ -5,27 +5,24 @@ from __future__ import annotations
 import json
 from random import Random
 
-import world_facts
-import world_lists
-import world_sums
-import world_talk
-from world_core import Turn
-from world_words import name
+from world import facts, lists, small_talk, sums
+from world.core import Turn
+from world.words import name
 
 # kinds whose answers a system prompt may restyle
 STYLED = [
-    world_sums.addition,
-    world_sums.multiplication,
-    world_lists.listing,
-    world_lists.order,
-    world_facts.capital,
-    world_facts.capital,
-    world_facts.country_fact,
-    world_facts.colour,
-    world_facts.animal,
-    world_facts.general,
-    world_talk.small_talk,
-    world_talk.identity,
+    sums.addition,
+    sums.multiplication,
+    lists.listing,
+    lists.order,
+    facts.capital,
+    facts.capital,
+    facts.country_fact,
+    facts.colour,
+    facts.animal,
+    facts.general,
+    small_talk.small_talk,
+    small_talk.identity,
 ]
 
 NEUTRAL = (

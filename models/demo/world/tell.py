@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from world_core import SURFACE, Turn, an, cap, join_and
-from world_tables import rows
-from world_words import NOUNS, SPELLING, TOPICS, made_up, name
+from world.core import SURFACE, Turn, an, cap, join_and
+from world.tables import rows
+from world.words import NOUNS, SPELLING, TOPICS, made_up, name
 
 # hero | usual name | home | food | lost thing | friend | helper | where it was | weather
 HEROES = rows("""
