@@ -15,7 +15,7 @@ from itertools import count
 from typing import Any
 
 import uvloop
-from tokenwire_worker.engines.vllm_environment import prepare
+from tokenwire_worker.engines.vllm.environment import prepare
 
 from benchmarks.gpu.load import Load, drive
 

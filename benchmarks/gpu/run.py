@@ -96,7 +96,10 @@ def _contract(chosen: argparse.Namespace, results: dict[str, Any]) -> None:
     """The engine contract suite on the vLLM engine, and the recorded surface on the package."""
     command = [
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "vllm"),
-        *(f"tests/engines/test_{name}.py" for name in ("contract", "vllm_gpu", "vllm_surface")),
+        *(
+            f"tests/engines/{name}.py"
+            for name in ("test_contract", "vllm/test_gpu", "vllm/test_surface")
+        ),
         *("-o", "timeout=300", "-o", "filterwarnings=default"),
     ]
     path = chosen.logs / "contract.log"

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from tokenwire_worker.engines import ADAPTERS
+from tokenwire_worker.engines.adapters import ADAPTERS
 
 CHECKS = {"tensorrt_llm": "tokenwire_worker.engines.tensorrt_llm.installed"}
 """Modules that are a `Check`, by engine: of adapters that are tested against a recorded surface."""

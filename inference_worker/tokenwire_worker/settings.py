@@ -10,10 +10,10 @@ from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 from tokenwire_service.settings import Address, ServiceSettings
 
-from tokenwire_worker.engines import ADAPTERS
-from tokenwire_worker.engines.openvino_settings import OpenVinoSettings
+from tokenwire_worker.engines.adapters import ADAPTERS
+from tokenwire_worker.engines.openvino.settings import OpenVinoSettings
 from tokenwire_worker.engines.tensorrt_llm.settings import TensorRtLlmSettings
-from tokenwire_worker.engines.vllm_settings import VllmSettings
+from tokenwire_worker.engines.vllm.settings import VllmSettings
 
 
 class WorkerSettings(ServiceSettings):

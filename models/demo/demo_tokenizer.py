@@ -126,9 +126,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "hf")
     parser.add_argument("--documents", type=int, default=200_000, help="how many generated texts to learn from")
     options = parser.parse_args()
-    import world
+    from world import conversations
 
-    tokenizer = train(world.tokenizer_texts(options.documents))
+    tokenizer = train(conversations.tokenizer_texts(options.documents))
     write_folder(tokenizer, options.out)
     print(f"{tokenizer.get_vocab_size()} entries -> {options.out}")
 

@@ -18,8 +18,7 @@ import openvino_genai
 from tokenizers import Tokenizer
 
 import openvino as ov
-import world
-import world_held
+from world import conversations, held
 
 HERE = Path(__file__).resolve().parent
 NEEDED = 0.95  # share of right answers
@@ -64,22 +63,22 @@ class Model:
         return [self.tokenizer.decode(handle.read_all()[0].generated_ids) for handle in handles]
 
 
-def prompt_of(model: Model, case: world_held.Case) -> str:
+def prompt_of(model: Model, case: held.Case) -> str:
     """The text that the model reads for case."""
     if case.talk is None:
         return case.text
-    return model.chat(world.messages(case.talk), tools=case.talk.tools, documents=case.talk.documents)
+    return model.chat(conversations.messages(case.talk), tools=case.talk.tools, documents=case.talk.documents)
 
 
 def measure(model: Model, verbose: bool) -> float:
     """Answer the held set, print right answers per kind, and return the share of right ones."""
-    cases = world_held.held_set()
+    cases = held.held_set()
     start = time.monotonic()
     texts = model.answers([prompt_of(model, case) for case in cases])
     seconds = time.monotonic() - start
     marks: dict[str, list[bool]] = defaultdict(list)
     for case, text in zip(cases, texts, strict=True):
-        right = world_held.grade(case, text)
+        right = held.grade(case, text)
         marks[case.kind].append(right)
         if verbose and not right:
             asked = case.talk.turns[-1].user if case.talk else case.text

@@ -24,9 +24,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-import world
-import world_held
 from demo_tokenizer import CONFIG, CONTEXT_TOKENS
+from world import conversations, held
 
 HERE = Path(__file__).resolve().parent
 OPEN_ROWS = 24  # rows that are filled at the same time; more waste fewer padding tokens
@@ -54,11 +53,11 @@ class Encoder:
         """Ids of text, no special tokens."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
-    def talk(self, talk: world.Conversation) -> tuple[list[int], list[bool]]:
+    def talk(self, talk: conversations.Conversation) -> tuple[list[int], list[bool]]:
         """Ids of a conversation; answers and the <|end|> after them are learnt."""
         ids: list[int] = []
         learnt: list[bool] = []
-        parts = world.pieces(talk)
+        parts = conversations.pieces(talk)
         encoded = self.tokenizer.encode_batch_fast([text for _, text, _ in parts], add_special_tokens=False)
         for (mark, _, answer), encoding in zip(parts, encoded, strict=True):
             tail = [] if mark == "<|begin|>" else [self.end]
@@ -75,12 +74,12 @@ class Encoder:
 def document(rng: Random, encoder: Encoder, long: bool, copying: float) -> tuple[list[int], list[bool]]:
     """One training document."""
     if long and rng.random() < 0.35:
-        return encoder.talk(world.many(rng, rng.randint(2500, 10500), rng.choice((0.1, 0.25, 0.5))))
+        return encoder.talk(conversations.many(rng, rng.randint(2500, 10500), rng.choice((0.1, 0.25, 0.5))))
     if rng.random() < copying:
-        return encoder.talk(world.copying(rng))
+        return encoder.talk(conversations.copying(rng))
     if rng.random() < 0.06:
-        return encoder.plain(world.plain(rng))
-    return encoder.talk(world.conversation(rng))
+        return encoder.plain(conversations.plain(rng))
+    return encoder.talk(conversations.conversation(rng))
 
 
 def make_block(rng: Random, encoder: Encoder, rows: int, length: int, copying: float = 0.0) -> Block:
@@ -111,7 +110,7 @@ def generate(
 ) -> None:
     """Worker process: put blocks of the current phase's shape into the queue for ever."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    world_held.reserve()
+    held.reserve()
     encoder = Encoder(tokenizer)
     turn = 0
     while True:
@@ -278,7 +277,7 @@ def measure(model: LlamaForCausalLM, options: argparse.Namespace) -> None:
     """Print the share of right held answers per kind, and some wrong ones."""
     encoder = Encoder(options.hf / "tokenizer.json")
     cases = []
-    for case in world_held.held_set():
+    for case in held.held_set():
         ids = encoder.text(case.text)
         if case.talk:
             full, _ = encoder.talk(case.talk)
@@ -295,7 +294,7 @@ def measure(model: LlamaForCausalLM, options: argparse.Namespace) -> None:
             batch, answer(model, [item[2] for item in batch], limit, encoder.end), strict=True
         ):
             text = encoder.tokenizer.decode(ids)
-            right[case.kind].append(world_held.grade(case, text))
+            right[case.kind].append(held.grade(case, text))
             if not right[case.kind][-1]:
                 prompt = case.talk.turns[-1].user if case.talk else case.text
                 print(f"wrong {case.kind}: {prompt!r} -> {text[:120]!r}, not {case.expected[:120]!r}", flush=True)

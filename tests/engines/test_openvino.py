@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tokenwire_worker.engines import EngineError
-from tokenwire_worker.engines.json_schema import unheeded_keywords
-from tokenwire_worker.engines.openvino_guides import GuideChecker
-from tokenwire_worker.engines.openvino_text import told
+from tokenwire_worker.engines.guides.json_schema import unheeded_keywords
+from tokenwire_worker.engines.openvino.guides import GuideChecker
+from tokenwire_worker.engines.openvino.text import told
 from tokenwire_worker.engines.port import Ability, Finish, Generation, Guide, Refused, Sampling
 
 from tests.engines.conftest import build

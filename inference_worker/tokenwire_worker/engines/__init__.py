@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from tokenwire_worker.engines.adapters import ADAPTERS
 
 if TYPE_CHECKING:
     from tokenwire_worker.engines.port import Engine
@@ -17,30 +18,6 @@ class EngineError(ValueError):
 
 class EngineStartError(RuntimeError):
     """An engine could not be started for a reason that may be gone next time."""
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """Where an engine's adapter is, and what it needs."""
-
-    module: str
-    """A module that is an `EngineModule`."""
-    needs: tuple[str, ...]
-    """Top-level modules that the engine's own package brings."""
-    extra: str
-    """Extra of this project that installs it."""
-
-
-ADAPTERS = {
-    "openvino": Adapter(
-        "tokenwire_worker.engines.openvino", ("openvino_genai", "openvino", "numpy"), "openvino"
-    ),
-    "tensorrt_llm": Adapter(
-        "tokenwire_worker.engines.tensorrt_llm.adapter", ("tensorrt_llm",), "tensorrt-llm"
-    ),
-    "vllm": Adapter("tokenwire_worker.engines.vllm", ("vllm", "torch", "zmq", "msgspec"), "vllm"),
-}
-"""Every engine; a further one is a line here and a module."""
 
 
 class EngineModule(Protocol):

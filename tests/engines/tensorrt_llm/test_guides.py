@@ -3,9 +3,8 @@
 import os
 
 import pytest
-from tokenwire_worker.engines import guide_checker
-from tokenwire_worker.engines.choices import choice_grammar, choice_pattern
-from tokenwire_worker.engines.guide_checker import GuideChecker
+from tokenwire_worker.engines.guides.checker import GuideChecker
+from tokenwire_worker.engines.guides.choices import choice_grammar, choice_pattern
 from tokenwire_worker.engines.port import Ability, Guide, Refused
 
 from tests.engines import conftest
@@ -63,7 +62,7 @@ def test_what_the_compiler_would_pass_over_is_refused(checker):
 
 
 def test_a_form_that_takes_for_ever_is_given_up(checker, monkeypatch):
-    monkeypatch.setattr(guide_checker, "LIMIT_S", 0.2)
+    monkeypatch.setattr("tokenwire_worker.engines.guides.checker.LIMIT_S", 0.2)
     told = refusal(checker, regex("for ever"))
     assert told == ("guide.regex", "takes longer than 0.2 s to compile")
     monkeypatch.undo()

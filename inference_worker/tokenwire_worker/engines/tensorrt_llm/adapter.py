@@ -23,7 +23,7 @@ with contextlib.redirect_stdout(sys.stderr):
     import tensorrt_llm
     from tensorrt_llm.llmapi import LoRARequest
 
-from tokenwire_worker.engines.guide_checker import GuideChecker
+from tokenwire_worker.engines.guides.checker import GuideChecker
 from tokenwire_worker.engines.tensorrt_llm.engine import TensorRtLlmEngine, first_line
 from tokenwire_worker.engines.tensorrt_llm.sampling import Fixed
 from tokenwire_worker.engines.tensorrt_llm.warm_up import warm_up

@@ -14,7 +14,7 @@ from typing import Any
 from tensorrt_llm import SamplingParams
 from tensorrt_llm.llmapi import GuidedDecodingParams, KvCacheRetentionConfig, LoRARequest
 
-from tokenwire_worker.engines.choices import choice_grammar, choice_pattern
+from tokenwire_worker.engines.guides.choices import choice_grammar, choice_pattern
 from tokenwire_worker.engines.port import Ability, Generation, Guide, Sampling
 
 NEVER = -1

@@ -1,0 +1,33 @@
+"""Every engine by name: where its adapter is, and what it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Where an engine's adapter is, and what it needs."""
+
+    module: str
+    """A module that is an `EngineModule`."""
+    needs: tuple[str, ...]
+    """Top-level modules that the engine's own package brings."""
+    extra: str
+    """Extra of this project that installs it."""
+
+
+ADAPTERS = {
+    "openvino": Adapter(
+        "tokenwire_worker.engines.openvino.adapter",
+        ("openvino_genai", "openvino", "numpy"),
+        "openvino",
+    ),
+    "tensorrt_llm": Adapter(
+        "tokenwire_worker.engines.tensorrt_llm.adapter", ("tensorrt_llm",), "tensorrt-llm"
+    ),
+    "vllm": Adapter(
+        "tokenwire_worker.engines.vllm.adapter", ("vllm", "torch", "zmq", "msgspec"), "vllm"
+    ),
+}
+"""Every engine; a further one is a line here and a package."""

@@ -1,0 +1,165 @@
+"""Tries a guide's form on the grammar compiler, in this process or as a process of its own.
+
+The compiler is reached only through generation, so there is a pipeline for it: a model of one tiny
+layer with the real vocabulary, generating one token. A form that does not compile raises there and
+not in the pipeline that serves, which such an exception leaves unusable.
+
+As a process, `python -m tokenwire_worker.engines.openvino.trial TOKENIZER VOCABULARY STOP_ID`, it
+answers each line of standard input, `{"form": ..., "text": ..., "options": [...], "limit_s": ...}`,
+with one line, `{"fault": null or what is wrong}`. It exists to be lost: compiling may overflow the
+stack or take for ever, and no validation of reasonable length can tell.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import openvino.opset13 as ops
+import openvino_genai as ov_genai
+
+from tokenwire_worker.engines.openvino.config import structured_output
+from tokenwire_worker.engines.openvino.text import told
+from tokenwire_worker.engines.port import Ability, Guide
+
+MEMORY_BYTES = 2 * 1024**3
+"""What compiling one form may add to the process's address space."""
+
+STACK_BYTES = 4 * 1024**2
+"""Stack of the thread that compiles, half of what the serving process's threads have: what fits
+here fits there."""
+
+
+class Trial:
+    """A pipeline that generates one token, to see whether forms compile."""
+
+    def __init__(self, tokenizer: Any, vocabulary_size: int, stop_id: int) -> None:
+        """Builds the pipeline.
+
+        Args:
+            tokenizer: openvino_genai.Tokenizer; compiled forms are cached with it, so trying a form
+                on the serving pipeline's own spares that the compiling.
+            vocabulary_size: the model's; the cache is kept by it.
+            stop_id: an end-of-sequence id.
+        """
+        with tempfile.TemporaryDirectory(prefix="tokenwire-trial-") as folder:
+            ov.save_model(_tiny_model(vocabulary_size), Path(folder) / "openvino_model.xml")
+            self._pipeline = ov_genai.LLMPipeline(
+                folder, tokenizer, "CPU", ATTENTION_BACKEND="SDPA", INFERENCE_NUM_THREADS=1
+            )
+        self._stop_id = stop_id
+
+    def fault(self, guide: Guide) -> str | None:
+        """Returns what is wrong with a form, or None."""
+        config = ov_genai.GenerationConfig()
+        config.max_new_tokens = 1
+        config.stop_token_ids = {self._stop_id}
+        config.eos_token_id = self._stop_id
+        try:
+            config.structured_output_config = structured_output(guide)
+            self._pipeline.generate(ov.Tensor(np.zeros((1, 1), dtype=np.int64)), config)
+        except Exception as error:  # noqa: BLE001 - the compiler's errors have no type of their own
+            return told(error)
+        return None
+
+
+def _tiny_model(vocabulary_size: int) -> Any:
+    """Returns a stateful language model of one attention layer, all weights zero."""
+    width = 8
+    zero = ops.constant(0)
+
+    def shape(*sizes: int) -> Any:
+        return ops.constant(np.array(sizes, dtype=np.int64))
+
+    def parameter(name: str, rank: int, kind: Any) -> Any:
+        node = ops.parameter([-1] * rank, kind, name=name)
+        node.output(0).set_names({name})
+        return node
+
+    ids = parameter("input_ids", 2, np.int64)
+    mask = parameter("attention_mask", 2, np.int64)
+    positions = parameter("position_ids", 2, np.int64)
+    beams = parameter("beam_idx", 1, np.int32)
+    weights = ops.constant(np.zeros((vocabulary_size, width), np.float32))
+    # Positions count for nothing, but an input that nothing uses would be dropped.
+    nothing = ops.convert(ops.multiply(positions, ops.constant(np.int64(0))), np.float32)
+    hidden = ops.add(ops.gather(weights, ids, zero), ops.unsqueeze(nothing, shape(2)))
+    heads = ops.unsqueeze(hidden, shape(1))
+    batch = ops.gather(ops.shape_of(ids), shape(0), zero)
+    empty_shape = ops.concat([batch, shape(1), shape(0), shape(width)], 0)
+    sinks = []
+
+    def cached(name: str) -> Any:
+        info = ov.op.util.VariableInfo()
+        info.data_shape = ov.PartialShape([-1, 1, -1, width])
+        info.data_type = ov.Type.f32
+        info.variable_id = name
+        variable = ov.op.util.Variable(info)
+        empty = ops.broadcast(ops.constant(np.float32(0)), empty_shape)
+        past = ops.gather(ov.op.read_value(empty, variable), beams, zero)
+        present = ops.concat([past, heads], 2)
+        sinks.append(ov.op.assign(present, variable))
+        return present
+
+    keys = cached("past_key_values.0.keypresent.0.key")
+    values = cached("past_key_values.0.valuepresent.0.value")
+    visible = ops.unsqueeze(ops.unsqueeze(ops.convert(mask, np.float32), shape(1)), shape(1))
+    bias = ops.multiply(ops.subtract(visible, ops.constant(np.float32(1))), np.float32(1e9))
+    attended = ops.scaled_dot_product_attention(heads, keys, values, bias)
+    logits = ops.matmul(
+        ops.squeeze(attended, shape(1)), weights, transpose_a=False, transpose_b=True
+    )
+    result = ops.result(logits)
+    result.output(0).set_names({"logits"})
+    return ov.Model([result], sinks, [ids, mask, positions, beams], "trial")
+
+
+def main() -> None:
+    """Runs as a process; see the module."""
+    path, vocabulary_size, stop_id = sys.argv[1:]
+    # Ctrl-C reaches every process of a terminal; when this one ends is its parent's to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Libraries print; answers have a file of their own.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    trial = Trial(ov_genai.Tokenizer(path), int(vocabulary_size), int(stop_id))
+    print("{}", file=answers, flush=True)
+    threading.stack_size(STACK_BYTES)
+    _limit_memory()
+    for line in sys.stdin:
+        asked = json.loads(line)
+        guide = Guide(Ability(asked["form"]), asked["text"], tuple(asked["options"]))
+        answer: dict[str, str | None] = {}
+
+        def attempt(guide: Guide = guide, answer: dict[str, str | None] = answer) -> None:
+            answer["fault"] = trial.fault(guide)
+
+        # Should the parent die meanwhile, nobody else would end a compilation without end.
+        signal.setitimer(signal.ITIMER_REAL, 2 * asked["limit_s"])
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        thread.join()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _limit_memory() -> None:
+    with suppress(ImportError):  # Windows has no such limit
+        import resource  # noqa: PLC0415
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        limit = pages * resource.getpagesize() + MEMORY_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,343 @@
+"""The vLLM engine: AsyncLLM on a thread and an event loop of its own.
+
+AsyncLLM is an asyncio object whose work for each token (decoding the engine process's messages,
+making an output for each request) takes its loop's time. On a thread of its own none of that delays
+gRPC's loop other than through the GIL, `submit` and `cancel` come from any thread as for every
+engine, and starting and stopping it may block.
+
+Each sequence is a request of its own to vLLM, so that one can be cancelled alone, its seed is ours,
+and several greedy ones are possible, which vLLM's own `n` refuses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from tokenwire_worker.engines.guides.checker import GuideChecker
+from tokenwire_worker.engines.port import (
+    Ability,
+    EngineInfo,
+    EngineListener,
+    EngineLoad,
+    Finish,
+    Generation,
+    KvEvent,
+    Output,
+    Refused,
+    Step,
+    Times,
+)
+from tokenwire_worker.engines.vllm import async_llm, params
+from tokenwire_worker.engines.vllm.kv_events import KvEventReader
+
+if TYPE_CHECKING:
+    from tokenwire_worker.settings import WorkerSettings
+
+WATCH_INTERVAL_S = 0.5
+"""Between looks at whether an idle engine still lives; a busy one tells at once."""
+
+STOP_S = 10.0
+"""Time that the engine's process has to end before it is killed."""
+
+_FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": Finish.CANCELLED}
+
+
+@dataclass(slots=True, eq=False)
+class _Sequence:
+    """One sequence: a request of its own to vLLM."""
+
+    key: int
+    number: int
+    generation: Generation
+    fresh: bool = True
+    """Nothing has come of it yet."""
+    cancelled: bool = False
+
+    @property
+    def request_id(self) -> str:
+        return f"{self.key}-{self.number}"
+
+
+class VllmEngine:
+    """Runs generations on an AsyncLLM. What has no comment of its own runs on the engine's loop."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        """Starts the thread and loads the model, for as long as that takes."""
+        self._listener: EngineListener | None = None
+        self._live: dict[int, list[_Sequence]] = {}
+        """Sequences that have not ended, by the generation's number."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._outputs: list[Output] = []
+        self._aborts: list[str] = []
+        self._step_began_s = time.monotonic()
+        self._load = EngineLoad(0, 0.0)
+        self._death: str | None = None
+        self._closed = False
+        self._kv_events = KvEventReader()
+        self._loop = uvloop.new_event_loop()
+        # A daemon, so that a process that ends before the engine is closed is not held up by it.
+        self._thread = threading.Thread(target=self._run_loop, name="engine", daemon=True)
+        self._thread.start()
+        starting = async_llm.start(settings, self._kv_events.endpoint, self._on_engine_step)
+        try:
+            self._started: async_llm.Started = self._on_loop(starting)
+        except Exception:
+            self._end_loop()
+            raise
+        self._llm = self._started.llm
+        self._guides = GuideChecker(settings.text_folder, self.info.vocabulary_size)
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the engine serves, and its bounds. From any thread."""
+        return self._started.info
+
+    def start(self, listener: EngineListener) -> None:
+        """Has the listener hear of it from now on. From any thread."""
+        self._listener = listener
+        self._loop.call_soon_threadsafe(self._begin)
+
+    def check(self, generation: Generation) -> None:
+        """Tries the guide of a generation. From any thread.
+
+        First by a process that may be lost to it, then as vLLM does before it takes a request,
+        which has rules of its own.
+        """
+        guide = generation.guide
+        if guide is None:
+            return
+        self._guides.check(guide)
+        config = self._llm.vllm_config
+        try:
+            params.sampling_params(generation, 0, self._started.guide_stops).verify(
+                config.model_config,
+                config.speculative_config,
+                config.structured_outputs_config,
+                self._llm.get_tokenizer(),
+            )
+        except Exception as error:  # each grammar compiler has errors of its own
+            raise Refused(guide.form.value, _first_line(error)) from error
+
+    def submit(self, key: int, generation: Generation) -> None:
+        """Takes a generation under a number not in use. From any thread."""
+        self._loop.call_soon_threadsafe(self._add, key, generation)
+
+    def cancel(self, key: int, sequence: int | None = None) -> None:
+        """Stops a generation, or one sequence of it. From any thread."""
+        self._loop.call_soon_threadsafe(self._cancel, key, sequence)
+
+    def load(self) -> EngineLoad:
+        """Tells how busy the engine is, from what it last saw. From any thread."""
+        return self._load
+
+    def close(self) -> None:
+        """Ends the engine's process and thread; what is held ends as cancelled. Any thread."""
+        if not self._closed:
+            self._closed = True
+            self._guides.close()
+            self._on_loop(self._stop())
+            self._end_loop()
+
+    # --- the thread ------------------------------------------------------------------------------
+
+    def _run_loop(self) -> None:
+        # The engine's process is spawned from this thread and inherits the mask: Ctrl-C reaches a
+        # terminal's whole group of processes, and is to drain the worker and not to end its engine.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    def _on_loop(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._kv_events.close()
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)  # a loop holds its tasks only weakly
+        task.add_done_callback(self._tasks.discard)
+
+    async def _stop(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        for sequence in [each for group in self._live.values() for each in group]:
+            self._end(sequence, Output(sequence.key, sequence.number, [], Finish.CANCELLED))
+        self._flush()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._llm.shutdown(timeout=STOP_S)
+
+    # --- the engine's life -----------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._watch()
+        if Ability.KV_EVENTS in self.info.abilities:
+            self._spawn(self._kv_events.run(self.info.kv_block_tokens, self._on_kv_events))
+
+    def _watch(self) -> None:
+        if self._llm.errored:
+            self._die("vLLM's engine process ended")
+        else:
+            self._loop.call_later(WATCH_INTERVAL_S, self._watch)
+
+    def _die(self, reason: str) -> None:
+        if self._death is None and not self._closed:
+            self._death = reason
+            self._live.clear()
+            if self._listener is not None:
+                self._listener.on_death(reason)
+
+    def _on_kv_events(self, events: Sequence[KvEvent]) -> None:
+        if self._listener is not None:
+            self._listener.on_kv_events(events)
+
+    # --- sequences -------------------------------------------------------------------------------
+
+    def _add(self, key: int, generation: Generation) -> None:
+        if not self._live:
+            self._step_began_s = time.monotonic()
+        sequences = [
+            _Sequence(key, number, generation) for number in range(generation.sequence_count)
+        ]
+        self._live[key] = sequences
+        for sequence in sequences:
+            self._spawn(self._generate(sequence))
+
+    async def _generate(self, sequence: _Sequence) -> None:
+        """Runs one sequence. Its loop is the hot path: once for each sequence and step."""
+        generation = sequence.generation
+        try:
+            if sequence.cancelled:  # before vLLM has heard of it
+                self._end(sequence, Output(sequence.key, sequence.number, [], Finish.CANCELLED))
+                self._loop.call_soon(self._flush)
+                return
+            outputs = self._llm.generate(
+                params.prompt(generation),
+                params.sampling_params(generation, sequence.number, self._started.guide_stops),
+                sequence.request_id,
+                lora_request=self._started.adapters.get(generation.lora_adapter),
+                trace_headers=dict(generation.trace_headers) if self._started.traced else None,
+                priority=-generation.priority,  # vLLM has the lowest go first
+            )
+            async for output in outputs:
+                self._take(sequence, output)
+        except EngineDeadError as error:
+            self._die(_first_line(error.__cause__ or error))
+        except Exception as error:  # noqa: BLE001 - vLLM goes on after what it refuses here
+            self._fail(sequence, _first_line(error))
+
+    def _take(self, sequence: _Sequence, result: Any) -> None:
+        """Takes what one step brought to one sequence."""
+        completion = result.outputs[0]
+        ids, reason = completion.token_ids, completion.finish_reason
+        output = Output(sequence.key, sequence.number, ids)
+        if sequence.fresh:
+            sequence.fresh = False
+            output.cached_prompt_tokens = result.num_cached_tokens
+            if result.metrics is not None and result.metrics.scheduled_ts:
+                output.started_s = result.metrics.scheduled_ts
+        if ids and completion.logprobs is not None:
+            top = sequence.generation.top_logprobs
+            output.logprobs = params.token_logprobs(ids, completion.logprobs, top)
+        if reason is None:
+            self._outputs.append(output)
+        elif reason in _FINISHES:
+            output.finish = _FINISHES[reason]
+            output.times = _times(result.metrics)
+            self._end(sequence, output)
+            if output.finish is Finish.CANCELLED:  # comes of no engine step
+                self._loop.call_soon(self._flush)
+        else:
+            self._fail(sequence, f"vLLM ended it with {reason!r}")
+
+    def _end(self, sequence: _Sequence, output: Output) -> None:
+        """Hands out the last of a sequence, unless its generation has been given up."""
+        siblings = self._live.get(sequence.key)
+        if siblings is None or sequence not in siblings:
+            return
+        siblings.remove(sequence)
+        if not siblings:
+            del self._live[sequence.key]
+        self._outputs.append(output)
+
+    def _fail(self, sequence: _Sequence, reason: str) -> None:
+        """Gives up a generation of which one sequence failed."""
+        siblings = self._live.pop(sequence.key, None)
+        if siblings is None:
+            return
+        self._outputs.append(Output(sequence.key, sequence.number, [], error=reason))
+        self._abort(each for each in siblings if each is not sequence)
+        self._loop.call_soon(self._flush)
+
+    def _cancel(self, key: int, number: int | None) -> None:
+        self._abort(each for each in self._live.get(key, ()) if number in (None, each.number))
+
+    def _abort(self, sequences: Any) -> None:
+        """Has vLLM drop sequences; all of one turn of the loop go in one message."""
+        for sequence in sequences:
+            if not sequence.cancelled:
+                sequence.cancelled = True
+                if not self._aborts:
+                    self._spawn(self._send_aborts())
+                self._aborts.append(sequence.request_id)
+
+    async def _send_aborts(self) -> None:
+        request_ids, self._aborts = self._aborts, []
+        with contextlib.suppress(EngineDeadError):
+            await self._llm.abort(request_ids)
+
+    # --- steps -----------------------------------------------------------------------------------
+
+    def _on_engine_step(self, stats: Any) -> None:
+        """Hears of each engine step after its outputs were handed to the tasks that wait for them.
+
+        Those tasks run in the loop's next turn, and the flush, being last in line, behind them all:
+        what one engine step brought is one Step.
+        """
+        if stats is not None:
+            self._load = EngineLoad(stats.num_running_reqs, stats.kv_cache_usage)
+        self._loop.call_soon(self._flush, bool(self._live))
+
+    def _flush(self, stepped: bool = False) -> None:
+        """Hands over what has gathered as one Step.
+
+        Args:
+            stepped: there was an engine step with something to do; it may have brought nothing, as
+                while a long prompt is prefilled.
+        """
+        if not self._live:
+            # vLLM tells nothing of a last request that was aborted; what is left is cache.
+            self._load = EngineLoad(0, 0.0)
+        if self._listener is None or not (self._outputs or stepped):
+            return
+        step = Step(self._outputs, began_s=self._step_began_s)
+        self._outputs = []
+        self._step_began_s = time.monotonic()
+        self._listener.on_step(step)
+
+
+def _times(metrics: Any) -> Times | None:
+    """Returns the engine process's times of a sequence; its clock is the host's monotonic one."""
+    if metrics is None or not metrics.last_token_ts:
+        return None
+    return Times(metrics.scheduled_ts, metrics.first_token_ts, metrics.last_token_ts)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,117 @@
+"""A `Generation` as what vLLM's `generate` takes, and what it yields as the port's values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.inputs.engine import tokens_input
+from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+
+from tokenwire_worker.engines.guides.choices import choice_grammar
+from tokenwire_worker.engines.port import (
+    Ability,
+    Alternative,
+    Generation,
+    Guide,
+    Sampling,
+    TokenLogprob,
+)
+
+HIGHEST_TEMPERATURE = 2.0
+"""vLLM refuses more, and does so in the engine's process too, which ends it."""
+
+LEAST_TEMPERATURE = 0.01
+"""vLLM raises less to this, with a warning for each request; greedy is nearer to what was asked."""
+
+STOP_TOKEN_IDS = 128
+"""Most stop ids of a request with min_tokens, the model's own included. More of them raise in the
+step itself, which ends the engine (vllm.v1.worker.gpu.sample.logit_bias)."""
+
+SEED_BOUND = 2**63
+"""vLLM keeps seeds as signed 64-bit integers; one above ends the engine."""
+
+
+def prompt(generation: Generation) -> Any:
+    """Returns the prompt in the form that passes vLLM's preprocessing by."""
+    return tokens_input(list(generation.prompt), cache_salt=generation.cache_salt or None)
+
+
+def sampling_params(generation: Generation, sequence: int, guide_stops: tuple[int, ...]) -> Any:
+    """Returns the parameters of one sequence, which is a request of its own to vLLM.
+
+    Args:
+        generation: what to generate.
+        sequence: which of its sequences.
+        guide_stops: ids that end a guided output once its form is complete. vLLM lets the output
+            go on without the form where none of them ends it.
+    """
+    guide = generation.guide
+    stops = generation.stop_token_ids
+    if guide is not None:
+        stops = tuple(dict.fromkeys((*stops, *guide_stops)))
+    return SamplingParams(
+        **_sampling(generation.sampling, sequence),
+        max_tokens=generation.max_tokens,
+        min_tokens=generation.min_tokens,
+        stop_token_ids=list(stops),
+        # The stop ids above are complete: what the model's own would add is among them, or is to
+        # be ignored.
+        ignore_eos=True,
+        logprobs=generation.top_logprobs if generation.logprobs else None,
+        flat_logprobs=True,
+        structured_outputs=None if guide is None else _structured(guide),
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+        # These parameters are for this one request, so vLLM need not copy them in depth.
+        skip_clone=True,
+    )
+
+
+def _sampling(sampling: Sampling, sequence: int) -> dict[str, Any]:
+    chosen: dict[str, Any] = {
+        "repetition_penalty": sampling.repetition_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "temperature": 0.0,
+    }
+    if sampling.temperature >= LEAST_TEMPERATURE:
+        chosen["temperature"] = sampling.temperature
+        chosen["top_p"] = sampling.top_p
+        chosen["top_k"] = sampling.top_k
+        chosen["min_p"] = sampling.min_p
+        if sampling.seed is not None:
+            chosen["seed"] = (sampling.seed + sequence) % SEED_BOUND
+    return chosen
+
+
+def _structured(guide: Guide) -> Any:
+    if guide.form is Ability.GUIDED_JSON_SCHEMA:
+        return StructuredOutputsParams(json=guide.text)
+    if guide.form is Ability.GUIDED_JSON_OBJECT:
+        return StructuredOutputsParams(json_object=True)
+    if guide.form is Ability.GUIDED_REGEX:
+        return StructuredOutputsParams(regex=guide.text)
+    if guide.form is Ability.GUIDED_GRAMMAR:
+        return StructuredOutputsParams(grammar=guide.text)
+    # vLLM makes the same of its own `choice`, but leaves line ends in it, which break it.
+    return StructuredOutputsParams(grammar=choice_grammar(guide.options))
+
+
+def token_logprobs(token_ids: list[int], flat: Any, top: int) -> list[TokenLogprob]:
+    """Returns the log probability of each id.
+
+    Args:
+        token_ids: the ids of one delta.
+        flat: vLLM's FlatLogprobs of the same: for each id a run that begins with the id itself,
+            and goes on with the likeliest.
+        top: most alternatives wanted.
+    """
+    found = []
+    for at, token_id in enumerate(token_ids):
+        start, end = flat.start_indices[at], flat.end_indices[at]
+        # A dict, since the id itself comes a second time where it is among the likeliest.
+        run = dict(zip(flat.token_ids[start:end], flat.logprobs[start:end], strict=True))
+        ranked = sorted(run.items(), key=lambda pair: -pair[1])[:top]
+        alternatives = tuple(Alternative(*pair) for pair in ranked)
+        found.append(TokenLogprob(token_id, run[token_id], alternatives))
+    return found
