@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import uvloop
 from tokenwire import AsyncClient, Delta
@@ -15,7 +16,8 @@ from tokenwire import AsyncClient, Delta
 from benchmarks.cpu import cpu_s
 from benchmarks.throughput import Load
 
-Open = Callable[[list[int]], AsyncIterator[Delta]]
+Prompts: TypeAlias = "list[list[int]] | list[str]"
+Open = Callable[["list[int] | str"], AsyncIterator[Delta]]
 
 
 async def run(arm: str, load: Load, target: str, vocabulary_size: int) -> dict[str, float]:
@@ -23,7 +25,7 @@ async def run(arm: str, load: Load, target: str, vocabulary_size: int) -> dict[s
     async with AsyncClient(target) as client, client.session() as session:
         start_one = client.stream if arm == "stream" else session.open
 
-        def open_(prompt: list[int]) -> AsyncIterator[Delta]:
+        def open_(prompt: list[int] | str) -> AsyncIterator[Delta]:
             return start_one(
                 prompt, max_tokens=load.output_tokens, ignore_eos=True, temperature=0.0
             )
@@ -41,7 +43,7 @@ async def run(arm: str, load: Load, target: str, vocabulary_size: int) -> dict[s
     }
 
 
-async def _drive(prompts: list[list[int]], concurrency: int, open_: Open) -> tuple[int, int]:
+async def _drive(prompts: Prompts, concurrency: int, open_: Open) -> tuple[int, int]:
     """Keeps `concurrency` generations running until all are done; returns deltas and tokens."""
     deltas = tokens = 0
 

@@ -44,10 +44,17 @@ class Load:
     prompt_tokens: int
     output_tokens: int
     seed: int
+    text: bool = False
+    """Prompts are text, which the frontend tokenises, and not token ids."""
 
-    def prompts(self, vocabulary_size: int) -> list[list[int]]:
-        """Returns one random prompt for each request."""
+    def prompts(self, vocabulary_size: int) -> list[list[int]] | list[str]:
+        """Returns one random prompt for each request; text has about as many tokens."""
         source = random.Random(self.seed)
+        if self.text:
+            return [
+                " ".join(str(source.randrange(10, 100)) for _ in range(self.prompt_tokens // 2))
+                for _ in range(self.requests)
+            ]
         # The first ids are special tokens in most vocabularies.
         return [
             [source.randrange(300, vocabulary_size) for _ in range(self.prompt_tokens)]

@@ -101,13 +101,11 @@ class GenerationRecord:
             f"{operation} {model}",
             parent,
             SpanKind.INTERNAL,
-            {**self._attributes, semconv.REQUEST_ID: self.request_id},
+            {**self._attributes, semconv.REQUEST_ID: self.request_id, **_asked(request)},
             start_time=tracing.wall_ns(received_s),
         )
         self._context = trace.set_span_in_context(self._span)
         self._sampled = self._span.is_recording()
-        if self._sampled:
-            self._span.set_attributes(_asked(request))
         self.captures = self._sampled and recorder.content
         """Whether `note_text` is wanted."""
         if self.captures and request.prompt is not None:
