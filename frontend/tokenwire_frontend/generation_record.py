@@ -85,7 +85,6 @@ class GenerationRecord:
         self._model = model
         self._output_tokens = self._metrics.tokens.count(model, semconv.OUTPUT)
         self._deltas = self._metrics.deltas.count(model)
-        self._prompt_tokens = 0
         self._route_reason = ""
         self._cancel_cause = ""
         self._hop: _Hop | None = None
@@ -144,7 +143,6 @@ class GenerationRecord:
 
     def accepted(self, prompt_tokens: int) -> None:
         """Notes that a worker took it."""
-        self._prompt_tokens = prompt_tokens
         self._metrics.tokens.count(self._model, semconv.INPUT).value += prompt_tokens
 
     def first_token(self) -> None:
