@@ -39,6 +39,7 @@ from tokenwire_worker.engines.tensorrt_llm.kv_events import KvEventReader
 from tokenwire_worker.engines.tensorrt_llm.load_meter import LoadMeter
 from tokenwire_worker.engines.tensorrt_llm.results import SequenceReader
 from tokenwire_worker.engines.tensorrt_llm.watchdog import LOOK_S, Watchdog
+from tokenwire_worker.engines.text import told
 
 log = structlog.get_logger()
 
@@ -168,7 +169,7 @@ class TensorRtLlmEngine:
         try:
             self._llm.shutdown()
         except Exception as error:  # noqa: BLE001 - there is nothing left to save
-            log.warning("engine_shutdown_failed", error=first_line(error))
+            log.warning("engine_shutdown_failed", error=told(error))
 
     def _is_healthy(self) -> bool:
         healthy: bool = self._llm._check_health()  # noqa: SLF001 - 1.2 has no public one
@@ -288,12 +289,12 @@ class TensorRtLlmEngine:
         it raises to whichever request touches it next, having shut down before.
         """
         if not isinstance(error, RequestError) and not self._is_healthy():
-            self._die(first_line(error))
+            self._die(told(error))
         elif isinstance(error, AssertionError) and sequence.cancelled:
             # 1.2 asserts that ids and log probabilities are as many, also of aborted requests.
             self._end(sequence, _cancelled(sequence))
         else:
-            self._fail(sequence, first_line(error))
+            self._fail(sequence, told(error))
 
     def _end(self, sequence: _Sequence, output: Output) -> None:
         """Hands out the last of a sequence, unless its generation has been given up."""
@@ -334,7 +335,7 @@ class TensorRtLlmEngine:
         try:
             sequence.result.abort()
         except Exception as error:  # noqa: BLE001 - its executor may be gone
-            log.warning("abort_failed", error=first_line(error))
+            log.warning("abort_failed", error=told(error))
 
     # --- what is handed over ---------------------------------------------------------------------
 
@@ -368,8 +369,3 @@ class TensorRtLlmEngine:
 
 def _cancelled(sequence: _Sequence) -> Output:
     return Output(sequence.key, sequence.number, [], Finish.CANCELLED)
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of what an error says."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
