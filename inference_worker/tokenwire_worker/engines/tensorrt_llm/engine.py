@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -99,7 +100,8 @@ class TensorRtLlmEngine:
         self._live: dict[int, list[_Sequence]] = {}
         """Sequences that have not ended, by the generation's number."""
         self._live_count = 0
-        self._step: Step | None = None
+        self._outputs: list[Output] = []
+        self._step_began_s = time.monotonic()
         self._kv_events: list[KvEvent] = []
         self._feeds: list[asyncio.Task[None]] = []
         self._submitted = asyncio.Event()
@@ -221,6 +223,8 @@ class TensorRtLlmEngine:
     # --- sequences -------------------------------------------------------------------------------
 
     def _add(self, key: int, generation: Generation) -> None:
+        if not (self._live or self._outputs):  # it was idle
+            self._step_began_s = time.monotonic()
         ends = sampling.stops(generation, self._fixed.eos_token_ids)
         numbers = range(generation.sequence_count)
         group = [_Sequence(key, n, SequenceReader(key, n, generation, ends)) for n in numbers]
@@ -341,17 +345,18 @@ class TensorRtLlmEngine:
 
     def _put(self, output: Output) -> None:
         """Adds to the step; it is handed over after all that this turn of the loop brings."""
-        if self._step is None:
-            self._step = Step()
+        if not self._outputs:
             self._loop.call_soon(self._flush)
-        self._step.outputs.append(output)
+        self._outputs.append(output)
 
     def _flush(self) -> None:
-        step, self._step = self._step, None
+        outputs, self._outputs = self._outputs, []
         events, self._kv_events = self._kv_events, []
         if self._listener is None:
             return
-        if step is not None:
+        if outputs:
+            step = Step(outputs, began_s=self._step_began_s)
+            self._step_began_s = time.monotonic()
             self._watchdog.note_progress()
             self._listener.on_step(step)
         if events:

@@ -211,7 +211,7 @@ class VllmEngine:
     # --- sequences -------------------------------------------------------------------------------
 
     def _add(self, key: int, generation: Generation) -> None:
-        if not self._live:
+        if not (self._live or self._outputs):  # it was idle
             self._step_began_s = time.monotonic()
         sequences = [
             _Sequence(key, number, generation) for number in range(generation.sequence_count)
