@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tokenwire_worker.engines import EngineError
 from tokenwire_worker.engines.guides.json_schema import unheeded_keywords
-from tokenwire_worker.engines.openvino.guides import GuideChecker
-from tokenwire_worker.engines.openvino.text import told
-from tokenwire_worker.engines.port import Ability, Finish, Generation, Guide, Refused, Sampling
+from tokenwire_worker.engines.port import Ability, Finish, Generation, Guide, Sampling
 
 from tests.engines.conftest import build
 from tests.engines.gguf_file import write_gguf
@@ -287,34 +284,6 @@ def test_names_of_properties_are_no_keywords(schema):
     assert list(unheeded_keywords("no json")) == []
 
 
-def test_closing_ends_a_trial_under_way(started):
-    recorder = started(*EXACT)
-    engine = recorder.engine
-    recorder.run(generation())
-    engine.check(held("[0-9]"))
-    refusals: list[Refused] = []
-
-    def check() -> None:
-        try:
-            engine.check(held("((a{1,1000}){1,1000}){1,1000}"))
-        except Refused as refusal:
-            refusals.append(refusal)
-
-    thread = threading.Thread(target=check)
-    thread.start()
-    engine.close()
-    thread.join(30)
-    assert not thread.is_alive()
-    assert len(refusals) == 1
-
-
-def test_a_checker_that_is_closed_refuses():
-    checker = GuideChecker(None, "nowhere", 10, 1)
-    checker.close()
-    with pytest.raises(Refused, match="being stopped"):
-        checker.check(Guide(Ability.GUIDED_REGEX, "a"))
-
-
 def held(pattern: str) -> Generation:
     return Generation(
         prompt=prompt(),
@@ -323,24 +292,3 @@ def held(pattern: str) -> Generation:
         stop_token_ids=(6,),
         guide=Guide(Ability.GUIDED_REGEX, pattern),
     )
-
-
-@pytest.mark.parametrize(
-    ("raised", "said"),
-    [
-        (
-            "[05:03:29] /a/b.cc:75: Regex error: Unclosed '['\n",
-            "Regex error: Unclosed '['",
-        ),
-        ("/a/b.cc:8: Check failed: (x.is<y>()) is false: Not an object", "Not an object"),
-        (
-            "Exception from src/a.cpp:1:\nException from b.cpp:2:\nNo TPU\n\n",
-            "No TPU",
-        ),
-        ("Check 'a > b' failed at /x/y.cpp:3:\nToo large", "Too large"),
-        ("Check 'a > b' failed at /x/y.cpp:3", "Check 'a > b' failed at /x/y.cpp:3"),
-        ("", "RuntimeError"),
-    ],
-)
-def test_errors_are_told_without_where_they_were_raised(raised, said):
-    assert told(RuntimeError(raised)) == said

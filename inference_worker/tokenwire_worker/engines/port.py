@@ -32,6 +32,18 @@ class Ability(Enum):
     CACHED_PROMPT_TOKENS = "cached_prompt_tokens"
 
 
+GUIDED = frozenset(
+    {
+        Ability.GUIDED_JSON_SCHEMA,
+        Ability.GUIDED_JSON_OBJECT,
+        Ability.GUIDED_REGEX,
+        Ability.GUIDED_GRAMMAR,
+        Ability.GUIDED_CHOICE,
+    }
+)
+"""The forms of guides."""
+
+
 @dataclass(frozen=True)
 class EngineInfo:
     """What an engine serves, and its bounds. Token counts unless said otherwise."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -66,8 +67,11 @@ class Engine(Recorder):
         self.kv_events = []
         self.batches = []
         self.outputs = []
+        self.times = []
+        """When each step began, and when it was told."""
 
     def on_step(self, step):
+        self.times.append((step.began_s, time.monotonic()))
         self.batches.append(len(step.outputs))
         self.outputs += step.outputs
         super().on_step(step)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from itertools import pairwise
 
 import pytest
 from tokenwire_worker.engines.port import Finish, Sampling
@@ -102,6 +104,17 @@ def test_steps_hold_all_that_one_message_of_the_engine_brought(started):
 
 async def _turn() -> None:
     """Lets the engine's loop come round, so that what was submitted before is with the stand-in."""
+
+
+def test_a_step_lasts_from_the_end_of_the_one_before_or_of_idleness(started):
+    engine = started()
+    engine.run(generation())
+    engine.times.clear()
+    submitted_s = time.monotonic()
+    engine.run(generation(200, max_tokens=50))
+    assert engine.times[0][0] >= submitted_s, "time with nothing to do is of no step"
+    for (began_s, told_s), (next_began_s, _) in pairwise(engine.times):
+        assert began_s <= next_began_s <= told_s, "no time between two steps is of neither"
 
 
 def test_stream_interval_covers_several_steps(started):

@@ -18,7 +18,6 @@ import openvino_genai as ov_genai
 
 from tokenwire_worker.engines.openvino.config import generation_config
 from tokenwire_worker.engines.openvino.pipeline import Loaded
-from tokenwire_worker.engines.openvino.text import told
 from tokenwire_worker.engines.port import (
     EngineInfo,
     EngineListener,
@@ -29,6 +28,7 @@ from tokenwire_worker.engines.port import (
     Step,
     TokenLogprob,
 )
+from tokenwire_worker.engines.text import told
 
 _FINISHES = {"STOP": Finish.STOP, "LENGTH": Finish.LENGTH}
 

@@ -12,10 +12,11 @@ import openvino as ov
 import openvino_genai as ov_genai
 
 from tokenwire_worker.engines import EngineError
-from tokenwire_worker.engines.openvino.guides import GuideChecker
+from tokenwire_worker.engines.guides.checker import GuideChecker
+from tokenwire_worker.engines.openvino.guides import guide_checker
 from tokenwire_worker.engines.openvino.settings import OpenVinoSettings
-from tokenwire_worker.engines.openvino.text import told
-from tokenwire_worker.engines.port import Ability, EngineInfo
+from tokenwire_worker.engines.port import GUIDED, Ability, EngineInfo
+from tokenwire_worker.engines.text import told
 from tokenwire_worker.model_files import ModelLimits, read_limits
 
 if TYPE_CHECKING:
@@ -36,16 +37,6 @@ EXACT = {
 }
 """Properties under which a request's greedy ids do not depend on its batch. Seen on 32 random
 prompts: equal 32 of 32 times, against 21 without the last and none with the defaults."""
-
-_GUIDED = frozenset(
-    {
-        Ability.GUIDED_JSON_SCHEMA,
-        Ability.GUIDED_JSON_OBJECT,
-        Ability.GUIDED_REGEX,
-        Ability.GUIDED_GRAMMAR,
-        Ability.GUIDED_CHOICE,
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -184,7 +175,7 @@ def _guides(settings: WorkerSettings, pipeline: Any, limits: ModelLimits) -> Gui
         return None
     if not limits.eos_token_ids:
         return None
-    return GuideChecker(
+    return guide_checker(
         pipeline.get_tokenizer(), str(path), limits.vocabulary_size, limits.eos_token_ids[0]
     )
 
@@ -201,7 +192,7 @@ def _info(own: OpenVinoSettings, limits: ModelLimits, blocks: int, *, guided: bo
         prompt = min(prompt, own.max_batched_tokens)
     abilities = {Ability.LOGPROBS, Ability.MIN_P}
     if guided:
-        abilities |= _GUIDED
+        abilities |= GUIDED
     if own.lora:
         abilities.add(Ability.LORA)
     return EngineInfo(

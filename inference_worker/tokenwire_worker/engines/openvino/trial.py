@@ -5,16 +5,11 @@ layer with the real vocabulary, generating one token. A form that does not compi
 not in the pipeline that serves, which such an exception leaves unusable.
 
 As a process, `python -m tokenwire_worker.engines.openvino.trial TOKENIZER VOCABULARY STOP_ID`, it
-answers each line of standard input, `{"form": ..., "text": ..., "options": [...], "limit_s": ...}`,
-with one line, `{"fault": null or what is wrong}`. It exists to be lost: compiling may overflow the
-stack or take for ever, and no validation of reasonable length can tell.
+answers as in `guides.process`, and exists to be lost.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import sys
 import tempfile
 import threading
@@ -27,9 +22,10 @@ import openvino as ov
 import openvino.opset13 as ops
 import openvino_genai as ov_genai
 
+from tokenwire_worker.engines.guides.process import FaultOf, answer
 from tokenwire_worker.engines.openvino.config import structured_output
-from tokenwire_worker.engines.openvino.text import told
-from tokenwire_worker.engines.port import Ability, Guide
+from tokenwire_worker.engines.port import Guide
+from tokenwire_worker.engines.text import told
 
 MEMORY_BYTES = 2 * 1024**3
 """What compiling one form may add to the process's address space."""
@@ -126,30 +122,22 @@ def _tiny_model(vocabulary_size: int) -> Any:
 def main() -> None:
     """Runs as a process; see the module."""
     path, vocabulary_size, stop_id = sys.argv[1:]
-    # Ctrl-C reaches every process of a terminal; when this one ends is its parent's to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Libraries print; answers have a file of their own.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    trial = Trial(ov_genai.Tokenizer(path), int(vocabulary_size), int(stop_id))
-    print("{}", file=answers, flush=True)
-    threading.stack_size(STACK_BYTES)
-    _limit_memory()
-    for line in sys.stdin:
-        asked = json.loads(line)
-        guide = Guide(Ability(asked["form"]), asked["text"], tuple(asked["options"]))
-        answer: dict[str, str | None] = {}
 
-        def attempt(guide: Guide = guide, answer: dict[str, str | None] = answer) -> None:
-            answer["fault"] = trial.fault(guide)
+    def load() -> FaultOf:
+        trial = Trial(ov_genai.Tokenizer(path), int(vocabulary_size), int(stop_id))
+        threading.stack_size(STACK_BYTES)
+        _limit_memory()
 
-        # Should the parent die meanwhile, nobody else would end a compilation without end.
-        signal.setitimer(signal.ITIMER_REAL, 2 * asked["limit_s"])
-        thread = threading.Thread(target=attempt)
-        thread.start()
-        thread.join()
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        print(json.dumps(answer), file=answers, flush=True)
+        def fault(guide: Guide) -> str | None:
+            faults: list[str | None] = []
+            thread = threading.Thread(target=lambda: faults.append(trial.fault(guide)))
+            thread.start()
+            thread.join()
+            return faults[0]
+
+        return fault
+
+    answer(load)
 
 
 def _limit_memory() -> None:

@@ -23,10 +23,11 @@ with contextlib.redirect_stdout(sys.stderr):
     import tensorrt_llm
     from tensorrt_llm.llmapi import LoRARequest
 
-from tokenwire_worker.engines.guides.checker import GuideChecker
-from tokenwire_worker.engines.tensorrt_llm.engine import TensorRtLlmEngine, first_line
+from tokenwire_worker.engines.guides.checker import compiler_checker
+from tokenwire_worker.engines.tensorrt_llm.engine import TensorRtLlmEngine
 from tokenwire_worker.engines.tensorrt_llm.sampling import Fixed
 from tokenwire_worker.engines.tensorrt_llm.warm_up import warm_up
+from tokenwire_worker.engines.text import told
 
 if TYPE_CHECKING:
     from tokenwire_worker.settings import WorkerSettings
@@ -79,10 +80,10 @@ def build(settings: WorkerSettings) -> TensorRtLlmEngine:
         engine.run(warm_up(llm, own.warm_up_requests, limits, engine.meter.take))
     except Exception as error:
         engine.close()
-        raise EngineStartError(f"TensorRT-LLM failed in warm-up: {first_line(error)}") from error
+        raise EngineStartError(f"TensorRT-LLM failed in warm-up: {told(error)}") from error
     engine.info = within_cache(engine_info(own, limits, installed), engine.meter)
     if own.guided_decoding_backend is not None:
-        engine.guides = GuideChecker(
+        engine.guides = compiler_checker(
             settings.model_path, limits.vocabulary_size, own.guided_decoding_backend
         )
     return engine
@@ -101,7 +102,7 @@ def _load(settings: WorkerSettings, context_tokens: int) -> Any:
     except (ValueError, TypeError) as error:  # pydantic's are ValueErrors
         raise EngineError(f"TensorRT-LLM refuses a setting or the model: {error}") from error
     except Exception as error:
-        raise EngineStartError(f"TensorRT-LLM did not start: {first_line(error)}") from error
+        raise EngineStartError(f"TensorRT-LLM did not start: {told(error)}") from error
 
 
 @contextlib.contextmanager

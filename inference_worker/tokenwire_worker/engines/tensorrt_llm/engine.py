@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from tokenwire_worker.engines.tensorrt_llm.kv_events import KvEventReader
 from tokenwire_worker.engines.tensorrt_llm.load_meter import LoadMeter
 from tokenwire_worker.engines.tensorrt_llm.results import SequenceReader
 from tokenwire_worker.engines.tensorrt_llm.watchdog import LOOK_S, Watchdog
+from tokenwire_worker.engines.text import told
 
 log = structlog.get_logger()
 
@@ -98,7 +100,8 @@ class TensorRtLlmEngine:
         self._live: dict[int, list[_Sequence]] = {}
         """Sequences that have not ended, by the generation's number."""
         self._live_count = 0
-        self._step: Step | None = None
+        self._outputs: list[Output] = []
+        self._step_began_s = time.monotonic()
         self._kv_events: list[KvEvent] = []
         self._feeds: list[asyncio.Task[None]] = []
         self._submitted = asyncio.Event()
@@ -168,7 +171,7 @@ class TensorRtLlmEngine:
         try:
             self._llm.shutdown()
         except Exception as error:  # noqa: BLE001 - there is nothing left to save
-            log.warning("engine_shutdown_failed", error=first_line(error))
+            log.warning("engine_shutdown_failed", error=told(error))
 
     def _is_healthy(self) -> bool:
         healthy: bool = self._llm._check_health()  # noqa: SLF001 - 1.2 has no public one
@@ -220,6 +223,8 @@ class TensorRtLlmEngine:
     # --- sequences -------------------------------------------------------------------------------
 
     def _add(self, key: int, generation: Generation) -> None:
+        if not (self._live or self._outputs):  # it was idle
+            self._step_began_s = time.monotonic()
         ends = sampling.stops(generation, self._fixed.eos_token_ids)
         numbers = range(generation.sequence_count)
         group = [_Sequence(key, n, SequenceReader(key, n, generation, ends)) for n in numbers]
@@ -288,12 +293,12 @@ class TensorRtLlmEngine:
         it raises to whichever request touches it next, having shut down before.
         """
         if not isinstance(error, RequestError) and not self._is_healthy():
-            self._die(first_line(error))
+            self._die(told(error))
         elif isinstance(error, AssertionError) and sequence.cancelled:
             # 1.2 asserts that ids and log probabilities are as many, also of aborted requests.
             self._end(sequence, _cancelled(sequence))
         else:
-            self._fail(sequence, first_line(error))
+            self._fail(sequence, told(error))
 
     def _end(self, sequence: _Sequence, output: Output) -> None:
         """Hands out the last of a sequence, unless its generation has been given up."""
@@ -334,23 +339,24 @@ class TensorRtLlmEngine:
         try:
             sequence.result.abort()
         except Exception as error:  # noqa: BLE001 - its executor may be gone
-            log.warning("abort_failed", error=first_line(error))
+            log.warning("abort_failed", error=told(error))
 
     # --- what is handed over ---------------------------------------------------------------------
 
     def _put(self, output: Output) -> None:
         """Adds to the step; it is handed over after all that this turn of the loop brings."""
-        if self._step is None:
-            self._step = Step()
+        if not self._outputs:
             self._loop.call_soon(self._flush)
-        self._step.outputs.append(output)
+        self._outputs.append(output)
 
     def _flush(self) -> None:
-        step, self._step = self._step, None
+        outputs, self._outputs = self._outputs, []
         events, self._kv_events = self._kv_events, []
         if self._listener is None:
             return
-        if step is not None:
+        if outputs:
+            step = Step(outputs, began_s=self._step_began_s)
+            self._step_began_s = time.monotonic()
             self._watchdog.note_progress()
             self._listener.on_step(step)
         if events:
@@ -368,8 +374,3 @@ class TensorRtLlmEngine:
 
 def _cancelled(sequence: _Sequence) -> Output:
     return Output(sequence.key, sequence.number, [], Finish.CANCELLED)
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of what an error says."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__

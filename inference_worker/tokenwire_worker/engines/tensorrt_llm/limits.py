@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tokenwire_worker.engines.port import Ability, EngineInfo
+from tokenwire_worker.engines.port import GUIDED, Ability, EngineInfo
 from tokenwire_worker.engines.tensorrt_llm.arguments import drafts_within_the_model, sampler
 from tokenwire_worker.engines.tensorrt_llm.load_meter import LoadMeter
 from tokenwire_worker.engines.tensorrt_llm.settings import TensorRtLlmSettings
@@ -14,12 +14,6 @@ TOP_LOGPROBS = 20
 """Most alternatives to a token: as many as the public services of the field give."""
 
 _ALWAYS = {Ability.CACHE_SALT}
-_GUIDES = {
-    Ability.GUIDED_JSON_SCHEMA,
-    Ability.GUIDED_JSON_OBJECT,
-    Ability.GUIDED_REGEX,
-    Ability.GUIDED_CHOICE,
-}
 
 
 def abilities(own: TensorRtLlmSettings) -> frozenset[Ability]:
@@ -32,9 +26,9 @@ def abilities(own: TensorRtLlmSettings) -> frozenset[Ability]:
         if cache.event_buffer_max_size and not own.lora:
             found.add(Ability.KV_EVENTS)
     if own.guided_decoding_backend:
-        found |= _GUIDES
-    if own.guided_decoding_backend == "xgrammar":  # llguidance's grammars are Lark's, not EBNF
-        found.add(Ability.GUIDED_GRAMMAR)
+        found |= GUIDED
+    if own.guided_decoding_backend == "llguidance":  # its grammars are Lark's, not EBNF
+        found.discard(Ability.GUIDED_GRAMMAR)
     if own.lora:
         found.add(Ability.LORA)
     if not drafts_within_the_model(own.speculative_config):

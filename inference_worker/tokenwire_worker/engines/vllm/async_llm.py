@@ -13,7 +13,7 @@ from vllm.v1.metrics.loggers import PrometheusStatLogger
 from vllm.version import __version__
 
 from tokenwire_worker.engines import EngineError
-from tokenwire_worker.engines.port import Ability, EngineInfo
+from tokenwire_worker.engines.port import GUIDED, Ability, EngineInfo
 from tokenwire_worker.engines.vllm import params
 from tokenwire_worker.engines.vllm.arguments import engine_arguments
 from tokenwire_worker.model_files import read_limits
@@ -23,14 +23,6 @@ if TYPE_CHECKING:
 
 TOP_LOGPROBS = 20
 """Most alternatives that the contract knows."""
-
-_GUIDED = {
-    Ability.GUIDED_JSON_SCHEMA,
-    Ability.GUIDED_JSON_OBJECT,
-    Ability.GUIDED_REGEX,
-    Ability.GUIDED_GRAMMAR,
-    Ability.GUIDED_CHOICE,
-}
 
 
 @dataclass(frozen=True)
@@ -143,7 +135,7 @@ def _abilities(config: Any, settings: WorkerSettings, *, guided: bool) -> frozen
         Ability.CACHED_PROMPT_TOKENS,
     }
     if guided:
-        abilities |= _GUIDED
+        abilities |= GUIDED
     if settings.vllm.lora:
         abilities.add(Ability.LORA)
     if settings.vllm.speculative_config is None:

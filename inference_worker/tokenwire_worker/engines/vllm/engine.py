@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from tokenwire_worker.engines.guides.checker import GuideChecker
+from tokenwire_worker.engines.guides.checker import compiler_checker
 from tokenwire_worker.engines.port import (
     Ability,
     EngineInfo,
@@ -37,6 +37,7 @@ from tokenwire_worker.engines.port import (
     Step,
     Times,
 )
+from tokenwire_worker.engines.text import told
 from tokenwire_worker.engines.vllm import async_llm, params
 from tokenwire_worker.engines.vllm.kv_events import KvEventReader
 
@@ -95,7 +96,7 @@ class VllmEngine:
             self._end_loop()
             raise
         self._llm = self._started.llm
-        self._guides = GuideChecker(settings.text_folder, self.info.vocabulary_size)
+        self._guides = compiler_checker(settings.text_folder, self.info.vocabulary_size)
 
     @property
     def info(self) -> EngineInfo:
@@ -126,7 +127,7 @@ class VllmEngine:
                 self._llm.get_tokenizer(),
             )
         except Exception as error:  # each grammar compiler has errors of its own
-            raise Refused(guide.form.value, _first_line(error)) from error
+            raise Refused(guide.form.value, told(error)) from error
 
     def submit(self, key: int, generation: Generation) -> None:
         """Takes a generation under a number not in use. From any thread."""
@@ -210,7 +211,7 @@ class VllmEngine:
     # --- sequences -------------------------------------------------------------------------------
 
     def _add(self, key: int, generation: Generation) -> None:
-        if not self._live:
+        if not (self._live or self._outputs):  # it was idle
             self._step_began_s = time.monotonic()
         sequences = [
             _Sequence(key, number, generation) for number in range(generation.sequence_count)
@@ -238,9 +239,9 @@ class VllmEngine:
             async for output in outputs:
                 self._take(sequence, output)
         except EngineDeadError as error:
-            self._die(_first_line(error.__cause__ or error))
+            self._die(told(error.__cause__ or error))
         except Exception as error:  # noqa: BLE001 - vLLM goes on after what it refuses here
-            self._fail(sequence, _first_line(error))
+            self._fail(sequence, told(error))
 
     def _take(self, sequence: _Sequence, result: Any) -> None:
         """Takes what one step brought to one sequence."""
@@ -337,7 +338,3 @@ def _times(metrics: Any) -> Times | None:
     if metrics is None or not metrics.last_token_ts:
         return None
     return Times(metrics.scheduled_ts, metrics.first_token_ts, metrics.last_token_ts)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
