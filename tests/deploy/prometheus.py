@@ -35,9 +35,7 @@ def eventually(what: str, ask: Callable[[], _Result | None]) -> _Result:
 def _adapted(targets: Mapping[str, Sequence[str]]) -> Any:
     """Returns the committed configuration with other targets, scraped more often."""
     config = load("prometheus.yaml")
-    config["global"].update(
-        scrape_interval="500ms", scrape_timeout="500ms", evaluation_interval="1s"
-    )
+    config["global"].update(scrape_interval="1s", scrape_timeout="1s", evaluation_interval="1s")
     config["rule_files"] = [str(FOLDER / name) for name in config["rule_files"]]
     for job in config["scrape_configs"]:
         del job["dns_sd_configs"]  # the names of containers
@@ -61,6 +59,7 @@ class Prometheus:
         config.write_text(yaml.safe_dump(_adapted(targets)))
         address = free_address()
         self._url = f"http://{address}"
+        self._moment: dict[str, str] = {}
         self._log = (folder / "prometheus.log").open("w+")
         self._process = subprocess.Popen(
             [
@@ -102,8 +101,8 @@ class Prometheus:
         return body["data"]
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """Returns (labels, value) of each series of an expression's result now."""
-        data = self.get("query", query=expression)
+        """Returns (labels, value) of each series of an expression's result, now or as settled."""
+        data = self.get("query", query=expression, **self._moment)
         assert data["resultType"] == "vector", data
         return [(each["metric"], float(each["value"][1])) for each in data["result"]]
 
@@ -119,6 +118,18 @@ class Prometheus:
             f"{expression} == {value}",
             lambda: True if self.number(expression) == value else None,
         )
+
+    def settle(self, values: Mapping[str, float]) -> None:
+        """Waits for a moment when these expressions have these values; queries are as of then.
+
+        So one scrape that a loaded machine misses later changes nothing.
+        """
+
+        def settled() -> bool | None:
+            self._moment = {"time": str(time.time())}
+            return True if all(self.number(each) == values[each] for each in values) else None
+
+        eventually(f"a moment with {values}", settled)
 
     def end(self) -> None:
         """Ends it."""

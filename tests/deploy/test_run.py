@@ -72,9 +72,15 @@ def _all_work(prometheus: Prometheus, client: Client, doomed: Process) -> list[s
         prometheus.wait_for(generations % FRONTEND, ended + each * REFUSED)
     _lose(client, doomed)
     failed = f"tokenwire_generations_total{{{FRONTEND},tokenwire_outcome='failed'}}"
-    prometheus.wait_for(f"count(count_over_time({failed}[1m]) > 1)", 1)
-    prometheus.wait_for("count(up == 0)", 1)
-    prometheus.wait_for("sum(tokenwire_frontend_workers{tokenwire_worker_state='ready'})", 1)
+    prometheus.settle(
+        {
+            f"count(count_over_time({failed}[1m]) > 1)": 1,
+            "count(up == 1)": 2,
+            "count(up == 0)": 1,
+            "sum(tokenwire_frontend_workers{tokenwire_worker_state='ready'})": 1,
+            f"count(tokenwire_worker_running_sequences{{{WORKER}}})": 1,
+        }
+    )
     return traces
 
 
