@@ -6,7 +6,7 @@ BUF := node_modules/.bin/buf
 STAMP := $(VENV)/.ready
 IMAGE := build/contract.binpb
 
-.PHONY: help setup demo serve test lint types proto baseline bench clean
+.PHONY: help setup demo serve test prometheus lint types proto baseline bench clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ serve: setup  ## run a worker (50061) and a frontend (50051) until Ctrl-C
 
 test: setup  ## run the whole suite
 	$(BIN)/python -m pytest
+
+prometheus:  ## fetch Prometheus and promtool, with which tests/deploy tests dashboards and alerts
+	tools/fetch_prometheus.sh
 
 lint: setup $(BUF)  ## style, import rules, types, contract
 	$(BIN)/ruff check .
