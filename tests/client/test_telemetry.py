@@ -249,6 +249,7 @@ async def test_trace_context_in_the_metadata_is_the_parent_and_is_replaced(
     sent = server.metadata[0]
     assert sent["traceparent"] == traceparent(span)
     assert (sent["tracestate"], sent["other"]) == ("vendor=1", "kept")
+    assert server.repeated == []
 
 
 async def test_without_an_sdk_the_metadata_stays_as_it_was(server, kind):

@@ -42,6 +42,7 @@ class EveryKind:
 
     def __init__(self):
         self.metadata = []
+        self.repeated = []
         self.held = threading.Event()
         self.cancelled = threading.Event()
         self._threads = ThreadPoolExecutor(8)
@@ -63,7 +64,9 @@ class EveryKind:
         self._threads.shutdown()
 
     def _act(self, request, context):
-        self.metadata.append(dict(context.invocation_metadata()))
+        pairs = context.invocation_metadata()
+        self.metadata.append(dict(pairs))
+        self.repeated += [key for key in dict(pairs) if [each.key for each in pairs].count(key) > 1]
         context.add_callback(self.cancelled.set)
         if request == b"fail":
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no")
