@@ -296,6 +296,21 @@ def test_json_says_once_that_the_frontend_is_away(server):
     back.stop()
 
 
+def test_a_frontend_that_drains_is_away_too(server):
+    server.play(ACTIVITY, FIRST)
+    server.play(ACTIVITY)
+    server.play(ACTIVITY, SECOND, Hold())
+    arguments = [*COMMAND, "--json", "--target", server.address]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        shown = [json.loads(process.stdout.readline())["uptime_s"] for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(WAIT_S) == 0
+        told = b"tokenwire: the frontend has ended the stream; trying again\n"
+        assert process.stderr.read() == told
+    assert shown == [3723.0, 3725.0]
+    assert len(server.calls) == 3
+
+
 def activity(message):
     return _responses.activity(message)
 

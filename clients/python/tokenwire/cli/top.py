@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
+from time import sleep
 from types import ModuleType
 
 from tokenwire import Client
@@ -21,6 +22,10 @@ from tokenwire.cli.interrupts import cancelled_by_ctrl_c
 from tokenwire.cli.printing import to_json
 from tokenwire.errors import UnavailableError
 from tokenwire.types import Activity
+
+
+_PAUSE_S = 0.5
+"""A frontend that drains ends every stream at once, and would be asked without a pause."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +67,9 @@ class Watch:
                 # Ctrl-C may have come before there was this stream to cancel.
                 if not self._cancelled:
                     yield from stream
+            if not self._cancelled:
+                yield UnavailableError("the frontend has ended the stream")
+                sleep(_PAUSE_S)
         except UnavailableError as error:
             if not self._cancelled:
                 yield error
