@@ -23,7 +23,6 @@ from tokenwire.cli.printing import to_json
 from tokenwire.errors import UnavailableError
 from tokenwire.types import Activity
 
-
 _PAUSE_S = 0.5
 """A frontend that drains ends every stream at once, and would be asked without a pause."""
 
