@@ -22,7 +22,7 @@ def greenwich(monkeypatch):
 
 TRACE = """\
 request ea0d8bda55f8184c on worker w-1, trace cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd
-received 2027-01-15 08:00:00.250+00:00, for model demo, routed by prefix
+received 2027-01-15 08:00:00.250+00:00, for model demo, route: prefix
 service   stage     start ms  took ms
 frontend  tokenize       1.0      2.0  █
 worker    prefill        5.0     38.0  █

@@ -28,6 +28,9 @@ _BAR_WIDTH = 8
 _FULL = 0.9
 """Share of a KV cache from which on requests may soon have to wait for it."""
 
+_NO_TENTHS = 100
+"""Per second; from here on a rate's tenths say nothing."""
+
 _STATES = {"ready": "green", "connecting": "yellow", "draining": "yellow", "refused": "red"}
 _OUTCOMES = {
     Outcome.COMPLETED: "green",
@@ -91,7 +94,7 @@ def _load(activity: Activity, rates: Rates) -> Iterator[RenderableType]:
     speeds = {
         "requests": rates.requests,
         "tokens in": rates.prompt_tokens,
-        "tokens out": rates.completion_tokens,
+        "out": rates.completion_tokens,
     }
     active = f"{activity.active_generations} of {activity.generations_limit}"
     figures = [Text.assemble("generations ", (active, "bold"))]
@@ -199,7 +202,9 @@ def _ending(record: Record) -> str:
 
 
 def _rate(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.1f}/s"
+    if value is None:
+        return "-"
+    return f"{value:,.0f}/s" if value >= _NO_TENTHS else f"{value:,.1f}/s"
 
 
 def _count(value: int | None) -> str:

@@ -21,7 +21,7 @@ def render_record(record: Record) -> str:
     if record.model:
         came.append(f"for model {record.model}")
     if record.route_reason:
-        came.append(f"routed by {record.route_reason}")
+        came.append(f"route: {record.route_reason}")
     ending = f"{record.outcome}: {record.reason}" if record.reason else str(record.outcome)
     lines = [_title(record), ", ".join(came), *_stages(record), *_sums(record, ending)]
     return "\n".join(lines)
