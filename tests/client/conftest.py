@@ -27,6 +27,9 @@ class Blocking:
     def stream(self, *arguments, **options):
         return self.client.stream(*arguments, **options)
 
+    def activity(self, **options):
+        return self.client.activity(**options)
+
     async def read(self, stream):
         return await asyncio.to_thread(list, stream)
 
@@ -49,6 +52,9 @@ class Asynchronous:
 
     def stream(self, *arguments, **options):
         return self.client.stream(*arguments, **options)
+
+    def activity(self, **options):
+        return self.client.activity(**options)
 
     async def read(self, stream):
         return [delta async for delta in stream]
@@ -86,6 +92,7 @@ def naps(monkeypatch):
     monkeypatch.setattr("tokenwire.client.sleep", waits.append)
     monkeypatch.setattr("tokenwire.async_client.sleep", nap)
     monkeypatch.setattr("tokenwire.session.sleep", nap)
+    monkeypatch.setattr("tokenwire.activity.sleep", nap)
     return waits
 
 

@@ -15,6 +15,8 @@ import grpc
 from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from tokenwire.frontend.v1 import (
+    activity_pb2,
+    activity_pb2_grpc,
     generation_pb2,
     generation_pb2_grpc,
     model_pb2,
@@ -23,8 +25,11 @@ from tokenwire.frontend.v1 import (
     tokenization_pb2_grpc,
 )
 
+from tests.client.activity_messages import DONE, FIRST, SECOND
+
 Event = generation_pb2.StreamGenerateResponse
 TRACE_ID = "ab" * 16
+ACTIVITY = "(the activity)"
 WAIT_S = 20
 """Bound on every wait of a test; it is only reached by a failure."""
 
@@ -124,7 +129,10 @@ class Call:
 
 @dataclass
 class Script:
-    """What the server does, by the text of the prompt; the last steps of a prompt stay."""
+    """What the server does, by the text of the prompt; the last steps of a prompt stay.
+
+    The activity is watched as if it were a generation of the prompt ACTIVITY.
+    """
 
     steps: dict = field(default_factory=lambda: defaultdict(list))
     failures: list = field(default_factory=list)
@@ -139,8 +147,8 @@ class Script:
         """Lets so many unary calls fail."""
         self.failures.extend(statuses)
 
-    def steps_of(self, generation):
-        plays = self.steps[generation.prompt.text] or [HELLO]
+    def steps_of(self, prompt, default):
+        plays = self.steps[prompt] or [default]
         return plays.pop(0) if len(plays) > 1 else plays[0]
 
     def note(self, method, request, context):
@@ -152,6 +160,21 @@ def abort(context, failure):
     context.set_trailing_metadata((("grpc-status-details-bin", failure.SerializeToString()),))
     codes = {code.value[0]: code for code in grpc.StatusCode}
     context.abort(codes[failure.code], failure.message)
+
+
+def perform(steps, context):
+    for hold in (step for step in steps if isinstance(step, Hold)):
+        context.add_callback(hold.cancelled.set)
+    for step in steps:
+        if isinstance(step, Hold):
+            step.reached.set()
+            step.cancelled.wait(WAIT_S)
+        elif isinstance(step, Disconnect):
+            return
+        elif isinstance(step, status_pb2.Status):
+            abort(context, step)
+        else:
+            yield step
 
 
 class Generations(generation_pb2_grpc.GenerationServiceServicer):
@@ -175,19 +198,7 @@ class Generations(generation_pb2_grpc.GenerationServiceServicer):
 
     def StreamGenerate(self, request, context):
         self._script.note("StreamGenerate", request, context)
-        steps = self._script.steps_of(request.generation)
-        for hold in (step for step in steps if isinstance(step, Hold)):
-            context.add_callback(hold.cancelled.set)
-        for step in steps:
-            if isinstance(step, Hold):
-                step.reached.set()
-                step.cancelled.wait(WAIT_S)
-            elif isinstance(step, Disconnect):
-                return
-            elif isinstance(step, status_pb2.Status):
-                abort(context, step)
-            else:
-                yield step
+        yield from perform(self._script.steps_of(request.generation.prompt.text, HELLO), context)
 
     def Session(self, requests, context):
         self._script.note("Session", None, context)
@@ -196,8 +207,8 @@ class Generations(generation_pb2_grpc.GenerationServiceServicer):
         context.add_callback(session.end)
         threading.Thread(target=session.read, args=(requests,), daemon=True).start()
         while (events := session.next_events()) is not None:
-            if any(isinstance(each, status_pb2.Status) for each in events):
-                abort(context, events[0])
+            for failure in (each for each in events if isinstance(each, status_pb2.Status)):
+                abort(context, failure)
             yield generation_pb2.SessionResponse(events=events)
 
 
@@ -234,7 +245,7 @@ class _Session:
         self._events.put(None)
 
     def _open(self, opening):
-        for step in self._script.steps_of(opening.generation):
+        for step in self._script.steps_of(opening.generation.prompt.text, HELLO):
             if isinstance(step, Hold):
                 self._held[opening.id] = step
                 step.reached.set()
@@ -339,6 +350,22 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         return model_pb2.ListWorkersResponse(workers=[WORKER])
 
 
+class Activities(activity_pb2_grpc.ActivityServiceServicer):
+    def __init__(self, script):
+        self._script = script
+
+    def WatchActivity(self, request, context):
+        self._script.note("WatchActivity", request, context)
+        yield from perform(self._script.steps_of(ACTIVITY, [FIRST, SECOND, Hold()]), context)
+
+    def GetRecord(self, request, context):
+        self._script.note("GetRecord", request, context)
+        if request.request_id != DONE.request_id:
+            text = f"no record of request {request.request_id!r}"
+            abort(context, status(grpc.StatusCode.NOT_FOUND, text, reason("UNKNOWN_REQUEST")))
+        return activity_pb2.GetRecordResponse(record=DONE)
+
+
 class ScriptedServer(Script):
     """The server; `address` says where."""
 
@@ -351,6 +378,7 @@ class ScriptedServer(Script):
             Tokenization(self), self._server
         )
         model_pb2_grpc.add_ModelServiceServicer_to_server(Models(self), self._server)
+        activity_pb2_grpc.add_ActivityServiceServicer_to_server(Activities(self), self._server)
         if credentials is None:
             port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         else:

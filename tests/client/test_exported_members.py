@@ -6,7 +6,7 @@ import sys
 from types import ModuleType
 
 import tokenwire
-from tokenwire import AsyncClient, Client
+from tokenwire import AsyncClient, Client, telemetry
 
 
 def test_all_is_what_there_is():
@@ -23,6 +23,12 @@ def test_everything_public_is_documented():
     for name in tokenwire.__all__:
         if name != "__version__":
             assert inspect.getdoc(getattr(tokenwire, name)), name
+
+
+def test_the_module_for_channels_says_what_it_has():
+    assert telemetry.__all__ == ["aio_interceptors", "interceptors"]
+    for name in telemetry.__all__:
+        assert inspect.getdoc(getattr(telemetry, name)), name
 
 
 def test_the_twins_have_the_same_methods_and_arguments():
@@ -49,8 +55,10 @@ def test_the_client_needs_nothing_but_its_dependencies():
 import sys
 import tokenwire
 import tokenwire.cli.main
+tokenwire.Client("127.0.0.1:1").close()
 loaded = {name.partition('.')[0] for name in sys.modules}
 services = {'tokenwire_service', 'tokenwire_frontend', 'tokenwire_worker', 'pydantic', 'structlog'}
-sys.exit(bool(loaded & services))
+unasked = {'tokenwire.telemetry', 'tokenwire._spans', 'opentelemetry.propagate', 'rich'}
+sys.exit(bool(loaded & services or unasked & sys.modules.keys()))
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,6 +14,7 @@ from importlib.metadata import version
 
 from tokenwire._channel import Tls
 from tokenwire._retry import RetryPolicy
+from tokenwire.activity import ActivityStream, AsyncActivityStream
 from tokenwire.async_client import AsyncClient, AsyncGenerationStream
 from tokenwire.client import Client, GenerationStream
 from tokenwire.errors import (
@@ -34,12 +35,16 @@ from tokenwire.options import ChatOptions, GenerationOptions
 from tokenwire.session import Session, SessionGeneration
 from tokenwire.types import (
     Accepted,
+    Activity,
     Alternative,
     Answer,
     ChatMessage,
     Delta,
     FinishReason,
     ModelInfo,
+    Outcome,
+    Quantiles,
+    Record,
     RenderedChat,
     SequenceResult,
     Stage,
@@ -55,8 +60,11 @@ __version__ = version("tokenwire")
 
 __all__ = [
     "Accepted",
+    "Activity",
+    "ActivityStream",
     "Alternative",
     "Answer",
+    "AsyncActivityStream",
     "AsyncClient",
     "AsyncGenerationStream",
     "ChatMessage",
@@ -72,8 +80,11 @@ __all__ = [
     "InvalidRequestError",
     "ModelInfo",
     "NotFoundError",
+    "Outcome",
     "OverloadedError",
+    "Quantiles",
     "Quota",
+    "Record",
     "RenderedChat",
     "RequestCancelledError",
     "RetryPolicy",

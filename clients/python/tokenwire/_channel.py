@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 
 from tokenwire.channel_arguments import CLIENT
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
+    from tokenwire._spans import Tracing
 
 ChannelArgument = tuple[str, int | str]
 
@@ -36,24 +42,58 @@ class Tls:
         )
 
 
+def tracing_to(target: str, tracing: bool | TracerProvider) -> Tracing | None:
+    """Returns what makes the spans of calls to a target, if there are to be any.
+
+    Raises:
+        ImportError: OpenTelemetry is not installed.
+    """
+    if tracing is False:
+        return None
+    try:
+        # Only here, because it is no dependency of the client.
+        from tokenwire._spans import Tracing  # noqa: PLC0415
+    except ImportError:
+        message = "tracing needs OpenTelemetry: pip install 'tokenwire[otel]'"
+        raise ImportError(message) from None
+    return Tracing(target, None if tracing is True else tracing)
+
+
 def open_channel(
-    target: str, tls: Tls | None, arguments: Sequence[ChannelArgument]
+    target: str,
+    tls: Tls | None,
+    arguments: Sequence[ChannelArgument],
+    tracing: Tracing | None = None,
 ) -> grpc.Channel:
     """Returns a channel; it connects with its first call."""
     options = [*CLIENT, *arguments]
     if tls is None:
-        return grpc.insecure_channel(target, options)
-    return grpc.secure_channel(target, tls.credentials(), options)
+        channel = grpc.insecure_channel(target, options)
+    else:
+        channel = grpc.secure_channel(target, tls.credentials(), options)
+    if tracing is None:
+        return channel
+    from tokenwire.telemetry import ClientInterceptor  # noqa: PLC0415 - as above
+
+    return grpc.intercept_channel(channel, ClientInterceptor(tracing))
 
 
 def open_async_channel(
-    target: str, tls: Tls | None, arguments: Sequence[ChannelArgument]
+    target: str,
+    tls: Tls | None,
+    arguments: Sequence[ChannelArgument],
+    tracing: Tracing | None = None,
 ) -> grpc.aio.Channel:
     """Returns a channel of the running event loop; it connects with its first call."""
     options = [*CLIENT, *arguments]
+    interceptors: list[grpc.aio.ClientInterceptor] = []
+    if tracing is not None:
+        from tokenwire.telemetry import async_interceptors  # noqa: PLC0415 - as above
+
+        interceptors = async_interceptors(tracing)
     if tls is None:
-        return grpc.aio.insecure_channel(target, options)
-    return grpc.aio.secure_channel(target, tls.credentials(), options)
+        return grpc.aio.insecure_channel(target, options, interceptors=interceptors)
+    return grpc.aio.secure_channel(target, tls.credentials(), options, interceptors=interceptors)
 
 
 def _read(path: str | PathLike[str] | None) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tokenwire import _responses
+from tokenwire._trace import Trace
 from tokenwire.errors import InternalError, TokenwireError
 from tokenwire.frontend.v1 import generation_pb2
 from tokenwire.types import (
@@ -38,8 +39,8 @@ class _Sequence:
 class Progress:
     """Puts a generation's events together, and checks that none is missing."""
 
-    def __init__(self, generation: generation_pb2.Generation, trace_id: str) -> None:
-        self._trace_id = trace_id
+    def __init__(self, generation: generation_pb2.Generation, trace: Trace) -> None:
+        self.trace = trace
         # To look for them in every delta would cost as much as the rest of it.
         self._has_logprobs = generation.output.logprobs
         self._sequences: dict[int, _Sequence] = {}
@@ -52,7 +53,7 @@ class Progress:
     @property
     def trace_id(self) -> str:
         """The request's trace id as far as it is known: the server's word, else the client's."""
-        return self.accepted.trace_id if self.accepted else self._trace_id
+        return self.accepted.trace_id if self.accepted else self.trace.trace_id
 
     @property
     def text(self) -> str:

@@ -17,7 +17,13 @@ from typing import Any, TypeVar, cast
 from google.protobuf import duration_pb2, empty_pb2, struct_pb2
 from google.protobuf.message import Message
 
-from tokenwire.frontend.v1 import generation_pb2, options_pb2, prompt_pb2, tokenization_pb2
+from tokenwire.frontend.v1 import (
+    activity_pb2,
+    generation_pb2,
+    options_pb2,
+    prompt_pb2,
+    tokenization_pb2,
+)
 from tokenwire.options import ChatOptions, GenerationOptions
 from tokenwire.types import ChatMessage, ToolCall
 
@@ -99,6 +105,12 @@ def render_chat(
     if given:
         raise _unknown(given)
     return request
+
+
+def activity(interval_s: float, records: int) -> activity_pb2.WatchActivityRequest:
+    """Returns the request for the frontend's activity."""
+    interval = _duration("interval_s", interval_s)
+    return _build(activity_pb2.WatchActivityRequest, {"interval": interval, "records": records})
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timezone
 
 from google.protobuf import duration_pb2
 from google.protobuf.descriptor import EnumDescriptor
 
-from tokenwire.frontend.v1 import generation_pb2, model_pb2, tokenization_pb2
+from tokenwire.frontend.v1 import activity_pb2, generation_pb2, model_pb2, tokenization_pb2
 from tokenwire.types import (
     Accepted,
+    Activity,
     Alternative,
     Answer,
     FinishReason,
     ModelInfo,
+    Outcome,
+    Quantiles,
+    Record,
     RenderedChat,
     SequenceResult,
     Stage,
@@ -29,6 +34,12 @@ _REASONS = {
     generation_pb2.FINISH_REASON_LENGTH: FinishReason.LENGTH,
     generation_pb2.FINISH_REASON_TIME_BUDGET: FinishReason.TIME_BUDGET,
     generation_pb2.FINISH_REASON_CANCELLED: FinishReason.CANCELLED,
+}
+_OUTCOMES = {
+    activity_pb2.OUTCOME_COMPLETED: Outcome.COMPLETED,
+    activity_pb2.OUTCOME_CANCELLED: Outcome.CANCELLED,
+    activity_pb2.OUTCOME_REFUSED: Outcome.REFUSED,
+    activity_pb2.OUTCOME_FAILED: Outcome.FAILED,
 }
 
 
@@ -148,6 +159,51 @@ def worker(message: model_pb2.Worker) -> WorkerInfo:
         in_flight=message.in_flight,
         kv_cache_usage=message.kv_cache_usage,
     )
+
+
+def activity(message: activity_pb2.WatchActivityResponse) -> Activity:
+    """Returns what the frontend is doing and has just done."""
+    outcomes: dict[Outcome, int] = {}
+    for each in message.outcomes:
+        # Several that this version does not know count as one.
+        outcome = _OUTCOMES.get(each.outcome, Outcome.UNKNOWN)
+        outcomes[outcome] = outcomes.get(outcome, 0) + each.count
+    return Activity(
+        workers=[worker(each) for each in message.workers],
+        active_generations=message.active_generations,
+        generations_limit=message.generations_limit,
+        prompt_tokens=message.prompt_tokens,
+        completion_tokens=message.completion_tokens,
+        outcomes=outcomes,
+        window_s=_seconds(message.window),
+        time_to_first_token=_quantiles(message.time_to_first_token),
+        time_per_output_token=_quantiles(message.time_per_output_token),
+        total=_quantiles(message.total),
+        records=[record(each) for each in message.records],
+        uptime_s=_seconds(message.uptime),
+    )
+
+
+def record(message: activity_pb2.Record) -> Record:
+    """Returns a generation that has ended."""
+    return Record(
+        request_id=message.request_id,
+        trace_id=message.trace_id,
+        received_at=message.received_at.ToDatetime(timezone.utc),
+        model=message.model,
+        outcome=_OUTCOMES.get(message.outcome, Outcome.UNKNOWN),
+        reason=message.reason,
+        route_reason=message.route_reason,
+        usage=usage(message.usage),
+        timings=timings(message.timings),
+    )
+
+
+def _quantiles(message: activity_pb2.Quantiles) -> Quantiles:
+    if not message.count:
+        return Quantiles(0)
+    values = (message.p50, message.p90, message.p99)
+    return Quantiles(message.count, *(_seconds(value) for value in values))
 
 
 def _seconds(duration: duration_pb2.Duration) -> float:

@@ -11,23 +11,27 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc
 
 from tokenwire import _requests, _responses
-from tokenwire._channel import ChannelArgument, Tls, open_async_channel
+from tokenwire._channel import ChannelArgument, Tls, open_async_channel, tracing_to
 from tokenwire._generation import Progress, StreamedGeneration
 from tokenwire._requests import Chat, Prompt
 from tokenwire._retry import Attempts, RetryPolicy
 from tokenwire._trace import Trace
+from tokenwire.activity import AsyncActivityStream, AsyncWatchCall
 from tokenwire.errors import TokenwireError, from_rpc_error
-from tokenwire.frontend.v1 import generation_pb2, model_pb2
+from tokenwire.frontend.v1 import activity_pb2, generation_pb2, model_pb2
+from tokenwire.frontend.v1.activity_pb2_grpc import ActivityServiceStub
 from tokenwire.frontend.v1.generation_pb2_grpc import GenerationServiceStub
 from tokenwire.frontend.v1.model_pb2_grpc import ModelServiceStub
 from tokenwire.frontend.v1.tokenization_pb2_grpc import TokenizationServiceStub
 from tokenwire.options import ChatOptions, GenerationOptions
 from tokenwire.session import Session
-from tokenwire.types import Answer, Delta, ModelInfo, RenderedChat, Tokens, WorkerInfo
+from tokenwire.types import Answer, Delta, ModelInfo, Record, RenderedChat, Tokens, WorkerInfo
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
     from typing_extensions import Self, Unpack
 
+    from tokenwire.frontend.v1.activity_pb2_grpc import ActivityServiceAsyncStub
     from tokenwire.frontend.v1.generation_pb2_grpc import GenerationServiceAsyncStub
     from tokenwire.frontend.v1.model_pb2_grpc import ModelServiceAsyncStub
     from tokenwire.frontend.v1.tokenization_pb2_grpc import TokenizationServiceAsyncStub
@@ -57,17 +61,23 @@ class AsyncClient:
         timeout: float | None = None,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - it is frozen
         channel_arguments: Sequence[ChannelArgument] = (),
+        tracing: bool | TracerProvider = False,
     ) -> None:
         self._target = target
         self._tls = tls
         self._timeout = timeout
         self._retry = retry
         self._channel_arguments = channel_arguments
+        self._tracing = tracing_to(target, tracing)
 
     # A channel belongs to the loop that runs when it is made, so it is made by the first call.
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
-        return open_async_channel(self._target, self._tls, self._channel_arguments)
+        return open_async_channel(self._target, self._tls, self._channel_arguments, self._tracing)
+
+    @cached_property
+    def _activity(self) -> ActivityServiceAsyncStub:
+        return ActivityServiceStub(self._channel)
 
     @cached_property
     def _generation(self) -> GenerationServiceAsyncStub:
@@ -134,16 +144,14 @@ class AsyncClient:
         trace = Trace(traceparent)
 
         def start(timeout_s: float | None) -> StreamCall:
-            return self._generation.StreamGenerate(
-                request, timeout=timeout_s, metadata=trace.metadata
-            )
+            return trace.start(self._generation.StreamGenerate, request, timeout_s)
 
-        progress = Progress(request.generation, trace.trace_id)
+        progress = Progress(request.generation, trace)
         return AsyncGenerationStream(start, self._attempts(timeout), progress)
 
     def session(self, *, traceparent: str | None = None) -> Session:
         """Returns a session: many generations on one stream, to be entered with `async with`."""
-        return Session(self._generation, Trace(traceparent), self._retry)
+        return Session(self._generation, Trace(traceparent), self._retry, self._tracing)
 
     async def tokenize(
         self,
@@ -213,6 +221,39 @@ class AsyncClient:
         response = await self._call(self._model.ListWorkers, request, timeout, traceparent)
         return [_responses.worker(each) for each in response.workers]
 
+    def activity(
+        self,
+        *,
+        interval_s: float = 1.0,
+        records: int = 10,
+        timeout: float | None = None,
+        traceparent: str | None = None,
+    ) -> AsyncActivityStream:
+        """Returns the frontend's activity: a snapshot at once, then one each interval.
+
+        `interval_s` is 0.1 to 60 seconds; each snapshot has at most `records` generations that
+        ended last, at most 100. Until the first snapshot the call is retried as others are.
+        """
+        request = _requests.activity(interval_s, records)
+        trace = Trace(traceparent)
+
+        def start(timeout_s: float | None) -> AsyncWatchCall:
+            return trace.start(self._activity.WatchActivity, request, timeout_s)
+
+        return AsyncActivityStream(start, self._attempts(timeout), trace)
+
+    async def record(
+        self, request_id: str, *, timeout: float | None = None, traceparent: str | None = None
+    ) -> Record:
+        """Returns what the frontend remembers of a generation that has ended.
+
+        NotFoundError: it does not remember it, or not any more. Of several with this id it is the
+        last.
+        """
+        request = activity_pb2.GetRecordRequest(request_id=request_id)
+        response = await self._call(self._activity.GetRecord, request, timeout, traceparent)
+        return _responses.record(response.record)
+
     def _attempts(self, timeout: float | None) -> Attempts:
         return Attempts(self._retry, self._timeout if timeout is None else timeout)
 
@@ -226,9 +267,7 @@ class AsyncClient:
         attempts, trace = self._attempts(timeout), Trace(traceparent)
         while True:
             try:
-                return await method(
-                    request, timeout=attempts.remaining_s(), metadata=trace.metadata
-                )
+                return await trace.start(method, request, attempts.remaining_s())
             except grpc.RpcError as failure:
                 error = from_rpc_error(failure, trace.trace_id)
                 delay_s = attempts.delay_s(error)

@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import grpc
 
 from tokenwire import _requests, _responses
-from tokenwire._channel import ChannelArgument, Tls, open_channel
+from tokenwire._channel import ChannelArgument, Tls, open_channel, tracing_to
 from tokenwire._generation import Progress, StreamedGeneration
 from tokenwire._requests import Chat, Prompt
 from tokenwire._retry import Attempts, RetryPolicy
 from tokenwire._trace import Trace
+from tokenwire.activity import ActivityStream, WatchCall
 from tokenwire.errors import TokenwireError, UnreachableError, from_rpc_error
-from tokenwire.frontend.v1 import generation_pb2, model_pb2
+from tokenwire.frontend.v1 import activity_pb2, generation_pb2, model_pb2
+from tokenwire.frontend.v1.activity_pb2_grpc import ActivityServiceStub
 from tokenwire.frontend.v1.generation_pb2_grpc import GenerationServiceStub
 from tokenwire.frontend.v1.model_pb2_grpc import ModelServiceStub
 from tokenwire.frontend.v1.tokenization_pb2_grpc import TokenizationServiceStub
 from tokenwire.options import ChatOptions, GenerationOptions
-from tokenwire.types import Answer, Delta, ModelInfo, RenderedChat, Tokens, WorkerInfo
+from tokenwire.types import Answer, Delta, ModelInfo, Record, RenderedChat, Tokens, WorkerInfo
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
     from typing_extensions import Self, Unpack
 
 _Request = TypeVar("_Request")
@@ -43,6 +46,8 @@ class Client:
     | `timeout`           | seconds that a call may take where it names no `timeout` of its own  |
     | `retry`             | what is tried again, and how often; see RetryPolicy                  |
     | `channel_arguments` | further gRPC channel arguments                                       |
+    | `tracing`           | True: an OpenTelemetry span for each call (see tokenwire.telemetry), |
+    |                     | from the global tracer provider, or from the one that is given       |
 
     Every call takes `timeout`, in seconds for all attempts together (math.inf: none), and
     `traceparent`, the W3C trace context that it belongs to; without one it is that of the current
@@ -58,10 +63,12 @@ class Client:
         timeout: float | None = None,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - it is frozen
         channel_arguments: Sequence[ChannelArgument] = (),
+        tracing: bool | TracerProvider = False,
     ) -> None:
         self._timeout = timeout
         self._retry = retry
-        self._channel = open_channel(target, tls, channel_arguments)
+        self._channel = open_channel(target, tls, channel_arguments, tracing_to(target, tracing))
+        self._activity = ActivityServiceStub(self._channel)
         self._generation = GenerationServiceStub(self._channel)
         self._tokenization = TokenizationServiceStub(self._channel)
         self._model = ModelServiceStub(self._channel)
@@ -118,11 +125,9 @@ class Client:
         trace = Trace(traceparent)
 
         def start(timeout_s: float | None) -> StreamCall:
-            return self._generation.StreamGenerate(
-                request, timeout=timeout_s, metadata=trace.metadata
-            )
+            return trace.start(self._generation.StreamGenerate, request, timeout_s)
 
-        progress = Progress(request.generation, trace.trace_id)
+        progress = Progress(request.generation, trace)
         return GenerationStream(start, self._wait, self._attempts(timeout), progress)
 
     def tokenize(
@@ -193,6 +198,39 @@ class Client:
         response = self._call(self._model.ListWorkers, request, timeout, traceparent)
         return [_responses.worker(each) for each in response.workers]
 
+    def activity(
+        self,
+        *,
+        interval_s: float = 1.0,
+        records: int = 10,
+        timeout: float | None = None,
+        traceparent: str | None = None,
+    ) -> ActivityStream:
+        """Returns the frontend's activity: a snapshot at once, then one each interval.
+
+        `interval_s` is 0.1 to 60 seconds; each snapshot has at most `records` generations that
+        ended last, at most 100. Until the first snapshot the call is retried as others are.
+        """
+        request = _requests.activity(interval_s, records)
+        trace = Trace(traceparent)
+
+        def start(timeout_s: float | None) -> WatchCall:
+            return trace.start(self._activity.WatchActivity, request, timeout_s)
+
+        return ActivityStream(start, self._wait, self._attempts(timeout), trace)
+
+    def record(
+        self, request_id: str, *, timeout: float | None = None, traceparent: str | None = None
+    ) -> Record:
+        """Returns what the frontend remembers of a generation that has ended.
+
+        NotFoundError: it does not remember it, or not any more. Of several with this id it is the
+        last.
+        """
+        request = activity_pb2.GetRecordRequest(request_id=request_id)
+        response = self._call(self._activity.GetRecord, request, timeout, traceparent)
+        return _responses.record(response.record)
+
     def _attempts(self, timeout: float | None) -> Attempts:
         return Attempts(self._retry, self._timeout if timeout is None else timeout)
 
@@ -206,7 +244,7 @@ class Client:
         attempts, trace = self._attempts(timeout), Trace(traceparent)
         while True:
             try:
-                return method(request, timeout=attempts.remaining_s(), metadata=trace.metadata)
+                return trace.start(method, request, attempts.remaining_s())
             except grpc.RpcError as failure:
                 error = from_rpc_error(failure, trace.trace_id)
                 delay_s = attempts.delay_s(error)

@@ -23,7 +23,7 @@ from tokenwire import _requests
 from tokenwire._generation import Progress, StreamedGeneration
 from tokenwire._requests import Chat, Prompt
 from tokenwire._retry import Attempts, RetryPolicy
-from tokenwire._trace import Trace
+from tokenwire._trace import TRACEPARENT, Trace
 from tokenwire.errors import (
     InternalError,
     TokenwireError,
@@ -36,11 +36,15 @@ from tokenwire.options import GenerationOptions
 from tokenwire.types import Answer, Delta
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from typing_extensions import Self, Unpack
 
+    from tokenwire._spans import RpcSpan, Tracing
     from tokenwire.frontend.v1.generation_pb2_grpc import GenerationServiceAsyncStub
 
 _LARGEST_ID = 2**32 - 1
+
+_METHOD = "tokenwire.frontend.v1.GenerationService/Session"
 
 _CLOSE_GRACE_S = 2.0
 """Time that the server has to end the stream after the client has; then it is cut off."""
@@ -54,10 +58,19 @@ class Session:
     session's generations: use `time_budget`, or `cancel`.
     """
 
-    def __init__(self, stub: GenerationServiceAsyncStub, trace: Trace, retry: RetryPolicy) -> None:
+    def __init__(
+        self,
+        stub: GenerationServiceAsyncStub,
+        trace: Trace,
+        retry: RetryPolicy,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._stub = stub
         self._trace = trace
+        # What the caller knew when it made the session: the stream's own span is nobody's parent.
+        self._surroundings = () if trace.is_new else trace.metadata
         self._retry = retry
+        self._tracing = tracing
         self._lanes: dict[int, _Lane] = {}
         self._last_id = 0
         self._commands: asyncio.Queue[generation_pb2.SessionRequest | None] = asyncio.Queue()
@@ -104,7 +117,9 @@ class Session:
             generation=_requests.generation(prompt, chat, options),
             stream=_requests.stream(max_delay),
         )
-        lane = _Lane(opening, self._trace.trace_id)
+        lane = _Lane(opening, self._trace)
+        if self._tracing is not None:
+            lane.parent = self._tracing.parent_in(self._surroundings)
         self._submit(lane)
         return SessionGeneration(lane, self._submit, self._cancel, Attempts(self._retry, None))
 
@@ -124,6 +139,8 @@ class Session:
     def _submit(self, lane: _Lane) -> None:
         if self._error is not None:
             raise lane.fail(self._error)
+        if self._tracing is not None:
+            lane.begin_span(self._tracing)
         lane.opening.id = self._free_id()
         self._lanes[lane.opening.id] = lane
         self._commands.put_nowait(generation_pb2.SessionRequest(open=lane.opening))
@@ -149,7 +166,8 @@ class Session:
         try:
             if lane.receive(event):
                 del self._lanes[event.id]
-        except InternalError:
+        except InternalError as error:
+            lane.end_span(error.code)
             self._cancel(lane)
 
     async def _read(self) -> None:
@@ -158,7 +176,7 @@ class Session:
             "the session has ended", code=grpc.StatusCode.UNAVAILABLE, trace_id=trace.trace_id
         )
         try:
-            async for response in self._stub.Session(self._write(), metadata=trace.metadata):
+            async for response in trace.start(self._stub.Session, self._write()):
                 for event in response.events:
                     lane = lanes.get(event.id)
                     if lane is not None:
@@ -176,12 +194,28 @@ class Session:
 class _Lane(Progress):
     """One generation's part of the stream: what has come of it and is not read yet."""
 
-    def __init__(self, opening: generation_pb2.Open, trace_id: str) -> None:
-        super().__init__(opening.generation, trace_id)
+    def __init__(self, opening: generation_pb2.Open, trace: Trace) -> None:
+        super().__init__(opening.generation, trace)
         self.opening = opening
+        self.parent: Context | None = None
+        self._span: RpcSpan | None = None
         self.deltas: deque[Delta] = deque()
         self.refusal: TokenwireError | None = None
         self.news = asyncio.Event()
+
+    def begin_span(self, tracing: Tracing) -> None:
+        """Begins the span of one attempt; the server goes on in it."""
+        self._span = tracing.start(_METHOD, self.parent)
+        self.parent = self._span.siblings
+        if self._span.headers:
+            self.trace = Trace(self._span.headers[TRACEPARENT])
+            context = generation_pb2.TraceContext(**self._span.headers)
+            self.opening.trace_context.CopyFrom(context)
+
+    def end_span(self, code: grpc.StatusCode) -> None:
+        """Ends the span, if there is one that has not ended."""
+        if self._span is not None:
+            self._span.end(grpc.StatusCode.CANCELLED if self.cancelled else code)
 
     def receive(self, event: generation_pb2.SessionEvent) -> bool:
         """Takes an event, and returns whether the generation's number is free again.
@@ -196,14 +230,18 @@ class _Lane(Progress):
             return False
         if event.HasField("error"):
             self.refusal = from_status(event.error, self.trace_id)
+            self.end_span(self.refusal.code)
             return True
         self.take(event)
         last = event.HasField("completed")
+        if last:
+            self.end_span(grpc.StatusCode.OK)
         self.ended = self.ended or last
         return last
 
     def break_off(self, error: TokenwireError) -> None:
         """Ends the generation because the stream has ended."""
+        self.end_span(error.code)
         self.news.set()
         if self.cancelled:
             self.ended = True

@@ -7,12 +7,15 @@
 | `accepted` of a stream                 | Accepted                                         |
 | `tokenize`, `render_chat`              | Tokens, RenderedChat                             |
 | `models`, `model`, `workers`           | ModelInfo, WorkerInfo                            |
+| iteration of `activity`                | Activity > WorkerInfo, Quantiles, Record         |
+| `record`                               | Record > Outcome, Usage, Timings > Stage         |
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
@@ -239,6 +242,90 @@ class WorkerInfo:
     """Requests of this frontend that the worker holds."""
     kv_cache_usage: float
     """Share of the KV cache in use, 0 to 1."""
+
+
+class Outcome(str, Enum):
+    """How a generation ended. Compares equal to its text: `record.outcome == "completed"`."""
+
+    COMPLETED = "completed"
+    """Every sequence ran to its end, or to that of its time budget."""
+    CANCELLED = "cancelled"
+    """The caller cancelled it, went away, or let its deadline pass."""
+    REFUSED = "refused"
+    """It was refused before a worker took it."""
+    FAILED = "failed"
+    """It failed after a worker had taken it."""
+    UNKNOWN = "unknown"
+    """An outcome that this version of the client does not know."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A generation that has ended, as the frontend remembers it: no prompt and no text."""
+
+    request_id: str
+    trace_id: str
+    """32 lower-case hex digits."""
+    received_at: datetime
+    """When the frontend received it; UTC."""
+    model: str
+    """The model that was asked for."""
+    outcome: Outcome
+    reason: str
+    """Why: finish reasons (`stop`), the cause of a cancel (`client_gone`), or the reason of a
+    refusal or failure (`QUEUE_FULL`)."""
+    route_reason: str
+    """Why its worker was chosen; empty where it came to none."""
+    usage: Usage
+    timings: Timings
+    """Where the time went, as far as it came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """A distribution of times, by nearest rank; None where `count` is 0."""
+
+    count: int
+    """Values."""
+    p50_s: float | None = None
+    """Half of the values are at most this."""
+    p90_s: float | None = None
+    """90 % of the values are at most this."""
+    p99_s: float | None = None
+    """99 % of the values are at most this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What a frontend is doing and has just done. Counts run from its start."""
+
+    workers: list[WorkerInfo]
+    """By address."""
+    active_generations: int
+    """Generations in the frontend now."""
+    generations_limit: int
+    """Generations that the frontend holds at most."""
+    prompt_tokens: int
+    """Prompt tokens of accepted generations."""
+    completion_tokens: int
+    """Tokens generated."""
+    outcomes: dict[Outcome, int]
+    """Generations that ended, by outcome."""
+    window_s: float
+    """Over which time before now the quantiles are."""
+    time_to_first_token: Quantiles
+    """Of the generations that ended in the window: from receipt to the first token."""
+    time_per_output_token: Quantiles
+    """Likewise: each generation's mean time between tokens after the first."""
+    total: Quantiles
+    """Likewise: from receipt to the last event."""
+    records: list[Record]
+    """The generations that ended last, newest first."""
+    uptime_s: float
+    """Since the frontend's start."""
 
 
 @dataclass(frozen=True, slots=True)

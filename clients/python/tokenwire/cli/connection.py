@@ -10,8 +10,10 @@ from tokenwire import Client, RetryPolicy, Tls
 
 _DEFAULT_TARGET = "127.0.0.1:50051"
 
-_RETRY = RetryPolicy(attempts=2)
-"""A person at a terminal would rather know than wait."""
+_RETRY = RetryPolicy(attempts=2, first_delay_s=0.5)
+"""A person at a terminal would rather know than wait. At least half of the delay is waited: gRPC
+looks at a channel's state every 0.2 s, and one that is closed sooner after a wait for it can leave
+a thread behind that complains."""
 
 
 def configure(parser: argparse.ArgumentParser, *, subcommand: bool = False) -> None:

@@ -11,8 +11,19 @@ import sys
 from collections.abc import Sequence
 
 from tokenwire import __version__
-from tokenwire.cli import chat, connection, detokenize, generate, models, tokenize, workers
-from tokenwire.errors import DeadlineExceededError, InternalError, TokenwireError, UnreachableError
+from tokenwire.cli import (
+    chat,
+    connection,
+    detokenize,
+    generate,
+    models,
+    tokenize,
+    top,
+    trace,
+    workers,
+)
+from tokenwire.cli.failures import CommandError, describe
+from tokenwire.errors import TokenwireError, UnreachableError
 
 FAILED = 1
 USAGE = 2
@@ -29,6 +40,8 @@ _COMMANDS = {
     "detokenize": detokenize,
     "models": models,
     "workers": workers,
+    "top": top,
+    "trace": trace,
 }
 
 
@@ -41,12 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with connection.client(args) as client:
             args.run(client, args)
         sys.stdout.flush()
-    except UnreachableError as error:
-        # gRPC says first that it tried every address, and what went wrong last.
-        cause = error.message.rpartition("last error: ")[2]
-        return _say(f"no connection to {args.target}: {cause}", UNREACHABLE)
     except TokenwireError as error:
-        return _say(describe(error), FAILED)
+        code = UNREACHABLE if isinstance(error, UnreachableError) else FAILED
+        return _say(describe(error, args.target), code)
+    except CommandError as error:
+        return _say(str(error), FAILED)
     except BrokenPipeError:
         # The reader has seen enough. What is left in the buffer must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,16 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
-
-
-def describe(error: TokenwireError) -> str:
-    """Returns one line on a failure: what is wrong, when to try again, where to look."""
-    line = " ".join(error.message.split())
-    if error.retry_after_s is not None:
-        line += f"; try again in {error.retry_after_s:g} s"
-    if isinstance(error, InternalError | DeadlineExceededError):
-        line += f" (trace id {error.trace_id})"
-    return line
 
 
 def _say(line: str, code: int) -> int:

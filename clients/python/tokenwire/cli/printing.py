@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from argparse import Namespace
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from tokenwire.cli import waterfall
+from tokenwire.cli.interrupts import cancelled_by_ctrl_c
 from tokenwire.client import GenerationStream
-from tokenwire.types import Answer, FinishReason
+from tokenwire.types import Activity, Answer, FinishReason, Record
 
 
 def text_argument(value: str) -> str:
@@ -28,7 +28,7 @@ def print_stream(stream: GenerationStream, args: Namespace) -> None:
     Raises:
         KeyboardInterrupt: the answer was cancelled.
     """
-    with _cancelled_by_ctrl_c(stream):
+    with cancelled_by_ctrl_c(stream), stream:
         live = not args.json and (args.n or 1) == 1
         if live:
             _print_live(stream)
@@ -64,6 +64,11 @@ def answer_object(answer: Answer) -> dict[str, Any]:
     return shown
 
 
+def to_json(told: Activity | Record) -> str:
+    """Returns what a frontend tells of itself as one JSON object on one line."""
+    return json.dumps(asdict(told), default=datetime.isoformat)
+
+
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints aligned columns."""
     cells = [list(titles), *([str(value) for value in row] for row in rows)]
@@ -88,27 +93,3 @@ def _print_live(stream: GenerationStream) -> None:
         # What follows, be it a failure, starts on a line of its own.
         if text and not text.endswith("\n"):
             print()
-
-
-@contextmanager
-def _cancelled_by_ctrl_c(stream: GenerationStream) -> Iterator[None]:
-    """Cancels the stream at Ctrl-C and raises KeyboardInterrupt at the end of the block.
-
-    Python would raise it wherever the program is. Inside gRPC that can leave a lock of the channel
-    held, and the next request of a conversation would wait for ever.
-    """
-    pressed = False
-
-    def press(*_: object) -> None:
-        nonlocal pressed
-        pressed = True
-        stream.cancel()
-
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        with stream:
-            yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if pressed:
-            raise KeyboardInterrupt

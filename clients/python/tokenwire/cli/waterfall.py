@@ -4,14 +4,39 @@ from __future__ import annotations
 
 import sys
 
-from tokenwire.types import Answer, Stage
+from tokenwire.types import Answer, Record, Stage
 
 _BAR_WIDTH = 40
 
 
 def render(answer: Answer) -> str:
-    """Returns the waterfall and its sums as lines of text."""
-    timings = answer.timings
+    """Returns an answer's waterfall and its sums as lines of text, after an empty one."""
+    sums = _sums(answer, f"ended by {answer.finish_reason}")
+    return "\n".join(["", _title(answer), *_stages(answer), *sums])
+
+
+def render_record(record: Record) -> str:
+    """Returns how a recorded request came, its waterfall and its sums as lines of text."""
+    came = [f"received {record.received_at.astimezone().isoformat(' ', 'milliseconds')}"]
+    if record.model:
+        came.append(f"for model {record.model}")
+    if record.route_reason:
+        came.append(f"route: {record.route_reason}")
+    ending = f"{record.outcome}: {record.reason}" if record.reason else str(record.outcome)
+    lines = [_title(record), ", ".join(came), *_stages(record), *_sums(record, ending)]
+    return "\n".join(lines)
+
+
+def _title(request: Answer | Record) -> str:
+    worker = request.timings.worker
+    where = f"on worker {worker}, " if worker else ""
+    return f"request {request.request_id} {where}trace {request.trace_id}"
+
+
+def _stages(request: Answer | Record) -> list[str]:
+    timings = request.timings
+    if not timings.stages:
+        return []
     end_s = max(
         [timings.total_s or 0.0, *(each.start_s + each.duration_s for each in timings.stages)]
     )
@@ -26,20 +51,11 @@ def render(answer: Answer) -> str:
         left = f"{service:<{widths[0]}}  {stage:<{widths[1]}}"
         return f"{left}  {start:>{widths[2]}}  {took:>{widths[3]}}  {bar}".rstrip()
 
-    where = f"on worker {timings.worker}, " if timings.worker else ""
-    return "\n".join(
-        [
-            "",
-            f"request {answer.request_id} {where}trace {answer.trace_id}",
-            line(*titles),
-            *(line(*row) for row in rows),
-            *_sums(answer),
-        ]
-    )
+    return [line(*titles), *(line(*row) for row in rows)]
 
 
-def _sums(answer: Answer) -> list[str]:
-    timings, usage = answer.timings, answer.usage
+def _sums(request: Answer | Record, ending: str) -> list[str]:
+    timings, usage = request.timings, request.usage
     times = {
         "total": timings.total_s,
         "first token": timings.time_to_first_token_s,
@@ -50,7 +66,7 @@ def _sums(answer: Answer) -> list[str]:
     prompt = f"{usage.prompt_tokens} prompt tokens"
     if cached is not None:
         prompt += f" ({cached} cached)"
-    tokens = f"{prompt}, {usage.completion_tokens} generated; ended by {answer.finish_reason}"
+    tokens = f"{prompt}, {usage.completion_tokens} generated; {ending}"
     return [", ".join(shown), tokens] if shown else [tokens]
 
 
