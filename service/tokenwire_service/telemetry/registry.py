@@ -249,7 +249,7 @@ SPANS = (
     SpanForm(names.SPAN_TOKENIZE, "INTERNAL", "The prompt becomes token ids.", (FRONTEND,)),
     SpanForm(
         names.SPAN_ROUTE, "INTERNAL", "A worker is chosen and the generation sent to it.",
-        (FRONTEND,),
+        (FRONTEND,), (names.WORKER, names.ROUTE_REASON),
     ),
     SpanForm(
         "{rpc.method}", "CLIENT", "A generation at a worker, on the stream that they share.",
