@@ -85,7 +85,7 @@ class Recorder:
     ) -> None:
         """Writes down a generation that was refused."""
         error.logged = True
-        request_id = request_id[:NAME_CHARACTERS_LIMIT]
+        request_id = request_id[:NAME_CHARACTERS_LIMIT] or uuid.uuid4().hex
         span = _start_span(self, request_id, received_s, parent)
         span.set_attribute(semconv.ERROR_TYPE, error.reason)
         span.set_status(Status(StatusCode.ERROR, error.reason))

@@ -37,11 +37,25 @@ def configure(level: str, form: str, service: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(numeric_level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # One write for a line, so that no other thread's comes between it and its end.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     # Libraries log through the standard module; warnings of theirs are worth a line.
-    logging.basicConfig(stream=sys.stderr, level=max(numeric_level, logging.WARNING))
+    logging.basicConfig(handlers=[_Libraries()], level=max(numeric_level, logging.WARNING))
+
+
+class _Libraries(logging.Handler):
+    """Writes what libraries log in the form of all other lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno,
+            "library",
+            logger=record.name,
+            message=record.getMessage(),
+            **({"exc_info": record.exc_info} if record.exc_info else {}),
+        )
 
 
 def _add_trace_id(

@@ -42,6 +42,7 @@ from tests.services.processes import (
 EX_USAGE = 64
 
 FRONTEND_SERVICES = [
+    "tokenwire.frontend.v1.ActivityService",
     "tokenwire.frontend.v1.GenerationService",
     "tokenwire.frontend.v1.ModelService",
     "tokenwire.frontend.v1.TokenizationService",
