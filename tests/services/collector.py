@@ -162,7 +162,7 @@ class Collector:
         return spans
 
     def points(self, service: str, name: str) -> dict[tuple[tuple[str, Any], ...], Any]:
-        """Returns a metric's points of the last export, by their attributes in order."""
+        """Returns a metric's points of the last export that has it, by their attributes."""
         for each in reversed(list(self.metrics)):
             if (each.origin.service, each.metric.name) == (service, name):
                 return {tuple(sorted(attributes(point).items())): point for point in each.points}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tokenwire_service.telemetry import registry
 
 from tests.engines.conftest import STAND_INS
 from tests.services.calls import Frontend, endless, generation, read_to_first_token
@@ -101,6 +102,8 @@ def check_prefix_cache(
         assert told == {("demo", "hit"): hits, ("demo", "miss"): 400 - hits}
     whole = under(call("Generate"), ran(before=()))
     spans = check_tree(collector, caller, f"{whole}\n{whole}")
+    name = registry.PREFIX_CACHE_TOKENS.name
+    collector.wait_until(lambda: all(collector.points(each, name) for each in registry.BOTH))
     cached = [each.attributes.get("gen_ai.usage.cache_read.input_tokens") for each in spans]
     assert [number for number in cached if number is not None] == [0, 0, hits, hits]
 

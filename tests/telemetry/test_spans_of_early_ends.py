@@ -340,3 +340,9 @@ def test_a_worker_that_is_killed(doomed, collector):
     spans = check_tree(collector, caller, whole)
     own = only(spans, "frontend", GENERATION).attributes
     assert 0 < own["gen_ai.usage.output_tokens"] < LONG
+
+    def measured() -> bool:
+        points = collector.points("tokenwire-frontend", "gen_ai.server.request.duration")
+        return any(("error.type", "WORKER_LOST") in attributes for attributes in points)
+
+    collector.wait_until(measured)
