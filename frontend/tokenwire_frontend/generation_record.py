@@ -90,9 +90,7 @@ class GenerationRecord:
         self._output_tokens = self._metrics.tokens.count(model, semconv.OUTPUT)
         self._deltas = self._metrics.deltas.count(model)
         self._prompt_tokens = 0
-        self._worker = ""
-        self._route_reason = ""
-        self._cancel_cause = ""
+        self._worker = self._route_reason = self._cancel_cause = ""
         self._hop: _Hop | None = None
         self._texts: dict[int, list[str]] = {}
         chat = isinstance(request.prompt, ChatPrompt)

@@ -37,8 +37,7 @@ def work(pair: Pair) -> list[Streamed]:
     for number, tokens in enumerate((5, 40, 1)):
         done.append(client.stream(generation(f"Number {number}", tokens)))
     text = done[1].text()
-    what = generation("Number 1", 40, stop={"stop": [text[6:10]]})
-    done.append(client.stream(what))
+    done.append(client.stream(endless("Number 1", stop={"stop": [text[6:10]]})))
     done.append(client.stream(endless(time_budget=duration(0.3))))
     with client.session() as session:
         session.open(1, endless("One", sequence_count=2))
@@ -90,15 +89,25 @@ def test_tokens_are_what_clients_counted(worked):
         for kind in ("prompt", "completion")
     )
     assert made > 100
-    told = grown(*frontend, *TOKENS)
-    assert told["demo", "input"] == read
-    # Tokens that come after a stop string or a cancel, from a worker that is ahead.
-    assert 0 <= told["demo", "output"] - made < 100
-    there = grown(*worker, *TOKENS)
-    assert there["demo", "input"] == read
-    assert 0 <= there["demo", "output"] - made < 100
+    told, there = grown(*frontend, *TOKENS), grown(*worker, *TOKENS)
+    assert told["demo", "input"] == there["demo", "input"] == read
+    # A worker is ahead of a stop string and of a cancel.
+    assert made <= told["demo", "output"] <= there["demo", "output"]
     taken = sum(len(each.deltas) for each in done)
     assert grown(*frontend, "tokenwire_frontend_deltas_total", MODEL) == {("demo",): taken}
+
+
+def test_tokens_of_what_runs_to_its_end_are_exact(pair):
+    idle(pair)
+    processes = (pair.frontend_process, pair.worker_process)
+    before = [Scrape(process) for process in processes]
+    usage = pair.frontend.stream(generation("Hello", 30, sequence_count=2)).completed.usage
+    idle(pair)
+    for process, scrape in zip(processes, before, strict=True):
+        assert grown(scrape, Scrape(process), *TOKENS) == {
+            ("demo", "input"): usage.prompt_tokens,
+            ("demo", "output"): 60,
+        }
 
 
 def test_durations_are_counted_once_for_a_generation(worked):

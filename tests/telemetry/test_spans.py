@@ -6,7 +6,7 @@ import pytest
 from tokenwire.frontend.v1 import generation_pb2
 from tokenwire_service.telemetry import semconv
 
-from tests.services.calls import generation, refused
+from tests.services.calls import endless, generation, refused
 from tests.telemetry.trees import Caller, call, check_tree, only, ran, under
 
 GENERATION = "text_completion demo"
@@ -154,9 +154,9 @@ def test_generations_of_a_session_belong_to_their_own_callers_or_to_its_call(pai
 
 def test_a_stop_string_ends_it_at_the_worker_by_a_cancel(pair):
     """The worker knows no stop strings: to it this is its caller's cancel."""
-    text = pair.frontend.stream(generation("One, two,", 200)).text()
+    text = pair.frontend.stream(generation("One, two,", 20)).text()
     caller = Caller()
-    what = generation("One, two,", 200, stop={"stop": [text[3:8]]})
+    what = endless("One, two,", stop={"stop": [text[3:8]]})
     streamed = pair.frontend.stream(what, metadata=caller.metadata)
     assert streamed.end().stop == text[3:8]
     whole = under(call("StreamGenerate"), ran(end="worker"))
