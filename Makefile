@@ -6,10 +6,10 @@ BUF := node_modules/.bin/buf
 STAMP := $(VENV)/.ready
 IMAGE := build/contract.binpb
 
-.PHONY: help setup demo serve test prometheus lint types proto baseline bench clean
+.PHONY: help setup demo serve test prometheus lint types proto baseline telemetry-reference bench clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
 
 setup: $(STAMP)  ## make .venv with both services, the CPU engine and the tools of this Makefile
 
@@ -50,6 +50,9 @@ proto: setup  ## regenerate the Python stubs from protos/
 
 baseline: proto  ## make today's contract the one that later changes must not break
 	cp $(IMAGE) protos/landed.binpb
+
+telemetry-reference: setup  ## rewrite the reference in docs/telemetry.md
+	$(BIN)/python tools/generate_telemetry_reference.py
 
 bench: setup  ## measure both services against the bare engine
 	$(BIN)/python -m benchmarks.throughput

@@ -107,7 +107,7 @@ class LiveGeneration:
             return
         self._silence()
         self._abandoned = True
-        self._cancel_at_worker("client_gone")
+        self._cancel_at_worker(self.record.absence)
         if self._link is None:
             self._complete(None)
 
@@ -169,7 +169,8 @@ class LiveGeneration:
             return
         if finish is Finish.TIME_BUDGET and self._deadline_first:
             # The worker knows of one limit only. Its word may come before gRPC's own timer.
-            self._fail(errors.deadline_exceeded())
+            self.record.cancelled("deadline")
+            self._complete(None, errors.deadline_exceeded())
         else:
             self._sequences[sequence].finish(finish, stop_token_id)
             self._tell(urgent=True)
@@ -202,15 +203,21 @@ class LiveGeneration:
         self.record.fail(error, self._counted(None))
         self._finish()
 
-    def _complete(self, report: WorkerReport | None) -> None:
+    def _complete(self, report: WorkerReport | None, failure: ServiceError | None = None) -> None:
+        """Ends it; the client is told the failure where there is one."""
         for each in self._sequences:
             each.finish(self._ending)
         if self.record.captures:
             for each in self._sequences:
                 self.record.note_text(each.index, each.untaken_text)
-        self._completion = self._counted(report)
+        completion = self._counted(report)
         ends = [each.end.finish for each in self._sequences if each.end is not None]
-        self.record.complete(self._completion, ends)
+        self.record.complete(completion, ends)
+        if failure is None:
+            self._completion = completion
+        else:
+            failure.logged = True
+            self._failure = failure
         self._finish()
 
     def _counted(self, report: WorkerReport | None) -> Completion:

@@ -5,7 +5,6 @@ Nothing is recorded for a token: what tokens add up to is recorded once, at the 
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Sequence
@@ -14,13 +13,15 @@ import structlog
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from tokenwire_service import deadlines
 from tokenwire_service.errors import ServiceError
 from tokenwire_service.telemetry import semconv, tracing
 from tokenwire_service.telemetry.metrics import Attributes
 
+from tokenwire_frontend import span_content
 from tokenwire_frontend.core.activity import Activity, Outcome, Record
 from tokenwire_frontend.core.events import Completion, Stage
-from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest, TextPrompt
+from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest
 from tokenwire_frontend.core.router import Choice
 from tokenwire_frontend.core.sequence import Finish
 from tokenwire_frontend.metrics import FrontendMetrics
@@ -29,8 +30,9 @@ log = structlog.get_logger()
 
 EXCHANGE_METHOD = "tokenwire.worker.v1.ExecutionService/Exchange"
 
-CONTENT_CHARACTERS_LIMIT = 16_384
-"""Of prompts and outputs in spans, where they are asked for: collectors refuse large spans."""
+NAME_CHARACTERS_LIMIT = 128
+"""Of a caller's own names, which are written down before they are checked: as many as a good
+request id has at most."""
 
 
 class Recorder:
@@ -73,8 +75,10 @@ class GenerationRecord:
         received_s: float,
         parent: Context | None,
     ) -> None:
-        self.request_id = request.request_id or secrets.token_hex(8)
+        self.request_id = request.request_id[:NAME_CHARACTERS_LIMIT] or secrets.token_hex(8)
         self.received_s = received_s
+        self.deadline_s: float | None = None
+        """Time from the receipt that the caller waits, where it said so."""
         self.stages: list[Stage] = []
         """What was done before submission, in order."""
         self.detokenize_s = 0.0
@@ -85,8 +89,7 @@ class GenerationRecord:
         self._model = model
         self._output_tokens = self._metrics.tokens.count(model, semconv.OUTPUT)
         self._deltas = self._metrics.deltas.count(model)
-        self._route_reason = ""
-        self._cancel_cause = ""
+        self._worker = self._route_reason = self._cancel_cause = ""
         self._hop: _Hop | None = None
         self._texts: dict[int, list[str]] = {}
         chat = isinstance(request.prompt, ChatPrompt)
@@ -97,10 +100,14 @@ class GenerationRecord:
             semconv.GEN_AI_REQUEST_MODEL: model,
         }
         self._span: Span = tracing.tracer().start_span(
-            f"{operation} {model}",
+            f"{operation} {model}".strip(),
             parent,
             SpanKind.INTERNAL,
-            {**self._attributes, semconv.REQUEST_ID: self.request_id, **_asked(request)},
+            {
+                **self._attributes,
+                semconv.REQUEST_ID: self.request_id,
+                **span_content.asked(request),
+            },
             start_time=tracing.wall_ns(received_s),
         )
         self._context = trace.set_span_in_context(self._span)
@@ -108,12 +115,22 @@ class GenerationRecord:
         self.captures = self._sampled and recorder.content
         """Whether `note_text` is wanted."""
         if self.captures and request.prompt is not None:
-            self._span.set_attribute(semconv.GEN_AI_INPUT_MESSAGES, _input(request))
+            self._span.set_attribute(
+                semconv.GEN_AI_INPUT_MESSAGES, span_content.input_messages(request)
+            )
 
     @property
     def trace_id(self) -> str:
         """Trace id of the request, 32 lower-case hex digits."""
         return tracing.trace_id(self._span)
+
+    @property
+    def absence(self) -> str:
+        """Why the caller is gone, if it is gone now."""
+        if self.deadline_s is None:
+            return "client_gone"
+        left_s = self.deadline_s - (time.monotonic() - self.received_s)
+        return "deadline" if deadlines.has_passed(left_s, self.deadline_s) else "client_gone"
 
     # --- what happens to it ----------------------------------------------------------------------
 
@@ -123,15 +140,19 @@ class GenerationRecord:
         if name != semconv.SPAN_ROUTE:
             self._metrics.text.record(to_s - from_s, {semconv.TEXT_STAGE: name}, self._context)
         if self._sampled:
-            tracing.write_span(name, self._context, from_s, to_s)
+            told = self._route if name == semconv.SPAN_ROUTE else None
+            tracing.write_span(name, self._context, from_s, to_s, told)
 
-    def routed(self, address: str, choice: Choice) -> dict[str, str]:
+    @property
+    def _route(self) -> dict[str, str]:
+        return {semconv.WORKER: self._worker, semconv.ROUTE_REASON: self._route_reason}
+
+    def routed(self, worker: str, address: str, choice: Choice) -> dict[str, str]:
         """Notes which worker it goes to; returns the trace context to send there."""
-        self._route_reason = choice.reason
+        self._worker, self._route_reason = worker, choice.reason
         self._hop = _Hop(address, self._context if self._sampled else None)
         if self._sampled:
-            told = {semconv.WORKER: address, semconv.ROUTE_REASON: choice.reason}
-            self._span.add_event(semconv.EVENT_ROUTED, told)
+            self._add_event(semconv.EVENT_ROUTED, self._route)
         return tracing.inject(self._hop.context or self._context)
 
     def left_worker(self, error: ServiceError | None) -> None:
@@ -148,7 +169,7 @@ class GenerationRecord:
     def first_token(self) -> None:
         """Notes the first token."""
         if self._sampled:
-            self._span.add_event(semconv.EVENT_FIRST_TOKEN)
+            self._add_event(semconv.EVENT_FIRST_TOKEN)
 
     def tokens(self, count: int, took_s: float) -> None:
         """Counts new tokens, and the time that it took to make text of them. The hot path."""
@@ -164,10 +185,15 @@ class GenerationRecord:
         self._texts.setdefault(sequence, []).append(text)
 
     def cancelled(self, cause: str) -> None:
-        """Notes why it is stopped early."""
-        self._cancel_cause = self._cancel_cause or cause
+        """Notes why it is stopped early; the first cause is the one that counts."""
+        if self._cancel_cause:
+            return
+        self._cancel_cause = cause
         if self._sampled:
-            self._span.add_event(semconv.EVENT_CANCELLED, {semconv.CANCEL_CAUSE: cause})
+            self._add_event(semconv.EVENT_CANCELLED, {semconv.CANCEL_CAUSE: cause})
+
+    def _add_event(self, name: str, attributes: Attributes | None = None) -> None:
+        self._span.add_event(name, attributes, tracing.now_ns())
 
     # --- how it ends: one of these, once ---------------------------------------------------------
 
@@ -212,8 +238,8 @@ class GenerationRecord:
 
     def vanish(self) -> None:
         """Writes down that its caller went away before a worker took it."""
-        cause = self._cancel_cause or "client_gone"
-        self._end(Outcome.CANCELLED, cause, self._nothing(), log.info)
+        self.cancelled(self.absence)
+        self._end(Outcome.CANCELLED, self._cancel_cause, self._nothing(), log.info)
 
     def _fault(self, error: ServiceError) -> None:
         error.logged = True
@@ -240,7 +266,7 @@ class GenerationRecord:
         self._count_cached(completion)
         if self._sampled:
             self._span.set_attributes(self._counted(completion))
-        self._span.end()
+        self._span.end(tracing.now_ns())
         trace_id = self.trace_id
         self._recorder.activity.add(
             Record(
@@ -248,7 +274,7 @@ class GenerationRecord:
                 trace_id,
                 tracing.wall_ns(self.received_s) / 1e9,
                 time.monotonic(),
-                self._model or self._request.model,
+                self._model or self._request.model[:NAME_CHARACTERS_LIMIT],
                 outcome,
                 reason,
                 self._route_reason,
@@ -294,12 +320,8 @@ class GenerationRecord:
         return told
 
     def _output(self, finishes: Sequence[str]) -> str:
-        return json.dumps(
-            [
-                _message("assistant", "".join(texts)) | {"finish_reason": finishes[sequence]}
-                for sequence, texts in sorted(self._texts.items())
-            ]
-        )
+        texts = {sequence: "".join(parts) for sequence, parts in self._texts.items()}
+        return span_content.output_messages(texts, finishes)
 
 
 class _Hop:
@@ -311,7 +333,7 @@ class _Hop:
         self._attributes: dict[str, str | int] = {
             semconv.RPC_SYSTEM_NAME: semconv.GRPC,
             semconv.RPC_METHOD: EXCHANGE_METHOD,
-            semconv.SERVER_ADDRESS: host,
+            semconv.SERVER_ADDRESS: host.strip("[]"),
             semconv.SERVER_PORT: int(port),
         }
         self._span: Span | None = None
@@ -319,7 +341,11 @@ class _Hop:
         """The hop's own, where it is sampled."""
         if parent is not None:
             self._span = tracing.tracer().start_span(
-                EXCHANGE_METHOD, parent, SpanKind.CLIENT, self._attributes
+                EXCHANGE_METHOD,
+                parent,
+                SpanKind.CLIENT,
+                self._attributes,
+                start_time=tracing.wall_ns(self._began_s),
             )
             self.context = trace.set_span_in_context(self._span)
 
@@ -332,47 +358,8 @@ class _Hop:
             self._span.set_attributes(result)
             if error is not None:
                 self._span.set_status(Status(StatusCode.ERROR))
-            self._span.end()
+            self._span.end(tracing.now_ns())
         return time.monotonic() - self._began_s, {**self._attributes, **result}
-
-
-def _asked(request: GenerationRequest) -> dict[str, int | float]:
-    """Returns what the caller asked for, as far as it did."""
-    sampling, stopping = request.sampling, request.stopping
-    asked = {
-        semconv.GEN_AI_REQUEST_MAX_TOKENS: stopping.max_tokens,
-        semconv.GEN_AI_REQUEST_TEMPERATURE: sampling.temperature,
-        semconv.GEN_AI_REQUEST_TOP_P: sampling.top_p,
-        semconv.GEN_AI_REQUEST_TOP_K: sampling.top_k,
-        # An attribute's integer is signed; a larger seed would cost the whole batch of spans.
-        semconv.GEN_AI_REQUEST_SEED: (
-            sampling.seed if sampling.seed is not None and sampling.seed < 2**63 else None
-        ),
-        semconv.GEN_AI_REQUEST_CHOICE_COUNT: (
-            request.sequence_count if request.sequence_count != 1 else None
-        ),
-    }
-    return {name: value for name, value in asked.items() if value is not None}
-
-
-def _input(request: GenerationRequest) -> str:
-    """Returns the prompt in the form of the gen_ai conventions."""
-    prompt = request.prompt
-    if isinstance(prompt, ChatPrompt):
-        messages = [_message(each["role"], each.get("content")) for each in prompt.messages]
-    elif isinstance(prompt, TextPrompt):
-        messages = [_message("user", prompt.text)]
-    else:
-        messages = []  # token ids are no text
-    return json.dumps(messages)
-
-
-def _message(role: str, content: object) -> dict[str, object]:
-    text = content if isinstance(content, str) else json.dumps(content or "")
-    return {
-        "role": role,
-        "parts": [{"type": "text", "content": text[:CONTENT_CHARACTERS_LIMIT]}],
-    }
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -53,8 +53,8 @@ class Generator:
         """Generations now."""
         self._recorder = recorder
         self._live: set[LiveGeneration] = set()
-        self.draining = False
-        """Whether new generations are refused because the frontend is being stopped."""
+        self.closing = asyncio.Event()
+        """Set once new generations are refused because the frontend is being stopped."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -64,6 +64,7 @@ class Generator:
         on_news: Callable[[LiveGeneration], None],
         *,
         pace: Pace,
+        request_id: str = "",
         deadline_s: float | None = None,
         context: Context | None = None,
     ) -> LiveGeneration:
@@ -73,6 +74,7 @@ class Generator:
             read: returns the generation; raises InvalidRequestError where it can't be read.
             on_news: called when there is something to take from the generation.
             pace: when `on_news` is called.
+            request_id: the caller's name for it, known even where it can't be read.
             deadline_s: seconds after which the caller no longer waits, or None.
             context: trace context of the request; None: the current one.
 
@@ -84,11 +86,11 @@ class Generator:
         try:
             request = read()
         except InvalidRequestError as error:
-            unread = GenerationRequest(prompt=None)
-            self._recorder.begin(unread, "", received_s, context).refuse(error)
+            self.refuse(error, request_id, context)
             raise
         known = self.pool.known_name(request.model)
         record = self._recorder.begin(request, known, received_s, context)
+        record.deadline_s = deadline_s
         try:
             live, model, prompt = await self._prepare(request, record, pace, on_news)
         except ServiceError as error:
@@ -100,6 +102,13 @@ class Generator:
         self._live.add(live)
         await self._submit(live, model, request, prompt, deadline_s)
         return live
+
+    def refuse(
+        self, error: ServiceError, request_id: str = "", context: Context | None = None
+    ) -> None:
+        """Writes down a generation that has just been received, and refused unread."""
+        unread = GenerationRequest(prompt=None, request_id=request_id)
+        self._recorder.begin(unread, "", time.monotonic(), context).refuse(error)
 
     async def _prepare(
         self,
@@ -128,7 +137,7 @@ class Generator:
 
     async def drain(self, grace_s: float) -> None:
         """Takes nothing new and waits for what is live; after this long, ends it with an error."""
-        self.draining = True
+        self.closing.set()
         try:
             await asyncio.wait_for(self._idle.wait(), grace_s)
         except asyncio.TimeoutError:
@@ -136,7 +145,7 @@ class Generator:
                 live.fail(errors.grace_over())
 
     def _admit(self) -> None:
-        if self.draining:
+        if self.closing.is_set():
             raise errors.draining()
         if self.held >= self.limit:
             raise errors.too_many(self.limit)
@@ -229,7 +238,7 @@ def _send(
         prompt,
         model.defaults,
         time_left_s=max(min(limits) - elapsed_s, 0.0) if limits else None,
-        trace_context=record.routed(link.address, choice),
+        trace_context=record.routed(link.info.name if link.info else "", link.address, choice),
     )
     handle = link.submit(message, live)
     record.stage(semconv.SPAN_ROUTE, routed_s, time.monotonic())

@@ -26,4 +26,4 @@ def offer_gauges(dispatcher: Dispatcher) -> None:
     metrics.gauge(registry.WAITING_LIMIT, lambda: [(dispatcher.waiting_limit, {})])
     metrics.gauge(registry.KV_CACHE_USAGE, lambda: [(dispatcher.load().kv_cache_usage, {})])
     metrics.gauge(registry.KV_BLOCKS_USED, lambda: blocks(share=True))
-    metrics.gauge(registry.KV_BLOCKS_TOTAL, lambda: blocks(share=False))
+    metrics.gauge(registry.KV_BLOCKS_CAPACITY, lambda: blocks(share=False))

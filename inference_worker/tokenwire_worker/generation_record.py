@@ -24,6 +24,9 @@ from tokenwire_worker.metrics import WorkerMetrics
 
 log = structlog.get_logger()
 
+NAME_CHARACTERS_LIMIT = 128
+"""Of a request id, which is written down even where it is refused: as many as a good one has."""
+
 
 class CancelCause(Enum):
     """Why a generation was stopped early."""
@@ -82,10 +85,11 @@ class Recorder:
     ) -> None:
         """Writes down a generation that was refused."""
         error.logged = True
+        request_id = request_id[:NAME_CHARACTERS_LIMIT] or uuid.uuid4().hex
         span = _start_span(self, request_id, received_s, parent)
         span.set_attribute(semconv.ERROR_TYPE, error.reason)
         span.set_status(Status(StatusCode.ERROR, error.reason))
-        span.end()
+        span.end(tracing.now_ns())
         self.metrics.generations.count(self.model, "refused", error.reason).value += 1
         log.info(
             "generation",
@@ -145,7 +149,7 @@ class GenerationRecord:
             if self.cancel_cause is not None:
                 told = {semconv.CANCEL_CAUSE: self.cancel_cause.value}
                 self._span.set_attributes(told)
-                self._span.add_event(semconv.EVENT_CANCELLED, told)
+                self._span.add_event(semconv.EVENT_CANCELLED, told, tracing.now_ns())
         self._end(live, completion, outcome, reason)
         log.info("generation", **self._line(live, completion, outcome, reason))
 
@@ -198,7 +202,7 @@ class GenerationRecord:
             if cached is not None:
                 self._span.set_attribute(semconv.GEN_AI_USAGE_CACHED_TOKENS, cached)
             self._write_stages(live)
-        self._span.end(wall_ns(time.monotonic()))
+        self._span.end(tracing.now_ns())
 
     def _write_stages(self, live: Live) -> None:
         now_s = time.monotonic()

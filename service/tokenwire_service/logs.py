@@ -27,42 +27,44 @@ def configure(level: str, form: str, service: str) -> None:
     renderer: Any = structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer()
     numeric_level = getattr(logging, level.upper())
     structlog.contextvars.bind_contextvars(service=service)
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _add_trace_id,
-        structlog.processors.format_exc_info,
-    ]
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _add_trace_id,
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(numeric_level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # One write for a line, so that no other thread's comes between it and its end.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # Libraries log through the standard module; warnings of theirs are worth a line of the same
-    # form. Their threads have no context of their own, so the service is added here.
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, _add(service=service), _add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+    # Libraries log through the standard module; warnings of theirs are worth a line.
+    logging.basicConfig(handlers=[_Libraries(service)], level=max(numeric_level, logging.WARNING))
+
+
+class _Libraries(logging.Handler):
+    """Writes what libraries log in the form of all other lines.
+
+    Args:
+        service: value of `service`, which the context of a library's own threads does not have.
+    """
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno,
+            "library",
+            service=self._service,
+            logger=record.name,
+            message=record.getMessage(),
+            **({"exc_info": record.exc_info} if record.exc_info else {}),
         )
-    )
-    logging.basicConfig(handlers=[handler], level=max(numeric_level, logging.WARNING))
-
-
-def _add(**fields: str) -> structlog.typing.Processor:
-    def add(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Any:
-        event.update(fields)
-        return event
-
-    return add
-
-
-def _add_logger_name(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Any:
-    event["logger"] = event["_record"].name
-    return event
 
 
 def _add_trace_id(

@@ -20,6 +20,7 @@ from opentelemetry import trace
 from opentelemetry.metrics import Histogram
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
+from tokenwire_service import deadlines
 from tokenwire_service.errors import Code, ServiceError
 from tokenwire_service.status import abort
 from tokenwire_service.telemetry import metrics, registry, semconv, tracing
@@ -94,8 +95,7 @@ def _bounded(behavior: Behavior, method: str, duration: Histogram) -> Behavior:
             _log_failure(method, refusal)
             await abort(context, refusal)
         except asyncio.CancelledError:
-            left_s = context.time_remaining()
-            late = left_s is not None and left_s <= 0
+            late = deadlines.has_passed(context.time_remaining(), call.deadline_s)
             call.code = Code.DEADLINE_EXCEEDED.name if late else Code.CANCELLED.name
             raise
         except grpc.aio.AbortError:
@@ -123,6 +123,7 @@ class _Call:
 
     def __init__(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self._began_s = time.monotonic()
+        self.deadline_s = context.time_remaining()
         self._attributes = {semconv.RPC_SYSTEM_NAME: semconv.GRPC, semconv.RPC_METHOD: method}
         carrier = {
             key: value
@@ -134,6 +135,7 @@ class _Call:
             context=tracing.extract(carrier),
             kind=SpanKind.SERVER,
             attributes=self._attributes,
+            start_time=tracing.wall_ns(self._began_s),
         )
         self.context = trace.set_span_in_context(self.span)
         self.code = "OK"
@@ -144,7 +146,7 @@ class _Call:
             result[semconv.ERROR_TYPE] = self.code
             self.span.set_status(Status(StatusCode.ERROR))
         self.span.set_attributes(result)
-        self.span.end()
+        self.span.end(tracing.now_ns())
         took_s = time.monotonic() - self._began_s
         duration.record(took_s, {**self._attributes, **result}, self.context)
 

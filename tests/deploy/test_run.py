@@ -12,8 +12,8 @@ from tokenwire_service.telemetry import registry
 from tests.deploy.files import needs_prometheus, panel_expressions, rule_expressions, variables
 from tests.deploy.prometheus import Prometheus, eventually
 from tests.deploy.promql import named
+from tests.services.collector import Collector
 from tests.services.processes import MODEL, MODEL_NAME, WAIT_S, Process, Processes
-from tests.worker.test_traces import Collector
 
 pytestmark = needs_prometheus
 
@@ -169,7 +169,7 @@ def test_the_numbers_are_those_of_the_work(scene):
     }
     first_tokens = f"gen_ai_server_time_to_first_token_seconds_count{{{FRONTEND}}}"
     assert prometheus.number(f"sum({first_tokens})") >= 2 * COMPLETED
-    assert prometheus.number("tokenwire_worker_kv_blocks_total") == 512
+    assert prometheus.number("tokenwire_worker_kv_blocks_capacity") == 512
 
 
 def test_the_lost_worker_is_what_the_alerts_tell_of(scene):

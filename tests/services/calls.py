@@ -17,14 +17,15 @@ from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from tokenwire.channel_arguments import CLIENT
 from tokenwire.frontend.v1 import (
-    generation_pb2 as fg,
-)
-from tokenwire.frontend.v1 import (
+    activity_pb2_grpc,
     generation_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     tokenization_pb2,
     tokenization_pb2_grpc,
+)
+from tokenwire.frontend.v1 import (
+    generation_pb2 as fg,
 )
 from tokenwire.worker.v1 import execution_pb2_grpc, worker_pb2, worker_pb2_grpc
 
@@ -315,6 +316,7 @@ class Frontend(Channel):
         self.generations = generation_pb2_grpc.GenerationServiceStub(self.raw)
         self.tokenization = tokenization_pb2_grpc.TokenizationServiceStub(self.raw)
         self.models = model_pb2_grpc.ModelServiceStub(self.raw)
+        self.activity = activity_pb2_grpc.ActivityServiceStub(self.raw)
 
     def generate(self, what: fg.Generation, **options: Any) -> fg.GenerateResponse:
         request = fg.GenerateRequest(generation=what)

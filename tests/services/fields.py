@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
-from tokenwire.frontend.v1 import generation_pb2, model_pb2, tokenization_pb2
+from tokenwire.frontend.v1 import activity_pb2, generation_pb2, model_pb2, tokenization_pb2
 from tokenwire.worker.v1 import execution_pb2, worker_pb2
 
 FILES = {
-    "frontend": (generation_pb2, tokenization_pb2, model_pb2),
+    "frontend": (generation_pb2, tokenization_pb2, model_pb2, activity_pb2),
     "worker": (execution_pb2, worker_pb2),
 }
 

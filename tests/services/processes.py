@@ -83,6 +83,11 @@ class Process:
         assert line is not None, f"no {event} {fields} in:\n{self.output}"
         return line
 
+    def events(self, **fields: Any) -> list[dict[str, Any]]:
+        """Returns the log lines so far that have these fields."""
+        with self._news:
+            return [each for each in self._events if fields.items() <= each.items()]
+
     @property
     def event_count(self) -> int:
         """Log lines so far: pass it as `after` to wait for a later one."""
@@ -152,7 +157,11 @@ class Processes:
         return process
 
     def worker(
-        self, *arguments: str, listen: str = "127.0.0.1:0", model: Path | str = MODEL
+        self,
+        *arguments: str,
+        listen: str = "127.0.0.1:0",
+        model: Path | str = MODEL,
+        environment: dict[str, str] | None = None,
     ) -> Process:
         """Starts a worker with exact numerics; `address` waits until it answers."""
         return self.run(
@@ -162,15 +171,22 @@ class Processes:
                 *("--openvino.threads", "2", "--listen", listen, "--log-format", "json"),
                 *arguments,
             ],
+            environment,
         )
 
-    def frontend(self, *arguments: str, workers: Sequence[Process | str] = ()) -> Process:
+    def frontend(
+        self,
+        *arguments: str,
+        workers: Sequence[Process | str] = (),
+        environment: dict[str, str] | None = None,
+    ) -> Process:
         """Starts a frontend of these workers on a port of its own."""
         addresses = [each if isinstance(each, str) else each.address for each in workers]
         named = [part for address in addresses for part in ("--worker", address)]
         return self.run(
             "tokenwire_frontend",
             ["--listen", "127.0.0.1:0", "--log-format", "json", *named, *arguments],
+            environment,
         )
 
     def end(self) -> None:

@@ -15,7 +15,13 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf import duration_pb2, struct_pb2
-from tokenwire.frontend.v1 import generation_pb2, model_pb2, prompt_pb2, tokenization_pb2
+from tokenwire.frontend.v1 import (
+    activity_pb2,
+    generation_pb2,
+    model_pb2,
+    prompt_pb2,
+    tokenization_pb2,
+)
 from tokenwire.worker.v1 import execution_pb2, worker_pb2
 
 from tests.services.calls import Refusal, generation, refusal_of, refusal_of_status, refused
@@ -442,6 +448,26 @@ CASES: dict[str, Cases] = {
     "ListModels": {},
     "GetModel": {"name": [replace(UNKNOWN_MODEL, values={"name": "nope"})]},
     "ListWorkers": {},
+    "WatchActivity": {
+        "interval": each_of(
+            "interval",
+            duration_pb2.Duration(),
+            duration_pb2.Duration(nanos=99_999_999),
+            duration_pb2.Duration(seconds=60, nanos=1),
+            duration_pb2.Duration(seconds=-1),
+            *NOT_DURATIONS,
+        ),
+        "records": each_of("records", 101, BEYOND),
+    },
+    "GetRecord": {
+        "request_id": [
+            Bad({}, "request_id"),
+            *(
+                Bad({"request_id": name}, None, NOT_FOUND, "UNKNOWN_REQUEST")
+                for name in ("nope", "no pe", "y" * 1000)
+            ),
+        ]
+    },
     "Execute": EXECUTE,
     "Exchange": {
         # What Execute would have ended with, so its paths are those of ExecuteRequest.
@@ -530,7 +556,10 @@ def ask(rpc: str, values: dict[str, Any], frontend: Any, worker: Any) -> Refusal
     [method] = [
         each for service in ("frontend", "worker") for each in methods(service) if each.name == rpc
     ]
-    modules = (generation_pb2, tokenization_pb2, model_pb2, execution_pb2, worker_pb2)
+    modules = (
+        *(generation_pb2, tokenization_pb2, model_pb2, activity_pb2),
+        *(execution_pb2, worker_pb2),
+    )
     kind = next(
         getattr(module, method.input_type.name)
         for module in modules
@@ -541,6 +570,7 @@ def ask(rpc: str, values: dict[str, Any], frontend: Any, worker: Any) -> Refusal
         "GenerationService": frontend.generations,
         "TokenizationService": frontend.tokenization,
         "ModelService": frontend.models,
+        "ActivityService": frontend.activity,
         "ExecutionService": worker.execution,
         "WorkerService": worker.service,
     }

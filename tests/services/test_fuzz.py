@@ -174,7 +174,7 @@ def status_of(raw: grpc.Channel, method: MethodDescriptor, requests: list[bytes]
     try:
         for answer in call if streams_out else [call.result()]:
             response.FromString(answer)
-            if method.name == "WatchLoad":
+            if method.name in ("WatchLoad", "WatchActivity"):
                 call.cancel()  # it would go on until the deadline
     except grpc.RpcError as error:
         return error.code()

@@ -42,6 +42,7 @@ from tests.services.processes import (
 EX_USAGE = 64
 
 FRONTEND_SERVICES = [
+    "tokenwire.frontend.v1.ActivityService",
     "tokenwire.frontend.v1.GenerationService",
     "tokenwire.frontend.v1.ModelService",
     "tokenwire.frontend.v1.TokenizationService",
@@ -183,6 +184,17 @@ def test_sigint_stops_it_as_well(own_frontend):
     started.process.send_signal(signal.SIGINT)
     assert started.wait() == 0
     assert "Traceback" not in started.output
+
+
+def test_both_stop_when_they_are_told_at_once(processes):
+    """As a machine that shuts down does; the worker's streams end while the frontends stop."""
+    worker = processes.worker()
+    frontends = [processes.frontend(workers=[worker]) for _ in range(3)]
+    for each in frontends:
+        each.wait_for("worker", state="ready")
+    for each in (worker, *frontends):
+        each.terminate()
+    assert [each.wait() for each in (*frontends, worker)] == [0, 0, 0, 0]
 
 
 def test_what_does_not_finish_within_the_grace_is_ended(processes, plain_worker):

@@ -38,6 +38,7 @@ LENGTH = generation_pb2.FINISH_REASON_LENGTH
 
 SERVICES = [
     "",
+    "tokenwire.frontend.v1.ActivityService",
     "tokenwire.frontend.v1.GenerationService",
     "tokenwire.frontend.v1.TokenizationService",
     "tokenwire.frontend.v1.ModelService",

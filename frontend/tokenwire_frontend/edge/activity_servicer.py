@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Any
 
@@ -57,9 +58,11 @@ class ActivityServicer(activity_pb2_grpc.ActivityServiceServicer):
             )
         if request.records > RECORDS_MOST:
             raise invalid("records", f"is {request.records}; at most {RECORDS_MOST}")
-        while not self._generator.draining:
+        closing = self._generator.closing
+        while not closing.is_set():
             await context.write(self._snapshot(request.records))
-            await asyncio.sleep(interval_s)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(closing.wait(), interval_s)
 
     async def GetRecord(
         self, request: activity_pb2.GetRecordRequest, context: Context

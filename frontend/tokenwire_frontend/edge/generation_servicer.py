@@ -47,7 +47,11 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.StreamGenerateRequest, context: Context
     ) -> None:
         """Streams one generation."""
-        pace = from_proto.pace(request.stream, "stream")
+        try:
+            pace = from_proto.pace(request.stream, "stream")
+        except InvalidRequestError as error:
+            self._generator.refuse(error, request.generation.request_id)
+            raise
         live, ready = await self._start(request.generation, context, pace)
         event = generation_pb2.StreamGenerateResponse
         try:
@@ -81,6 +85,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 lambda: from_proto.generation_request(message),
                 lambda _live: ready.set(),
                 pace=pace,
+                request_id=message.request_id,
                 deadline_s=context.time_remaining(),
             )
         except InvalidRequestError as error:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+from opentelemetry.context import Context
 from tokenwire.frontend.v1 import generation_pb2
 from tokenwire_service.errors import Code, InvalidRequestError, ServiceError, invalid
 from tokenwire_service.status import to_status
@@ -96,16 +97,17 @@ class Session:
     def _start(self, message: generation_pb2.Open) -> None:
         number = message.id
         if number == 0:
-            self._refuse(0, invalid("open.id", "is 0; generations are numbered from 1"))
+            self._refuse_open(message, invalid("open.id", "is 0; generations are numbered from 1"))
         elif number in self._open:
             live = self._open[number]
             if live is not None:
                 live.abandon()
             else:
                 self._starts.pop(number).cancel()
-            self._refuse(number, invalid("open.id", f"{number} was open already; both have ended"))
+            twice = invalid("open.id", f"{number} was open already; both have ended")
+            self._refuse_open(message, twice)
         elif len(self._open) >= OPEN_LIMIT:
-            self._refuse(number, errors.too_many(OPEN_LIMIT, "session"))
+            self._refuse_open(message, errors.too_many(OPEN_LIMIT, "session"))
         else:
             self._open[number] = None
             self._starts[number] = asyncio.create_task(self._run_start(message))
@@ -113,7 +115,11 @@ class Session:
     async def _run_start(self, message: generation_pb2.Open) -> None:
         number = message.id
         try:
-            pace = from_proto.pace(message.stream, "open.stream")
+            try:
+                pace = from_proto.pace(message.stream, "open.stream")
+            except InvalidRequestError as error:
+                self._refuse_open(message, error)
+                return
             live = await self._generate(message, pace)
         except ServiceError as error:
             self._refuse(number, error)
@@ -130,11 +136,6 @@ class Session:
         self._news.set()
 
     async def _generate(self, message: generation_pb2.Open, pace: Pace) -> LiveGeneration:
-        carrier = {
-            tracing.TRACEPARENT: message.trace_context.traceparent,
-            tracing.TRACESTATE: message.trace_context.tracestate,
-        }
-
         def on_news(live: LiveGeneration) -> None:
             self._told[message.id] = live
             self._news.set()
@@ -144,11 +145,17 @@ class Session:
                 lambda: from_proto.generation_request(message.generation),
                 on_news,
                 pace=pace,
+                request_id=message.generation.request_id,
                 deadline_s=self._context.time_remaining(),
-                context=tracing.extract(carrier) if carrier[tracing.TRACEPARENT] else None,
+                context=_trace_context(message),
             )
         except InvalidRequestError as error:
             raise from_proto.prefixed(error, "open.generation") from error
+
+    def _refuse_open(self, message: generation_pb2.Open, error: ServiceError) -> None:
+        """Refuses what the generator is not asked for."""
+        self._generator.refuse(error, message.generation.request_id, _trace_context(message))
+        self._refuse(message.id, error)
 
     def _refuse(self, number: int, error: ServiceError) -> None:
         """Ends the generation of this number, if there is one, with the error."""
@@ -185,3 +192,12 @@ class Session:
                     self._overdue = news.failure
                 del self._open[number]
         return generation_pb2.SessionResponse(events=events)
+
+
+def _trace_context(message: generation_pb2.Open) -> Context | None:
+    """Returns the trace context that a generation brings; None: the session's own."""
+    carrier = {
+        tracing.TRACEPARENT: message.trace_context.traceparent,
+        tracing.TRACESTATE: message.trace_context.tracestate,
+    }
+    return tracing.extract(carrier) if carrier[tracing.TRACEPARENT] else None

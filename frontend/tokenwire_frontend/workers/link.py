@@ -8,7 +8,6 @@ slow client has not taken yet waits in that client's generation, not in the stre
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -214,9 +213,8 @@ class WorkerLink:
                 reader.cancel()
             exchange.cancel()
             watch.cancel()
-            for reader in readers:
-                with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
-                    await reader
+            # Not a suppressed CancelledError, which could be this task's own: the frontend stops.
+            await asyncio.gather(*readers, return_exceptions=True)
 
     async def _read_load(
         self,

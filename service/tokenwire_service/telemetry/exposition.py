@@ -51,7 +51,9 @@ class _Collected(Collector):
             yield InfoMetricFamily("target", "The process that these metrics are of.", info)
             for scope in resource.scope_metrics:
                 for metric in scope.metrics:
-                    yield _family(metric)
+                    # OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED has the SDK measure itself as well.
+                    if metric.name in _DECLARED:
+                        yield _family(metric)
 
 
 def _family(metric: Any) -> Metric:
@@ -84,7 +86,8 @@ def _buckets(point: HistogramDataPoint) -> Iterable[_Bucket]:
     bounds = [*point.explicit_bounds, float("inf")]
     below = float("-inf")
     for bound, count in zip(bounds, accumulate(point.bucket_counts), strict=True):
-        inside = [each for each in point.exemplars if below < each.value <= bound]
+        # OTEL_METRICS_EXEMPLAR_FILTER=always_on has some that belong to no trace.
+        inside = [each for each in point.exemplars if each.trace_id and below < each.value <= bound]
         latest = max(inside, key=lambda each: each.time_unix_nano, default=None)
         upper = floatToGoString(bound)  # type: ignore[no-untyped-call]
         yield (upper, count, _exemplar(latest)) if latest else (upper, count)

@@ -23,7 +23,13 @@ from opentelemetry.sdk.metrics.export import (
     MetricReader,
     PeriodicExportingMetricReader,
 )
-from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.resources import (
+    SERVICE_INSTANCE_ID,
+    SERVICE_NAME,
+    SERVICE_VERSION,
+    OTELResourceDetector,
+    Resource,
+)
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
@@ -51,9 +57,9 @@ class Telemetry:
     """
 
     def __init__(self, service: str, instance: str, version: str, *, scraped: bool) -> None:
-        resource = Resource.create(
-            {SERVICE_NAME: service, SERVICE_INSTANCE_ID: instance, SERVICE_VERSION: version}
-        )
+        own = {SERVICE_NAME: service, SERVICE_INSTANCE_ID: instance, SERVICE_VERSION: version}
+        # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the last word.
+        resource = Resource.create(own).merge(OTELResourceDetector().detect())
         self._tracers = _tracer_provider(resource)
         trace.set_tracer_provider(self._tracers)
         self._scraped = InMemoryMetricReader() if scraped else None

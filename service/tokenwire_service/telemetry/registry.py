@@ -195,8 +195,8 @@ KV_BLOCKS_USED = Metric(
     "tokenwire.worker.kv_blocks.used", Kind.GAUGE, "{block}",
     "KV cache blocks in use, where the engine tells how many there are.", services=(WORKER,),
 )  # fmt: skip
-KV_BLOCKS_TOTAL = Metric(
-    "tokenwire.worker.kv_blocks.total", Kind.GAUGE, "{block}",
+KV_BLOCKS_CAPACITY = Metric(
+    "tokenwire.worker.kv_blocks.capacity", Kind.GAUGE, "{block}",
     "KV cache blocks, where the engine tells.", services=(WORKER,),
 )  # fmt: skip
 STEP_DURATION = Metric(
@@ -249,7 +249,7 @@ SPANS = (
     SpanForm(names.SPAN_TOKENIZE, "INTERNAL", "The prompt becomes token ids.", (FRONTEND,)),
     SpanForm(
         names.SPAN_ROUTE, "INTERNAL", "A worker is chosen and the generation sent to it.",
-        (FRONTEND,),
+        (FRONTEND,), (names.WORKER, names.ROUTE_REASON),
     ),
     SpanForm(
         "{rpc.method}", "CLIENT", "A generation at a worker, on the stream that they share.",

@@ -18,9 +18,10 @@ TRACESTATE = "tracestate"
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 
-_WALL_AHEAD_NS = time.time_ns() - time.monotonic_ns()
-"""Spans are dated by the wall clock, and stages taken on the monotonic one. Read once, so that the
-stages of a generation stay in order when the wall clock is set."""
+_WALL_AHEAD_NS = max(time.time_ns() - time.monotonic_ns() for _ in range(8))
+"""Spans are dated by the wall clock, and taken on the monotonic one. Read once, and used for every
+span and event, so that they stay in order and inside each other when the wall clock is set; and the
+largest of several, since a process that is held up between the two readings finds too little."""
 
 
 @cache
@@ -51,7 +52,18 @@ def wall_ns(monotonic_s: float) -> int:
     return round(monotonic_s * 1e9) + _WALL_AHEAD_NS
 
 
-def write_span(name: str, parent: Context, from_s: float, to_s: float) -> None:
+def now_ns() -> int:
+    """Returns what every span's end and event is dated by: `wall_ns` of now."""
+    return wall_ns(time.monotonic())
+
+
+def write_span(
+    name: str,
+    parent: Context,
+    from_s: float,
+    to_s: float,
+    attributes: Mapping[str, str] | None = None,
+) -> None:
     """Writes a span of something that is over.
 
     Args:
@@ -59,6 +71,8 @@ def write_span(name: str, parent: Context, from_s: float, to_s: float) -> None:
         parent: context of the span that it is a part of.
         from_s: time.monotonic() of its beginning.
         to_s: time.monotonic() of its end.
+        attributes: the span's.
     """
-    span = tracer().start_span(name, context=parent, start_time=wall_ns(from_s))
+    start_ns = wall_ns(from_s)
+    span = tracer().start_span(name, parent, attributes=attributes, start_time=start_ns)
     span.end(wall_ns(to_s))

@@ -1,0 +1,67 @@
+"""What a generation's span tells of its request, and of its texts where those are asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from tokenwire_service.telemetry import semconv
+
+from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest, TextPrompt
+
+CHARACTERS_LIMIT = 16_384
+"""Of a prompt, and of an output: collectors refuse large spans."""
+
+
+def asked(request: GenerationRequest) -> dict[str, int | float]:
+    """Returns what the caller asked for, as far as it did, by attribute."""
+    sampling, stopping = request.sampling, request.stopping
+    asked = {
+        semconv.GEN_AI_REQUEST_MAX_TOKENS: stopping.max_tokens,
+        semconv.GEN_AI_REQUEST_TEMPERATURE: sampling.temperature,
+        semconv.GEN_AI_REQUEST_TOP_P: sampling.top_p,
+        semconv.GEN_AI_REQUEST_TOP_K: sampling.top_k,
+        # An attribute's integer is signed; a larger seed would cost the whole batch of spans.
+        semconv.GEN_AI_REQUEST_SEED: (
+            sampling.seed if sampling.seed is not None and sampling.seed < 2**63 else None
+        ),
+        semconv.GEN_AI_REQUEST_CHOICE_COUNT: (
+            request.sequence_count if request.sequence_count != 1 else None
+        ),
+    }
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def input_messages(request: GenerationRequest) -> str:
+    """Returns the prompt in the form of the gen_ai conventions."""
+    prompt = request.prompt
+    if isinstance(prompt, ChatPrompt):
+        texts = [(each["role"], each["content"]) for each in prompt.messages]
+    elif isinstance(prompt, TextPrompt):
+        texts = [("user", prompt.text)]
+    else:
+        texts = []  # token ids are no text
+    return json.dumps(_messages(texts))
+
+
+def output_messages(texts: Mapping[int, str], finishes: Sequence[str]) -> str:
+    """Returns the output, a text for each sequence, in the form of the gen_ai conventions."""
+    numbers = sorted(texts)
+    messages = _messages([("assistant", texts[number]) for number in numbers])
+    return json.dumps(
+        [
+            {**message, "finish_reason": finishes[number]}
+            for number, message in zip(numbers, messages, strict=True)
+        ]
+    )
+
+
+def _messages(texts: Sequence[tuple[str, str]]) -> list[dict[str, object]]:
+    """Returns messages of these roles and texts, with as much text as the limit lets."""
+    messages: list[dict[str, object]] = []
+    left = CHARACTERS_LIMIT
+    for role, text in texts:
+        part = {"type": "text", "content": text[:left]}
+        messages.append({"role": role, "parts": [part]})
+        left = max(left - len(text), 0)
+    return messages

@@ -1,0 +1,33 @@
+"""Texts in the form of the gen_ai conventions, and where they are cut."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tokenwire_frontend.core.request import GenerationRequest, TextPrompt, TokenPrompt
+from tokenwire_frontend.span_content import CHARACTERS_LIMIT, input_messages, output_messages
+
+
+def contents(messages: str) -> list[str]:
+    return [message["parts"][0]["content"] for message in json.loads(messages)]
+
+
+@pytest.mark.parametrize("excess", [-1, 0, 1, 50_000])
+def test_a_prompt_is_cut_at_the_limit(excess):
+    text = "é" * (CHARACTERS_LIMIT + excess)
+    [told] = contents(input_messages(GenerationRequest(prompt=TextPrompt(text))))
+    assert told == text[:CHARACTERS_LIMIT]
+
+
+def test_the_sequences_of_an_output_share_the_limit():
+    half = CHARACTERS_LIMIT // 2
+    texts = {1: "b" * CHARACTERS_LIMIT, 0: "a" * half}
+    told = output_messages(texts, ["stop", "length"])
+    assert contents(told) == ["a" * half, "b" * half]
+    assert [each["finish_reason"] for each in json.loads(told)] == ["stop", "length"]
+    assert {each["role"] for each in json.loads(told)} == {"assistant"}
+
+
+def test_ids_are_no_text():
+    assert input_messages(GenerationRequest(prompt=TokenPrompt([5, 6]))) == "[]"

@@ -1,0 +1,179 @@
+"""The admin port: whether a service is alive and ready, and its metrics as workers come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tokenwire_service.telemetry import registry
+
+from tests.engines.conftest import STAND_INS
+from tests.services.calls import Frontend, endless, generation, read_to_first_token
+from tests.services.collector import Collector
+from tests.services.processes import (
+    NOT_SERVING,
+    ROOT,
+    SERVING,
+    Process,
+    Processes,
+    free_address,
+    wait_for_health,
+)
+from tests.telemetry.conftest import ADMIN, exporting
+from tests.telemetry.scrapes import Scrape, get
+from tests.telemetry.trees import Caller, call, check_tree, ran, under
+
+EX_USAGE = 64
+
+
+def stand_in(processes: Processes, *arguments: str, environment=None) -> Process:
+    """Starts a worker on the stand-in for TensorRT-LLM: it is there within a second."""
+    model = ("--model", str(ROOT / "models/demo/hf"), "--model-name", "demo")
+    return processes.run(
+        "tokenwire_worker",
+        ["--engine", "tensorrt_llm", *model, "--log-format", "json", *arguments],
+        {"PYTHONPATH": str(STAND_INS["tensorrt_llm"]), **(environment or {})},
+    )
+
+
+def states(process: Process) -> dict[str, float]:
+    """Returns the workers that a frontend tells of, by state, without states of none."""
+    found = Scrape(process).by("tokenwire_frontend_workers", "tokenwire_worker_state")
+    return {state: value for (state,), value in found.items() if value}
+
+
+@pytest.fixture(scope="module")
+def address() -> str:
+    """Where the only worker of this file's frontend comes and goes."""
+    return free_address()
+
+
+@pytest.fixture(scope="module")
+def followed(lasting, address, collector) -> Iterator[tuple[Process, Frontend]]:
+    """A frontend whose worker is not there yet, and a client."""
+    started = lasting.frontend(*ADMIN, workers=[address], environment=exporting(collector))
+    with Frontend(started.address) as client:
+        yield started, client
+
+
+def test_readiness_and_metrics_follow_the_workers(followed, processes, address, collector):
+    frontend, client = followed
+    ready = (200, "ready\n")
+    not_ready = (503, "not ready\n")
+
+    def readiness() -> tuple[int, str]:
+        answer = get(frontend, "/readyz")
+        return answer.status, answer.text
+
+    assert readiness() == not_ready
+    assert states(frontend) == {"connecting": 1}
+    options = ("--listen", address, *ADMIN)
+    worker = stand_in(processes, *options, environment=exporting(collector))
+    wait_for_health(client.raw, SERVING)
+    assert readiness() == ready
+    assert states(frontend) == {"ready": 1}
+    assert get(worker, "/readyz").status == 200
+    wait_for_health(client.raw, NOT_SERVING, while_waiting=worker.kill)
+    assert readiness() == not_ready
+    assert states(frontend) == {"connecting": 1}
+    assert get(frontend, "/healthz").text == "ok\n"
+    again = stand_in(processes, *options, environment=exporting(collector))
+    wait_for_health(client.raw, SERVING)
+    assert readiness() == ready
+    assert states(frontend) == {"ready": 1}
+    check_prefix_cache(frontend, client, again, collector)
+
+
+def check_prefix_cache(
+    frontend: Process, client: Frontend, worker: Process, collector: Collector
+) -> None:
+    """Checks that what the engine tells of its prefix cache is told by both hops."""
+    what, caller = generation(list(range(100, 300)), 4), Caller()
+    usages = [client.generate(what, metadata=caller.metadata).usage for _ in range(2)]
+    hits = sum(usage.cached_prompt_tokens for usage in usages)
+    assert [usage.cached_prompt_tokens > 0 for usage in usages] == [False, True]
+    for process in (frontend, worker):
+        told = Scrape(process).by(
+            "tokenwire_prefix_cache_tokens_total",
+            "gen_ai_request_model",
+            "tokenwire_prefix_cache_result",
+        )
+        assert told == {("demo", "hit"): hits, ("demo", "miss"): 400 - hits}
+    whole = under(call("Generate"), ran(before=()))
+    spans = check_tree(collector, caller, f"{whole}\n{whole}")
+    name = registry.PREFIX_CACHE_TOKENS.name
+    collector.wait_until(lambda: all(collector.points(each, name) for each in registry.BOTH))
+    cached = [each.attributes.get("gen_ai.usage.cache_read.input_tokens") for each in spans]
+    assert [number for number in cached if number is not None] == [0, 0, hits, hits]
+
+
+def test_an_engine_that_does_not_tell_has_no_prefix_cache_metric(pair):
+    pair.frontend.generate(generation(max_tokens=2))
+    for process in (pair.frontend_process, pair.worker_process):
+        scrape = Scrape(process)
+        assert scrape.value("tokenwire_generations_total") > 0
+        assert not any("prefix_cache" in name for name, _ in scrape.samples)
+
+
+@pytest.mark.parametrize("service", ["frontend", "worker"])
+def test_what_it_answers(pair, service):
+    process = {"frontend": pair.frontend_process, "worker": pair.worker_process}[service]
+    assert get(process, "/healthz").status == 200
+    assert get(process, "/readyz").status == 200
+    assert get(process, "/metrics").status == 200
+    for path in ("/", "/metric", "/healthz/x", "/debug"):
+        assert get(process, path).status == 404
+    assert get(process, "/metrics", method="POST").status == 405
+
+
+def test_while_it_drains_it_is_alive_and_not_ready(processes):
+    worker = stand_in(processes, "--listen", "127.0.0.1:0", *ADMIN)
+    frontend = processes.frontend(*ADMIN, workers=[worker])
+    with Frontend(frontend.address) as client:
+        wait_for_health(client.raw, SERVING)
+        started = client.start(endless(), timeout=60)
+        read_to_first_token(started)
+        for process in (frontend, worker):
+            process.terminate()
+            process.wait_for("draining")
+            while get(process, "/readyz").status != 503:
+                pass
+            assert get(process, "/healthz").status == 200
+            assert get(process, "/metrics").status == 200
+        started.cancel()
+    assert [process.wait() for process in (frontend, worker)] == [0, 0]
+
+
+def test_an_address_in_use_is_told_by_its_setting(pair, processes):
+    taken = pair.frontend_process.wait_for("admin_listening")["address"]
+    started = [
+        processes.frontend("--admin-listen", taken, workers=["127.0.0.1:1"]),
+        stand_in(processes, "--listen", "127.0.0.1:0", "--admin-listen", taken),
+    ]
+    for process in started:
+        assert process.wait() == EX_USAGE, process.output
+        assert f"--admin-listen {taken}" in process.output
+        assert "Traceback" not in process.output
+
+
+def test_there_is_no_admin_port_unless_it_is_asked_for(processes):
+    worker = stand_in(processes, "--listen", "127.0.0.1:0")
+    frontend = processes.frontend(workers=[worker])
+    frontend.wait_for("worker", state="ready")
+    for process in (frontend, worker):
+        port = int(process.address.rpartition(":")[2])
+        assert listening(process) == {port}
+
+
+def listening(process: Process) -> set[int]:
+    """Returns the ports that a process listens on, as Linux tells them."""
+    folder = Path(f"/proc/{process.process.pid}")
+    sockets = {str(each.readlink()) for each in (folder / "fd").iterdir() if each.is_symlink()}
+    ports = set()
+    for table in ("tcp", "tcp6"):
+        for line in (folder / "net" / table).read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in sockets:
+                ports.add(int(local.rpartition(":")[2], 16))
+    return ports

@@ -1,0 +1,139 @@
+"""A collector that dies, and one that accepts and never answers, cost no request anything."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tokenwire.worker.v1 import execution_pb2
+from tokenwire_service.telemetry.providers import LAST_EXPORT_TIMEOUT_S
+
+from tests.services.calls import Frontend, Worker, generation
+from tests.services.collector import Collector
+from tests.services.processes import SERVING, WAIT_S, Process, Processes, wait_for_health
+from tests.telemetry.conftest import exporting
+from tests.telemetry.trees import Caller, call, check_tree, ran, under
+
+BURST = 4_000
+"""Spans at a time: about twice as many as the queue holds (OTEL_BSP_MAX_QUEUE_SIZE, 2,048)."""
+
+GROWTH_BYTES = 8 * 2**20
+"""Bound of what two bursts may add once the queue is full. A refusal's span takes 2.5 KB with its
+attributes, so to keep 8,000 would take 20 MB; what is left is the allocators' own."""
+
+STOP_S = LAST_EXPORT_TIMEOUT_S + 5.0
+"""Bound of the time to stop: the last export's, and the rest of a stop on a busy machine. Without
+the bound on the last export it would be the exporter's 10 s for traces and as long for metrics."""
+
+
+@dataclass
+class Services:
+    """A pair that exports to a collector which is about to die."""
+
+    collector: Collector
+    worker_process: Process
+    frontend_process: Process
+    worker: Worker
+    frontend: Frontend
+
+
+@pytest.fixture(scope="module")
+def services(collectors) -> Iterator[Services]:
+    collector, started = Collector(), Processes()
+    collectors.append(collector)
+    environment = exporting(collector)
+    worker = started.worker("--openvino.kv-blocks", "256", environment=environment)
+    frontend = started.frontend(workers=[worker], environment=environment)
+    with Worker(worker.address) as direct, Frontend(frontend.address) as client:
+        wait_for_health(client.raw, SERVING)
+        yield Services(collector, worker, frontend, direct, client)
+    started.end()
+
+
+@pytest.fixture(scope="module")
+def silent(services) -> Iterator[None]:
+    """Where the collector was, something that takes connections and never answers."""
+    caller = Caller()
+    services.frontend.generate(generation(max_tokens=2), metadata=caller.metadata)
+    check_tree(services.collector, caller, under(call("Generate"), ran()))
+    services.collector.close()
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        check_all_succeed(services.frontend)
+        listener.bind(("127.0.0.1", services.collector.port))
+        listener.listen(64)  # the system takes connections; nobody reads
+        yield
+
+
+def check_all_succeed(client: Frontend) -> None:
+    """Checks that generations are what they are with a collector that answers."""
+    with client.session() as session:
+        for number in range(1, 21):
+            session.open(number, generation(f"Number {number}", 10))
+        assert [len(each.ids()) for each in session.finish(*range(1, 21))] == [10] * 20
+
+
+def burst_of_frontend(client: Frontend) -> None:
+    """Has the frontend end as many spans as a burst has."""
+    with client.session() as session:
+        for number in range(1, BURST + 1):
+            session.open(number, generation(max_tokens=0))
+        session.finish(*range(1, BURST + 1))
+
+
+def burst_of_worker(worker: Worker) -> None:
+    """Has the worker end as many spans as a burst has."""
+    submits = [
+        execution_pb2.ExchangeRequest(submit={"handle": number, "request": {}})
+        for number in range(1, BURST + 1)
+    ]
+    frames = worker.execution.Exchange(iter(submits), timeout=WAIT_S)
+    assert sum(len(frame.failures) for frame in frames) == BURST
+
+
+def resident_bytes(process: Process) -> int:
+    """Returns how much memory a process has."""
+    status = Path(f"/proc/{process.process.pid}/status").read_text()
+    [line] = [line for line in status.splitlines() if line.startswith("VmRSS:")]
+    return int(line.split()[1]) * 1024
+
+
+def test_requests_go_on_with_a_collector_that_never_answers(services, silent):
+    check_all_succeed(services.frontend)
+
+
+@pytest.mark.parametrize("service", ["frontend", "worker"])
+def test_memory_is_bounded(services, silent, service):
+    process, burst = {
+        "frontend": (
+            services.frontend_process,
+            lambda: burst_of_frontend(services.frontend),
+        ),
+        "worker": (services.worker_process, lambda: burst_of_worker(services.worker)),
+    }[service]
+    burst()
+    full = resident_bytes(process)
+    burst()
+    burst()
+    assert resident_bytes(process) - full < GROWTH_BYTES
+    # Nor does what is dropped fill the log, whose lines stay whole.
+    told = process.events(event="library")
+    assert 0 < len(told) < 200, told[-5:]
+    assert {each["logger"].partition(".")[0] for each in told} == {"opentelemetry"}
+    assert [line for line in process.lines if not line.startswith("{")] == []
+
+
+def test_both_end_promptly(services, silent):
+    check_all_succeed(services.frontend)
+    processes = (services.frontend_process, services.worker_process)
+    began_s = time.monotonic()
+    for process in processes:
+        process.terminate()
+    assert [process.wait() for process in processes] == [0, 0]
+    assert time.monotonic() - began_s < STOP_S
+    for process in processes:
+        assert process.events(event="stopped")
