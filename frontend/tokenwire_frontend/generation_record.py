@@ -10,13 +10,13 @@ import time
 from collections.abc import Sequence
 
 import structlog
-from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanKind, Status, StatusCode
 from tokenwire_service import deadlines
 from tokenwire_service.errors import ServiceError
 from tokenwire_service.telemetry import semconv, tracing
 from tokenwire_service.telemetry.metrics import Attributes
+from tokenwire_service.telemetry.tracing import OwnSpan
 
 from tokenwire_frontend import span_content
 from tokenwire_frontend.core.activity import Activity, Outcome, Record
@@ -99,30 +99,26 @@ class GenerationRecord:
             semconv.GEN_AI_PROVIDER_NAME: semconv.PROVIDER,
             semconv.GEN_AI_REQUEST_MODEL: model,
         }
-        self._span: Span = tracing.tracer().start_span(
-            f"{operation} {model}".strip(),
-            parent,
-            SpanKind.INTERNAL,
-            {
+        self._span = tracing.begin(
+            f"{operation} {model}".strip(), parent, SpanKind.INTERNAL, received_s
+        )
+        self._context = self._span.as_parent()
+        self.captures = self._span.sampled and recorder.content
+        """Whether `note_text` is wanted."""
+        if self._span.sampled:
+            self._span.attributes = {
                 **self._attributes,
                 semconv.REQUEST_ID: self.request_id,
                 **span_content.asked(request),
-            },
-            start_time=tracing.wall_ns(received_s),
-        )
-        self._context = trace.set_span_in_context(self._span)
-        self._sampled = self._span.is_recording()
-        self.captures = self._sampled and recorder.content
-        """Whether `note_text` is wanted."""
+            }
         if self.captures and request.prompt is not None:
-            self._span.set_attribute(
-                semconv.GEN_AI_INPUT_MESSAGES, span_content.input_messages(request)
-            )
+            prompt = span_content.input_messages(request)
+            self._span.attributes[semconv.GEN_AI_INPUT_MESSAGES] = prompt
 
     @property
     def trace_id(self) -> str:
         """Trace id of the request, 32 lower-case hex digits."""
-        return tracing.trace_id(self._span)
+        return self._span.trace_id
 
     @property
     def absence(self) -> str:
@@ -139,9 +135,11 @@ class GenerationRecord:
         self.stages.append(Stage("frontend", name, from_s - self.received_s, to_s - from_s))
         if name != semconv.SPAN_ROUTE:
             self._metrics.text.record(to_s - from_s, {semconv.TEXT_STAGE: name}, self._context)
-        if self._sampled:
-            told = self._route if name == semconv.SPAN_ROUTE else None
-            tracing.write_span(name, self._context, from_s, to_s, told)
+        if self._span.sampled:
+            span = self._span.child(name, SpanKind.INTERNAL, from_s)
+            if name == semconv.SPAN_ROUTE:
+                span.attributes.update(self._route)
+            span.end(to_s)
 
     @property
     def _route(self) -> dict[str, str]:
@@ -150,17 +148,16 @@ class GenerationRecord:
     def routed(self, worker: str, address: str, choice: Choice) -> dict[str, str]:
         """Notes which worker it goes to; returns the trace context to send there."""
         self._worker, self._route_reason = worker, choice.reason
-        self._hop = _Hop(address, self._context if self._sampled else None)
-        if self._sampled:
-            self._add_event(semconv.EVENT_ROUTED, self._route)
-        return tracing.inject(self._hop.context or self._context)
+        self._hop = _Hop(address, self._span)
+        self._span.add_event(semconv.EVENT_ROUTED, self._route, time.monotonic())
+        return tracing.inject(self._hop.context)
 
     def left_worker(self, error: ServiceError | None) -> None:
         """Notes that the worker has ended it, or refused it, or is gone."""
         hop, self._hop = self._hop, None
         if hop is not None:
             took_s, attributes = hop.end(error)
-            self._metrics.worker_call.record(took_s, attributes, hop.context or self._context)
+            self._metrics.worker_call.record(took_s, attributes, hop.context)
 
     def accepted(self, prompt_tokens: int) -> None:
         """Notes that a worker took it."""
@@ -168,8 +165,7 @@ class GenerationRecord:
 
     def first_token(self) -> None:
         """Notes the first token."""
-        if self._sampled:
-            self._add_event(semconv.EVENT_FIRST_TOKEN)
+        self._span.add_event(semconv.EVENT_FIRST_TOKEN, None, time.monotonic())
 
     def tokens(self, count: int, took_s: float) -> None:
         """Counts new tokens, and the time that it took to make text of them. The hot path."""
@@ -189,11 +185,8 @@ class GenerationRecord:
         if self._cancel_cause:
             return
         self._cancel_cause = cause
-        if self._sampled:
-            self._add_event(semconv.EVENT_CANCELLED, {semconv.CANCEL_CAUSE: cause})
-
-    def _add_event(self, name: str, attributes: Attributes | None = None) -> None:
-        self._span.add_event(name, attributes, tracing.now_ns())
+        told = {semconv.CANCEL_CAUSE: cause}
+        self._span.add_event(semconv.EVENT_CANCELLED, told, time.monotonic())
 
     # --- how it ends: one of these, once ---------------------------------------------------------
 
@@ -212,11 +205,11 @@ class GenerationRecord:
                 completion.time_per_output_token_s, self._attributes, self._context
             )
         self._metrics.request_duration.record(completion.total_s, self._attributes, self._context)
-        if self._sampled:
+        if self._span.sampled:
             names = [finish.value for finish in finishes]
-            self._span.set_attribute(semconv.GEN_AI_RESPONSE_FINISH_REASONS, names)
+            self._span.attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = names
             if self.captures:
-                self._span.set_attribute(semconv.GEN_AI_OUTPUT_MESSAGES, self._output(names))
+                self._span.attributes[semconv.GEN_AI_OUTPUT_MESSAGES] = self._output(names)
         self._end(outcome, reason, completion, log.info)
 
     def refuse(self, error: ServiceError) -> None:
@@ -243,8 +236,8 @@ class GenerationRecord:
 
     def _fault(self, error: ServiceError) -> None:
         error.logged = True
-        self._span.set_attribute(semconv.ERROR_TYPE, error.reason)
-        self._span.set_status(Status(StatusCode.ERROR, error.reason))
+        self._span.attributes[semconv.ERROR_TYPE] = error.reason
+        self._span.status = Status(StatusCode.ERROR, error.reason)
 
     def _nothing(self) -> Completion:
         total_s = time.monotonic() - self.received_s
@@ -264,9 +257,9 @@ class GenerationRecord:
             stage = {semconv.TEXT_STAGE: "detokenize"}
             self._metrics.text.record(self.detokenize_s, stage, self._context)
         self._count_cached(completion)
-        if self._sampled:
-            self._span.set_attributes(self._counted(completion))
-        self._span.end(tracing.now_ns())
+        if self._span.sampled:
+            self._span.attributes.update(self._counted(completion))
+        self._span.end(time.monotonic())
         trace_id = self.trace_id
         self._recorder.activity.add(
             Record(
@@ -327,7 +320,7 @@ class GenerationRecord:
 class _Hop:
     """The generation at one worker: a call inside a stream that all generations share."""
 
-    def __init__(self, address: str, parent: Context | None) -> None:
+    def __init__(self, address: str, parent: OwnSpan) -> None:
         host, _, port = address.rpartition(":")
         self._began_s = time.monotonic()
         self._attributes: dict[str, str | int] = {
@@ -336,30 +329,23 @@ class _Hop:
             semconv.SERVER_ADDRESS: host.strip("[]"),
             semconv.SERVER_PORT: int(port),
         }
-        self._span: Span | None = None
-        self.context: Context | None = None
-        """The hop's own, where it is sampled."""
-        if parent is not None:
-            self._span = tracing.tracer().start_span(
-                EXCHANGE_METHOD,
-                parent,
-                SpanKind.CLIENT,
-                self._attributes,
-                start_time=tracing.wall_ns(self._began_s),
-            )
-            self.context = trace.set_span_in_context(self._span)
+        self._span = parent.child(EXCHANGE_METHOD, SpanKind.CLIENT, self._began_s)
+        self.context = self._span.as_parent()
+        """Trace context for the worker."""
 
     def end(self, error: ServiceError | None) -> tuple[float, dict[str, str | int]]:
         """Ends the span; returns how long the hop took, in seconds, and the metric's attributes."""
-        result = {semconv.RPC_STATUS_CODE: error.code.name if error else "OK"}
+        ended_s = time.monotonic()
+        attributes = {
+            **self._attributes,
+            semconv.RPC_STATUS_CODE: error.code.name if error else "OK",
+        }
         if error is not None:
-            result[semconv.ERROR_TYPE] = error.reason
-        if self._span is not None:
-            self._span.set_attributes(result)
-            if error is not None:
-                self._span.set_status(Status(StatusCode.ERROR))
-            self._span.end(tracing.now_ns())
-        return time.monotonic() - self._began_s, {**self._attributes, **result}
+            attributes[semconv.ERROR_TYPE] = error.reason
+            self._span.status = Status(StatusCode.ERROR)
+        self._span.attributes.update(attributes)
+        self._span.end(ended_s)
+        return ended_s - self._began_s, attributes
 
 
 def _ms(seconds: float | None) -> float | None:

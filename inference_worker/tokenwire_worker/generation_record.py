@@ -12,10 +12,10 @@ from enum import Enum
 import structlog
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanKind, Status, StatusCode
 from tokenwire_service.errors import ServiceError
 from tokenwire_service.telemetry import semconv, tracing
-from tokenwire_service.telemetry.tracing import wall_ns
+from tokenwire_service.telemetry.tracing import OwnSpan
 
 from tokenwire_worker.core.generations import Completion, Live
 from tokenwire_worker.core.request import GenerationRequest
@@ -86,35 +86,32 @@ class Recorder:
         """Writes down a generation that was refused."""
         error.logged = True
         request_id = request_id[:NAME_CHARACTERS_LIMIT] or uuid.uuid4().hex
-        span = _start_span(self, request_id, received_s, parent)
-        span.set_attribute(semconv.ERROR_TYPE, error.reason)
-        span.set_status(Status(StatusCode.ERROR, error.reason))
-        span.end(tracing.now_ns())
+        span = _begin_span(self, request_id, received_s, parent)
+        span.attributes[semconv.ERROR_TYPE] = error.reason
+        span.status = Status(StatusCode.ERROR, error.reason)
+        span.end(time.monotonic())
         self.metrics.generations.count(self.model, "refused", error.reason).value += 1
         log.info(
             "generation",
             request_id=request_id,
-            trace_id=tracing.trace_id(span),
+            trace_id=span.trace_id,
             outcome="refused",
             reason=error.reason,
             message=error.message,
         )
 
 
-def _start_span(
+def _begin_span(
     recorder: Recorder, request_id: str, received_s: float, parent: Context | None
-) -> Span:
+) -> OwnSpan:
     context = parent if parent is not None else Context()
     caller = trace.get_current_span(context).get_span_context()
     # Under a call of this process it is a part of it; else it is where the caller's call arrives.
     local = caller.is_valid and not caller.is_remote
-    return tracing.tracer().start_span(
-        f"{semconv.TEXT_COMPLETION} {recorder.model}",
-        context=context,
-        kind=SpanKind.INTERNAL if local else SpanKind.SERVER,
-        start_time=wall_ns(received_s),
-        attributes={**recorder.span_attributes, semconv.REQUEST_ID: request_id},
-    )
+    kind = SpanKind.INTERNAL if local else SpanKind.SERVER
+    span = tracing.begin(f"{semconv.TEXT_COMPLETION} {recorder.model}", context, kind, received_s)
+    span.attributes = {**recorder.span_attributes, semconv.REQUEST_ID: request_id}
+    return span
 
 
 class GenerationRecord:
@@ -132,8 +129,8 @@ class GenerationRecord:
         self.cancel_cause: CancelCause | None = None
         """Set where it was stopped early."""
         self._recorder = recorder
-        self._span = _start_span(recorder, self.request_id, received_s, parent)
-        self._context = trace.set_span_in_context(self._span)
+        self._span = _begin_span(recorder, self.request_id, received_s, parent)
+        self._context = self._span.as_parent()
 
     def finish(self, live: Live, completion: Completion) -> None:
         """Writes down a generation that ended."""
@@ -144,12 +141,11 @@ class GenerationRecord:
             outcome, reason = "cancelled", self.cancel_cause.value
         else:
             outcome, reason = "completed", ",".join(sorted(set(reasons)))
-        if self._span.is_recording():
-            self._span.set_attribute(semconv.GEN_AI_RESPONSE_FINISH_REASONS, reasons)
-            if self.cancel_cause is not None:
-                told = {semconv.CANCEL_CAUSE: self.cancel_cause.value}
-                self._span.set_attributes(told)
-                self._span.add_event(semconv.EVENT_CANCELLED, told, tracing.now_ns())
+        self._span.attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = reasons
+        if self.cancel_cause is not None:
+            told = {semconv.CANCEL_CAUSE: self.cancel_cause.value}
+            self._span.attributes.update(told)
+            self._span.add_event(semconv.EVENT_CANCELLED, told, time.monotonic())
         self._end(live, completion, outcome, reason)
         log.info("generation", **self._line(live, completion, outcome, reason))
 
@@ -157,8 +153,8 @@ class GenerationRecord:
         """Writes down a generation that failed."""
         error.logged = True
         completion = live.completion(time.monotonic())
-        self._span.set_attribute(semconv.ERROR_TYPE, error.reason)
-        self._span.set_status(Status(StatusCode.ERROR, error.reason))
+        self._span.attributes[semconv.ERROR_TYPE] = error.reason
+        self._span.status = Status(StatusCode.ERROR, error.reason)
         self._recorder.metrics.request_duration.record(
             time.monotonic() - live.received_s,
             {**self._recorder.gen_ai, semconv.ERROR_TYPE: error.reason},
@@ -191,37 +187,40 @@ class GenerationRecord:
             count = metrics.prefix_cache_tokens.count
             count(self._recorder.model, semconv.HIT).value += cached
             count(self._recorder.model, semconv.MISS).value += completion.prompt_tokens - cached
-        if self._span.is_recording():
-            self._span.set_attributes(
-                {
-                    semconv.GEN_AI_REQUEST_MAX_TOKENS: live.generation.max_tokens,
-                    semconv.GEN_AI_USAGE_INPUT_TOKENS: completion.prompt_tokens,
-                    semconv.GEN_AI_USAGE_OUTPUT_TOKENS: completion.completion_tokens,
-                }
-            )
-            if cached is not None:
-                self._span.set_attribute(semconv.GEN_AI_USAGE_CACHED_TOKENS, cached)
+        self._span.attributes.update(
+            {
+                semconv.GEN_AI_REQUEST_MAX_TOKENS: live.generation.max_tokens,
+                semconv.GEN_AI_USAGE_INPUT_TOKENS: completion.prompt_tokens,
+                semconv.GEN_AI_USAGE_OUTPUT_TOKENS: completion.completion_tokens,
+            }
+        )
+        if cached is not None:
+            self._span.attributes[semconv.GEN_AI_USAGE_CACHED_TOKENS] = cached
+        if self._span.sampled:
             self._write_stages(live)
-        self._span.end(tracing.now_ns())
+        self._span.end(time.monotonic())
 
     def _write_stages(self, live: Live) -> None:
         now_s = time.monotonic()
         started, first, last = live.started_s, live.first_token_s, live.last_token_s
         queued_to_s = started if started is not None else now_s
-        tracing.write_span(semconv.SPAN_QUEUE, self._context, live.received_s, queued_to_s)
+        self._write_stage(semconv.SPAN_QUEUE, live.received_s, queued_to_s)
         if started is not None:
             filled_to_s = first if first is not None else now_s
-            tracing.write_span(semconv.SPAN_PREFILL, self._context, started, filled_to_s)
+            self._write_stage(semconv.SPAN_PREFILL, started, filled_to_s)
         if first is not None and last is not None:
-            self._span.add_event(semconv.EVENT_FIRST_TOKEN, timestamp=wall_ns(first))
-            tracing.write_span(semconv.SPAN_DECODE, self._context, first, last)
+            self._span.add_event(semconv.EVENT_FIRST_TOKEN, None, first)
+            self._write_stage(semconv.SPAN_DECODE, first, last)
+
+    def _write_stage(self, name: str, from_s: float, to_s: float) -> None:
+        self._span.child(name, SpanKind.INTERNAL, from_s).end(to_s)
 
     def _line(
         self, live: Live, completion: Completion, outcome: str, reason: str
     ) -> dict[str, str | int | float | None]:
         return {
             "request_id": self.request_id,
-            "trace_id": tracing.trace_id(self._span),
+            "trace_id": self._span.trace_id,
             "outcome": outcome,
             "reason": reason,
             "prompt_tokens": completion.prompt_tokens,

@@ -17,13 +17,13 @@ import structlog
 from google.protobuf.message import DecodeError
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.metrics import Histogram
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from tokenwire_service import deadlines
 from tokenwire_service.errors import Code, ServiceError
 from tokenwire_service.status import abort
 from tokenwire_service.telemetry import metrics, registry, semconv, tracing
+from tokenwire_service.telemetry.histogram import Histogram
 
 log = structlog.get_logger()
 

@@ -34,7 +34,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from tokenwire_service.telemetry import exposition
+from tokenwire_service.telemetry import exposition, histogram, tracing
+from tokenwire_service.telemetry.histogram import HistogramExporter
 
 LAST_EXPORT_TIMEOUT_S = 3.0
 """Time at the process's end to send what is left. The SDK would try for half a minute, and a
@@ -60,15 +61,17 @@ class Telemetry:
         own = {SERVICE_NAME: service, SERVICE_INSTANCE_ID: instance, SERVICE_VERSION: version}
         # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the last word.
         resource = Resource.create(own).merge(OTELResourceDetector().detect())
+        self._resource = resource
         self._tracers = _tracer_provider(resource)
         trace.set_tracer_provider(self._tracers)
         self._scraped = InMemoryMetricReader() if scraped else None
         readers: list[MetricReader] = [self._scraped] if self._scraped else []
         if _exports("METRICS"):
-            readers.append(_otlp_metrics())
+            readers.append(_otlp_metrics(resource))
         self._meters = MeterProvider(readers, resource, shutdown_on_exit=False) if readers else None
         if self._meters is not None:
             metrics.set_meter_provider(self._meters)
+            histogram.enable()
         if self._meters is not None or _exports("TRACES"):
             sys.setswitchinterval(SWITCH_INTERVAL_S)
 
@@ -83,7 +86,7 @@ class Telemetry:
         Takes some milliseconds: call it off the event loop.
         """
         data = self._scraped.get_metrics_data() if self._scraped else None
-        return exposition.render(data, accept)
+        return exposition.render(histogram.added_to(data, self._resource), accept)
 
     def shutdown(self) -> None:
         """Sends what is left, within LAST_EXPORT_TIMEOUT_S."""
@@ -108,18 +111,19 @@ def _tracer_provider(resource: Resource) -> TracerProvider:
     if not _exports("TRACES"):
         return TracerProvider(resource=resource, sampler=ALWAYS_OFF, shutdown_on_exit=False)
     # Imported only where it is used: it brings an HTTP client.
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
-        OTLPSpanExporter,
-    )
+    from tokenwire_service.telemetry.span_exporter import SpanExporter  # noqa: PLC0415
 
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    processor = BatchSpanProcessor(SpanExporter())
+    provider.add_span_processor(processor)
+    tracing.write_to(processor, resource, provider.sampler)
     return provider
 
 
-def _otlp_metrics() -> MetricReader:
+def _otlp_metrics(resource: Resource) -> MetricReader:
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # noqa: PLC0415
         OTLPMetricExporter,
     )
 
-    return PeriodicExportingMetricReader(OTLPMetricExporter())
+    exporter = HistogramExporter(OTLPMetricExporter(), resource)
+    return PeriodicExportingMetricReader(exporter)

@@ -1,0 +1,128 @@
+"""OTLP over HTTP for spans, encoded at a third of what the SDK's encoder takes.
+
+A frontend writes four or five spans for a sampled request, and encoding them was half of what they
+cost it. The spans of one process have one resource and few scopes, and most of their attributes
+have values that come again and again, whose encoded form is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import (
+    AnyValue,
+    ArrayValue,
+    InstrumentationScope,
+    KeyValue,
+)
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1 import trace_pb2
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.trace import SpanContext, StatusCode
+
+_HAS_IS_REMOTE = trace_pb2.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
+_IS_REMOTE = trace_pb2.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
+
+
+class SpanExporter(OTLPSpanExporter):
+    """The SDK's exporter, with its sending, retries and settings, and the encoding below."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Sends the spans; what the endpoint does not take is dropped."""
+        sent = self._client.export(encode(spans).SerializeToString())
+        return SpanExportResult.SUCCESS if sent.success else SpanExportResult.FAILURE
+
+
+def encode(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
+    """Returns the OTLP request of spans of this process."""
+    request = ExportTraceServiceRequest()
+    if not spans:
+        return request
+    resource = spans[0].resource
+    of_resource = request.resource_spans.add(
+        resource=Resource(attributes=_attributes(resource.attributes)),
+        schema_url=resource.schema_url,
+    )
+    scopes: dict[object, trace_pb2.ScopeSpans] = {}
+    for span in spans:
+        scope = span.instrumentation_scope
+        of_scope = scopes.get(scope)
+        if of_scope is None:
+            named = (
+                InstrumentationScope(name=scope.name, version=scope.version or "")
+                if scope
+                else None
+            )
+            of_scope = scopes[scope] = of_resource.scope_spans.add(
+                scope=named, schema_url=scope.schema_url if scope else None
+            )
+        _add(of_scope.spans, span)
+    return request
+
+
+def _add(spans: Any, span: ReadableSpan) -> None:
+    context, parent = span.context, span.parent
+    assert context is not None  # noqa: S101 - a span that ended has one; for the type checker
+    encoded = spans.add(
+        trace_id=context.trace_id.to_bytes(16, "big"),
+        span_id=context.span_id.to_bytes(8, "big"),
+        name=span.name,
+        # OTLP numbers the kinds from 1, and has 0 for an unknown one.
+        kind=span.kind.value + 1,
+        start_time_unix_nano=span.start_time,
+        end_time_unix_nano=span.end_time,
+        attributes=_attributes(span.attributes),
+        flags=_flags(parent),
+    )
+    if parent is not None:
+        encoded.parent_span_id = parent.span_id.to_bytes(8, "big")
+    if context.trace_state:
+        encoded.trace_state = context.trace_state.to_header()
+    if span.status.status_code is not StatusCode.UNSET:
+        encoded.status.code = span.status.status_code.value
+        encoded.status.message = span.status.description or ""
+    for event in span.events:
+        encoded.events.add(
+            name=event.name,
+            time_unix_nano=event.timestamp,
+            attributes=_attributes(event.attributes),
+        )
+
+
+def _flags(parent: SpanContext | None) -> int:
+    return _HAS_IS_REMOTE | (_IS_REMOTE if parent is not None and parent.is_remote else 0)
+
+
+def _attributes(attributes: Mapping[str, Any] | None) -> list[KeyValue]:
+    return [
+        _kept(name, value)
+        if type(value) is str and len(value) < KEPT_CHARACTERS
+        else KeyValue(key=name, value=_value(value))
+        for name, value in (attributes or {}).items()
+    ]
+
+
+KEPT_CHARACTERS = 64
+"""Longer texts, such as prompts, are not kept. So the kept ones take some 200 KB at most."""
+
+
+@lru_cache(maxsize=1024)
+def _kept(name: str, value: str) -> KeyValue:
+    return KeyValue(key=name, value=AnyValue(string_value=value))
+
+
+def _value(value: Any) -> AnyValue:
+    if isinstance(value, bool):
+        return AnyValue(bool_value=value)
+    if isinstance(value, int):
+        return AnyValue(int_value=value)
+    if isinstance(value, float):
+        return AnyValue(double_value=value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return AnyValue(array_value=ArrayValue(values=map(_value, value)))
+    return AnyValue(string_value=str(value))
