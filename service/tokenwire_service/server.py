@@ -23,6 +23,14 @@ log = structlog.get_logger()
 STOP_GRACE_S = 2.0
 """Time that calls have to end after the drain before they are cut off."""
 
+HOLD_S = 0.05
+"""Time before gRPC stops in which calls that arrive are held. gRPC ends with a bare CANCELLED what
+arrives between its own stop and the caller's hearing of it, so nobody should be about to call then:
+who waits for an answer makes no further call."""
+
+FAREWELL_S = 0.02
+"""Time in which every connection is told that the server goes, before those calls are answered."""
+
 
 @dataclass(frozen=True)
 class Service:
@@ -44,7 +52,8 @@ class RpcServer:
     """Listens on one address. Health is NOT_SERVING until `set_serving` says otherwise."""
 
     def __init__(self, address: str, tls: TlsSettings, services: Sequence[Service]) -> None:
-        self._server = grpc.aio.server(options=SERVER, interceptors=[RpcBoundary()])
+        self._boundary = RpcBoundary()
+        self._server = grpc.aio.server(options=SERVER, interceptors=[self._boundary])
         self._names = ["", *(service.name for service in services)]
         self._health = health.aio.HealthServicer()
         self.serving = False
@@ -83,9 +92,15 @@ class RpcServer:
             await self._health.set(name, value)
 
     async def stop(self) -> None:
-        """Stops listening and ends what is still open within STOP_GRACE_S."""
+        """Stops listening; what is still open has STOP_GRACE_S and is then refused as DRAINING."""
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(STOP_GRACE_S)
+        await self._boundary.close(STOP_GRACE_S)
+        self._boundary.hold()
+        await asyncio.sleep(HOLD_S)
+        stopped = asyncio.ensure_future(self._server.stop(STOP_GRACE_S))
+        await asyncio.sleep(FAREWELL_S)
+        self._boundary.release()
+        await stopped
 
 
 def stop_signal() -> asyncio.Event:

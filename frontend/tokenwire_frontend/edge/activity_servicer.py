@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -57,9 +58,11 @@ class ActivityServicer(activity_pb2_grpc.ActivityServiceServicer):
             )
         if request.records > RECORDS_MOST:
             raise invalid("records", f"is {request.records}; at most {RECORDS_MOST}")
-        while not self._generator.draining:
+        while not self._generator.over.is_set():
             await context.write(self._snapshot(request.records))
-            await asyncio.sleep(interval_s)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._generator.over.wait(), interval_s)
+        raise errors.draining()
 
     async def GetRecord(
         self, request: activity_pb2.GetRecordRequest, context: Context
