@@ -52,16 +52,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         module = engines.module_of(settings)
         module.check_model(settings)
-        files = read_text_files(settings.text_folder)
+        files = _text_files(settings)
         engine = module.build(settings)
     except ModelError as error:
-        refuse(PROGRAM, f"--model {settings.model}: {error}")
+        refuse(PROGRAM, f"{settings.text_setting}: {error}")
     except engines.EngineError as error:
         refuse(PROGRAM, str(error))
     except engines.EngineStartError as error:
         log.critical("engine_did_not_start", reason=str(error))
         _exit(EX_SOFTWARE)
     _exit(uvloop.run(_run(settings, engine, files)))
+
+
+def _text_files(settings: WorkerSettings) -> TextFiles:
+    try:
+        return read_text_files(settings.text_folder)
+    except ModelError as error:
+        if settings.tokenizer_folder is None and settings.model_path.is_file():
+            raise ModelError(
+                f"{error} beside it; give --tokenizer-folder, the folder of the tokenizer.json "
+                f"and config.json that go with the file"
+            ) from error
+        raise
 
 
 def _exit(code: int) -> NoReturn:

@@ -74,6 +74,13 @@ class WorkerSettings(ServiceSettings):
         return path.parent if path.is_file() else path
 
     @property
+    def text_setting(self) -> str:
+        """The setting that names `text_folder`, with its value."""
+        if self.tokenizer_folder is not None:
+            return f"--tokenizer-folder {self.tokenizer_folder}"
+        return f"--model {self.model}"
+
+    @property
     def shown_model_name(self) -> str:
         """Name that callers know the model by."""
         return self.model_name or self.model_path.resolve().stem
