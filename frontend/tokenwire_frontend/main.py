@@ -61,7 +61,7 @@ async def run(chosen: FrontendSettings, telemetry: Telemetry) -> None:
     stop = stop_signal()
     tokenizers = TokenizerPool(chosen.tokenizer_threads, chosen.tokenizer_waiting_limit)
     credentials = channel_credentials(chosen.worker_tls, "--worker-tls")
-    pool = WorkerPool(chosen.workers, credentials, LeastLoaded())
+    pool = WorkerPool(chosen.worker, credentials, LeastLoaded())
     recorder = Recorder(
         FrontendMetrics(), Activity(chosen.records_limit), content=chosen.trace_content
     )

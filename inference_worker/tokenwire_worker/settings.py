@@ -17,7 +17,7 @@ from tokenwire_worker.engines.vllm.settings import VllmSettings
 
 
 class WorkerSettings(ServiceSettings):
-    """Tokenwire worker: serves one model on one engine, token ids in and token ids out."""
+    """One model on one engine, token ids in and out. Environment: TOKENWIRE_WORKER_<NAME>."""
 
     model_config = SettingsConfigDict(env_prefix="TOKENWIRE_WORKER_")
 

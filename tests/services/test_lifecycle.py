@@ -316,7 +316,7 @@ def test_a_bad_value_of_each_setting_is_refused_by_its_name(arguments, setting, 
     [
         ("TOKENWIRE_FRONTEND_LISTEN", "nowhere", "listen"),
         ("TOKENWIRE_FRONTEND_GENERATIONS_LIMIT", "-3", "generations"),
-        ("TOKENWIRE_FRONTEND_WORKERS", "not json", "workers"),
+        ("TOKENWIRE_FRONTEND_WORKERS", "not json", "TOKENWIRE_FRONTEND_WORKERS"),
     ],
 )
 def test_a_bad_variable_ends_with_64_and_its_name(processes, name, value, setting):

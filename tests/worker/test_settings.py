@@ -34,7 +34,7 @@ def run(*arguments: str, **environment: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "--model: Field required"),
+        ([], "--model: is needed"),
         (["--listen", "nonsense"], "--listen: "),
         (["--listen", "127.0.0.1:70000"], "--listen"),
         (["--max-waiting-requests", "-1"], "--max-waiting-requests: "),
@@ -120,7 +120,7 @@ def test_a_package_that_is_not_installed(tmp_path):
     )
     code, said = run("--model", str(MODEL), PYTHONPATH=str(tmp_path))
     assert code == 64
-    assert "pip install 'tokenwire[openvino]'" in said
+    assert "pip install -c constraints/cpu.txt '.[openvino]'" in said
     assert len(said.splitlines()) == 1
 
 
