@@ -60,7 +60,7 @@ async def run(chosen: FrontendSettings, telemetry: Telemetry) -> None:
     """Serves until a stop signal, then drains."""
     stop = stop_signal()
     tokenizers = TokenizerPool(chosen.tokenizer_threads, chosen.tokenizer_waiting_limit)
-    credentials = channel_credentials(chosen.worker_tls, "--worker-tls")
+    credentials = channel_credentials(chosen.worker_tls, "--worker-tls.")
     pool = WorkerPool(chosen.worker, credentials, LeastLoaded())
     recorder = Recorder(
         FrontendMetrics(), Activity(chosen.records_limit), content=chosen.trace_content

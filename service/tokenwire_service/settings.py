@@ -30,7 +30,10 @@ from tokenwire_service.version import VERSION
 EX_USAGE = 64
 """Exit code of a process that was started wrongly (sysexits.h)."""
 
-HELP = "--help lists the settings"
+HELP = "--help tells more"
+
+USAGE_LIMIT = 160
+"""Characters of a usage line that is shown with a fault; that of a service has 80 settings."""
 
 HIGHEST_PORT = 65535
 """gRPC takes a higher number modulo 65536, in silence."""
@@ -39,7 +42,8 @@ HIGHEST_PORT = 65535
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\[\]\s]+):[0-9]{1,5}")
 
 
-def _address(text: str) -> str:
+def check_address(text: str) -> str:
+    """Returns the text; raises ValueError where it is not HOST:PORT."""
     if not _ADDRESS.fullmatch(text):
         hint = "; IPv6 hosts stand in brackets" if text.count(":") > 1 else ""
         raise ValueError(f"{text!r} is not HOST:PORT{hint}")
@@ -48,7 +52,7 @@ def _address(text: str) -> str:
     return text
 
 
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, AfterValidator(check_address)]
 """HOST:PORT; IPv6 hosts in brackets."""
 
 
@@ -146,11 +150,13 @@ _NO_JSON = re.compile(r'^error parsing value for field "(\w+)" from source .*')
 
 
 class LineParser(argparse.ArgumentParser):
-    """Says what is wrong in one line, where argparse would list every setting first."""
+    """Says what is wrong in one line and ends with 64; argparse would list every option first."""
 
     def error(self, message: str) -> NoReturn:
         """Ends the process with 64."""
-        refuse(self.prog, message.removeprefix("argument "), HELP)
+        usage = " ".join(self.format_usage().split())
+        short = usage if len(usage) <= USAGE_LIMIT else HELP
+        refuse(self.prog, message.removeprefix("argument "), short)
 
     def say_what_is_not_set(self) -> None:
         """Words the defaults of settings that have none."""

@@ -103,7 +103,7 @@ def test_keys_of_a_mapping_are_free(monkeypatch):
 )
 def test_each_fault_is_one_line_and_the_last_points_to_help(capsys, arguments, lines):
     said = refused(capsys, FrontendSettings, *arguments)
-    assert said == [f"service: {line}" for line in (*lines, "--help lists the settings")]
+    assert said == [f"service: {line}" for line in (*lines, "--help tells more")]
 
 
 def test_a_fault_of_a_variable_names_it(monkeypatch, capsys):
