@@ -14,7 +14,7 @@ import uvloop
 from tokenwire.worker.v1 import execution_pb2_grpc, worker_pb2_grpc
 from tokenwire_service import logs
 from tokenwire_service.admin import administered
-from tokenwire_service.server import ListenError, RpcServer, Service, stop_signal
+from tokenwire_service.server import ListenError, RpcServer, Service, log_draining, stop_signal
 from tokenwire_service.settings import parse, refuse
 from tokenwire_service.telemetry.providers import Telemetry
 from tokenwire_service.tls import TlsError
@@ -119,7 +119,7 @@ async def _serve(settings: WorkerSettings, server: RpcServer, dispatcher: Dispat
     await asyncio.wait([stop, dispatcher.died], return_when=asyncio.FIRST_COMPLETED)
     await server.set_serving(serving=False)
     if not dispatcher.died.done():
-        log.info("draining", grace_s=settings.drain_grace_s)
+        log_draining(settings.drain_grace_s)
         await dispatcher.drain(settings.drain_grace_s)
     await server.stop()
 

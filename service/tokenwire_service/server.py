@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -104,9 +105,24 @@ class RpcServer:
 
 
 def stop_signal() -> asyncio.Event:
-    """Returns an event that SIGTERM or SIGINT sets; call it inside the running loop."""
+    """Returns an event that SIGTERM or SIGINT sets; call it inside the running loop.
+
+    A SIGINT after that ends the process at once: who presses Ctrl-C twice waits for no drain.
+    """
     event = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        event.set()
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, event.set)
+        loop.add_signal_handler(number, stop)
     return event
+
+
+def log_draining(grace_s: float) -> None:
+    """Logs that the drain begins, and on a terminal how not to wait for it."""
+    hint = {"hint": "Ctrl-C again to stop now"} if sys.stderr.isatty() else {}
+    log.info("draining", grace_s=grace_s, **hint)
