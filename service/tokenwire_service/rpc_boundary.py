@@ -51,6 +51,8 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
         self._closed = False
         self._admits = asyncio.Event()
         self._admits.set()
+        self._arrived_s = 0.0
+        """When the last call arrived that is held."""
 
     async def close(self, grace_s: float) -> None:
         """Refuses new calls; gives those that run the grace, then ends them with that refusal."""
@@ -61,9 +63,18 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
             task.cancel()
         await _wait(self._open, CUT_S)
 
-    def hold(self) -> None:
-        """Leaves calls that arrive without an answer until `release`."""
+    async def hold(self, quiet_s: float, limit_s: float) -> None:
+        """Leaves calls that arrive without an answer until `release`.
+
+        Returns once none has arrived for this long, or after the limit.
+        """
         self._admits.clear()
+        began_s = self._arrived_s = time.monotonic()
+        left_s = quiet_s
+        while left_s > 0:  # noqa: ASYNC110 - no event tells that nothing happens
+            await asyncio.sleep(left_s)
+            until_s = min(self._arrived_s + quiet_s, began_s + limit_s)
+            left_s = until_s - time.monotonic()
 
     def release(self) -> None:
         """Answers what `hold` has held, and what arrives from now on."""
@@ -71,7 +82,9 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Returns the method's handler with its behaviour wrapped."""
-        await self._admits.wait()
+        if not self._admits.is_set():
+            self._arrived_s = time.monotonic()
+            await self._admits.wait()
         handler = await continuation(handler_call_details)
         method = handler_call_details.method.lstrip("/")
         if handler is None or method.startswith("grpc."):

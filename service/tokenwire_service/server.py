@@ -24,13 +24,17 @@ log = structlog.get_logger()
 STOP_GRACE_S = 2.0
 """Time that calls have to end after the drain before they are cut off."""
 
-HOLD_S = 0.05
-"""Time before gRPC stops in which calls that arrive are held. gRPC ends with a bare CANCELLED what
-arrives between its own stop and the caller's hearing of it, so nobody should be about to call then:
-who waits for an answer makes no further call."""
+QUIET_S = 0.1
+"""Before gRPC stops, calls that arrive are held until none has arrived for so long. gRPC ends with
+a bare CANCELLED what arrives between its own stop and the caller's hearing of it, so nobody should
+be about to call then: who waits for an answer makes no further call."""
 
-FAREWELL_S = 0.02
-"""Time in which every connection is told that the server goes, before those calls are answered."""
+HOLD_S = 1.0
+"""Longest time for that, since some callers do not wait for their answers."""
+
+FAREWELL_S = 0.1
+"""Time in which every connection is told that the server goes, before those calls are answered; a
+busy machine takes more than 20 ms."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,7 @@ class RpcServer:
         """Stops listening; what is still open has STOP_GRACE_S and is then refused as DRAINING."""
         await self._health.enter_graceful_shutdown()
         await self._boundary.close(STOP_GRACE_S)
-        self._boundary.hold()
-        await asyncio.sleep(HOLD_S)
+        await self._boundary.hold(QUIET_S, HOLD_S)
         stopped = asyncio.ensure_future(self._server.stop(STOP_GRACE_S))
         await asyncio.sleep(FAREWELL_S)
         self._boundary.release()
