@@ -71,7 +71,7 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
         self._admits.clear()
         began_s = self._arrived_s = time.monotonic()
         left_s = quiet_s
-        while left_s > 0:  # noqa: ASYNC110 - no event tells that nothing happens
+        while left_s > 0:
             await asyncio.sleep(left_s)
             until_s = min(self._arrived_s + quiet_s, began_s + limit_s)
             left_s = until_s - time.monotonic()
