@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 BUF := node_modules/.bin/buf
 STAMP := $(VENV)/.ready
 IMAGE := build/contract.binpb
+SOURCES := clients/python service frontend inference_worker
 
 .PHONY: help setup demo serve test prometheus lint types proto baseline telemetry-reference bench clean
 
@@ -19,13 +20,17 @@ $(STAMP): pyproject.toml constraints/cpu.txt
 	$(BIN)/python -m pip install -q --upgrade pip
 	@mkdir -p build
 	$(BIN)/python -m pip install -q -c constraints/cpu.txt -e '.[dev]' > build/setup.log 2>&1 || { cat build/setup.log; exit 1; }
+	@# Python would take a folder named tokenwire, such as this clone seen from its parent, for the
+	@# package: pip's own hook for editable packages is asked last. Folders on the path are asked first.
+	@printf '%s\n' $(SOURCES:%=$(CURDIR)/%) > \
+		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tokenwire_sources.pth"
 	touch $@
 
-demo: setup  ## start a worker and a frontend, chat with the embedded model, stop both
-	$(BIN)/python -m demo
+demo: setup  ## start a worker and a frontend, chat with the embedded model, stop both; ARGS=... for options
+	$(BIN)/python -m demo $(ARGS)
 
-serve: setup  ## run a worker (50061) and a frontend (50051) until Ctrl-C
-	$(BIN)/python -m demo --serve
+serve: setup  ## run a worker (50061) and a frontend (50051) until Ctrl-C; ARGS='--worker-port 50071 ...'
+	$(BIN)/python -m demo --serve $(ARGS)
 
 test: setup  ## run the whole suite
 	$(BIN)/python -m pytest

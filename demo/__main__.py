@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from demo import tour
-from demo.pair import Pair, PairError
+from demo.pair import Pair, PairError, PairStoppedError
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "models/demo/openvino"
@@ -45,7 +45,7 @@ def main() -> int:
     except PairError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, PairStoppedError):
         print("\nBoth services have stopped.")
         return 0 if args.serve else INTERRUPTED
     return 0

@@ -31,8 +31,16 @@ LOG_LINES = 15
 """As many of a failed service's last lines as a terminal shows at a glance."""
 
 
+SOON_S = 1.0
+"""Idle services have stopped by then; those that have not are waiting for work in flight."""
+
+
 class PairError(Exception):
     """The services could not be started, or did not run or stop as they should."""
+
+
+class PairStoppedError(Exception):
+    """Somebody else has stopped a service, which ended well."""
 
 
 class Pair:
@@ -101,7 +109,13 @@ class Pair:
         return {name: process.pid for name, process in self._processes.items()}
 
     def watch(self) -> None:
-        """Returns never: raises PairError when a service ends, KeyboardInterrupt at Ctrl-C."""
+        """Returns never: raises at Ctrl-C, and when a service ends.
+
+        Raises:
+            KeyboardInterrupt: at Ctrl-C.
+            PairStoppedError: a service was stopped and ended well.
+            PairError: a service failed.
+        """
         while True:
             self._pause()
 
@@ -112,6 +126,8 @@ class Pair:
                 code = process.wait(POLL_S)
             except subprocess.TimeoutExpired:
                 continue
+            if code == 0:
+                raise PairStoppedError(f"the {name} was stopped")
             raise PairError(f"the {name} ended with exit code {code}; {self._last_lines(name)}")
 
     def _start(self, name: str, module: str, *arguments: str) -> None:
@@ -127,7 +143,11 @@ class Pair:
             return ""
         process.terminate()
         try:
-            code = process.wait(STOP_TIMEOUT_S)
+            code = _wait(name, process)
+        except KeyboardInterrupt:
+            process.kill()
+            process.wait()
+            return ""
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -151,6 +171,16 @@ def _is_serving(health: health_pb2_grpc.HealthStub) -> bool:
     except grpc.RpcError:
         return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _wait(name: str, process: subprocess.Popen[bytes]) -> int:
+    """Returns the exit code of a service that has been told to stop."""
+    try:
+        return process.wait(SOON_S)
+    except subprocess.TimeoutExpired:
+        print(f"The {name} is draining: requests are in flight. Ctrl-C again to stop now.")
+        sys.stdout.flush()
+        return process.wait(STOP_TIMEOUT_S - SOON_S)
 
 
 def _check_free(name: str, address: str) -> None:

@@ -14,19 +14,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
+PYTHON = ROOT / "clients/python"
+
+GOOGLE_FILES = ("error_details.proto", "status.proto")
+"""Google's files that the contract needs, of googleapis-common-protos. They are committed, so that
+protos/ is whole for any protoc; the Python stubs use the package."""
 
 
 def protoc(*arguments: str, services_only: bool = False) -> None:
     """Runs protoc on the contract's proto files, or on those that define a service."""
-    paths = sorted(PROTOS.rglob("*.proto"))
+    paths = sorted((PROTOS / "tokenwire").rglob("*.proto"))
     if services_only:
         paths = [path for path in paths if "\nservice " in path.read_text()]
     sources = [str(path.relative_to(PROTOS)) for path in paths]
-    google = str(files("google.rpc").joinpath("status.proto")).removesuffix(
-        "/google/rpc/status.proto"
-    )
     well_known = str(files("grpc_tools").joinpath("_proto"))
-    includes = [f"-I{PROTOS}", f"-I{google}", f"-I{well_known}"]
+    includes = [f"-I{PROTOS}", f"-I{well_known}"]
     command = [sys.executable, "-m", "grpc_tools.protoc", *includes, *arguments, *sources]
     subprocess.run(command, check=True)
 
@@ -40,9 +42,13 @@ def _plugin(name: str) -> str:
 def main() -> None:
     """Writes the stubs into --out and the descriptor image into build/contract.binpb."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "clients/python")
+    parser.add_argument("--out", type=Path, default=PYTHON)
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
+    if out == PYTHON:
+        for name in GOOGLE_FILES:
+            source = files("google.rpc").joinpath(name)
+            (PROTOS / "google/rpc" / name).write_bytes(source.read_bytes())
     protoc(f"--python_out={out}", f"--mypy_out={out}", _plugin("mypy"))
     typed = [f"--mypy_grpc_out={out}", _plugin("mypy_grpc")]
     protoc(f"--grpc_python_out={out}", *typed, services_only=True)

@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tokenwire_service.errors import Code, InvalidRequestError, Quota, ServiceError, invalid
+from tokenwire_service.wording import counted
 
 RETRY_SOON_S = 1.0
 """Suggested to callers where waiting a moment may help: about the time of a short generation."""
@@ -116,7 +117,7 @@ def too_many(limit: int, holder: str = "frontend") -> ServiceError:
     return ServiceError(
         Code.RESOURCE_EXHAUSTED,
         "TOO_MANY_GENERATIONS",
-        f"this {holder} holds {limit} generations already",
+        f"this {holder} holds {counted(limit, 'generation')} already",
         retry_after_s=RETRY_SOON_S,
         quota=Quota(f"{holder}/generations", f"at most {limit} at once"),
     )
@@ -127,9 +128,9 @@ def tokenizer_busy(limit: int) -> ServiceError:
     return ServiceError(
         Code.RESOURCE_EXHAUSTED,
         "TOKENIZER_BUSY",
-        f"{limit} texts wait for the tokenizer already",
+        f"the tokenizer has {counted(limit, 'text')} already",
         retry_after_s=RETRY_SOON_S,
-        quota=Quota("frontend/tokenizer", f"at most {limit} texts at once"),
+        quota=Quota("frontend/tokenizer", f"at most {counted(limit, 'text')} at once"),
     )
 
 

@@ -55,6 +55,8 @@ class Generator:
         self._live: set[LiveGeneration] = set()
         self.closing = asyncio.Event()
         """Set once new generations are refused because the frontend is being stopped."""
+        self.over = asyncio.Event()
+        """Set when nothing is live any more and nothing will be: streams end."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -143,6 +145,7 @@ class Generator:
         except asyncio.TimeoutError:
             for live in list(self._live):
                 live.fail(errors.grace_over())
+        self.over.set()
 
     def _admit(self) -> None:
         if self.closing.is_set():

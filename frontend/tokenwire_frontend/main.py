@@ -16,7 +16,7 @@ from tokenwire.frontend.v1 import (
 )
 from tokenwire_service import logs, settings
 from tokenwire_service.admin import administered
-from tokenwire_service.server import ListenError, RpcServer, Service, stop_signal
+from tokenwire_service.server import ListenError, RpcServer, Service, log_draining, stop_signal
 from tokenwire_service.telemetry.providers import Telemetry
 from tokenwire_service.tls import TlsError, channel_credentials
 from tokenwire_service.version import VERSION
@@ -60,8 +60,8 @@ async def run(chosen: FrontendSettings, telemetry: Telemetry) -> None:
     """Serves until a stop signal, then drains."""
     stop = stop_signal()
     tokenizers = TokenizerPool(chosen.tokenizer_threads, chosen.tokenizer_waiting_limit)
-    credentials = channel_credentials(chosen.worker_tls, "--worker-tls")
-    pool = WorkerPool(chosen.workers, credentials, LeastLoaded())
+    credentials = channel_credentials(chosen.worker_tls, "--worker-tls.")
+    pool = WorkerPool(chosen.worker, credentials, LeastLoaded())
     recorder = Recorder(
         FrontendMetrics(), Activity(chosen.records_limit), content=chosen.trace_content
     )
@@ -72,7 +72,7 @@ async def run(chosen: FrontendSettings, telemetry: Telemetry) -> None:
     async with administered(chosen.admin_listen, server, telemetry):
         health = asyncio.create_task(_keep_health(server, pool))
         await stop.wait()
-        log.info("draining", grace_s=chosen.drain_grace_s)
+        log_draining(chosen.drain_grace_s)
         health.cancel()
         await server.set_serving(serving=False)
         await generator.drain(chosen.drain_grace_s)

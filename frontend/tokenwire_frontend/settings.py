@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import AliasChoices, Field
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 from tokenwire_service.settings import Address, ServiceSettings, TlsSettings
 
@@ -12,9 +12,8 @@ class FrontendSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="TOKENWIRE_FRONTEND_")
 
-    workers: list[Address] = Field(
+    worker: list[Address] = Field(
         min_length=1,
-        validation_alias=AliasChoices("worker", "TOKENWIRE_FRONTEND_WORKERS"),
         description="address of a worker, HOST:PORT; repeat for several",
     )
     listen: Address = Field("127.0.0.1:50051", description="address to serve on; port 0 takes any")

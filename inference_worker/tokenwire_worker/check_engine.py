@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
+
+from tokenwire_service.settings import LineParser, refuse
 
 from tokenwire_worker.engines.adapters import ADAPTERS
 
@@ -26,14 +27,20 @@ class Check(Protocol):
 
 
 def main(program: str, arguments: Sequence[str]) -> int:
-    """Prints every difference; returns 0 where there is none and 1 otherwise."""
-    parser = argparse.ArgumentParser(
+    """Prints every difference; returns 0 where there is none, 1 otherwise; 64 if it can't be so."""
+    parser = LineParser(
         prog=f"{program} check-engine",
         description="Compares the installed engine with the surface that its adapter was written "
         "for. Prints every difference; exits with 0 where there is none, else with 1.",
     )
-    parser.add_argument("--engine", choices=sorted(CHECKS), default="tensorrt_llm")
+    parser.add_argument("--engine", choices=sorted(ADAPTERS), default="tensorrt_llm")
     engine: str = parser.parse_args(arguments).engine
+    if engine not in CHECKS:
+        refuse(
+            f"{program} check-engine",
+            f"--engine {engine}: no surface is recorded to compare with; "
+            f"one is for: {', '.join(sorted(CHECKS))}",
+        )
     check: Any = importlib.import_module(CHECKS[engine])
     checked: Check = check
     adapter = ADAPTERS[engine]
@@ -44,7 +51,7 @@ def main(program: str, arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name not in adapter.needs:
             raise
-        print(f"{engine} is not installed: pip install 'tokenwire[{adapter.extra}]'")
+        print(f"{engine} is not installed: {adapter.how_to_install}")
         return 1
     for line in found:
         print(line)

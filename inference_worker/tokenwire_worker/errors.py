@@ -24,6 +24,7 @@ from tokenwire_service.errors import (
     ServiceError,
     invalid,
 )
+from tokenwire_service.wording import counted
 
 from tokenwire_worker.core.kv_events import NumberGoneError
 from tokenwire_worker.engines.port import Refused
@@ -57,7 +58,7 @@ def duplicate_handle(handle: int) -> InvalidRequestError:
 
 def queue_full(worker: str, limit: int) -> ServiceError:
     """Returns the refusal of a request that finds no room to wait."""
-    description = f"{limit} requests wait, which is as many as may"
+    description = f"its queue is full; at most {counted(limit, 'request')} may wait"
     return ServiceError(
         Code.RESOURCE_EXHAUSTED,
         "QUEUE_FULL",

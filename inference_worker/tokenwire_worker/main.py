@@ -14,7 +14,7 @@ import uvloop
 from tokenwire.worker.v1 import execution_pb2_grpc, worker_pb2_grpc
 from tokenwire_service import logs
 from tokenwire_service.admin import administered
-from tokenwire_service.server import ListenError, RpcServer, Service, stop_signal
+from tokenwire_service.server import ListenError, RpcServer, Service, log_draining, stop_signal
 from tokenwire_service.settings import parse, refuse
 from tokenwire_service.telemetry.providers import Telemetry
 from tokenwire_service.tls import TlsError
@@ -52,16 +52,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         module = engines.module_of(settings)
         module.check_model(settings)
-        files = read_text_files(settings.text_folder)
+        files = _text_files(settings)
         engine = module.build(settings)
     except ModelError as error:
-        refuse(PROGRAM, f"--model {settings.model}: {error}")
+        refuse(PROGRAM, f"{settings.text_setting}: {error}")
     except engines.EngineError as error:
         refuse(PROGRAM, str(error))
     except engines.EngineStartError as error:
         log.critical("engine_did_not_start", reason=str(error))
         _exit(EX_SOFTWARE)
     _exit(uvloop.run(_run(settings, engine, files)))
+
+
+def _text_files(settings: WorkerSettings) -> TextFiles:
+    try:
+        return read_text_files(settings.text_folder)
+    except ModelError as error:
+        if settings.tokenizer_folder is None and settings.model_path.is_file():
+            raise ModelError(
+                f"{error} beside it; give --tokenizer-folder, the folder of the tokenizer.json "
+                f"and config.json that go with the file"
+            ) from error
+        raise
 
 
 def _exit(code: int) -> NoReturn:
@@ -107,7 +119,7 @@ async def _serve(settings: WorkerSettings, server: RpcServer, dispatcher: Dispat
     await asyncio.wait([stop, dispatcher.died], return_when=asyncio.FIRST_COMPLETED)
     await server.set_serving(serving=False)
     if not dispatcher.died.done():
-        log.info("draining", grace_s=settings.drain_grace_s)
+        log_draining(settings.drain_grace_s)
         await dispatcher.drain(settings.drain_grace_s)
     await server.stop()
 

@@ -65,6 +65,8 @@ def read_text_files(folder: Path) -> TextFiles:
     Raises:
         ModelError: there is no tokenizer.json, or a file can't be read.
     """
+    if not folder.is_dir():
+        raise ModelError(f"there is no folder {folder}")
     if not (folder / TEXT_FILES[0]).is_file():
         raise ModelError(f"{folder} has no tokenizer.json")
     present = [name for name in TEXT_FILES if (folder / name).is_file()]
@@ -79,14 +81,9 @@ def read_limits(folder: Path, context_tokens: int | None = None) -> ModelLimits:
         context_tokens: overrides what config.json says, downwards; None: as config.json says.
 
     Raises:
-        ModelError: config.json is missing, or lacks what is needed.
+        ModelError: config.json is missing or lacks what is needed, or its context is smaller.
     """
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} has no config.json")
-    config = _json(folder / "config.json")
-    # Multimodal models keep the language model's part apart.
-    nested = config.get("text_config")
-    text: dict[str, Any] = nested if isinstance(nested, dict) else config
+    config, text = _config(folder)
     vocabulary = text.get("vocab_size", config.get("vocab_size"))
     if not isinstance(vocabulary, int) or vocabulary < 1:
         raise ModelError(f"{folder / 'config.json'} does not tell vocab_size")
@@ -95,8 +92,33 @@ def read_limits(folder: Path, context_tokens: int | None = None) -> ModelLimits:
         raise ModelError(
             f"{folder / 'config.json'} does not tell max_position_embeddings; give --context-tokens"
         )
+    if context is not None and context_tokens is not None and context_tokens > context:
+        raise ModelError(
+            f"--context-tokens {context_tokens} is more than the model's own context, {context} "
+            f"as {folder / 'config.json'} tells"
+        )
     bounds = [bound for bound in (context, context_tokens) if bound is not None]
     return ModelLimits(min(bounds), vocabulary, _eos_token_ids(folder, text, config))
+
+
+def read_eos_token_ids(folder: Path) -> tuple[int, ...]:
+    """Returns the ids that end a sequence, in order, each once.
+
+    Raises:
+        ModelError: config.json is missing or can't be read.
+    """
+    config, text = _config(folder)
+    return _eos_token_ids(folder, text, config)
+
+
+def _config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns config.json, and the language model's part of it."""
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} has no config.json")
+    config = _json(folder / "config.json")
+    # Multimodal models keep the language model's part apart.
+    nested = config.get("text_config")
+    return config, nested if isinstance(nested, dict) else config
 
 
 def _eos_token_ids(folder: Path, *configs: dict[str, Any]) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from tokenwire_worker.engines.vllm.settings import VllmSettings
 
 
 class WorkerSettings(ServiceSettings):
-    """Tokenwire worker: serves one model on one engine, token ids in and token ids out."""
+    """One model on one engine, token ids in and out. Environment: TOKENWIRE_WORKER_<NAME>."""
 
     model_config = SettingsConfigDict(env_prefix="TOKENWIRE_WORKER_")
 
@@ -72,6 +72,13 @@ class WorkerSettings(ServiceSettings):
             return self.tokenizer_folder.expanduser()
         path = self.model_path
         return path.parent if path.is_file() else path
+
+    @property
+    def text_setting(self) -> str:
+        """The setting that names `text_folder`, with its value."""
+        if self.tokenizer_folder is not None:
+            return f"--tokenizer-folder {self.tokenizer_folder}"
+        return f"--model {self.model}"
 
     @property
     def shown_model_name(self) -> str:

@@ -1,5 +1,8 @@
 """The edge of every RPC: its span and duration, its errors' statuses, a log line for what failed.
 
+It also turns calls away when the server stops, with details: what gRPC itself ends then is a bare
+CANCELLED to its caller.
+
 Handlers are plain coroutines (streams write through the context), so a cancelled call raises
 CancelledError inside the handler and its `finally` blocks run at once. Generator handlers would be
 closed later, by the garbage collector.
@@ -9,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -29,22 +33,66 @@ log = structlog.get_logger()
 
 Behavior = Callable[[Any, Any], Awaitable[Any]]
 
+RETRY_S = 1.0
+"""Suggested to callers of a server that stops: another replica has room, or this one is back."""
+
+CUT_S = 0.5
+"""Time that a call which is cut off has to write its status."""
+
 
 class RpcBoundary(grpc.aio.ServerInterceptor):
     """Wraps every RPC of Tokenwire's own services; health and reflection pass untouched."""
 
     def __init__(self) -> None:
         self._duration = metrics.histogram(registry.RPC_SERVER_DURATION)
+        self._open: set[asyncio.Task[Any]] = set()
+        """gRPC's task of each call that runs."""
+        self._cut: set[asyncio.Task[Any]] = set()
+        """Those that were cancelled because the server stops."""
+        self._closed = False
+        self._admits = asyncio.Event()
+        self._admits.set()
+        self._arrived_s = 0.0
+        """When the last call arrived that is held."""
+
+    async def close(self, grace_s: float) -> None:
+        """Refuses new calls; gives those that run the grace, then ends them with that refusal."""
+        self._closed = True
+        await _wait(self._open, grace_s)
+        for task in self._open:
+            self._cut.add(task)
+            task.cancel()
+        await _wait(self._open, CUT_S)
+
+    async def hold(self, quiet_s: float, limit_s: float) -> None:
+        """Leaves calls that arrive without an answer until `release`.
+
+        Returns once none has arrived for this long, or after the limit.
+        """
+        self._admits.clear()
+        began_s = self._arrived_s = time.monotonic()
+        left_s = quiet_s
+        while left_s > 0:
+            await asyncio.sleep(left_s)
+            until_s = min(self._arrived_s + quiet_s, began_s + limit_s)
+            left_s = until_s - time.monotonic()
+
+    def release(self) -> None:
+        """Answers what `hold` has held, and what arrives from now on."""
+        self._admits.set()
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Returns the method's handler with its behaviour wrapped."""
+        if not self._admits.is_set():
+            self._arrived_s = time.monotonic()
+            await self._admits.wait()
         handler = await continuation(handler_call_details)
         method = handler_call_details.method.lstrip("/")
         if handler is None or method.startswith("grpc."):
             return handler
         make, behavior = _parts(handler)
         return make(
-            _bounded(behavior, method, self._duration),
+            self._bounded(behavior, method),
             request_deserializer=(
                 # What a stream's raises comes out of the handler's own read.
                 handler.request_deserializer
@@ -53,6 +101,82 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
             ),
             response_serializer=handler.response_serializer,
         )
+
+    def _bounded(self, behavior: Behavior, method: str) -> Behavior:
+        async def bounded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            call = _Call(method, context)
+            token = otel_context.attach(call.context)
+            try:
+                with self._running():
+                    if isinstance(request, DecodeError):
+                        raise request
+                    return await behavior(request, context)
+            except asyncio.CancelledError:
+                late = deadlines.has_passed(context.time_remaining(), call.deadline_s)
+                call.code = Code.DEADLINE_EXCEEDED.name if late else Code.CANCELLED.name
+                raise
+            except grpc.aio.AbortError:
+                call.code = Code.UNKNOWN.name
+                raise
+            except Exception as error:  # noqa: BLE001 - the last net: the caller gets a status
+                refusal = _refusal(error, method, call)
+                call.code = refusal.code.name
+                await abort(context, refusal)
+            finally:
+                call.end(self._duration)
+                otel_context.detach(token)
+
+        return bounded
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Counts the call as running; raises the refusal where the server stops."""
+        if self._closed:
+            raise _stopping()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task; for the type checker
+        self._open.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task in self._cut:
+                raise _stopping() from None
+            raise
+        finally:
+            self._open.discard(task)
+            self._cut.discard(task)
+
+
+def _stopping() -> ServiceError:
+    return ServiceError(
+        Code.UNAVAILABLE,
+        "DRAINING",
+        "this service is being stopped and takes nothing new",
+        retry_after_s=RETRY_S,
+    )
+
+
+async def _wait(tasks: Collection[asyncio.Task[Any]], timeout_s: float) -> None:
+    if tasks:
+        await asyncio.wait(list(tasks), timeout=timeout_s)
+
+
+def _refusal(error: Exception, method: str, call: _Call) -> ServiceError:
+    """Returns what the caller is told of an error, once the log has it."""
+    if isinstance(error, ServiceError):
+        _log_failure(method, error)
+        return error
+    if isinstance(error, DecodeError):
+        refusal = ServiceError(Code.INVALID_ARGUMENT, "MALFORMED_MESSAGE", str(error))
+        _log_failure(method, refusal)
+        return refusal
+    log.exception("rpc_fault", method=method)
+    return ServiceError(
+        Code.INTERNAL,
+        "INTERNAL_FAULT",
+        f"internal fault ({type(error).__name__}); "
+        f"the service's log has it under trace id {tracing.trace_id(call.span)}",
+    )
 
 
 def _lenient(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -75,47 +199,6 @@ def _parts(handler: Any) -> tuple[Callable[..., Any], Behavior]:
     if handler.response_streaming:
         return grpc.unary_stream_rpc_method_handler, handler.unary_stream
     return grpc.unary_unary_rpc_method_handler, handler.unary_unary
-
-
-def _bounded(behavior: Behavior, method: str, duration: Histogram) -> Behavior:
-    async def bounded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        call = _Call(method, context)
-        token = otel_context.attach(call.context)
-        try:
-            if isinstance(request, DecodeError):
-                raise request
-            return await behavior(request, context)
-        except ServiceError as error:
-            call.code = error.code.name
-            _log_failure(method, error)
-            await abort(context, error)
-        except DecodeError as error:
-            call.code = Code.INVALID_ARGUMENT.name
-            refusal = ServiceError(Code.INVALID_ARGUMENT, "MALFORMED_MESSAGE", str(error))
-            _log_failure(method, refusal)
-            await abort(context, refusal)
-        except asyncio.CancelledError:
-            late = deadlines.has_passed(context.time_remaining(), call.deadline_s)
-            call.code = Code.DEADLINE_EXCEEDED.name if late else Code.CANCELLED.name
-            raise
-        except grpc.aio.AbortError:
-            call.code = Code.UNKNOWN.name
-            raise
-        except Exception as error:  # the last net: whatever it is, the caller gets a status
-            call.code = Code.INTERNAL.name
-            log.exception("rpc_fault", method=method)
-            fault = ServiceError(
-                Code.INTERNAL,
-                "INTERNAL_FAULT",
-                f"internal fault ({type(error).__name__}); "
-                f"the service's log has it under trace id {tracing.trace_id(call.span)}",
-            )
-            await abort(context, fault)
-        finally:
-            call.end(duration)
-            otel_context.detach(token)
-
-    return bounded
 
 
 class _Call:

@@ -1,46 +1,58 @@
 """Settings of a service: from the command line, the environment, and defaults, in this order.
 
 Every setting is a field of one pydantic model; an unknown name or a bad value ends the process with
-exit code 64 (EX_USAGE) and one line for each setting at fault.
+exit code 64 (EX_USAGE), one line for each setting at fault, and one that points to --help.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
 )
-from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
+
+from tokenwire_service import environment
+from tokenwire_service.version import VERSION
 
 EX_USAGE = 64
 """Exit code of a process that was started wrongly (sysexits.h)."""
+
+HELP = "--help tells more"
+
+USAGE_LIMIT = 160
+"""Characters of a usage line that is shown with a fault; that of a service has 80 settings."""
 
 HIGHEST_PORT = 65535
 """gRPC takes a higher number modulo 65536, in silence."""
 
 
-def _port_exists(address: str) -> str:
-    if int(address.rpartition(":")[2]) > HIGHEST_PORT:
-        raise ValueError(f"{address}: ports end at {HIGHEST_PORT}")
-    return address
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\[\]\s]+):[0-9]{1,5}")
 
 
-Address = Annotated[
-    str,
-    StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\[\]\s]+):[0-9]{1,5}$"),
-    AfterValidator(_port_exists),
-]
+def check_address(text: str) -> str:
+    """Returns the text; raises ValueError where it is not HOST:PORT."""
+    if not _ADDRESS.fullmatch(text):
+        hint = "; IPv6 hosts stand in brackets" if text.count(":") > 1 else ""
+        raise ValueError(f"{text!r} is not HOST:PORT{hint}")
+    if int(text.rpartition(":")[2]) > HIGHEST_PORT:
+        raise ValueError(f"{text}: ports end at {HIGHEST_PORT}")
+    return text
+
+
+Address = Annotated[str, AfterValidator(check_address)]
 """HOST:PORT; IPv6 hosts in brackets."""
 
 
@@ -62,13 +74,25 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(
         extra="forbid",
-        env_nested_delimiter="__",
+        env_nested_delimiter=environment.NESTED,
         cli_kebab_case=True,
         cli_hide_none_type=True,
         cli_avoid_json=True,
         cli_implicit_flags=True,
         nested_model_default_partial_update=True,
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic calls it so
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Returns where settings come from, beside the command line."""
+        return init_settings, environment.Environment(settings_cls)
 
     tls: TlsSettings = Field(
         default=TlsSettings(),
@@ -77,7 +101,7 @@ class ServiceSettings(BaseSettings):
     admin_listen: Address | None = Field(
         default=None,
         description="address of /healthz, /readyz and /metrics over HTTP; port 0 takes any; "
-        "default: none, and nothing is measured unless OTLP is set up",
+        "without it nothing is measured unless OTLP is set up",
     )
     drain_grace_s: float = Field(
         default=30.0,
@@ -97,22 +121,73 @@ SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
 
 def parse(settings: type[SettingsT], program: str, arguments: Sequence[str]) -> SettingsT:
-    """Returns the settings, or ends the process with 64, or with 0 after --help."""
+    """Returns the settings, or ends the process with 64, or with 0 after --help or --version."""
+    parser = LineParser(prog=program, description=settings.__doc__)
+    parser.add_argument("--version", action="version", version=f"{program} {VERSION}")
+    source: CliSettingsSource[SettingsT] = CliSettingsSource(settings, root_parser=parser)
+    parser.say_what_is_not_set()
+    strangers = list(environment.unknown(settings))
+    if strangers:
+        refuse(program, *strangers)
     try:
-        source: CliSettingsSource[SettingsT] = CliSettingsSource(
-            settings,
-            cli_prog_name=program,
-            cli_parse_args=[_unsplit(argument) for argument in arguments],
-        )
+        source(args=[_unsplit(argument) for argument in arguments])
         return settings(_cli_settings_source=source)  # type: ignore[call-arg]
     except ValidationError as error:
-        lines = [f"{_flag(fault['loc'])}: {fault['msg']}" for fault in error.errors()]
-        refuse(program, *lines)
+        refuse(program, *_faults(settings, arguments, error), HELP)
     except SettingsError as error:
-        refuse(program, str(error))
-    except SystemExit as exit_:
-        # argparse has already said what is wrong, with its own code 2.
-        sys.exit(EX_USAGE if exit_.code else 0)
+        message = _NO_PAIR.sub(r"--\1: is not KEY=VALUE", str(error))
+        prefix = settings.model_config.get("env_prefix", "")
+        refuse(
+            program,
+            _NO_JSON.sub(lambda found: f"{prefix}{found[1].upper()}: is not JSON", message),
+            HELP,
+        )
+
+
+_NO_PAIR = re.compile(r"^Parsing error encountered for ([\w.]+): .*")
+_NO_JSON = re.compile(r'^error parsing value for field "(\w+)" from source .*')
+"""pydantic-settings' words for a pair without its equals sign, and for a variable."""
+
+
+class LineParser(argparse.ArgumentParser):
+    """Says what is wrong in one line and ends with 64; argparse would list every option first."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with 64."""
+        usage = " ".join(self.format_usage().split())
+        short = usage if len(usage) <= USAGE_LIMIT else HELP
+        refuse(self.prog, message.removeprefix("argument "), short)
+
+    def say_what_is_not_set(self) -> None:
+        """Words the defaults of settings that have none."""
+        for action in self._actions:
+            words = action.help or ""
+            said = "default: " in _NO_DEFAULT.sub("", words)
+            action.help = _NO_DEFAULT.sub("" if said else " (default: not set)", words)
+
+
+_NO_DEFAULT = re.compile(r" \(default(: (None)?| factory: \w+)\)$")
+
+
+def _faults(
+    settings: type[ServiceSettings], arguments: Sequence[str], error: ValidationError
+) -> Iterator[str]:
+    for fault in error.errors():
+        flag = _flag(fault["loc"])
+        given = any(argument.partition("=")[0] == flag for argument in arguments)
+        variable = None if given else environment.variable(settings, fault["loc"])
+        yield f"{f'{variable} ({flag})' if variable else flag}: {_worded(fault)}"
+
+
+def _worded(fault: ErrorDetails) -> str:
+    """Returns pydantic's message in the words of somebody who starts a service."""
+    if fault["type"] == "missing":
+        return "is needed"
+    if fault["type"] == "extra_forbidden":
+        return "there is no such setting"
+    message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    shown = isinstance(fault["input"], str | int | float) and fault["type"] != "value_error"
+    return f"{message}, not {fault['input']!r}" if shown else message
 
 
 _JSON_PAIR = re.compile(r"(--[\w.-]+=)?([A-Za-z_][\w.-]*)=([\[{].*)", re.DOTALL)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import grpc
+import pytest
 from grpc._cython import cygrpc
 from tokenwire import channel_arguments
 
@@ -28,6 +30,20 @@ def test_make_proto_changes_nothing(tmp_path):
     fresh = generated(tmp_path)
     assert len(fresh) > 20
     assert generated(STUBS) == fresh
+
+
+def test_protos_are_whole_for_any_protoc(tmp_path):
+    """As in docs/contract.md: nothing but the folder and protoc's own well-known types."""
+    sources = [str(path) for path in (ROOT / "protos/tokenwire/frontend/v1").glob("*.proto")]
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-I", str(ROOT / "protos")]
+    subprocess.run([*command, f"--python_out={tmp_path}", *sources], check=True)
+    assert (tmp_path / "tokenwire/frontend/v1/generation_pb2.py").is_file()
+
+
+@pytest.mark.parametrize("name", ["status.proto", "error_details.proto"])
+def test_googles_files_are_those_of_the_package(name):
+    committed = (ROOT / "protos/google/rpc" / name).read_bytes()
+    assert committed == files("google.rpc").joinpath(name).read_bytes()
 
 
 def test_the_generated_code_asks_for_no_newer_protobuf_than_6_31():

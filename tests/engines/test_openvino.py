@@ -13,7 +13,6 @@ from tokenwire_worker.engines.guides.json_schema import unheeded_keywords
 from tokenwire_worker.engines.port import Ability, Finish, Generation, Guide, Sampling
 
 from tests.engines.conftest import build
-from tests.engines.gguf_file import write_gguf
 from tests.engines.recorder import GREEDY
 from tests.engines.test_contract import generation, prompt
 from tests.services.processes import MODEL
@@ -191,33 +190,6 @@ def test_sequences_of_a_request_compute_its_prompt_once(started):
     before = recorder.steps
     recorder.run(generation(9, tokens=1500, max_tokens=2, sequence_count=4))
     assert recorder.steps - before <= 10, "6 steps of prompt, and not 24"
-
-
-# --- GGUF ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("tokenizer_folder", [MODEL, HF], ids=["IR", "Hugging Face"])
-def test_gguf_gives_what_ir_gives(started, tokenizer, gguf, tokenizer_folder):
-    recorder = started(*EXACT, "--tokenizer-folder", str(tokenizer_folder), model=str(gguf))
-    info = recorder.engine.info
-    assert (info.context_tokens, info.vocabulary_size) == (4096, 4096)
-    chat = "<|begin|><|user|>Hello!<|end|><|assistant|>"
-    greeting = tokenizer.encode(chat, add_special_tokens=False).ids
-    (ran,) = recorder.run(
-        generation(prompt=greeting, max_tokens=60, stop_token_ids=info.eos_token_ids)
-    )
-    assert ran.finish is Finish.STOP
-    assert "Hello" in tokenizer.decode(ran.ids), "float16 here and int8 there: alike, not equal"
-    recorder.engine.check(held("[0-9]{3}"))
-    (digits,) = recorder.run(held("[0-9]{3}"))
-    assert tokenizer.decode(digits.ids[:-1]).isdigit()
-
-
-@pytest.fixture(scope="module")
-def gguf(tmp_path_factory):
-    if not (HF / "model.safetensors").is_file():
-        pytest.skip(f"{HF} has no weights")
-    return write_gguf(HF, tmp_path_factory.mktemp("gguf") / "demo.gguf")
 
 
 # --- settings that do not go together ------------------------------------------------------------

@@ -186,7 +186,7 @@ def test_nothing_is_remembered_where_nothing_shall_be(started):
 
 
 def test_a_watch_ends_when_the_frontend_drains(started):
-    """At once and well, though its next message is a minute away."""
+    """At once, though its next message is a minute away."""
     processes, worker = started
     process = processes.frontend(workers=[worker])
     with Frontend(process.address) as client:
@@ -194,6 +194,6 @@ def test_a_watch_ends_when_the_frontend_drains(started):
         activity = watch(client, interval_s=60)
         next(activity)
         process.terminate()
-        assert list(activity) == []
-        assert activity.code() is grpc.StatusCode.OK
+        refusal = refused(lambda: list(activity))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
     assert process.wait() == 0

@@ -122,17 +122,31 @@ def test_reflection_lists_and_describes_the_services(which, names, version, fron
 
 def test_the_probe_tells_health_by_its_exit_code(own_frontend):
     started, _ = own_frontend
-    probe = [sys.executable, "-m", "tokenwire_service.probe"]
     for arguments, code in [
         ([started.address], 0),
         ([started.address, FRONTEND_SERVICES[0]], 0),
         ([started.address, "no.such.Service"], 1),
         (["127.0.0.1:1"], 1),
+        ([], 64),
+        (["127.0.0.1"], 64),
+        ([started.address, "", "surplus"], 64),
+        ([started.address, "--tls-ca", "/no/such/file"], 64),
+        ([started.address, "--tls-key", "/no/such/file"], 64),
     ]:
-        done = subprocess.run(
-            [*probe, *arguments], capture_output=True, timeout=WAIT_S, check=False
-        )
-        assert done.returncode == code, done
+        check_probe(arguments, code)
+
+
+def check_probe(arguments: list[str], code: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tokenwire_service.probe", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert done.returncode == code, done
+    assert len(done.stdout.splitlines()) <= 2
+    assert "Traceback" not in done.stderr
 
 
 # --- stopping ------------------------------------------------------------------------------------
@@ -328,7 +342,7 @@ def test_a_bad_value_of_each_setting_is_refused_by_its_name(arguments, setting, 
     [
         ("TOKENWIRE_FRONTEND_LISTEN", "nowhere", "listen"),
         ("TOKENWIRE_FRONTEND_GENERATIONS_LIMIT", "-3", "generations"),
-        ("TOKENWIRE_FRONTEND_WORKERS", "not json", "workers"),
+        ("TOKENWIRE_FRONTEND_WORKERS", "not json", "TOKENWIRE_FRONTEND_WORKERS"),
     ],
 )
 def test_a_bad_variable_ends_with_64_and_its_name(processes, name, value, setting):
@@ -459,6 +473,11 @@ def test_mutual_tls_on_both_hops(processes, pki):
         assert len(client.stream(generation(max_tokens=5)).ids()) == 5
     check_unreachable(started.address, pki.credentials())
     check_unreachable(started.address, pki.credentials(own="other"))
+    authority = ["--tls-ca", pki.path("ca.pem")]
+    own = ["--tls-certificate", pki.path("own.pem"), "--tls-key", pki.path("own.key")]
+    check_probe([started.address, *authority, *own], 0)
+    check_probe([started.address, *authority], 1)
+    check_probe([started.address], 1)
     # A frontend that shows the worker no certificate does not reach it.
     bare = processes.frontend("--worker-tls.ca", pki.path("ca.pem"), workers=[worker])
     bare.wait_for("worker", state="connecting")

@@ -34,7 +34,7 @@ def run(*arguments: str, **environment: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "--model: Field required"),
+        ([], "--model: is needed"),
         (["--listen", "nonsense"], "--listen: "),
         (["--listen", "127.0.0.1:70000"], "--listen"),
         (["--max-waiting-requests", "-1"], "--max-waiting-requests: "),
@@ -45,7 +45,8 @@ def run(*arguments: str, **environment: str) -> tuple[int, str]:
         (["--no-such-thing", "1"], "--no-such-thing"),
         (["--tls.certificate", "nowhere.pem"], "--tls.certificate and --tls.key"),
         (["--openvino.property", "NO_SUCH=1"], "NO_SUCH"),
-        (["--openvino.device", "TPU"], "TPU"),
+        (["--openvino.device", "TPU"], "--openvino.device TPU: OpenVINO finds no such device"),
+        (["--context-tokens", "4097"], "--context-tokens 4097 is more than the model's own"),
         (["--openvino.lora", "french=nowhere.safetensors"], "--openvino.lora french=nowhere"),
         (["--openvino.draft-model", "nowhere"], "--openvino.draft-model nowhere"),
         (
@@ -56,7 +57,7 @@ def run(*arguments: str, **environment: str) -> tuple[int, str]:
             ["--openvino.cache-eviction.max-tokens", "160", "--no-openvino.prefix-caching"],
             "160 is not more than start-tokens and recent-tokens together, 160",
         ),
-        (["--tokenizer-folder", "nowhere"], "nowhere has no"),
+        (["--tokenizer-folder", "nowhere"], "worker: --tokenizer-folder nowhere: there is no"),
     ],
 )
 def test_a_wrong_setting_is_named(arguments, says):
@@ -119,7 +120,7 @@ def test_a_package_that_is_not_installed(tmp_path):
     )
     code, said = run("--model", str(MODEL), PYTHONPATH=str(tmp_path))
     assert code == 64
-    assert "pip install 'tokenwire[openvino]'" in said
+    assert "pip install -c constraints/cpu.txt '.[openvino]'" in said
     assert len(said.splitlines()) == 1
 
 

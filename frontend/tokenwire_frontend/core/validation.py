@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from tokenwire_service.errors import FieldViolation
+from tokenwire_service.wording import counted
 
 from tokenwire_frontend.core.model import Ability, ModelLimits
 from tokenwire_frontend.core.request import (
@@ -60,22 +61,22 @@ def prompt_length_violation(
     """Returns what is wrong with the prompt's length once it is known in tokens, or None."""
     if prompt_tokens == 0:
         return FieldViolation("prompt", "is empty once tokenised")
+    prompt = counted(prompt_tokens, "token")
     if prompt_tokens > limits.prompt_tokens:
         return FieldViolation(
-            "prompt", f"has {prompt_tokens} tokens; at most {limits.prompt_tokens} can be taken"
+            "prompt", f"has {prompt}; at most {limits.prompt_tokens} can be taken"
         )
     room = limits.context_tokens - prompt_tokens
     if room < 1:
         return FieldViolation(
             "prompt",
-            f"has {prompt_tokens} tokens and leaves no room to generate in a context of "
-            f"{limits.context_tokens}",
+            f"has {prompt} and leaves no room to generate in a context of {limits.context_tokens}",
         )
     wanted = request.stopping.max_tokens
     if wanted is not None and wanted > room:
         return FieldViolation(
             "stop.max_tokens",
-            f"is {wanted}; a prompt of {prompt_tokens} tokens leaves room for {room} in a context "
+            f"is {wanted}; a prompt of {prompt} leaves room for {room} in a context "
             f"of {limits.context_tokens}",
         )
     if request.stopping.min_tokens > room:
@@ -258,4 +259,4 @@ def _rest(request: GenerationRequest, limits: ModelLimits) -> Violations:
 
 def _able(ability: Ability, limits: ModelLimits) -> Violations:
     if ability not in limits.abilities:
-        yield FieldViolation(ability.value, "is not supported by this model's engine")
+        yield FieldViolation(ability.value, "is not supported by every worker of this model")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -58,11 +58,11 @@ class ActivityServicer(activity_pb2_grpc.ActivityServiceServicer):
             )
         if request.records > RECORDS_MOST:
             raise invalid("records", f"is {request.records}; at most {RECORDS_MOST}")
-        closing = self._generator.closing
-        while not closing.is_set():
+        while not self._generator.over.is_set():
             await context.write(self._snapshot(request.records))
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(closing.wait(), interval_s)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._generator.over.wait(), interval_s)
+        raise errors.draining()
 
     async def GetRecord(
         self, request: activity_pb2.GetRecordRequest, context: Context

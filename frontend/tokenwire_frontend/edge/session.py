@@ -55,10 +55,19 @@ class Session:
         # Set once a generation has met the call's deadline, which is the session's own.
 
     async def run(self, requests: AsyncIterator[generation_pb2.SessionRequest]) -> None:
-        """Serves the session until the client has closed it and everything open has ended."""
+        """Serves the session until the client has closed it and everything open has ended.
+
+        Raises:
+            ServiceError: a generation met the call's deadline, or the frontend stops and nothing
+            is open any more.
+        """
         reader = asyncio.create_task(self._read(requests))
+        over = asyncio.create_task(self._generator.over.wait())
+        over.add_done_callback(lambda _: self._news.set())
         try:
             while self._reading or self._open or self._events:
+                if self._generator.over.is_set() and not (self._open or self._events):
+                    raise errors.draining()
                 await self._news.wait()
                 self._news.clear()
                 if reader.done() and not reader.cancelled():
@@ -71,6 +80,7 @@ class Session:
                 raise self._overdue
         finally:
             reader.cancel()
+            over.cancel()
             for start in self._starts.values():
                 start.cancel()
             for live in self._open.values():

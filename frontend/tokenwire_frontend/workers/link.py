@@ -159,6 +159,7 @@ class WorkerLink:
                     reason = f"{error.code().name}: {error.details()}"
                 except WorkerRefusedError as error:
                     state, reason = LinkState.REFUSED, str(error)
+                self.load, self.unreported = WorkerLoad(), 0
                 self._set_state(state, reason)
                 self._fail_live(reason)
                 # Jitter, so that many frontends do not return to a restarted worker together.
@@ -169,9 +170,17 @@ class WorkerLink:
             await self._channel.close()
 
     async def _handshake(self) -> None:
-        described = await self._worker.GetWorkerInfo(
-            worker_pb2.GetWorkerInfoRequest(), timeout=HANDSHAKE_TIMEOUT_S
-        )
+        try:
+            described = await self._worker.GetWorkerInfo(
+                worker_pb2.GetWorkerInfoRequest(), timeout=HANDSHAKE_TIMEOUT_S
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
+            raise WorkerRefusedError(
+                "it is a gRPC service but no worker, such as another frontend; "
+                "--worker is the address that a tokenwire-worker listens on"
+            ) from error
         self.info = messages.worker_info(described)
         if self.info.contract_revision < messages.CONTRACT_REVISION:
             raise WorkerRefusedError(

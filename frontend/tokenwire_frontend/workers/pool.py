@@ -139,8 +139,8 @@ class WorkerPool:
             return True
         if any(other is not link for other in self._serving(info.model)):
             raise WorkerRefusedError(
-                f"its tokenizer {info.tokenizer_fingerprint[:12]} is not model {info.model!r}'s "
-                f"{known.tokenizer.fingerprint[:12]}"
+                f"its tokenizer is {info.tokenizer_fingerprint[:12]}; that of model {info.model!r} "
+                f"here is {known.tokenizer.fingerprint[:12]}"
             )
         return False
 

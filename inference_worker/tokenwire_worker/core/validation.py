@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 
 from tokenwire_service.errors import FieldViolation
+from tokenwire_service.wording import counted
 
 from tokenwire_worker.core.request import GenerationRequest
 from tokenwire_worker.engines.port import Ability, EngineInfo, Generation, Guide, Sampling
@@ -101,7 +102,8 @@ def _prompt(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
         return
     limit = prompt_token_limit(info)
     if len(prompt) > limit:
-        yield field, f"{len(prompt)} tokens; this worker takes prompts of at most {limit}"
+        given = counted(len(prompt), "token")
+        yield field, f"{given}; this worker takes prompts of at most {limit}"
     if max(prompt) >= info.vocabulary_size:
         at = next(i for i, token in enumerate(prompt) if token >= info.vocabulary_size)
         yield f"{field}[{at}]", _beyond_vocabulary(prompt[at], info)

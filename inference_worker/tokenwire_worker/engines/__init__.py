@@ -49,7 +49,7 @@ def module_of(settings: WorkerSettings) -> EngineModule:
             raise
         raise EngineError(
             f"--engine {settings.engine} needs a package that is not installed: "
-            f"pip install 'tokenwire[{adapter.extra}]'"
+            f"{adapter.how_to_install}"
         ) from error
     engine_module: EngineModule = module
     return engine_module

@@ -15,6 +15,13 @@ class Adapter:
     """Top-level modules that the engine's own package brings."""
     extra: str
     """Extra of this project that installs it."""
+    constraints: str
+    """File of the versions that it was tested with, in a checkout."""
+
+    @property
+    def how_to_install(self) -> str:
+        """The command, for somebody in a checkout."""
+        return f"pip install -c {self.constraints} '.[{self.extra}]' in a checkout of Tokenwire"
 
 
 ADAPTERS = {
@@ -22,12 +29,19 @@ ADAPTERS = {
         "tokenwire_worker.engines.openvino.adapter",
         ("openvino_genai", "openvino", "numpy"),
         "openvino",
+        "constraints/cpu.txt",
     ),
     "tensorrt_llm": Adapter(
-        "tokenwire_worker.engines.tensorrt_llm.adapter", ("tensorrt_llm",), "tensorrt-llm"
+        "tokenwire_worker.engines.tensorrt_llm.adapter",
+        ("tensorrt_llm",),
+        "tensorrt-llm",
+        "constraints/tensorrt_llm.txt",
     ),
     "vllm": Adapter(
-        "tokenwire_worker.engines.vllm.adapter", ("vllm", "torch", "zmq", "msgspec"), "vllm"
+        "tokenwire_worker.engines.vllm.adapter",
+        ("vllm", "torch", "zmq", "msgspec"),
+        "vllm",
+        "constraints/vllm.txt",
     ),
 }
 """Every engine; a further one is a line here and a package."""

@@ -264,10 +264,10 @@ def test_settings_that_contradict_each_other_are_refused(given, told):
     [
         ("speculative-config.decoding-type=Eagle", "Eagle needs speculative_model"),
         ("speculative-config.decoding-type=MTP", "MTP needs num_nextn_predict_layers"),
-        ("speculative-config.decoding-type=Medusa", "Input should be 'DraftTarget'"),
+        ("speculative-config.decoding-type=Medusa", "should be 'DraftTarget'"),
         ("kv-cache-config.tokens-per-block=48", "48 is no power of two"),
         ("kv-cache-config.free-gpu-memory-fraction=1.5", "less than 1"),
-        ("sampler-type=auto", "Input should be 'TRTLLMSampler'"),
+        ("sampler-type=auto", "should be 'TRTLLMSampler'"),
         ("stream-interval=0", "greater than or equal to 1"),
     ],
 )

@@ -109,7 +109,12 @@ def test_without_the_package_it_says_what_to_install(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt_llm", None)
     assert check(capsys) == (
         1,
-        ["tensorrt_llm is not installed: pip install 'tokenwire[tensorrt-llm]'"],
+        [
+            (
+                "tensorrt_llm is not installed: pip install -c constraints/tensorrt_llm.txt "
+                "'.[tensorrt-llm]' in a checkout of Tokenwire"
+            )
+        ],
     )
 
 

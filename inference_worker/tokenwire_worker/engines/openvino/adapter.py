@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import openvino as ov
+
 from tokenwire_worker.engines import EngineError
+from tokenwire_worker.engines.openvino import gguf
 from tokenwire_worker.engines.openvino.engine import OpenVinoEngine
 from tokenwire_worker.engines.openvino.pipeline import GGUF, MODEL_FILE, load
 from tokenwire_worker.engines.openvino.settings import OpenVinoSettings
@@ -12,25 +17,55 @@ from tokenwire_worker.engines.openvino.settings import OpenVinoSettings
 if TYPE_CHECKING:
     from tokenwire_worker.settings import WorkerSettings
 
+_ONE_DEVICE = re.compile(r"(?!AUTO|MULTI|HETERO|BATCH)[A-Z]+(\.\d+)?")
+
 
 def check_model(settings: WorkerSettings) -> None:
     """Raises EngineError where the model or a setting can't be right; quick."""
-    path = settings.model_path
-    if path.is_file() and path.suffix == GGUF:
-        pass
-    elif not (path / MODEL_FILE).is_file():
-        what = f"{path} has no {MODEL_FILE}" if path.is_dir() else f"there is no folder {path}"
-        raise EngineError(
-            f"--model {settings.model}: {what}; the openvino engine loads OpenVINO IR or GGUF, "
-            f"and this makes IR of a Hugging Face model: "
-            f"optimum-cli export openvino --model {settings.model} FOLDER"
-        )
+    fault = _fault(settings.model_path, settings.model)
+    if fault is not None:
+        raise EngineError(f"--model {settings.model}: {fault}")
+    _check_device(settings.openvino.device)
     _check_settings(settings.openvino)
+
+
+def _fault(path: Path, model: str) -> str | None:
+    """Returns what is wrong with the model's files, and what to do about it."""
+    if path.suffix == GGUF and not path.is_dir():
+        try:
+            gguf.check(path)
+        except OSError as error:
+            return error.strerror or str(error)
+        except gguf.GgufError as error:
+            return str(error)
+        return None
+    if (path / MODEL_FILE).is_file():
+        return None
+    if path.is_file():
+        what = f"it is no {GGUF} file"
+    else:
+        what = f"{path} has no {MODEL_FILE}" if path.is_dir() else f"there is no folder {path}"
+    return (
+        f"{what}; the openvino engine loads OpenVINO IR or GGUF, and this makes IR of a "
+        f"Hugging Face model: optimum-cli export openvino --model {model} FOLDER"
+    )
 
 
 def build(settings: WorkerSettings) -> OpenVinoEngine:
     """Loads the model; raises EngineError or ModelError where that fails."""
     return OpenVinoEngine(load(settings))
+
+
+def _check_device(device: str) -> None:
+    if not _ONE_DEVICE.fullmatch(device):  # AUTO, HETERO:GPU,CPU: OpenVINO's to judge
+        return
+    present = ov.Core().available_devices
+    # A device that is alone is told without its number, and is number 0.
+    if not any(device in (each, f"{each}.0") or each.startswith(f"{device}.") for each in present):
+        raise EngineError(
+            f"--openvino.device {device}: OpenVINO finds no such device here; "
+            f"it finds {', '.join(present)}"
+        )
 
 
 def _check_settings(own: OpenVinoSettings) -> None:

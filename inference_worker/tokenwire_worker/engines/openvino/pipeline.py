@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino as ov
 import openvino_genai as ov_genai
+import structlog
 
 from tokenwire_worker.engines import EngineError
 from tokenwire_worker.engines.guides.checker import GuideChecker
@@ -21,6 +22,8 @@ from tokenwire_worker.model_files import ModelLimits, read_limits
 
 if TYPE_CHECKING:
     from tokenwire_worker.settings import WorkerSettings
+
+log = structlog.get_logger()
 
 MODEL_FILE = "openvino_model.xml"
 """The model itself, in a folder of OpenVINO IR."""
@@ -172,12 +175,18 @@ def _guides(settings: WorkerSettings, pipeline: Any, limits: ModelLimits) -> Gui
     elif model.suffix == GGUF:
         path = model
     else:
+        _log_unguided(f"{folder} has no {TOKENIZER_FILE}, which optimum-cli export openvino writes")
         return None
     if not limits.eos_token_ids:
+        _log_unguided(f"{folder} tells no eos_token_id")
         return None
     return guide_checker(
         pipeline.get_tokenizer(), str(path), limits.vocabulary_size, limits.eos_token_ids[0]
     )
+
+
+def _log_unguided(reason: str) -> None:
+    log.warning("no_guided_decoding", reason=reason)
 
 
 def _info(own: OpenVinoSettings, limits: ModelLimits, blocks: int, *, guided: bool) -> EngineInfo:

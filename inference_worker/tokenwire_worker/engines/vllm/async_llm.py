@@ -16,7 +16,7 @@ from tokenwire_worker.engines import EngineError
 from tokenwire_worker.engines.port import GUIDED, Ability, EngineInfo
 from tokenwire_worker.engines.vllm import params
 from tokenwire_worker.engines.vllm.arguments import engine_arguments
-from tokenwire_worker.model_files import read_limits
+from tokenwire_worker.model_files import read_eos_token_ids
 
 if TYPE_CHECKING:
     from tokenwire_worker.settings import WorkerSettings
@@ -54,7 +54,7 @@ async def start(
         EngineError: vLLM refuses the model or a setting.
         ModelError: the model's config.json lacks what is needed.
     """
-    eos = read_limits(settings.text_folder, settings.context_tokens).eos_token_ids
+    eos = read_eos_token_ids(settings.text_folder)
     arguments = engine_arguments(settings, kv_events_endpoint)
     try:
         llm = AsyncLLM.from_engine_args(

@@ -1,0 +1,145 @@
+"""What callers are told while a frontend stops: an answer, or that it drains; never less."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from tokenwire.frontend.v1 import (
+    activity_pb2,
+    activity_pb2_grpc,
+    generation_pb2,
+    model_pb2,
+    tokenization_pb2,
+)
+
+from tests.services.calls import Frontend, endless, generation, refusal_of
+from tests.services.processes import NOT_SERVING, SERVING, WAIT_S, Processes, wait_for_health
+
+TRIALS = 3
+ENOUGH = 30
+"""Answers after which the callers' loops are in full swing."""
+
+
+@pytest.fixture(scope="module")
+def lasting():
+    started = Processes()
+    yield started
+    started.end()
+
+
+@pytest.fixture(scope="module")
+def plain_worker(lasting):
+    return lasting.worker()
+
+
+def open_end(first: list[Any], hold: threading.Event) -> Iterator[Any]:
+    """Sends these requests and keeps the stream open."""
+    yield from first
+    hold.wait(WAIT_S)
+
+
+def calls_of(client: Frontend, hold: threading.Event) -> list[Callable[[], Any]]:
+    """Returns calls of every shape, each to be made over and over."""
+    activity = activity_pb2_grpc.ActivityServiceStub(client.raw)
+    short = generation(max_tokens=4)
+    texts = [tokenization_pb2.StreamTokenizeRequest(text="hello")] * 3
+    return [
+        lambda: client.generations.Generate(
+            generation_pb2.GenerateRequest(generation=short), timeout=WAIT_S
+        ),
+        lambda: client.generations.Generate(
+            generation_pb2.GenerateRequest(generation=short), timeout=WAIT_S
+        ),
+        lambda: list(client.start(short)),
+        lambda: client.tokenization.Tokenize(
+            tokenization_pb2.TokenizeRequest(text="hello"), timeout=WAIT_S
+        ),
+        lambda: client.models.ListModels(model_pb2.ListModelsRequest(), timeout=WAIT_S),
+        lambda: list(activity.WatchActivity(activity_pb2.WatchActivityRequest(), timeout=WAIT_S)),
+        lambda: list(client.generations.Session(open_end([], hold), timeout=WAIT_S)),
+        lambda: list(client.tokenization.StreamTokenize(open_end(texts, hold), timeout=WAIT_S)),
+    ]
+
+
+def told(error: grpc.RpcError) -> str:
+    """Sums up a failure: DRAINING with its details, that nobody is there, or what else it is."""
+    unreachable = "onnect" in error.details() or "GOAWAY" in error.details()
+    if error.code() is grpc.StatusCode.UNAVAILABLE and unreachable:
+        return "gone"
+    refusal = refusal_of(error)
+    if refusal.code is grpc.StatusCode.UNAVAILABLE and refusal.retry_after_s:
+        return refusal.reason
+    return f"{refusal.code.name}: {refusal.message}"
+
+
+class Callers:
+    """Eight threads that call without a pause until the frontend is gone."""
+
+    def __init__(self, client: Frontend) -> None:
+        self.seen: Counter[str] = Counter()
+        self.busy = threading.Event()
+        self._hold = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(call,))
+            for call in calls_of(client, self._hold)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _repeat(self, call: Callable[[], Any]) -> None:
+        said = ""
+        while said in ("", "DRAINING"):
+            try:
+                call()
+                self.seen["OK"] += 1
+            except grpc.RpcError as error:
+                said = told(error)
+                self.seen[said] += 1
+            if self.seen["OK"] >= ENOUGH:
+                self.busy.set()
+
+    def join(self) -> None:
+        self._hold.set()
+        for thread in self._threads:
+            thread.join(WAIT_S)
+
+
+@pytest.mark.parametrize("trial", range(TRIALS))
+def test_callers_in_full_swing_hear_that_it_drains(processes, plain_worker, trial):
+    started = processes.frontend(workers=[plain_worker])
+    with Frontend(started.address) as client:
+        wait_for_health(client.raw, SERVING)
+        callers = Callers(client)
+        assert callers.busy.wait(WAIT_S)
+        started.terminate()
+        assert started.wait() == 0
+        callers.join()
+    assert set(callers.seen) <= {"OK", "DRAINING", "gone"}
+    assert callers.seen["DRAINING"]
+    assert "Traceback" not in started.output
+
+
+def test_streams_with_nothing_open_are_ended_with_the_drain(processes, plain_worker):
+    started = processes.frontend("--drain-grace-s", "0.5", workers=[plain_worker])
+    with Frontend(started.address) as client:
+        wait_for_health(client.raw, SERVING)
+        running = client.start(endless())
+        next(running)
+        activity = activity_pb2_grpc.ActivityServiceStub(client.raw)
+        request = activity_pb2.WatchActivityRequest(interval={"seconds": 60})
+        watch = activity.WatchActivity(request, timeout=WAIT_S)
+        next(watch)
+        hold = threading.Event()
+        session = client.generations.Session(open_end([], hold), timeout=WAIT_S)
+        wait_for_health(client.raw, NOT_SERVING, while_waiting=started.terminate)
+        for call in (running, watch, session):
+            with pytest.raises(grpc.RpcError) as error:
+                list(call)
+            assert told(error.value) == "DRAINING"
+        hold.set()
+    assert started.wait() == 0

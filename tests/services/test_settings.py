@@ -1,0 +1,145 @@
+"""How settings are read and refused, by the parser that both services run."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from tokenwire_frontend.settings import FrontendSettings
+from tokenwire_service.settings import ServiceSettings, parse
+from tokenwire_service.version import VERSION
+from tokenwire_worker.main import main as run_worker
+from tokenwire_worker.settings import WorkerSettings
+
+A, B = "127.0.0.1:50061", "[::1]:50062"
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch):
+    import os
+
+    for name in os.environ:
+        if name.startswith("TOKENWIRE_"):
+            monkeypatch.delenv(name)
+
+
+def refused(capsys, settings: type[ServiceSettings], *arguments: str) -> list[str]:
+    """Returns the lines with which settings are refused."""
+    with pytest.raises(SystemExit) as exit_:
+        parse(settings, "service", arguments)
+    assert exit_.value.code == 64
+    return capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize("name", ["TOKENWIRE_FRONTEND_WORKER", "TOKENWIRE_FRONTEND_WORKERS"])
+@pytest.mark.parametrize(
+    ("value", "workers"),
+    [(A, [A]), (f"{A},{B}", [A, B]), (f" {A} , {B} ", [A, B]), (f'["{A}", "{B}"]', [A, B])],
+)
+def test_workers_as_a_variable(monkeypatch, name, value, workers):
+    monkeypatch.setenv(name, value)
+    assert parse(FrontendSettings, "service", []).worker == workers
+    assert parse(FrontendSettings, "service", ["--worker", "other:1"]).worker == ["other:1"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "meant"),
+    [
+        (FrontendSettings, "TOKENWIRE_FRONTEND_LISTN", "TOKENWIRE_FRONTEND_LISTEN"),
+        (FrontendSettings, "TOKENWIRE_FRONTEND_TLS__KEYS", "TOKENWIRE_FRONTEND_TLS__KEY"),
+        (FrontendSettings, "TOKENWIRE_FRONTEND_PORT", None),
+        (WorkerSettings, "TOKENWIRE_WORKER_OPENVINO__KV_BLOK", "TOKENWIRE_WORKER_OPENVINO__KV"),
+        (WorkerSettings, "tokenwire_worker_modle", "TOKENWIRE_WORKER_MODEL"),
+    ],
+)
+def test_a_misspelt_variable_is_refused_by_its_name(monkeypatch, capsys, settings, name, meant):
+    monkeypatch.setenv(name, "1")
+    (line,) = refused(capsys, settings, "--help-is-not-reached")
+    assert line.startswith(f"service: {name}: there is no such setting")
+    assert meant is None or f"did you mean {meant}" in line
+
+
+def test_variables_of_others_are_left_alone(monkeypatch):
+    for name, value in {
+        "TOKENWIRE_FRONTEND_SERVICE_HOST": "10.0.0.1",
+        "TOKENWIRE_FRONTEND_SERVICE_PORT_GRPC": "50051",
+        "TOKENWIRE_FRONTEND_PORT": "tcp://10.0.0.1:50051",
+        "TOKENWIRE_FRONTEND_PORT_50051_TCP_ADDR": "10.0.0.1",
+        "TOKENWIRE_FRONTEND_EU_PORT_50051_TCP": "tcp://10.0.0.1:50051",
+        "TOKENWIRE_WORKER_MODEL": "other",
+        "TOKENWIRE_TEST_MODEL": "other",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert parse(FrontendSettings, "service", ["--worker", A]).worker == [A]
+
+
+def test_keys_of_a_mapping_are_free(monkeypatch):
+    monkeypatch.setenv("TOKENWIRE_WORKER_OPENVINO__PROPERTY", '{"CACHE_DIR": "/tmp"}')
+    monkeypatch.setenv("TOKENWIRE_WORKER_OPENVINO__LORA__FRENCH", "french.safetensors")
+    own = parse(WorkerSettings, "service", ["--model", "m"]).openvino
+    assert own.property == {"CACHE_DIR": "/tmp"}
+    assert list(own.lora) == ["french"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        ([], ["--worker: is needed"]),
+        (["--worker", "nonsense"], ["--worker: 'nonsense' is not HOST:PORT"]),
+        (
+            ["--worker", "::1:5"],
+            ["--worker: '::1:5' is not HOST:PORT; IPv6 hosts stand in brackets"],
+        ),
+        (
+            ["--worker", A, "--listen", "h:99999", "--log-level", "loud"],
+            [
+                "--log-level: should be 'debug', 'info', 'warning' or 'error', not 'loud'",
+                "--listen: h:99999: ports end at 65535",
+            ],
+        ),
+        (["--worker", A, "--bogus", "1"], ["unrecognized arguments: --bogus 1"]),
+        (["--worker"], ["--worker: expected one argument"]),
+    ],
+)
+def test_each_fault_is_one_line_and_the_last_points_to_help(capsys, arguments, lines):
+    said = refused(capsys, FrontendSettings, *arguments)
+    assert said == [f"service: {line}" for line in (*lines, "--help tells more")]
+
+
+def test_a_fault_of_a_variable_names_it(monkeypatch, capsys):
+    monkeypatch.setenv("TOKENWIRE_FRONTEND_LISTEN", "nowhere")
+    monkeypatch.setenv("TOKENWIRE_FRONTEND_WORKERS", A)
+    first, _ = refused(capsys, FrontendSettings)
+    assert first == "service: TOKENWIRE_FRONTEND_LISTEN (--listen): 'nowhere' is not HOST:PORT"
+
+
+def test_a_pair_without_its_sign(capsys):
+    first, _ = refused(capsys, WorkerSettings, "--model", "m", "--openvino.property", "foo")
+    assert first == "service: --openvino.property: is not KEY=VALUE"
+
+
+@pytest.mark.parametrize("settings", [FrontendSettings, WorkerSettings])
+def test_help_and_version(capsys, settings):
+    for argument in ("--help", "--version"):
+        with pytest.raises(SystemExit) as exit_:
+            parse(settings, "service", [argument])
+        assert exit_.value.code == 0
+    said = capsys.readouterr().out
+    assert said.endswith(f"service {VERSION}\n")
+    assert "--TOKENWIRE" not in said
+    assert not re.search(r"\(default(: (None)?| factory: \w+)\)", " ".join(said.split()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--engine", "vllm"], "--engine vllm: no surface is recorded"),
+        (["--engine", "abacus"], "--engine: invalid choice: 'abacus'"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_check_engine_refuses_with_64(capsys, arguments, says):
+    with pytest.raises(SystemExit) as exit_:
+        run_worker(["check-engine", *arguments])
+    assert exit_.value.code == 64
+    assert says in capsys.readouterr().err

@@ -1,0 +1,82 @@
+"""Ctrl-C, once and twice, for a service and for both of `make serve`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import grpc
+import pytest
+
+from tests.services.calls import Frontend, endless, read_to_first_token
+from tests.services.processes import ROOT, SERVING, WAIT_S, wait_for_health
+
+
+def two_ports() -> tuple[int, int]:
+    with socket.socket() as first, socket.socket() as second:
+        for each in (first, second):
+            each.bind(("127.0.0.1", 0))
+        return first.getsockname()[1], second.getsockname()[1]
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """`make serve` as a process group of its own, once it serves: (process, frontend's address)."""
+    worker, frontend = two_ports()
+    command = [sys.executable, "-m", "demo", "--serve", "--logs", str(tmp_path)]
+    command += ["--worker-port", str(worker), "--frontend-port", str(frontend)]
+    with subprocess.Popen(
+        # Without SIGINT, as a shell starts what runs in the background.
+        ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            while "Ctrl-C stops both" not in (line := process.stdout.readline()):
+                assert line, "it ended"
+            yield process, f"127.0.0.1:{frontend}"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_services_that_were_stopped_are_no_fault(serve):
+    process, _ = serve
+    os.killpg(process.pid, signal.SIGINT)
+    out = process.stdout.read()
+    assert process.wait(WAIT_S) == 0, out
+    assert "Both services have stopped." in out
+
+
+def test_a_stop_that_has_to_wait_says_so(serve):
+    process, address = serve
+    with Frontend(address) as client:
+        call = client.start(endless())
+        read_to_first_token(call)
+        process.terminate()
+        while "draining" not in (line := process.stdout.readline()):
+            assert line, "it ended"
+        assert "Ctrl-C again to stop now" in line
+        call.cancel()
+        assert process.wait(WAIT_S) == 143, "as a shell tells of SIGTERM"
+
+
+def test_a_second_ctrl_c_waits_for_nothing(processes):
+    worker = processes.worker()
+    started = processes.frontend(workers=[worker])
+    with Frontend(started.address) as client:
+        wait_for_health(client.raw, SERVING)
+        call = client.start(endless())
+        read_to_first_token(call)
+        started.process.send_signal(signal.SIGINT)
+        started.wait_for("draining")
+        started.process.send_signal(signal.SIGINT)
+        assert started.wait() == -signal.SIGINT
+        with pytest.raises(grpc.RpcError):
+            list(call)
