@@ -102,7 +102,8 @@ class GenerationRecord:
         self._span = tracing.begin(
             f"{operation} {model}".strip(), parent, SpanKind.INTERNAL, received_s
         )
-        self._context = self._span.as_parent()
+        self._exemplar = self._span.as_parent() if self._span.sampled else None
+        """Context of the values that it measures."""
         self.captures = self._span.sampled and recorder.content
         """Whether `note_text` is wanted."""
         if self._span.sampled:
@@ -134,7 +135,7 @@ class GenerationRecord:
         """Notes something that this frontend did; times are time.monotonic()'s."""
         self.stages.append(Stage("frontend", name, from_s - self.received_s, to_s - from_s))
         if name != semconv.SPAN_ROUTE:
-            self._metrics.text.record(to_s - from_s, {semconv.TEXT_STAGE: name}, self._context)
+            self._metrics.text.record(to_s - from_s, {semconv.TEXT_STAGE: name}, self._exemplar)
         if self._span.sampled:
             span = self._span.child(name, SpanKind.INTERNAL, from_s)
             if name == semconv.SPAN_ROUTE:
@@ -157,7 +158,7 @@ class GenerationRecord:
         hop, self._hop = self._hop, None
         if hop is not None:
             took_s, attributes = hop.end(error)
-            self._metrics.worker_call.record(took_s, attributes, hop.context)
+            self._metrics.worker_call.record(took_s, attributes, self._exemplar)
 
     def accepted(self, prompt_tokens: int) -> None:
         """Notes that a worker took it."""
@@ -198,13 +199,13 @@ class GenerationRecord:
         reason = (self._cancel_cause or "client_cancel") if cancelled else ",".join(reasons)
         if completion.time_to_first_token_s is not None:
             self._metrics.time_to_first_token.record(
-                completion.time_to_first_token_s, self._attributes, self._context
+                completion.time_to_first_token_s, self._attributes, self._exemplar
             )
         if completion.time_per_output_token_s is not None:
             self._metrics.time_per_output_token.record(
-                completion.time_per_output_token_s, self._attributes, self._context
+                completion.time_per_output_token_s, self._attributes, self._exemplar
             )
-        self._metrics.request_duration.record(completion.total_s, self._attributes, self._context)
+        self._metrics.request_duration.record(completion.total_s, self._attributes, self._exemplar)
         if self._span.sampled:
             names = [finish.value for finish in finishes]
             self._span.attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = names
@@ -225,7 +226,7 @@ class GenerationRecord:
         self._metrics.request_duration.record(
             completion.total_s,
             {**self._attributes, semconv.ERROR_TYPE: error.reason},
-            self._context,
+            self._exemplar,
         )
         self._end(Outcome.FAILED, error.reason, completion, log.warning, error)
 
@@ -255,7 +256,7 @@ class GenerationRecord:
         self._metrics.generations.count(self._model, outcome.value, reason).value += 1
         if self.detokenize_s:
             stage = {semconv.TEXT_STAGE: "detokenize"}
-            self._metrics.text.record(self.detokenize_s, stage, self._context)
+            self._metrics.text.record(self.detokenize_s, stage, self._exemplar)
         self._count_cached(completion)
         if self._span.sampled:
             self._span.attributes.update(self._counted(completion))

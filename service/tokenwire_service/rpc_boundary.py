@@ -20,7 +20,6 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 from opentelemetry import context as otel_context
-from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from tokenwire_service import deadlines
@@ -175,7 +174,7 @@ def _refusal(error: Exception, method: str, call: _Call) -> ServiceError:
         Code.INTERNAL,
         "INTERNAL_FAULT",
         f"internal fault ({type(error).__name__}); "
-        f"the service's log has it under trace id {tracing.trace_id(call.span)}",
+        f"the service's log has it under trace id {call.span.trace_id}",
     )
 
 
@@ -213,25 +212,20 @@ class _Call:
             for key, value in context.invocation_metadata() or ()
             if isinstance(value, str)
         }
-        self.span = tracing.tracer().start_span(
-            method,
-            context=tracing.extract(carrier),
-            kind=SpanKind.SERVER,
-            attributes=self._attributes,
-            start_time=tracing.wall_ns(self._began_s),
-        )
-        self.context = trace.set_span_in_context(self.span)
+        self.span = tracing.begin(method, tracing.extract(carrier), SpanKind.SERVER, self._began_s)
+        self.context = self.span.as_parent()
         self.code = "OK"
 
     def end(self, duration: Histogram) -> None:
         result = {semconv.RPC_STATUS_CODE: self.code}
         if self.code not in ("OK", Code.CANCELLED.name):
             result[semconv.ERROR_TYPE] = self.code
-            self.span.set_status(Status(StatusCode.ERROR))
-        self.span.set_attributes(result)
-        self.span.end(tracing.now_ns())
-        took_s = time.monotonic() - self._began_s
-        duration.record(took_s, {**self._attributes, **result}, self.context)
+            self.span.status = Status(StatusCode.ERROR)
+        ended_s = time.monotonic()
+        told = {**self._attributes, **result}
+        self.span.attributes.update(told)
+        self.span.end(ended_s)
+        duration.record(ended_s - self._began_s, told, self.context if self.span.sampled else None)
 
 
 def _log_failure(method: str, error: ServiceError) -> None:

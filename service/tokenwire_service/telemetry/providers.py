@@ -13,7 +13,6 @@ not take is dropped, and no request waits for it.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 
 from opentelemetry import metrics, trace
@@ -41,11 +40,6 @@ LAST_EXPORT_TIMEOUT_S = 3.0
 """Time at the process's end to send what is left. The SDK would try for half a minute, and a
 collector that is away must not hold up a restart."""
 
-SWITCH_INTERVAL_S = 0.0005
-"""Time that a thread may keep the interpreter while the event loop waits for it. Encoding a batch
-of spans takes some 15 ms; beside that the loop's p99 delay was 8 ms at CPython's own 5 ms, and is
-2 ms so."""
-
 
 class Telemetry:
     """The process's providers, installed as OpenTelemetry's global ones.
@@ -72,8 +66,6 @@ class Telemetry:
         if self._meters is not None:
             metrics.set_meter_provider(self._meters)
             histogram.enable()
-        if self._meters is not None or _exports("TRACES"):
-            sys.setswitchinterval(SWITCH_INTERVAL_S)
 
     @property
     def measures(self) -> bool:

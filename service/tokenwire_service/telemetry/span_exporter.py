@@ -7,6 +7,7 @@ have values that come again and again, whose encoded form is kept.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -24,6 +25,10 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import SpanContext, StatusCode
+
+SPANS_AT_A_TIME = 16
+"""After so many, some 0.3 ms, the interpreter is offered to the event loop, which would otherwise
+wait for it up to 5 ms at a time, CPython's switch interval."""
 
 _HAS_IS_REMOTE = trace_pb2.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 _IS_REMOTE = trace_pb2.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
@@ -49,7 +54,9 @@ def encode(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
         schema_url=resource.schema_url,
     )
     scopes: dict[object, trace_pb2.ScopeSpans] = {}
-    for span in spans:
+    for place, span in enumerate(spans):
+        if place % SPANS_AT_A_TIME == 0:
+            time.sleep(0)
         scope = span.instrumentation_scope
         of_scope = scopes.get(scope)
         if of_scope is None:

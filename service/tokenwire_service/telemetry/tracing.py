@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -16,7 +15,6 @@ from opentelemetry.sdk.trace.sampling import Decision, Sampler
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     NonRecordingSpan,
-    Span,
     SpanContext,
     SpanKind,
     Status,
@@ -38,12 +36,6 @@ span and event, so that they stay in order and inside each other when the wall c
 largest of several, since a process that is held up between the two readings finds too little."""
 
 
-@cache
-def tracer() -> trace.Tracer:
-    """Returns the tracer of all of Tokenwire's spans."""
-    return trace.get_tracer("tokenwire", schema_url=semconv.SCHEMA_URL)
-
-
 def extract(carrier: Mapping[str, str]) -> Context:
     """Returns the context that `traceparent` and `tracestate` of the carrier name."""
     return _PROPAGATOR.extract(carrier)
@@ -56,19 +48,9 @@ def inject(context: Context) -> dict[str, str]:
     return carrier
 
 
-def trace_id(span: Span) -> str:
-    """Returns the span's trace id, 32 lower-case hex digits."""
-    return trace.format_trace_id(span.get_span_context().trace_id)
-
-
 def wall_ns(monotonic_s: float) -> int:
     """Returns the wall clock's time, in nanoseconds since 1970, of a time.monotonic()."""
     return round(monotonic_s * 1e9) + _WALL_AHEAD_NS
-
-
-def now_ns() -> int:
-    """Returns what every span's end and event is dated by: `wall_ns` of now."""
-    return wall_ns(time.monotonic())
 
 
 class OwnSpan:
