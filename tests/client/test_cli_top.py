@@ -160,7 +160,7 @@ def without_rich(monkeypatch):
 def test_without_rich_one_line_says_what_to_install(run):
     code, out, err = run("top", "--once")
     assert (code, out) == (1, "")
-    assert err == "tokenwire: the view needs rich: pip install 'tokenwire[cli]', or use --json\n"
+    assert err == "tokenwire: the view needs rich: pip install rich, or use --json\n"
     assert json.loads(run("top", "--once", "--json")[1])["generations_limit"] == 64
     assert run("trace", "--last")[0] == 0
 

@@ -54,7 +54,7 @@ def tracing_to(target: str, tracing: bool | TracerProvider) -> Tracing | None:
         # Only here, because it is no dependency of the client.
         from tokenwire._spans import Tracing  # noqa: PLC0415
     except ImportError:
-        message = "tracing needs OpenTelemetry: pip install 'tokenwire[otel]'"
+        message = "tracing needs OpenTelemetry: pip install opentelemetry-api"
         raise ImportError(message) from None
     return Tracing(target, None if tracing is True else tracing)
 

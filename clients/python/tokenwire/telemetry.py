@@ -1,6 +1,6 @@
 """OpenTelemetry spans of calls, for the client and for any gRPC channel.
 
-    pip install 'tokenwire[otel]'
+    pip install opentelemetry-api
 
     Client(target, tracing=True)
 

@@ -144,6 +144,6 @@ def _load_view() -> ModuleType:
         if (error.name or "").partition(".")[0] != "rich":
             raise
         raise CommandError(
-            "the view needs rich: pip install 'tokenwire[cli]', or use --json"
+            "the view needs rich: pip install rich, or use --json"
         ) from None
     return top_view
