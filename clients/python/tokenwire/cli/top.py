@@ -143,7 +143,5 @@ def _load_view() -> ModuleType:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "rich":
             raise
-        raise CommandError(
-            "the view needs rich: pip install rich, or use --json"
-        ) from None
+        raise CommandError("the view needs rich: pip install rich, or use --json") from None
     return top_view
