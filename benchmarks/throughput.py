@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=DEMO, help="OpenVINO model folder")
     parser.add_argument("--concurrency", type=int, default=32)
-    parser.add_argument("--waves", type=int, default=4, help="requests per concurrent place")
+    parser.add_argument("--waves", type=int, default=8, help="requests per concurrent place")
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--output-tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)

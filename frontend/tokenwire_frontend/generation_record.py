@@ -139,18 +139,16 @@ class GenerationRecord:
         if self._span.sampled:
             span = self._span.child(name, SpanKind.INTERNAL, from_s)
             if name == semconv.SPAN_ROUTE:
-                span.attributes.update(self._route)
+                span.attributes = {
+                    semconv.WORKER: self._worker,
+                    semconv.ROUTE_REASON: self._route_reason,
+                }
             span.end(to_s)
-
-    @property
-    def _route(self) -> dict[str, str]:
-        return {semconv.WORKER: self._worker, semconv.ROUTE_REASON: self._route_reason}
 
     def routed(self, worker: str, address: str, choice: Choice) -> dict[str, str]:
         """Notes which worker it goes to; returns the trace context to send there."""
         self._worker, self._route_reason = worker, choice.reason
         self._hop = _Hop(address, self._span)
-        self._span.add_event(semconv.EVENT_ROUTED, self._route, time.monotonic())
         return tracing.inject(self._hop.context)
 
     def left_worker(self, error: ServiceError | None) -> None:

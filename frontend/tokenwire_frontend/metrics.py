@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tokenwire_service.telemetry import metrics, registry
+from tokenwire_service.telemetry import registry
+from tokenwire_service.telemetry.histogram import Histogram
 from tokenwire_service.telemetry.metrics import Tally
 
 
@@ -14,8 +15,8 @@ class FrontendMetrics:
         self.tokens = Tally(registry.TOKENS)
         self.prefix_cache_tokens = Tally(registry.PREFIX_CACHE_TOKENS)
         self.deltas = Tally(registry.DELTAS)
-        self.request_duration = metrics.histogram(registry.REQUEST_DURATION)
-        self.time_to_first_token = metrics.histogram(registry.TIME_TO_FIRST_TOKEN)
-        self.time_per_output_token = metrics.histogram(registry.TIME_PER_OUTPUT_TOKEN)
-        self.worker_call = metrics.histogram(registry.RPC_CLIENT_DURATION)
-        self.text = metrics.histogram(registry.TEXT_DURATION)
+        self.request_duration = Histogram(registry.REQUEST_DURATION)
+        self.time_to_first_token = Histogram(registry.TIME_TO_FIRST_TOKEN)
+        self.time_per_output_token = Histogram(registry.TIME_PER_OUTPUT_TOKEN)
+        self.worker_call = Histogram(registry.RPC_CLIENT_DURATION)
+        self.text = Histogram(registry.TEXT_DURATION)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tokenwire_service.telemetry import metrics, registry, semconv
+from tokenwire_service.telemetry import registry, semconv
+from tokenwire_service.telemetry.histogram import Histogram
 from tokenwire_service.telemetry.metrics import Tally
 
 
@@ -19,12 +20,12 @@ class WorkerMetrics:
         self.prompt_tokens = tokens.count(model, semconv.INPUT)
         self.generated_tokens = tokens.count(model, semconv.OUTPUT)
         self.prefix_cache_tokens = Tally(registry.PREFIX_CACHE_TOKENS)
-        self.request_duration = metrics.histogram(registry.REQUEST_DURATION)
-        self.time_to_first_token = metrics.histogram(registry.TIME_TO_FIRST_TOKEN)
-        self.time_per_output_token = metrics.histogram(registry.TIME_PER_OUTPUT_TOKEN)
-        self.queue_duration = metrics.histogram(registry.QUEUE_DURATION)
-        self._step_duration = metrics.histogram(registry.STEP_DURATION)
-        self._step_sequences = metrics.histogram(registry.STEP_SEQUENCES)
+        self.request_duration = Histogram(registry.REQUEST_DURATION)
+        self.time_to_first_token = Histogram(registry.TIME_TO_FIRST_TOKEN)
+        self.time_per_output_token = Histogram(registry.TIME_PER_OUTPUT_TOKEN)
+        self.queue_duration = Histogram(registry.QUEUE_DURATION)
+        self._step_duration = Histogram(registry.STEP_DURATION)
+        self._step_sequences = Histogram(registry.STEP_SEQUENCES)
 
     def step(self, took_s: float, sequences: int) -> None:
         """Records one engine step and the sequences that it brought something to."""

@@ -25,7 +25,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from tokenwire_service import deadlines
 from tokenwire_service.errors import Code, ServiceError
 from tokenwire_service.status import abort
-from tokenwire_service.telemetry import metrics, registry, semconv, tracing
+from tokenwire_service.telemetry import registry, semconv, tracing
 from tokenwire_service.telemetry.histogram import Histogram
 
 log = structlog.get_logger()
@@ -43,7 +43,7 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
     """Wraps every RPC of Tokenwire's own services; health and reflection pass untouched."""
 
     def __init__(self) -> None:
-        self._duration = metrics.histogram(registry.RPC_SERVER_DURATION)
+        self._duration = Histogram(registry.RPC_SERVER_DURATION)
         self._open: set[asyncio.Task[Any]] = set()
         """gRPC's task of each call that runs."""
         self._cut: set[asyncio.Task[Any]] = set()

@@ -102,7 +102,7 @@ def _line(span: SpanOf) -> str:
         parts.append(f"ERROR {span.attributes['error.type']}")
     if span.span.events:
         events = sorted(span.span.events, key=lambda event: event.time_unix_nano)
-        parts.append(f"[{', '.join(event.name for event in events)}]")
+        parts.append(_events([event.name for event in events]).strip())
     return " ".join(parts)
 
 
@@ -188,20 +188,21 @@ def ran(
         end: which hop's span has the event of a cancel: "both", "worker" or neither.
     """
     first = ["tokenwire.first_token"] if "prefill" in worker else []
-    own, there = ["tokenwire.routed", *first], list(first)
-    if end == "both":
-        own.append("tokenwire.cancelled")
-    if end:
-        there.append("tokenwire.cancelled")
-    told = f" [{', '.join(there)}]" if there else ""
+    cancelled = ["tokenwire.cancelled"]
+    own = _events([*first, *(cancelled if end == "both" else [])])
+    there = _events([*first, *(cancelled if end else [])])
     lines = [
-        f"frontend INTERNAL {operation} demo [{', '.join(own)}]",
+        f"frontend INTERNAL {operation} demo{own}",
         *(f"  frontend INTERNAL {stage}" for stage in (*before, "route")),
         "  frontend CLIENT tokenwire.worker.v1.ExecutionService/Exchange",
-        f"    worker SERVER text_completion demo{told}",
+        f"    worker SERVER text_completion demo{there}",
         *(f"      worker INTERNAL {stage}" for stage in worker),
     ]
     return "\n".join(lines)
+
+
+def _events(names: Sequence[str]) -> str:
+    return f" [{', '.join(names)}]" if names else ""
 
 
 def under(parent: str, *children: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tokenwire_service.telemetry import metrics, registry
+from tokenwire_service.telemetry import registry
+from tokenwire_service.telemetry.histogram import Histogram
 
 INTERVAL_S = 0.25
 """Often enough to see a stall of some hundred milliseconds, at no cost."""
@@ -12,7 +13,7 @@ INTERVAL_S = 0.25
 
 async def watch() -> None:
     """Records how late a timer runs, until cancelled."""
-    lag = metrics.histogram(registry.EVENT_LOOP_LAG)
+    lag = Histogram(registry.EVENT_LOOP_LAG)
     loop = asyncio.get_running_loop()
     while True:
         due_s = loop.time() + INTERVAL_S

@@ -1,7 +1,6 @@
-"""Instruments, made from the registry's declarations.
+"""Counters and gauges, made from the registry's declarations.
 
-A histogram has one record for a request or an engine step, never for a token. Counters are plain
-integers that are read when metrics are collected.
+A counter is a plain integer that is read when metrics are collected.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from tokenwire_service.telemetry import semconv
-from tokenwire_service.telemetry.histogram import Histogram
 from tokenwire_service.telemetry.registry import Metric
 
 Attributes = Mapping[str, str]
@@ -22,11 +20,6 @@ Attributes = Mapping[str, str]
 @cache
 def _meter() -> Meter:
     return metrics.get_meter("tokenwire", schema_url=semconv.SCHEMA_URL)
-
-
-def histogram(metric: Metric) -> Histogram:
-    """Returns the histogram of this declaration."""
-    return Histogram(metric)
 
 
 def gauge(metric: Metric, read: Callable[[], Iterable[tuple[float, Attributes]]]) -> None:

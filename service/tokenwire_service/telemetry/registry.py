@@ -243,7 +243,7 @@ SPANS = (
             names.GEN_AI_REQUEST_CHOICE_COUNT, names.GEN_AI_INPUT_MESSAGES,
             names.GEN_AI_OUTPUT_MESSAGES,
         ),
-        (names.EVENT_FIRST_TOKEN, names.EVENT_ROUTED, names.EVENT_CANCELLED),
+        (names.EVENT_FIRST_TOKEN, names.EVENT_CANCELLED),
     ),
     SpanForm(names.SPAN_RENDER, "INTERNAL", "The chat template renders the chat.", (FRONTEND,)),
     SpanForm(names.SPAN_TOKENIZE, "INTERNAL", "The prompt becomes token ids.", (FRONTEND,)),
@@ -273,7 +273,6 @@ SPANS = (
 
 EVENTS = {
     names.EVENT_FIRST_TOKEN: (),
-    names.EVENT_ROUTED: (names.WORKER, names.ROUTE_REASON),
     names.EVENT_CANCELLED: (names.CANCEL_CAUSE,),
 }
 """Attributes of each event."""

@@ -68,5 +68,4 @@ SPAN_PREFILL = "prefill"
 SPAN_DECODE = "decode"
 
 EVENT_FIRST_TOKEN = "tokenwire.first_token"  # noqa: S105 - an event's name, not a secret
-EVENT_ROUTED = "tokenwire.routed"
 EVENT_CANCELLED = "tokenwire.cancelled"

@@ -1,4 +1,4 @@
-"""OTLP over HTTP for spans, encoded at a third of what the SDK's encoder takes.
+"""OTLP over HTTP for spans, encoded in a third of the time of the SDK's encoder.
 
 A frontend writes four or five spans for a sampled request, and encoding them was half of what they
 cost it. The spans of one process have one resource and few scopes, and most of their attributes
@@ -107,20 +107,20 @@ def _flags(parent: SpanContext | None) -> int:
 
 def _attributes(attributes: Mapping[str, Any] | None) -> list[KeyValue]:
     return [
-        _kept(name, value)
-        if type(value) is str and len(value) < KEPT_CHARACTERS
-        else KeyValue(key=name, value=_value(value))
+        KeyValue(key=name, value=_value(value))
+        if type(value) in (list, tuple) or (type(value) is str and len(value) > KEPT_CHARACTERS)
+        else _kept(name, value)
         for name, value in (attributes or {}).items()
     ]
 
 
 KEPT_CHARACTERS = 64
-"""Longer texts, such as prompts, are not kept. So the kept ones take some 200 KB at most."""
+"""Longer texts, such as prompts, are not kept."""
 
 
-@lru_cache(maxsize=1024)
-def _kept(name: str, value: str) -> KeyValue:
-    return KeyValue(key=name, value=AnyValue(string_value=value))
+@lru_cache(maxsize=1024, typed=True)  # typed, because 1, 1.0 and True are equal
+def _kept(name: str, value: str | float) -> KeyValue:
+    return KeyValue(key=name, value=_value(value))
 
 
 def _value(value: Any) -> AnyValue:
