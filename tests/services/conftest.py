@@ -55,3 +55,16 @@ def processes():
     started = Processes()
     yield started
     started.end()
+
+
+@pytest.fixture(scope="module")
+def lasting():
+    started = Processes()
+    yield started
+    started.end()
+
+
+@pytest.fixture(scope="module")
+def plain_worker(lasting):
+    """A worker that the frontends of this file share; none of its tests harms it."""
+    return lasting.worker()

@@ -23,6 +23,9 @@ MODEL_NAME = "demo"
 WAIT_S = 60.0
 """Bound of every wait: longer than a loaded machine takes, so that a hang fails instead."""
 
+EX_USAGE = 64
+"""Exit code of a service that was started wrongly."""
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -211,3 +214,25 @@ def wait_for_health(
     finally:
         call.cancel()
     raise AssertionError(f"health of {service!r} never became {status}")
+
+
+def check_refused(process, setting: str) -> None:
+    """Checks that the process ends with 64 and one readable line that names the setting."""
+    assert process.wait() == EX_USAGE, process.output
+    assert setting in process.output
+    assert "Traceback" not in process.output
+    assert process.output.strip()
+
+
+def check_probe(arguments: list[str], code: int) -> None:
+    """Checks the exit code of the probe, and that it says why in a line or two."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tokenwire_service.probe", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert done.returncode == code, done
+    assert len(done.stdout.splitlines()) <= 2
+    assert "Traceback" not in done.stderr

@@ -7,402 +7,46 @@ entry says so.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import duration_pb2, struct_pb2
+from google.protobuf import duration_pb2
 from tokenwire.frontend.v1 import (
     activity_pb2,
     generation_pb2,
     model_pb2,
-    prompt_pb2,
     tokenization_pb2,
 )
 from tokenwire.worker.v1 import execution_pb2, worker_pb2
 
+from tests.services.bad_values import (
+    ANY_VALUE_IS_VALID,
+    BEYOND,
+    CONTEXT,
+    INVALID_ARGUMENT,
+    NOT_DURATIONS,
+    NOT_FOUND,
+    UNKNOWN_MODEL,
+    VOCABULARY,
+    Bad,
+    Cases,
+    each_of,
+    under,
+)
+from tests.services.bad_values_of_the_frontend import (
+    CHAT,
+    DETOKENIZE_IDS,
+    OPEN,
+    STREAM_GENERATE,
+    good_with,
+)
+from tests.services.bad_values_of_the_worker import EXECUTE, REQUEST_GOOD
 from tests.services.calls import Refusal, generation, refusal_of, refusal_of_status, refused
 from tests.services.fields import field_paths, methods
 from tests.services.processes import WAIT_S
-
-INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
-NOT_FOUND = grpc.StatusCode.NOT_FOUND
-
-ANY_VALUE_IS_VALID: list[Bad] = []
-
-VOCABULARY = 4096
-CONTEXT = 4096
-"""Of the demo model; `test_the_model_is_what_the_cases_take_it_for` checks both."""
-
-BEYOND = 2**32 - 1
-
-
-@dataclass(frozen=True)
-class Bad:
-    """Fields of a request, at least one of them bad, and how that is told."""
-
-    values: dict[str, Any]
-    field: str | None
-    """Path that BadRequest names; None: it names none."""
-    code: grpc.StatusCode = INVALID_ARGUMENT
-    reason: str = "INVALID_FIELD"
-    says: tuple[str, ...] = ()
-    """Parts of the message."""
-
-    def under(self, prefix: str, wrap: Callable[[dict[str, Any]], dict[str, Any]]) -> Bad:
-        """Returns the same within a larger message."""
-        field = self.field if self.field is None else f"{prefix}{self.field}"
-        return replace(self, values=wrap(self.values), field=field)
-
-
-Cases = dict[str, list[Bad]]
-
-
-def under(cases: Cases, prefix: str, wrap: Callable[[dict[str, Any]], dict[str, Any]]) -> Cases:
-    """Returns the cases of a message as those of a field of a larger one."""
-    return {
-        f"{prefix}{path}": [bad.under(prefix, wrap) for bad in bads] for path, bads in cases.items()
-    }
-
-
-def each_of(field: str, *values: Any) -> list[Bad]:
-    """Returns a case for each value of one field, which may lie in messages of its own."""
-    cases = []
-    for value in values:
-        whole = value
-        for name in reversed(field.split(".")):
-            whole = {name: whole}
-        cases.append(Bad(whole, field))
-    return cases
-
-
-UNKNOWN_MODEL = Bad({"model": "nope"}, None, NOT_FOUND, "UNKNOWN_MODEL", ("nope", "demo"))
-
-NOT_DURATIONS = [
-    duration_pb2.Duration(nanos=2_000_000_000),
-    duration_pb2.Duration(seconds=1, nanos=-5),
-    duration_pb2.Duration(seconds=2**62),
-]
-
-OUT_OF_RANGE = [math.nan, math.inf, -math.inf]
-
-# --- the public contract -------------------------------------------------------------------------
-
-USER = {"role": prompt_pb2.ROLE_USER, "content": "hi"}
-CALL = {"role": prompt_pb2.ROLE_ASSISTANT, "tool_calls": [{"name": "f", "arguments": {}}]}
-
-
-def struct(value: float) -> struct_pb2.Struct:
-    numbers = struct_pb2.ListValue(values=[struct_pb2.Value(number_value=value)])
-    return struct_pb2.Struct(fields={"deep": struct_pb2.Value(list_value=numbers)})
-
-
-def argument(name: str) -> struct_pb2.Struct:
-    return struct_pb2.Struct(fields={name: struct_pb2.Value(string_value="x")})
-
-
-def message(**fields: Any) -> dict[str, Any]:
-    return {"messages": [USER, {**USER, **fields}]}
-
-
-CHAT: Cases = {
-    "messages": [Bad({}, "messages")],
-    "messages.role": [
-        Bad(message(role=role), "messages[1].role")
-        for role in (prompt_pb2.ROLE_UNSPECIFIED, 77, -1)
-    ],
-    "messages.content": [Bad(message(content=""), "messages[1].content")],
-    "messages.name": ANY_VALUE_IS_VALID,
-    "messages.tool_calls": ANY_VALUE_IS_VALID,
-    "messages.tool_calls.id": ANY_VALUE_IS_VALID,
-    "messages.tool_calls.name": [
-        Bad(message(tool_calls=[{"name": "f"}, {}]), "messages[1].tool_calls[1].name")
-    ],
-    "messages.tool_calls.arguments": [
-        Bad(
-            message(tool_calls=[{"name": "f", "arguments": struct(value)}]),
-            "messages[1].tool_calls[0].arguments",
-        )
-        for value in OUT_OF_RANGE
-    ],
-    "messages.tool_call_id": ANY_VALUE_IS_VALID,
-    "messages.reasoning": ANY_VALUE_IS_VALID,
-    "tools": ANY_VALUE_IS_VALID,
-    "tools.name": [Bad({"messages": [USER], "tools": [{"description": "d"}]}, "tools[0].name")],
-    "tools.description": ANY_VALUE_IS_VALID,
-    "tools.parameters": [
-        Bad(
-            {"messages": [USER], "tools": [{"name": "f", "parameters": struct(math.nan)}]},
-            "tools[0].parameters",
-        )
-    ],
-    "documents": ANY_VALUE_IS_VALID,
-    "documents.title": ANY_VALUE_IS_VALID,
-    "documents.text": ANY_VALUE_IS_VALID,
-    "add_generation_prompt": [
-        Bad(
-            {"messages": [USER], "add_generation_prompt": True, "continue_final_message": True},
-            "add_generation_prompt",
-        )
-    ],
-    # With add_generation_prompt: above.
-    "continue_final_message": ANY_VALUE_IS_VALID,
-    "template_arguments": [
-        *(
-            Bad({"messages": [USER], "template_arguments": struct(value)}, "template_arguments")
-            for value in OUT_OF_RANGE
-        ),
-        *(
-            Bad(
-                {"messages": [USER], "template_arguments": argument(name)},
-                "template_arguments",
-                says=(name,),
-            )
-            for name in ("messages", "tools", "documents", "add_generation_prompt")
-        ),
-    ],
-}
-
-TOO_LONG = ("5000", str(CONTEXT - 1))
-
-GENERATION: Cases = {
-    "model": [UNKNOWN_MODEL],
-    "prompt": [
-        Bad({"prompt": None}, "prompt"),
-        Bad({"prompt": {}}, "prompt"),
-        Bad(
-            {"prompt": {"token_ids": {"ids": [5] * 5000}}},
-            "prompt",
-            reason="PROMPT_TOO_LONG",
-            says=TOO_LONG,
-        ),
-        Bad(
-            {"prompt": {"text": " a" * 5000}}, "prompt", reason="PROMPT_TOO_LONG", says=TOO_LONG[1:]
-        ),
-        Bad(
-            {"prompt": {"chat": {"messages": [{**USER, "content": " a" * 5000}]}}},
-            "prompt",
-            reason="PROMPT_TOO_LONG",
-            says=TOO_LONG[1:],
-        ),
-        Bad(
-            {"prompt": {"token_ids": {"ids": [5] * CONTEXT}}},
-            "prompt",
-            reason="PROMPT_TOO_LONG",
-            says=(str(CONTEXT), str(CONTEXT - 1)),
-        ),
-    ],
-    "prompt.text": each_of("prompt.text", ""),
-    "prompt.token_ids": [Bad({"prompt": {"token_ids": {}}}, "prompt.token_ids.ids")],
-    "prompt.token_ids.ids": [
-        Bad({"prompt": {"token_ids": {"ids": ids}}}, f"prompt.token_ids.ids[{place}]", says=says)
-        for ids, place, says in [
-            ([VOCABULARY], 0, (str(VOCABULARY),)),
-            ([1, 2, BEYOND, 3], 2, (str(BEYOND), str(VOCABULARY))),
-        ]
-    ],
-    "prompt.chat": [Bad({"prompt": {"chat": {}}}, "prompt.chat.messages")],
-    **under(CHAT, "prompt.chat.", lambda chat: {"prompt": {"chat": chat}}),
-    "prompt.add_special_tokens": [
-        Bad(
-            {"prompt": {"token_ids": {"ids": [5]}, "add_special_tokens": value}},
-            "prompt.add_special_tokens",
-        )
-        for value in (True, False)
-    ],
-    "sampling": ANY_VALUE_IS_VALID,
-    "sampling.temperature": each_of("sampling.temperature", -0.01, 100.5, *OUT_OF_RANGE),
-    "sampling.top_p": each_of("sampling.top_p", 0.0, -1.0, 1.01, *OUT_OF_RANGE),
-    "sampling.top_k": ANY_VALUE_IS_VALID,
-    "sampling.min_p": each_of("sampling.min_p", -0.01, 1.01, *OUT_OF_RANGE),
-    "sampling.repetition_penalty": each_of("sampling.repetition_penalty", 0.0, -1.0, *OUT_OF_RANGE),
-    "sampling.presence_penalty": each_of("sampling.presence_penalty", -2.01, 2.01, *OUT_OF_RANGE),
-    "sampling.frequency_penalty": each_of("sampling.frequency_penalty", -2.01, 2.01, *OUT_OF_RANGE),
-    "sampling.seed": ANY_VALUE_IS_VALID,
-    "stop": ANY_VALUE_IS_VALID,
-    "stop.max_tokens": [
-        Bad({"stop": {"max_tokens": 0}}, "stop.max_tokens"),
-        *(
-            Bad(
-                {"stop": {"max_tokens": count}},
-                "stop.max_tokens",
-                reason="PROMPT_TOO_LONG",
-                says=(str(count), str(CONTEXT)),
-            )
-            for count in (CONTEXT, BEYOND)
-        ),
-    ],
-    "stop.min_tokens": [
-        Bad({"stop": {"max_tokens": 3, "min_tokens": 4}}, "stop.min_tokens", says=("4", "3")),
-        Bad({"stop": {"min_tokens": BEYOND}}, "stop.min_tokens", reason="PROMPT_TOO_LONG"),
-    ],
-    "stop.stop": [
-        *each_of("stop.stop", ["x"] * 17),
-        Bad({"stop": {"stop": ["x", ""]}}, "stop.stop[1]"),
-        Bad({"stop": {"stop": ["x" * 1025]}}, "stop.stop[0]", says=("1025", "1024")),
-    ],
-    "stop.stop_token_ids": [
-        *each_of("stop.stop_token_ids", [1] * 65),
-        Bad({"stop": {"stop_token_ids": [1, VOCABULARY]}}, "stop.stop_token_ids[1]"),
-        Bad({"stop": {"stop_token_ids": [BEYOND]}}, "stop.stop_token_ids[0]"),
-    ],
-    "stop.ignore_eos": ANY_VALUE_IS_VALID,
-    "stop.include_stop_in_output": ANY_VALUE_IS_VALID,
-    "output": ANY_VALUE_IS_VALID,
-    "output.logprobs": ANY_VALUE_IS_VALID,
-    # This engine has no alternatives, so any number is refused by name.
-    "output.top_logprobs": [
-        Bad({"output": {"top_logprobs": count, "logprobs": logprobs}}, "output.top_logprobs")
-        for count in (1, 21, BEYOND)
-        for logprobs in (True, False)
-    ],
-    "output.echo": ANY_VALUE_IS_VALID,
-    "output.skip_special_tokens": ANY_VALUE_IS_VALID,
-    "guided": [Bad({"guided": {}}, "guided")],
-    "guided.json_schema": each_of(
-        "guided.json_schema",
-        *("", " ", "{", "null", "[]", '{"type": "nothing"}', '{"$ref": "#/nowhere"}'),
-        '{"a":' * 5000,
-        '{"enum": ["' + "x" * 300_000 + '"]}',
-    ),
-    "guided.json_object": ANY_VALUE_IS_VALID,
-    "guided.regex": each_of("guided.regex", "", "(", "a{2,1}", "[z-a]", "(" * 5000, "x" * 300_000),
-    "guided.grammar": each_of(
-        "guided.grammar",
-        *("", "root", 'start ::= "a"', "root ::= undefined", 'root ::= "a' + "x" * 300_000),
-    ),
-    "guided.choice": [Bad({"guided": {"choice": {}}}, "guided.choice.options")],
-    "guided.choice.options": [
-        Bad({"guided": {"choice": {"options": ["a", ""]}}}, "guided.choice.options[1]"),
-        *each_of("guided.choice.options", ["a"] * 257),
-    ],
-    "sequence_count": each_of("sequence_count", 33, BEYOND),
-    "lora_adapter": each_of("lora_adapter", "pirate"),
-    "cache_salt": [Bad({"cache_salt": salt}, "cache_salt") for salt in ("pepper", "s" * 257)],
-    "priority": each_of("priority", 101, -101, 2**31 - 1, -(2**31)),
-    "request_id": each_of("request_id", "a b", "x" * 129, "é", "a/b", "a\n", "x" * 100_000),
-    "time_budget": each_of(
-        "time_budget", duration_pb2.Duration(), duration_pb2.Duration(seconds=-1), *NOT_DURATIONS
-    ),
-}
-
-STREAM_OPTIONS: Cases = {
-    "": ANY_VALUE_IS_VALID,
-    ".max_delay": [
-        Bad({"max_delay": value}, ".max_delay")
-        for value in (
-            duration_pb2.Duration(seconds=10, nanos=1),
-            duration_pb2.Duration(nanos=-1),
-            *NOT_DURATIONS,
-        )
-    ],
-}
-
-GOOD = {"prompt": {"text": "Hello"}, "stop": {"max_tokens": 2}}
-
-
-def good_with(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a good generation with these instead."""
-    merged = {**GOOD, **values}
-    return {name: value for name, value in merged.items() if value is not None}
-
-
-def with_stream(values: dict[str, Any]) -> dict[str, Any]:
-    return {"generation": GOOD, "stream": values}
-
-
-STREAM_GENERATE: Cases = {
-    "generation": [Bad({}, "generation.prompt")],
-    **under(GENERATION, "generation.", lambda values: {"generation": good_with(values)}),
-    **under(STREAM_OPTIONS, "stream", with_stream),
-}
-
-OPEN: Cases = {
-    **STREAM_GENERATE,
-    "id": each_of("id", 0),
-    # W3C has a broken trace context replaced, not refused.
-    "trace_context": ANY_VALUE_IS_VALID,
-    "trace_context.traceparent": ANY_VALUE_IS_VALID,
-    "trace_context.tracestate": ANY_VALUE_IS_VALID,
-}
-
-DETOKENIZE_IDS = [
-    Bad({"token_ids": [VOCABULARY]}, "token_ids[0]"),
-    Bad({"token_ids": [1, BEYOND]}, "token_ids[1]"),
-]
-
-# --- the internal contract -----------------------------------------------------------------------
-
-REQUEST: Cases = {
-    "request_id": each_of("request_id", "x" * 129),
-    "prompt_token_ids": [
-        Bad({"prompt_token_ids": []}, "prompt_token_ids"),
-        Bad({"prompt_token_ids": [1, VOCABULARY]}, "prompt_token_ids[1]"),
-        Bad({"prompt_token_ids": [BEYOND]}, "prompt_token_ids[0]"),
-        Bad({"prompt_token_ids": [5] * 5000}, "prompt_token_ids", says=TOO_LONG),
-        Bad({"prompt_token_ids": [5] * CONTEXT}, "prompt_token_ids"),
-    ],
-    "sampling": ANY_VALUE_IS_VALID,
-    "sampling.temperature": each_of("sampling.temperature", -0.01, 100.5, *OUT_OF_RANGE),
-    "sampling.top_p": each_of("sampling.top_p", 0.0, -1.0, 1.01, *OUT_OF_RANGE),
-    "sampling.top_k": ANY_VALUE_IS_VALID,
-    "sampling.min_p": each_of("sampling.min_p", -0.01, 1.01, *OUT_OF_RANGE),
-    "sampling.repetition_penalty": each_of("sampling.repetition_penalty", 0.0, -1.0, *OUT_OF_RANGE),
-    "sampling.presence_penalty": each_of("sampling.presence_penalty", -2.01, 2.01, *OUT_OF_RANGE),
-    "sampling.frequency_penalty": each_of("sampling.frequency_penalty", -2.01, 2.01, *OUT_OF_RANGE),
-    "sampling.seed": ANY_VALUE_IS_VALID,
-    "stopping": ANY_VALUE_IS_VALID,
-    # More than the context leaves is what it leaves.
-    "stopping.max_tokens": ANY_VALUE_IS_VALID,
-    "stopping.min_tokens": [
-        Bad({"stopping": {"max_tokens": 3, "min_tokens": 4}}, "stopping.min_tokens"),
-        *each_of("stopping.min_tokens", CONTEXT, BEYOND),
-    ],
-    "stopping.stop_token_ids": [
-        *each_of("stopping.stop_token_ids", [1] * 257),
-        Bad({"stopping": {"stop_token_ids": [1, VOCABULARY]}}, "stopping.stop_token_ids[1]"),
-    ],
-    "stopping.ignore_eos": ANY_VALUE_IS_VALID,
-    "sequence_count": each_of("sequence_count", 1000, BEYOND),
-    "logprobs": ANY_VALUE_IS_VALID,
-    "top_logprobs": [
-        Bad({"top_logprobs": count, "logprobs": True}, "top_logprobs") for count in (1, BEYOND)
-    ],
-    "guide": ANY_VALUE_IS_VALID,  # without a form it is none
-    "guide.json_schema": each_of(
-        "guide.json_schema", "", "{", "null", '{"type": "nothing"}', '{"a":' * 5000
-    ),
-    "guide.json_object": ANY_VALUE_IS_VALID,
-    "guide.regex": each_of("guide.regex", "", "(", "a{2,1}", "(" * 5000, "x" * 300_000),
-    "guide.grammar": each_of("guide.grammar", "", "root", 'start ::= "a"'),
-    "guide.choice": [Bad({"guide": {"choice": {}}}, "guide.choice.options")],
-    "guide.choice.options": [
-        Bad({"guide": {"choice": {"options": ["a", ""]}}}, "guide.choice.options[1]")
-    ],
-    "lora_adapter": each_of("lora_adapter", "pirate"),
-    "cache_salt": each_of("cache_salt", "pepper"),
-    "priority": each_of("priority", 101, -101, 2**31 - 1, -(2**31)),
-    # Nothing is left of a budget of 0 or less: the generation ends at once.
-    "time_budget": each_of("time_budget", *NOT_DURATIONS),
-    "trace_context": ANY_VALUE_IS_VALID,
-    "trace_context.traceparent": ANY_VALUE_IS_VALID,
-    "trace_context.tracestate": ANY_VALUE_IS_VALID,
-}
-
-REQUEST_GOOD = {"prompt_token_ids": [5], "stopping": {"max_tokens": 2}}
-
-
-def request_with(values: dict[str, Any]) -> dict[str, Any]:
-    return {"request": {**REQUEST_GOOD, **values}}
-
-
-EXECUTE: Cases = {
-    "request": [Bad({}, "request")],
-    **under(REQUEST, "request.", request_with),
-}
 
 # --- all RPCs ------------------------------------------------------------------------------------
 

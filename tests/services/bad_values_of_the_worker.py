@@ -1,0 +1,89 @@
+"""Bad values of every field of tokenwire.worker.v1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.services.bad_values import (
+    ANY_VALUE_IS_VALID,
+    BEYOND,
+    CONTEXT,
+    NOT_DURATIONS,
+    OUT_OF_RANGE,
+    VOCABULARY,
+    Bad,
+    Cases,
+    each_of,
+    under,
+)
+from tests.services.bad_values_of_the_frontend import (
+    TOO_LONG,
+)
+
+REQUEST: Cases = {
+    "request_id": each_of("request_id", "x" * 129),
+    "prompt_token_ids": [
+        Bad({"prompt_token_ids": []}, "prompt_token_ids"),
+        Bad({"prompt_token_ids": [1, VOCABULARY]}, "prompt_token_ids[1]"),
+        Bad({"prompt_token_ids": [BEYOND]}, "prompt_token_ids[0]"),
+        Bad({"prompt_token_ids": [5] * 5000}, "prompt_token_ids", says=TOO_LONG),
+        Bad({"prompt_token_ids": [5] * CONTEXT}, "prompt_token_ids"),
+    ],
+    "sampling": ANY_VALUE_IS_VALID,
+    "sampling.temperature": each_of("sampling.temperature", -0.01, 100.5, *OUT_OF_RANGE),
+    "sampling.top_p": each_of("sampling.top_p", 0.0, -1.0, 1.01, *OUT_OF_RANGE),
+    "sampling.top_k": ANY_VALUE_IS_VALID,
+    "sampling.min_p": each_of("sampling.min_p", -0.01, 1.01, *OUT_OF_RANGE),
+    "sampling.repetition_penalty": each_of("sampling.repetition_penalty", 0.0, -1.0, *OUT_OF_RANGE),
+    "sampling.presence_penalty": each_of("sampling.presence_penalty", -2.01, 2.01, *OUT_OF_RANGE),
+    "sampling.frequency_penalty": each_of("sampling.frequency_penalty", -2.01, 2.01, *OUT_OF_RANGE),
+    "sampling.seed": ANY_VALUE_IS_VALID,
+    "stopping": ANY_VALUE_IS_VALID,
+    # More than the context leaves is what it leaves.
+    "stopping.max_tokens": ANY_VALUE_IS_VALID,
+    "stopping.min_tokens": [
+        Bad({"stopping": {"max_tokens": 3, "min_tokens": 4}}, "stopping.min_tokens"),
+        *each_of("stopping.min_tokens", CONTEXT, BEYOND),
+    ],
+    "stopping.stop_token_ids": [
+        *each_of("stopping.stop_token_ids", [1] * 257),
+        Bad({"stopping": {"stop_token_ids": [1, VOCABULARY]}}, "stopping.stop_token_ids[1]"),
+    ],
+    "stopping.ignore_eos": ANY_VALUE_IS_VALID,
+    "sequence_count": each_of("sequence_count", 1000, BEYOND),
+    "logprobs": ANY_VALUE_IS_VALID,
+    "top_logprobs": [
+        Bad({"top_logprobs": count, "logprobs": True}, "top_logprobs") for count in (1, BEYOND)
+    ],
+    "guide": ANY_VALUE_IS_VALID,  # without a form it is none
+    "guide.json_schema": each_of(
+        "guide.json_schema", "", "{", "null", '{"type": "nothing"}', '{"a":' * 5000
+    ),
+    "guide.json_object": ANY_VALUE_IS_VALID,
+    "guide.regex": each_of("guide.regex", "", "(", "a{2,1}", "(" * 5000, "x" * 300_000),
+    "guide.grammar": each_of("guide.grammar", "", "root", 'start ::= "a"'),
+    "guide.choice": [Bad({"guide": {"choice": {}}}, "guide.choice.options")],
+    "guide.choice.options": [
+        Bad({"guide": {"choice": {"options": ["a", ""]}}}, "guide.choice.options[1]")
+    ],
+    "lora_adapter": each_of("lora_adapter", "pirate"),
+    "cache_salt": each_of("cache_salt", "pepper"),
+    "priority": each_of("priority", 101, -101, 2**31 - 1, -(2**31)),
+    # Nothing is left of a budget of 0 or less: the generation ends at once.
+    "time_budget": each_of("time_budget", *NOT_DURATIONS),
+    "trace_context": ANY_VALUE_IS_VALID,
+    "trace_context.traceparent": ANY_VALUE_IS_VALID,
+    "trace_context.tracestate": ANY_VALUE_IS_VALID,
+}
+
+REQUEST_GOOD = {"prompt_token_ids": [5], "stopping": {"max_tokens": 2}}
+
+
+def request_with(values: dict[str, Any]) -> dict[str, Any]:
+    return {"request": {**REQUEST_GOOD, **values}}
+
+
+EXECUTE: Cases = {
+    "request": [Bad({}, "request")],
+    **under(REQUEST, "request.", request_with),
+}

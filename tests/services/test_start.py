@@ -1,0 +1,150 @@
+"""Starting a service: variables as settings, and wrong settings, which end it with 64."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from tokenwire_frontend.settings import FrontendSettings
+from tokenwire_service.settings import parse
+
+from tests.services.calls import (
+    Frontend,
+    endless,
+    generation,
+    read_to_first_token,
+    refused,
+)
+from tests.services.processes import (
+    EX_USAGE,
+    MODEL,
+    SERVING,
+    check_refused,
+    free_address,
+    wait_for_health,
+)
+
+
+def test_the_environment_sets_what_the_command_line_does_not(processes, plain_worker):
+    address = free_address()
+    started = processes.run(
+        "tokenwire_frontend",
+        ["--log-format", "json"],
+        {
+            "TOKENWIRE_FRONTEND_WORKERS": f'["{plain_worker.address}"]',
+            "TOKENWIRE_FRONTEND_LISTEN": address,
+            "TOKENWIRE_FRONTEND_GENERATIONS_LIMIT": "1",
+            "TOKENWIRE_FRONTEND_LOG_FORMAT": "text",
+        },
+    )
+    assert started.address == address
+    with Frontend(started.address) as client:
+        wait_for_health(client.raw, SERVING)
+        running = client.start(endless())
+        read_to_first_token(running)
+        assert refused(lambda: client.stream(generation())).reason == "TOO_MANY_GENERATIONS"
+        running.cancel()
+
+
+@pytest.fixture(scope="module")
+def taken():
+    """An address that something else listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+ONE = ["--worker", "127.0.0.1:50061"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "setting"),
+    [
+        ([], "--worker"),
+        ([*ONE, "--no-such-setting", "1"], "--no-such-setting"),
+        (["--worker", "no-port"], "--worker"),
+        (["--worker", ""], "--worker"),
+        ([*ONE, "--listen", "no.such.host.invalid:0"], "--listen"),
+        ([*ONE, "--generations-limit", "0"], "--generations-limit"),
+        ([*ONE, "--tls.ca", "/no/such/file"], "--tls"),
+        ([*ONE, "--tls.certificate", "/no/file", "--tls.key", "/no/file"], "--tls.key"),
+        ([*ONE, "--tls.key", "/no/such/file"], "--tls.certificate"),
+        ([*ONE, "--worker-tls.ca", "/no/such/file"], "--worker-tls.ca"),
+        ([*ONE, "--worker-tls.key", "/no/such/file"], "--worker-tls"),
+    ],
+)
+def test_a_frontend_started_wrongly_ends_with_64_and_the_setting(processes, arguments, setting):
+    arguments = ["--listen", "127.0.0.1:0", *arguments]
+    check_refused(processes.run("tokenwire_frontend", arguments), setting)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "setting"),
+    [
+        (["surplus"], "surplus"),
+        (["--worker", "host:port"], "--worker"),
+        (["--worker", "127.0.0.1:99999"], "--worker"),
+        (["--listen", "127.0.0.1"], "--listen"),
+        (["--listen", "127.0.0.1:70000"], "--listen"),
+        (["--generations-limit", "many"], "--generations-limit"),
+        (["--tokenizer-threads", "0"], "--tokenizer-threads"),
+        (["--tokenizer-waiting-limit", "0"], "--tokenizer-waiting-limit"),
+        (["--drain-grace-s", "-1"], "--drain-grace-s"),
+        (["--drain-grace-s", "nan"], "--drain-grace-s"),
+        (["--log-level", "loud"], "--log-level"),
+        (["--log-format", "xml"], "--log-format"),
+    ],
+)
+def test_a_bad_value_of_each_setting_is_refused_by_its_name(arguments, setting, capsys):
+    """The parser that the processes above run, without the processes."""
+    with pytest.raises(SystemExit) as exit_:
+        parse(FrontendSettings, "tokenwire-frontend", [*ONE, *arguments])
+    assert exit_.value.code == EX_USAGE
+    assert setting in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "setting"),
+    [
+        ("TOKENWIRE_FRONTEND_LISTEN", "nowhere", "listen"),
+        ("TOKENWIRE_FRONTEND_GENERATIONS_LIMIT", "-3", "generations"),
+        ("TOKENWIRE_FRONTEND_WORKERS", "not json", "TOKENWIRE_FRONTEND_WORKERS"),
+    ],
+)
+def test_a_bad_variable_ends_with_64_and_its_name(processes, name, value, setting):
+    arguments = [] if name.endswith("WORKERS") else ONE
+    check_refused(processes.run("tokenwire_frontend", arguments, {name: value}), setting)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "setting"),
+    [
+        ([], "--model"),
+        (["--model", "/no/such/folder"], "--model"),
+        (["--model", str(Path(__file__).parent)], "--model"),
+        (["--model", str(MODEL), "--listen", "nowhere"], "--listen"),
+        (["--model", str(MODEL), "--engine", "steam"], "--engine"),
+        (["--model", str(MODEL), "--no-such-setting", "1"], "--no-such-setting"),
+        (["--model", str(MODEL), "--max-waiting-requests", "-1"], "--max-waiting-requests"),
+        (
+            ["--model", str(MODEL), "--openvino.max-sequences", "0"],
+            "--openvino.max-sequences",
+        ),
+        (["--model", str(MODEL), "--tls.key", "/no/such/file"], "--tls"),
+    ],
+)
+def test_a_worker_started_wrongly_ends_with_64_and_the_setting(processes, arguments, setting):
+    check_refused(processes.run("tokenwire_worker", arguments), setting)
+
+
+@pytest.mark.parametrize("module", ["tokenwire_frontend", "tokenwire_worker"])
+def test_a_port_that_is_taken_ends_with_64(processes, taken, module):
+    own = ONE if module.endswith("frontend") else ["--model", str(MODEL)]
+    check_refused(processes.run(module, [*own, "--listen", taken]), "--listen")
+
+
+@pytest.mark.parametrize("module", ["tokenwire_frontend", "tokenwire_worker"])
+def test_help_is_no_error(processes, module):
+    assert processes.run(module, ["--help"]).wait() == 0

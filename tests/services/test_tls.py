@@ -1,0 +1,152 @@
+"""TLS and mutual TLS on both hops."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.services.calls import (
+    Frontend,
+    generation,
+    read,
+    refused,
+)
+from tests.services.processes import (
+    SERVING,
+    check_probe,
+    check_refused,
+    wait_for_health,
+)
+
+START = ["--worker", "127.0.0.1:50061", "--listen", "127.0.0.1:0"]
+
+
+@dataclass(frozen=True)
+class Pki:
+    """An authority, and a certificate of it for 127.0.0.1; `other` is one of another authority."""
+
+    folder: Path
+
+    def path(self, name: str) -> str:
+        return str(self.folder / name)
+
+    def read(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
+    def settings(self, side: str, *, ca: bool = True) -> list[str]:
+        """Returns the settings `--SIDE.certificate` and so on."""
+        own = [f"--{side}.certificate", self.path("own.pem"), f"--{side}.key", self.path("own.key")]
+        return [*own, *((f"--{side}.ca", self.path("ca.pem")) if ca else ())]
+
+    def credentials(self, *, own: str = "", ca: str = "ca.pem") -> grpc.ChannelCredentials:
+        return grpc.ssl_channel_credentials(
+            self.read(ca),
+            self.read(f"{own}.key") if own else None,
+            self.read(f"{own}.pem") if own else None,
+        )
+
+
+def openssl(*arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pki")
+
+    def path(name: str) -> str:
+        return str(folder / name)
+
+    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    for authority, name in (("ca", "own"), ("other-ca", "other")):
+        openssl(
+            *("req", "-x509", *new_key, "-days", "2", "-subj", f"/CN={authority}"),
+            *("-keyout", path(f"{authority}.key"), "-out", path(f"{authority}.pem")),
+        )
+        openssl(
+            *("req", *new_key, "-subj", f"/CN={name}"),
+            *("-keyout", path(f"{name}.key"), "-out", path(f"{name}.csr")),
+        )
+        openssl(
+            *("x509", "-req", "-days", "2", "-in", path(f"{name}.csr")),
+            *("-CA", path(f"{authority}.pem"), "-CAkey", path(f"{authority}.key")),
+            *("-CAcreateserial", "-extfile", path("names"), "-out", path(f"{name}.pem")),
+        )
+    return Pki(folder)
+
+
+def check_unreachable(address: str, credentials: grpc.ChannelCredentials | None) -> None:
+    with Frontend(address, credentials) as client, pytest.raises(grpc.RpcError) as failure:
+        client.model()
+    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_tls_on_both_hops(processes, pki):
+    worker = processes.worker(*pki.settings("tls", ca=False))
+    started = processes.frontend(
+        *pki.settings("tls", ca=False), "--worker-tls.ca", pki.path("ca.pem"), workers=[worker]
+    )
+    with Frontend(started.address, pki.credentials()) as client:
+        wait_for_health(client.raw, SERVING)
+        assert len(client.stream(generation(max_tokens=5)).ids()) == 5
+    check_unreachable(started.address, None)
+    check_unreachable(started.address, pki.credentials(ca="other-ca.pem"))
+    # A frontend that is told nothing of TLS does not reach the worker.
+    plain = processes.frontend(workers=[worker])
+    plain.wait_for("worker", state="connecting")
+    with Frontend(plain.address) as client:
+        assert refused(client.model).reason == "NO_WORKER"
+
+
+def test_mutual_tls_on_both_hops(processes, pki):
+    worker = processes.worker(*pki.settings("tls"))
+    started = processes.frontend(
+        *pki.settings("tls"), *pki.settings("worker-tls"), workers=[worker]
+    )
+    with Frontend(started.address, pki.credentials(own="own")) as client:
+        wait_for_health(client.raw, SERVING)
+        assert len(client.stream(generation(max_tokens=5)).ids()) == 5
+    check_unreachable(started.address, pki.credentials())
+    check_unreachable(started.address, pki.credentials(own="other"))
+    authority = ["--tls-ca", pki.path("ca.pem")]
+    own = ["--tls-certificate", pki.path("own.pem"), "--tls-key", pki.path("own.key")]
+    check_probe([started.address, *authority, *own], 0)
+    check_probe([started.address, *authority], 1)
+    check_probe([started.address], 1)
+    # A frontend that shows the worker no certificate does not reach it.
+    bare = processes.frontend("--worker-tls.ca", pki.path("ca.pem"), workers=[worker])
+    bare.wait_for("worker", state="connecting")
+    with Frontend(bare.address) as client:
+        assert refused(client.model).reason == "NO_WORKER"
+
+
+@pytest.mark.parametrize(
+    ("side", "name"),
+    [("tls", "certificate"), ("tls", "key"), ("tls", "ca"), ("worker-tls", "ca")],
+)
+def test_a_file_that_is_no_certificate_ends_with_64(processes, pki, side, name):
+    broken = pki.folder / "broken.pem"
+    broken.write_text("-----BEGIN NOTHING-----\n")
+    settings = [*pki.settings(side), f"--{side}.{name}", str(broken)]
+    check_refused(
+        processes.run("tokenwire_frontend", [*START, *settings]),
+        f"--{side}",
+    )
+
+
+def test_a_key_of_another_certificate_ends_with_64(processes, pki):
+    settings = ["--tls.certificate", pki.path("own.pem"), "--tls.key", pki.path("other.key")]
+    check_refused(processes.run("tokenwire_frontend", [*START, *settings]), "--tls")
+
+
+def test_the_same_stream_reads_the_same_over_tls(processes, pki, frontend, plain_worker):
+    started = processes.frontend(*pki.settings("tls", ca=False), workers=[plain_worker])
+    with Frontend(started.address, pki.credentials()) as client:
+        wait_for_health(client.raw, SERVING)
+        call = client.start(generation("One, two,", 30))
+        assert read(call).text() == frontend.stream(generation("One, two,", 30)).text()
