@@ -12,6 +12,7 @@ from tokenwire import (
     InternalError,
     InvalidRequestError,
     OverloadedError,
+    RequestCancelledError,
     RetryPolicy,
     UnavailableError,
     UnreachableError,
@@ -124,6 +125,17 @@ async def test_a_refused_request_is_not_sent_again(twin, server, naps):
     with pytest.raises(InvalidRequestError):
         await twin.call("generate", "hi")
     assert (naps, len(server.calls)) == ([], 1)
+
+
+async def test_a_call_that_another_cancelled_is_not_sent_again(twin, server, naps):
+    cancelled = status(grpc.StatusCode.CANCELLED, "")
+    server.fail_next(cancelled)
+    with pytest.raises(RequestCancelledError):
+        await twin.call("generate", "hi")
+    server.play("hi", cancelled)
+    with pytest.raises(RequestCancelledError):
+        await twin.read(twin.stream("hi"))
+    assert (naps, len(server.calls)) == ([], 2)
 
 
 async def test_a_stream_starts_over_before_it_was_accepted(twin, server, naps):

@@ -125,6 +125,13 @@ async def test_an_error_ends_the_generation_that_it_belongs_to_and_no_other(clie
         assert await read(good) == ["Hello", " world"]
 
 
+async def test_a_request_larger_than_a_message_leaves_the_session_alone(client):
+    async with client.session() as session:
+        with pytest.raises(InvalidRequestError, match=r"generation\.prompt: too long"):
+            session.open("x" * 2**24)
+        assert (await session.generate("hi")).text == "Hello world"
+
+
 async def test_a_gap_is_an_error_of_its_generation_and_cancels_it(client, server):
     hold = Hold()
     server.play("gap", accepted(), delta("a", [1]), delta("c", [3], 2), delta("d", [4], 3), hold)

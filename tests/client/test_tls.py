@@ -68,6 +68,24 @@ def test_a_certificate_of_someone_else_is_not_trusted(secure_server, files):
         client.models()
 
 
+def test_the_command_line_says_in_one_line_why_there_is_no_tls(secure_server, files, capsys):
+    tls = ["--tls-ca", str(files / "client.pem")]
+    assert main(["models", "--target", secure_server.address, *tls]) == 69
+    assert capsys.readouterr().err == (
+        f"tokenwire: no connection to {secure_server.address}: "
+        "its certificate is not trusted: self signed certificate\n"
+    )
+
+
+def test_the_key_has_to_be_that_of_the_certificate(files, capsys):
+    pair = ["--tls-certificate", str(files / "client.pem")]
+    for name in ("server.key", "client.pem"):
+        key = str(files / name)
+        assert main(["models", *pair, "--tls-key", key]) == 2
+        line = f"tokenwire: --tls-key: {key} is not the private key of the certificate (PEM)\n"
+        assert capsys.readouterr().err == line
+
+
 def test_plain_text_does_not_reach_a_secure_server(secure_server):
     with Client(secure_server.address, retry=ONCE) as client, pytest.raises(UnreachableError):
         client.models()

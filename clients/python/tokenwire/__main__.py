@@ -1,4 +1,4 @@
-"""`python -m tokenwire` is the `tokenwire` command."""
+"""`python -m tokenwire` is the `tokenwire` command, with gRPC's own log on standard error."""
 
 import sys
 

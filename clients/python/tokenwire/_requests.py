@@ -14,9 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar, cast
 
+import grpc
 from google.protobuf import duration_pb2, empty_pb2, struct_pb2
 from google.protobuf.message import Message
 
+from tokenwire.channel_arguments import MESSAGE_BYTES
+from tokenwire.errors import FieldViolation, InvalidRequestError
 from tokenwire.frontend.v1 import (
     activity_pb2,
     generation_pb2,
@@ -37,6 +40,9 @@ _ROLES = [name.removeprefix("ROLE_").lower() for name in prompt_pb2.Role.keys()[
 _GUIDES = [field.name for field in options_pb2.GuidedDecoding.DESCRIPTOR.fields]
 _OWN = ["model", "lora_adapter", "cache_salt", "priority", "request_id"]
 
+_REQUEST_BYTES = MESSAGE_BYTES - 1024
+"""The rest of a message is for what stands around it, such as a session's trace context."""
+
 _MessageT = TypeVar("_MessageT", bound=Message)
 
 
@@ -48,6 +54,7 @@ def generation(
     Raises:
         TypeError: not exactly one of prompt and chat, an unknown option, or a wrong type.
         ValueError: a value that its field can't hold.
+        InvalidRequestError: more than a message holds.
     """
     given = _given(options)
     if isinstance(given.get("stop"), str):
@@ -69,7 +76,7 @@ def generation(
         raise _unknown(given)
     if own:
         message.MergeFrom(_build(generation_pb2.Generation, own))
-    return message
+    return _sized(message, "generation.prompt")
 
 
 def stream(max_delay: float | None) -> options_pb2.StreamOptions | None:
@@ -85,7 +92,7 @@ def tokenize(
     """Returns the request for a text's token ids."""
     given = {"text": text, "model": model, "with_offsets": with_offsets}
     given["add_special_tokens"] = add_special_tokens
-    return _build(tokenization_pb2.TokenizeRequest, given)
+    return _sized(_build(tokenization_pb2.TokenizeRequest, given), "text")
 
 
 def detokenize(
@@ -93,7 +100,7 @@ def detokenize(
 ) -> tokenization_pb2.DetokenizeRequest:
     """Returns the request for the text of token ids."""
     given = {"token_ids": token_ids, "model": model, "skip_special_tokens": skip_special_tokens}
-    return _build(tokenization_pb2.DetokenizeRequest, given)
+    return _sized(_build(tokenization_pb2.DetokenizeRequest, given), "token_ids")
 
 
 def render_chat(
@@ -104,7 +111,7 @@ def render_chat(
     request = tokenization_pb2.RenderChatRequest(model=model, chat=_chat(messages, given))
     if given:
         raise _unknown(given)
-    return request
+    return _sized(request, "chat")
 
 
 def activity(interval_s: float, records: int) -> activity_pb2.WatchActivityRequest:
@@ -215,6 +222,23 @@ def _build(kind: type[_MessageT], values: Mapping[str, Any], place: str = "") ->
         for name, value in values.items():
             _check(kind, name, value, f"{place}.{name}" if place else name)
         raise
+
+
+def _sized(request: _MessageT, field: str) -> _MessageT:
+    """Returns the request; raises InvalidRequestError where it is too large to be sent.
+
+    gRPC would say RESOURCE_EXHAUSTED, as of an overload, and end a session with all that is open.
+    """
+    size = request.ByteSize()
+    if size <= _REQUEST_BYTES:
+        return request
+    limit_mib = MESSAGE_BYTES // 2**20
+    fault = f"too long: the request has {size} bytes, and a message at most {limit_mib} MiB"
+    error = InvalidRequestError(
+        f"{field}: {fault}", code=grpc.StatusCode.INVALID_ARGUMENT, reason="REQUEST_TOO_LARGE"
+    )
+    error.violations = (FieldViolation(field, fault),)
+    raise error
 
 
 def _check(kind: type[Message], name: str, value: object, place: str) -> None:

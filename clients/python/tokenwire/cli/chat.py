@@ -11,8 +11,9 @@ import contextlib
 import sys
 
 from tokenwire import Client
-from tokenwire.cli import generation_options
-from tokenwire.cli.printing import print_stream, text_argument
+from tokenwire.cli import arguments, generation_options
+from tokenwire.cli.failures import describe
+from tokenwire.cli.printing import print_stream
 from tokenwire.errors import TokenwireError
 from tokenwire.types import ChatMessage
 
@@ -30,7 +31,7 @@ def run(client: Client, args: argparse.Namespace) -> None:
     """Prints one answer, or holds a conversation."""
     chat = Conversation(client, args)
     if args.message is not None:
-        chat.say(text_argument(args.message))
+        chat.say(arguments.text(args.message))
     else:
         chat.hold()
 
@@ -74,7 +75,7 @@ class Conversation:
 
     def _next_line(self, prompt: str) -> str:
         try:
-            return input(prompt).strip()
+            return arguments.line(prompt).strip()
         except EOFError:
             return "/exit"
         except KeyboardInterrupt:
@@ -89,4 +90,4 @@ class Conversation:
         except TokenwireError as error:
             if not interactive:
                 raise
-            print(f"tokenwire: {error}", file=sys.stderr)
+            print(f"tokenwire: {describe(error, self._args.target)}", file=sys.stderr)

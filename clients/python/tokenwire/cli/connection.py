@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import ssl
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from tokenwire import Client, RetryPolicy, Tls
+from tokenwire.cli import arguments
 
 _DEFAULT_TARGET = "127.0.0.1:50051"
 
@@ -27,10 +32,16 @@ def configure(parser: argparse.ArgumentParser, *, subcommand: bool = False) -> N
     add(
         "--target",
         os.environ.get("TOKENWIRE_TARGET") or _DEFAULT_TARGET,
+        type=arguments.target,
         metavar="HOST:PORT",
         help=f"the frontend; default: $TOKENWIRE_TARGET, or {_DEFAULT_TARGET}",
     )
-    add("--timeout", type=float, metavar="SECONDS", help="give up after this time; default: never")
+    add(
+        "--timeout",
+        type=arguments.seconds,
+        metavar="SECONDS",
+        help="give up after this time; default: never",
+    )
     add("--tls", action="store_true", help="use TLS, trusting the public authorities")
     add("--tls-ca", metavar="FILE", help="use TLS, trusting these authorities (PEM)")
     add("--tls-certificate", metavar="FILE", help="own certificate chain (PEM)")
@@ -38,7 +49,38 @@ def configure(parser: argparse.ArgumentParser, *, subcommand: bool = False) -> N
 
 
 def client(args: argparse.Namespace) -> Client:
-    """Returns the client that the options describe."""
-    files = (args.tls_ca, args.tls_certificate, args.tls_key)
-    tls = Tls(*files) if args.tls or any(files) else None
-    return Client(args.target, tls=tls, timeout=args.timeout, retry=_RETRY)
+    """Returns the client that the options describe.
+
+    Raises:
+        ValueError: a file that TLS can't use, where gRPC would say only that it can't connect.
+    """
+    return Client(args.target, tls=_tls(args), timeout=args.timeout, retry=_RETRY)
+
+
+def _tls(args: argparse.Namespace) -> Tls | None:
+    ca, certificate, key = args.tls_ca, args.tls_certificate, args.tls_key
+    if not (args.tls or ca or certificate or key):
+        return None
+    if (certificate is None) != (key is None):
+        raise ValueError("--tls-certificate and --tls-key go together")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca is not None:
+        _check("--tls-ca", ca, context.load_verify_locations)
+    if certificate is not None:
+        _check("--tls-certificate", certificate, context.load_verify_locations)
+        # An empty password, so that nobody is asked for that of an encrypted key.
+        load_pair = partial(context.load_cert_chain, certificate, password="")
+        _check("--tls-key", key, load_pair, "the private key of the certificate")
+    return Tls(ca, certificate, key)
+
+
+def _check(
+    option: str, path: str, load: Callable[[str], None], content: str = "a certificate"
+) -> None:
+    try:
+        if not Path(path).is_fifo():  # which can be read only once
+            load(path)
+    except ssl.SSLError:
+        raise ValueError(f"{option}: {path} is not {content} (PEM)") from None
+    except OSError as error:
+        raise ValueError(f"{option}: {path}: {error.strerror}") from None

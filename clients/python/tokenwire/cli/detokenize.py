@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 
 from tokenwire import Client
+from tokenwire.cli import arguments
+from tokenwire.cli.printing import print_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,10 +25,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(client: Client, args: argparse.Namespace) -> None:
     """Prints the text."""
-    words = sys.stdin.read().split() if args.ids == ["-"] else args.ids
+    words = arguments.text("-").split() if args.ids == ["-"] else args.ids
     text = client.detokenize(
-        [int(word) for word in words],
+        arguments.token_ids("ID", words),
         model=args.model,
         skip_special_tokens=args.skip_special_tokens,
     )
-    print(json.dumps({"text": text}) if args.json else text)
+    if args.json:
+        print_json({"text": text})
+    else:
+        print(text)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+import grpc
+
 from tokenwire.errors import DeadlineExceededError, InternalError, TokenwireError, UnreachableError
+
+_TLS_FAULT = re.compile(r"Ssl handshake failed .*OPENSSL_internal:(\w+)(?:: (.*))?")
+_NO_TLS_THERE = "WRONG_VERSION_NUMBER"
 
 
 class CommandError(Exception):
@@ -14,10 +21,28 @@ def describe(error: TokenwireError, target: str) -> str:
     if isinstance(error, UnreachableError):
         # gRPC says first that it tried every address, and what went wrong last.
         cause = error.message.rpartition("last error: ")[2]
-        return f"no connection to {target}: {cause}"
+        return f"no connection to {target}: {_handshake(cause) or cause}"
+    if error.code is grpc.StatusCode.UNIMPLEMENTED:
+        return (
+            f"no Tokenwire frontend at {target}: it may be a worker, "
+            "or a frontend too old for this command"
+        )
     line = " ".join(error.message.split())
     if error.retry_after_s is not None:
         line += f"; try again in {error.retry_after_s:g} s"
     if isinstance(error, InternalError | DeadlineExceededError):
         line += f" (trace id {error.trace_id})"
     return line
+
+
+def _handshake(cause: str) -> str | None:
+    """Returns why no TLS came about; None where that is not the cause."""
+    found = _TLS_FAULT.search(cause)
+    if found is None:
+        return None
+    fault, detail = found.groups()
+    if fault == _NO_TLS_THERE:
+        return "it does not speak TLS"
+    if fault == "CERTIFICATE_VERIFY_FAILED":
+        return f"its certificate is not trusted: {detail}"
+    return f"TLS handshake failed: {fault.lower().replace('_', ' ')}"

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 
 from tokenwire import Client
-from tokenwire.cli import generation_options
-from tokenwire.cli.printing import print_stream, text_argument
+from tokenwire.cli import arguments, generation_options
+from tokenwire.cli.printing import print_stream
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(client: Client, args: argparse.Namespace) -> None:
     """Prints the continuation."""
-    text = text_argument(args.prompt)
-    prompt = [int(each) for each in text.split()] if args.token_ids else text
+    text = arguments.text(args.prompt)
+    prompt = arguments.token_ids("PROMPT", text.split()) if args.token_ids else text
     options = generation_options.given(args)
     print_stream(client.stream(prompt, max_delay=args.max_delay, **options), args)

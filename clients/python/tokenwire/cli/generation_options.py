@@ -6,9 +6,9 @@ An option's destination is its name in GenerationOptions, so that `given` needs 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import cast
 
+from tokenwire.cli.arguments import UINT32, UINT64, number, seconds, text_or_file, whole_number
 from tokenwire.options import GenerationOptions
 
 
@@ -35,40 +35,72 @@ def given(args: argparse.Namespace) -> GenerationOptions:
 def _add_request(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--model", metavar="NAME", help="model; may be left out where one is served")
-    add("-n", "--n", type=int, metavar="COUNT", help="sequences to generate; shown at the end")
-    add("--time-budget", type=float, metavar="SECONDS", help="then take what exists")
-    add("--max-delay", type=float, metavar="SECONDS", help="hold deltas for so long to merge them")
+    add(
+        *("-n", "--n"),
+        type=whole_number(1, 32),
+        metavar="COUNT",
+        help="sequences to generate, 1 to 32; shown at the end",
+    )
+    add("--time-budget", type=seconds, metavar="SECONDS", help="then take what exists")
+    add(
+        "--max-delay", type=seconds, metavar="SECONDS", help="hold deltas for so long to merge them"
+    )
     add("--logprobs", action="store_true", default=None, help="log probabilities, with --json")
-    add("--top-logprobs", type=int, metavar="COUNT", help="alternatives to each token, with --json")
+    add(
+        "--top-logprobs",
+        type=whole_number(0, 20),
+        metavar="COUNT",
+        help="alternatives to each token, up to 20, with --json",
+    )
     add("--echo", action="store_true", default=None, help="start with the prompt's text")
     add("--lora-adapter", metavar="NAME", help="LoRA adapter to apply")
     add("--cache-salt", metavar="TEXT", help="share cached prefixes only among equal salts")
-    add("--priority", type=int, metavar="N", help="higher goes first; -100 to 100")
+    add(
+        "--priority",
+        type=whole_number(-100, 100),
+        metavar="N",
+        help="higher goes first; -100 to 100",
+    )
     add("--request-id", metavar="ID", help="name of the request in logs and traces")
 
 
 def _add_sampling(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--temperature", type=float, metavar="X", help="0: always the likeliest token")
-    add("--top-p", type=float, metavar="X", help="sample among tokens of this joint probability")
-    add("--top-k", type=int, metavar="N", help="sample among so many tokens; 0: all")
-    add("--min-p", type=float, metavar="X", help="drop tokens below this share of the likeliest")
-    add("--repetition-penalty", type=float, metavar="X", help="1 is neutral")
-    add("--presence-penalty", type=float, metavar="X", help="-2 to 2")
-    add("--frequency-penalty", type=float, metavar="X", help="-2 to 2")
-    add("--seed", type=int, metavar="N", help="make sampling repeatable")
+    add("--temperature", type=number, metavar="X", help="0: always the likeliest token")
+    add("--top-p", type=number, metavar="X", help="sample among tokens of this joint probability")
+    add(
+        "--top-k",
+        type=whole_number(0, UINT32),
+        metavar="N",
+        help="sample among so many tokens; 0: all",
+    )
+    add("--min-p", type=number, metavar="X", help="drop tokens below this share of the likeliest")
+    add("--repetition-penalty", type=number, metavar="X", help="1 is neutral")
+    add("--presence-penalty", type=number, metavar="X", help="-2 to 2")
+    add("--frequency-penalty", type=number, metavar="X", help="-2 to 2")
+    add("--seed", type=whole_number(0, UINT64), metavar="N", help="make sampling repeatable")
 
 
 def _add_stop(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--max-tokens", type=int, metavar="N", help="default: what is left of the context")
-    add("--min-tokens", type=int, metavar="N", help="nothing ends a sequence before")
+    add(
+        "--max-tokens",
+        type=whole_number(1, UINT32),
+        metavar="N",
+        help="default: what is left of the context",
+    )
+    add(
+        "--min-tokens",
+        type=whole_number(0, UINT32),
+        metavar="N",
+        help="nothing ends a sequence before",
+    )
     add("--stop", action="append", metavar="TEXT", help="end where this appears; repeats")
     add(
         "--stop-token-id",
         dest="stop_token_ids",
         action="append",
-        type=int,
+        type=whole_number(0, UINT32),
         metavar="ID",
         help="end with this token; repeats",
     )
@@ -84,17 +116,8 @@ def _add_stop(group: argparse._ArgumentGroup) -> None:
 
 def _add_guided(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--json-schema", type=_text_or_file, metavar="JSON|@FILE", help="an instance of it")
+    add("--json-schema", type=text_or_file, metavar="JSON|@FILE", help="an instance of it")
     add("--json-object", action="store_true", default=None, help="a JSON object")
     add("--regex", metavar="REGEX", help="a text that matches it as a whole")
-    add("--grammar", type=_text_or_file, metavar="EBNF|@FILE", help="a text of this grammar")
+    add("--grammar", type=text_or_file, metavar="EBNF|@FILE", help="a text of this grammar")
     add("--choice", action="append", metavar="TEXT", help="one of these texts; repeats")
-
-
-def _text_or_file(value: str) -> str:
-    if not value.startswith("@"):
-        return value
-    try:
-        return Path(value[1:]).read_text(encoding="utf-8")
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"{error.filename}: {error.strerror}") from None

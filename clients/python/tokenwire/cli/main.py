@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from tokenwire import __version__
 from tokenwire.cli import (
@@ -76,8 +77,17 @@ def _say(line: str, code: int) -> int:
     return code
 
 
+class _LineParser(argparse.ArgumentParser):
+    """Says what is wrong in one line; argparse would list every option first."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with 2."""
+        line = message.removeprefix("argument ")
+        self.exit(USAGE, f"tokenwire: {line}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _LineParser(
         prog="tokenwire",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 
 from tokenwire import Client
-from tokenwire.cli.printing import print_table
+from tokenwire.cli.printing import print_json, print_table
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +18,7 @@ def run(client: Client, args: argparse.Namespace) -> None:
     """Prints the models."""
     models = client.models()
     if args.json:
-        print(json.dumps([asdict(model) for model in models]))
+        print_json([asdict(model) for model in models])
         return
     rows = [
         (

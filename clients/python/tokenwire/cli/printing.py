@@ -1,4 +1,4 @@
-"""What the subcommands read and print."""
+"""What the subcommands print."""
 
 from __future__ import annotations
 
@@ -14,12 +14,7 @@ from typing import Any
 from tokenwire.cli import waterfall
 from tokenwire.cli.interrupts import cancelled_by_ctrl_c
 from tokenwire.client import GenerationStream
-from tokenwire.types import Activity, Answer, FinishReason, Record
-
-
-def text_argument(value: str) -> str:
-    """Returns the argument, or for `-` standard input without its last line break."""
-    return sys.stdin.read().removesuffix("\n") if value == "-" else value
+from tokenwire.types import Answer, FinishReason
 
 
 def print_stream(stream: GenerationStream, args: Namespace) -> None:
@@ -36,7 +31,7 @@ def print_stream(stream: GenerationStream, args: Namespace) -> None:
             deque(stream, maxlen=0)
         answer = stream.result
     if args.json:
-        print(json.dumps(answer_object(answer)))
+        print_json(answer_object(answer))
     elif not live:
         _print_sequences(answer)
     if answer.finish_reason is FinishReason.TIME_BUDGET:
@@ -64,9 +59,14 @@ def answer_object(answer: Answer) -> dict[str, Any]:
     return shown
 
 
-def to_json(told: Activity | Record) -> str:
-    """Returns what a frontend tells of itself as one JSON object on one line."""
-    return json.dumps(asdict(told), default=datetime.isoformat)
+def print_json(value: object) -> None:
+    """Prints the value on one line, at once; escapes what standard output can't show."""
+    shown = json.dumps(value, default=datetime.isoformat, ensure_ascii=False)
+    try:
+        shown.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        shown = json.dumps(value, default=datetime.isoformat)
+    print(shown, flush=True)
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 
 from tokenwire import Client
-from tokenwire.cli.printing import print_table, text_argument
+from tokenwire.cli import arguments
+from tokenwire.cli.printing import print_json, print_table
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(client: Client, args: argparse.Namespace) -> None:
     """Prints the ids in one line, or a table with offsets, or a JSON object."""
-    text = text_argument(args.text)
+    text = arguments.text(args.text)
     tokens = client.tokenize(
         text,
         model=args.model,
@@ -35,7 +35,7 @@ def run(client: Client, args: argparse.Namespace) -> None:
         with_offsets=args.offsets,
     )
     if args.json:
-        print(json.dumps(asdict(tokens)))
+        print_json(asdict(tokens))
     elif tokens.offsets is not None:
         places = zip(tokens.token_ids, tokens.offsets, strict=True)
         rows = [(number, start, end, repr(text[start:end])) for number, (start, end) in places]

@@ -10,16 +10,17 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from itertools import islice
 from time import sleep
 from types import ModuleType
 
 from tokenwire import Client
 from tokenwire.activity import ActivityStream
-from tokenwire.cli import rates
+from tokenwire.cli import arguments, rates
 from tokenwire.cli.failures import CommandError, describe
 from tokenwire.cli.interrupts import cancelled_by_ctrl_c
-from tokenwire.cli.printing import to_json
+from tokenwire.cli.printing import print_json
 from tokenwire.errors import UnavailableError
 from tokenwire.types import Activity
 
@@ -30,8 +31,20 @@ _PAUSE_S = 0.5
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     add = parser.add_argument
-    add("--interval", type=float, default=1.0, metavar="SECONDS", help="0.1 to 60; default: 1")
-    add("--records", type=int, default=10, metavar="N", help="last requests to show; default: 10")
+    add(
+        "--interval",
+        type=arguments.seconds,
+        default=1.0,
+        metavar="SECONDS",
+        help="0.1 to 60; default: 1",
+    )
+    add(
+        "--records",
+        type=arguments.whole_number(0, 100),
+        default=10,
+        metavar="N",
+        help="last requests to show, up to 100; default: 10",
+    )
     add("--once", action="store_true", help="print one view, after one interval, and exit")
     add("--json", action="store_true", help="print each snapshot as a JSON object on a line")
 
@@ -101,7 +114,7 @@ def _print_json(client: Client, args: argparse.Namespace) -> None:
 
 
 def _print_line(snapshot: Activity) -> None:
-    print(to_json(snapshot), flush=True)
+    print_json(asdict(snapshot))
 
 
 def _print_once(client: Client, args: argparse.Namespace) -> None:

@@ -6,11 +6,12 @@ REQUEST_ID is what `tokenwire top`, --explain, or the services' logs call it.
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 
 from tokenwire import Client
 from tokenwire.cli import waterfall
 from tokenwire.cli.failures import CommandError
-from tokenwire.cli.printing import to_json
+from tokenwire.cli.printing import print_json
 from tokenwire.types import Record
 
 
@@ -25,7 +26,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(client: Client, args: argparse.Namespace) -> None:
     """Prints the request's record."""
     record = _last(client) if args.last else client.record(args.request_id)
-    print(to_json(record) if args.json else waterfall.render_record(record))
+    if args.json:
+        print_json(asdict(record))
+    else:
+        print(waterfall.render_record(record))
 
 
 def _last(client: Client) -> Record:

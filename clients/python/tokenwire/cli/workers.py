@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 
 from tokenwire import Client
-from tokenwire.cli.printing import print_table
+from tokenwire.cli.printing import print_json, print_table
 
 _TITLES = (
     *("ADDRESS", "NAME", "STATE", "MODEL", "ENGINE"),
@@ -24,7 +23,7 @@ def run(client: Client, args: argparse.Namespace) -> None:
     """Prints the workers."""
     workers = client.workers()
     if args.json:
-        print(json.dumps([asdict(worker) for worker in workers]))
+        print_json([asdict(worker) for worker in workers])
         return
     rows = [
         (

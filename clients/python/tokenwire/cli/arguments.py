@@ -1,0 +1,115 @@
+"""What an argument may be: types for argparse, which puts the option's name before their words."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+UINT32 = 2**32 - 1
+UINT64 = 2**64 - 1
+
+_TARGET = re.compile(r"(?:\[[^\]]+\]|[^\[\]:/]+):(?P<port>[0-9]{1,5})")
+_GRPC_NAME = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):.+")
+"""What gRPC resolves beside HOST:PORT."""
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """Returns the type of an integer; the bounds are the contract's."""
+
+    def parse(value: str) -> int:
+        with suppress(ValueError):
+            found = int(value)
+            if least <= found <= most:
+                return found
+        raise ArgumentTypeError(f"{value!r} is no whole number from {least} to {most}")
+
+    return parse
+
+
+def number(value: str) -> float:
+    """The type of a number, whose bounds are the server's to judge."""
+    try:
+        return float(value)
+    except ValueError:
+        raise ArgumentTypeError(f"{value!r} is no number") from None
+
+
+def seconds(value: str) -> float:
+    """The type of a time."""
+    found = number(value)
+    if not 0 <= found < math.inf:
+        raise ArgumentTypeError(f"{value!r} is no time in seconds, which is 0 or more")
+    return found
+
+
+def target(value: str) -> str:
+    """The type of a server's address."""
+    found = _TARGET.fullmatch(value)
+    if (found and 0 < int(found["port"]) < 2**16) or _GRPC_NAME.fullmatch(value):
+        return value
+    raise ArgumentTypeError(f"{value!r} is not HOST:PORT, such as 127.0.0.1:50051")
+
+
+def text_or_file(value: str) -> str:
+    """The type of a text that may stand in a file: `@FILE`."""
+    if not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ArgumentTypeError(f"{error.filename}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ArgumentTypeError(f"{value[1:]} is not UTF-8 text") from None
+
+
+def text(value: str) -> str:
+    """Returns the argument, or for `-` standard input without its last line break.
+
+    Raises:
+        ValueError: it is no text.
+    """
+    if value == "-":
+        with _reading("standard input"):
+            return _encodable(sys.stdin.read()).removesuffix("\n")
+    with _reading("the argument"):
+        return _encodable(value)
+
+
+def line(prompt: str) -> str:
+    """Returns a line of standard input.
+
+    Raises:
+        EOFError: there is none.
+        ValueError: it is no text.
+    """
+    with _reading("standard input"):
+        return _encodable(input(prompt))
+
+
+def token_ids(place: str, words: Sequence[str]) -> list[int]:
+    """Returns the token ids; a ValueError names the place and the word that is none."""
+    try:
+        return [whole_number(0, UINT32)(word) for word in words]
+    except ArgumentTypeError as error:
+        raise ValueError(f"{place}: {error}, which a token id is") from None
+
+
+@contextmanager
+def _reading(source: str) -> Iterator[None]:
+    """Names the source of what is no text, where Python would name a codec and a position."""
+    try:
+        yield
+    except UnicodeError as error:
+        encoding = getattr(error, "encoding", "UTF-8").upper()
+        raise ValueError(f"{source} is not {encoding} text") from None
+
+
+def _encodable(value: str) -> str:
+    # Python lets bytes that are no UTF-8 through as surrogates, which no request can carry.
+    value.encode()
+    return value
