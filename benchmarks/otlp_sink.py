@@ -1,4 +1,4 @@
-"""Takes whatever OTLP/HTTP sends, and forgets it: `python -m benchmarks.otlp_sink PORT`."""
+"""Takes whatever OTLP/HTTP sends, and forgets it: `python -m benchmarks.otlp_sink [PORT]`."""
 
 from __future__ import annotations
 
@@ -19,4 +19,5 @@ class _Sink(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), _Sink).serve_forever()
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 4318
+    ThreadingHTTPServer(("127.0.0.1", port), _Sink).serve_forever()

@@ -17,6 +17,7 @@ from tokenwire.frontend.v1 import (
 from tokenwire_service import logs, settings
 from tokenwire_service.admin import administered
 from tokenwire_service.server import ListenError, RpcServer, Service, log_draining, stop_signal
+from tokenwire_service.telemetry import variables
 from tokenwire_service.telemetry.providers import Telemetry
 from tokenwire_service.tls import TlsError, channel_credentials
 from tokenwire_service.version import VERSION
@@ -45,6 +46,7 @@ def main() -> None:
     """Runs the frontend until SIGTERM or SIGINT."""
     chosen = settings.parse(FrontendSettings, PROGRAM, sys.argv[1:])
     logs.configure(chosen.log_level, chosen.log_format, PROGRAM)
+    settings.refuse_if(PROGRAM, variables.faults())
     telemetry = Telemetry(
         PROGRAM, secrets.token_hex(4), VERSION, scraped=chosen.admin_listen is not None
     )

@@ -15,7 +15,8 @@ from tokenwire.worker.v1 import execution_pb2_grpc, worker_pb2_grpc
 from tokenwire_service import logs
 from tokenwire_service.admin import administered
 from tokenwire_service.server import ListenError, RpcServer, Service, log_draining, stop_signal
-from tokenwire_service.settings import parse, refuse
+from tokenwire_service.settings import parse, refuse, refuse_if
+from tokenwire_service.telemetry import variables
 from tokenwire_service.telemetry.providers import Telemetry
 from tokenwire_service.tls import TlsError
 
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(check_engine.main(PROGRAM, arguments[1:]))
     settings = parse(WorkerSettings, PROGRAM, arguments)
     logs.configure(settings.log_level, settings.log_format, PROGRAM)
+    refuse_if(PROGRAM, variables.faults())
+    log.info("loading", model=settings.shown_model_name, engine=settings.engine)
     try:
         module = engines.module_of(settings)
         module.check_model(settings)

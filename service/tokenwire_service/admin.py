@@ -10,11 +10,13 @@ It has no authentication: keep it on loopback or inside the cluster.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
 
 from tokenwire_service.server import ListenError, RpcServer
 from tokenwire_service.telemetry import loop_lag
@@ -48,6 +50,11 @@ async def administered(
             await admin.stop()
 
 
+def _is_no_bad_request(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, BadHttpMessage)
+
+
 class AdminServer:
     """Answers on the admin port.
 
@@ -71,6 +78,8 @@ class AdminServer:
         )
         # No access log: a scrape every few seconds is no news.
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        # Whatever else connects, such as a gRPC client, is answered 400; it is no fault of ours.
+        logging.getLogger("aiohttp.server").addFilter(_is_no_bad_request)
 
     async def start(self) -> None:
         """Starts to answer.

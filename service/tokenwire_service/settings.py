@@ -10,7 +10,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, TypeVar
 
@@ -210,6 +210,13 @@ def refuse(program: str, *lines: str) -> NoReturn:
     for line in lines:
         print(f"{program}: {line}", file=sys.stderr)
     sys.exit(EX_USAGE)
+
+
+def refuse_if(program: str, faults: Iterable[str]) -> None:
+    """Ends the process with 64 if there are faults, each told on a line."""
+    lines = list(faults)
+    if lines:
+        refuse(program, *lines)
 
 
 def _flag(location: tuple[int | str, ...]) -> str:

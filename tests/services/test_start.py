@@ -118,6 +118,13 @@ def test_a_bad_variable_ends_with_64_and_its_name(processes, name, value, settin
     check_refused(processes.run("tokenwire_frontend", arguments, {name: value}), setting)
 
 
+@pytest.mark.parametrize("module", ["tokenwire_frontend", "tokenwire_worker"])
+def test_a_bad_opentelemetry_variable_ends_with_64_and_its_name(processes, module):
+    arguments = ONE if module == "tokenwire_frontend" else ["--model", str(MODEL)]
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:4318"}
+    check_refused(processes.run(module, arguments, variables), "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
 @pytest.mark.parametrize(
     ("arguments", "setting"),
     [

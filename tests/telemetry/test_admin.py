@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.services.processes import (
     NOT_SERVING,
     ROOT,
     SERVING,
+    WAIT_S,
     Process,
     Processes,
     free_address,
@@ -125,6 +127,18 @@ def test_what_it_answers(pair, service):
     for path in ("/", "/metric", "/healthz/x", "/debug"):
         assert get(process, path).status == 404
     assert get(process, "/metrics", method="POST").status == 405
+
+
+@pytest.mark.parametrize("service", ["frontend", "worker"])
+def test_what_does_not_speak_http_1_is_turned_away_without_a_line_of_log(pair, service):
+    process = {"frontend": pair.frontend_process, "worker": pair.worker_process}[service]
+    host, _, port = process.wait_for("admin_listening")["address"].rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=WAIT_S) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        assert connection.recv(64).startswith(b"HTTP/1.0 400")
+    pair.frontend.generate(generation(max_tokens=1, request_id=f"after-http-2-{service}"))
+    process.wait_for("generation", request_id=f"after-http-2-{service}")
+    assert "aiohttp" not in process.output
 
 
 def test_while_it_drains_it_is_alive_and_not_ready(processes):

@@ -2,7 +2,8 @@
 
 Both go to an OTLP endpoint over HTTP where OTEL_EXPORTER_OTLP_ENDPOINT, or its variant for one of
 the two, names one; OTEL_TRACES_EXPORTER=none and OTEL_METRICS_EXPORTER=none leave one of them out.
-OTEL_TRACES_SAMPLER and the other OpenTelemetry variables apply. Metrics can be scraped as well.
+OTEL_SDK_DISABLED=true leaves out both. OTEL_TRACES_SAMPLER and the SDK's other variables apply;
+`variables` checks them. Metrics can be scraped as well.
 Without an endpoint no span is recorded, but every request still has a trace id, its caller's or a
 new one, in replies and log lines; and without an endpoint or a scrape nothing is measured.
 
@@ -12,7 +13,6 @@ not take is dropped, and no request waits for it.
 
 from __future__ import annotations
 
-import os
 import threading
 
 from opentelemetry import metrics, trace
@@ -33,7 +33,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from tokenwire_service.telemetry import exposition, histogram, tracing
+from tokenwire_service.telemetry import exposition, histogram, tracing, variables
 from tokenwire_service.telemetry.histogram import HistogramExporter
 
 LAST_EXPORT_TIMEOUT_S = 3.0
@@ -60,7 +60,7 @@ class Telemetry:
         trace.set_tracer_provider(self._tracers)
         self._scraped = InMemoryMetricReader() if scraped else None
         readers: list[MetricReader] = [self._scraped] if self._scraped else []
-        if _exports("METRICS"):
+        if variables.exports("METRICS"):
             readers.append(_otlp_metrics(resource))
         self._meters = MeterProvider(readers, resource, shutdown_on_exit=False) if readers else None
         if self._meters is not None:
@@ -92,21 +92,14 @@ class Telemetry:
             self._meters.shutdown()
 
 
-def _exports(signal: str) -> bool:
-    if os.environ.get(f"OTEL_{signal}_EXPORTER") == "none":
-        return False
-    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
-    return any(os.environ.get(name) for name in endpoints)
-
-
 def _tracer_provider(resource: Resource) -> TracerProvider:
-    if not _exports("TRACES"):
+    if not variables.exports("TRACES"):
         return TracerProvider(resource=resource, sampler=ALWAYS_OFF, shutdown_on_exit=False)
     # Imported only where it is used: it brings an HTTP client.
     from tokenwire_service.telemetry.span_exporter import SpanExporter  # noqa: PLC0415
 
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    processor = BatchSpanProcessor(SpanExporter())
+    processor = BatchSpanProcessor(SpanExporter(), max_export_batch_size=variables.batch_spans())
     provider.add_span_processor(processor)
     tracing.write_to(processor, resource, provider.sampler)
     return provider
