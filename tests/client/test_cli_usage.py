@@ -47,6 +47,7 @@ def misuse(capsys):
         ("generate hi --temperature hot", "--temperature: 'hot' is no number"),
         ("generate hi --time-budget inf", "--time-budget: 'inf' is no time in seconds"),
         ("models --timeout -1", "--timeout: '-1' is no time in seconds, which is 0 or more"),
+        ("top --interval 0", "--interval: '0' is no time from 0.1 to 60 seconds"),
         ("top --records 101", "--records: '101' is no whole number from 0 to 100"),
         (
             "generate 1,2 --token-ids",

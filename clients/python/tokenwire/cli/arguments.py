@@ -47,6 +47,14 @@ def seconds(value: str) -> float:
     return found
 
 
+def interval(value: str) -> float:
+    """The type of the time between two snapshots of a frontend; the bounds are the contract's."""
+    found = number(value)
+    if not 0.1 <= found <= 60:
+        raise ArgumentTypeError(f"{value!r} is no time from 0.1 to 60 seconds")
+    return found
+
+
 def target(value: str) -> str:
     """The type of a server's address."""
     found = _TARGET.fullmatch(value)

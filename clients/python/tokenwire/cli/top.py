@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--interval",
-        type=arguments.seconds,
+        type=arguments.interval,
         default=1.0,
         metavar="SECONDS",
         help="0.1 to 60; default: 1",
