@@ -51,11 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = parse(WorkerSettings, PROGRAM, arguments)
     logs.configure(settings.log_level, settings.log_format, PROGRAM)
     refuse_if(PROGRAM, variables.faults())
-    log.info("loading", model=settings.shown_model_name, engine=settings.engine)
     try:
         module = engines.module_of(settings)
         module.check_model(settings)
         files = _text_files(settings)
+        log.info("loading", model=settings.shown_model_name, engine=settings.engine)
         engine = module.build(settings)
     except ModelError as error:
         refuse(PROGRAM, f"{settings.text_setting}: {error}")
