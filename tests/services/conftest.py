@@ -59,6 +59,7 @@ def processes():
 
 @pytest.fixture(scope="module")
 def lasting():
+    """Starts services that last for all tests of a file."""
     started = Processes()
     yield started
     started.end()

@@ -18,23 +18,11 @@ from tokenwire.frontend.v1 import (
 )
 
 from tests.services.calls import Frontend, endless, generation, refusal_of
-from tests.services.processes import NOT_SERVING, SERVING, WAIT_S, Processes, wait_for_health
+from tests.services.processes import NOT_SERVING, SERVING, WAIT_S, wait_for_health
 
 TRIALS = 3
 ENOUGH = 30
 """Answers after which the callers' loops are in full swing."""
-
-
-@pytest.fixture(scope="module")
-def lasting():
-    started = Processes()
-    yield started
-    started.end()
-
-
-@pytest.fixture(scope="module")
-def plain_worker(lasting):
-    return lasting.worker()
 
 
 def open_end(first: list[Any], hold: threading.Event) -> Iterator[Any]:
