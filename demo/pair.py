@@ -137,7 +137,7 @@ class Pair:
                 [sys.executable, "-m", module, *arguments], stdout=log, stderr=log
             )
         self._processes[name] = process
-        _let_run_undisturbed(process)
+        _interrupt_nobody(process)
 
     def _stop(self, name: str) -> str:
         """Ends a service, and returns what was wrong with its end, if anything."""
@@ -168,11 +168,10 @@ class Pair:
         return "\n".join(shown).strip("\n")
 
 
-def _let_run_undisturbed(process: subprocess.Popen[bytes]) -> None:
+def _interrupt_nobody(process: subprocess.Popen[bytes]) -> None:
     """Has a process that was just started interrupt nobody where all cores are busy.
 
-    Here they are busy with the engine, whose threads wait for each other at every operation, so
-    that interrupting one stops them all. See "One machine" in docs/operations.md.
+    Here they are busy with the engine. See "One machine" in docs/operations.md.
     """
     if sys.platform == "linux":
         os.sched_setscheduler(process.pid, os.SCHED_BATCH, os.sched_param(0))

@@ -70,3 +70,16 @@ NOT_DURATIONS = [
 ]
 
 OUT_OF_RANGE = [math.nan, math.inf, -math.inf]
+
+SAMPLING: Cases = {
+    "sampling": ANY_VALUE_IS_VALID,
+    "sampling.temperature": each_of("sampling.temperature", -0.01, 100.5, *OUT_OF_RANGE),
+    "sampling.top_p": each_of("sampling.top_p", 0.0, -1.0, 1.01, *OUT_OF_RANGE),
+    "sampling.top_k": ANY_VALUE_IS_VALID,
+    "sampling.min_p": each_of("sampling.min_p", -0.01, 1.01, *OUT_OF_RANGE),
+    "sampling.repetition_penalty": each_of("sampling.repetition_penalty", 0.0, -1.0, *OUT_OF_RANGE),
+    "sampling.presence_penalty": each_of("sampling.presence_penalty", -2.01, 2.01, *OUT_OF_RANGE),
+    "sampling.frequency_penalty": each_of("sampling.frequency_penalty", -2.01, 2.01, *OUT_OF_RANGE),
+    "sampling.seed": ANY_VALUE_IS_VALID,
+}
+"""Both contracts have it."""

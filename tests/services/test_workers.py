@@ -26,7 +26,6 @@ from tests.services.processes import (
     NOT_SERVING,
     SERVING,
     Process,
-    Processes,
     free_address,
     wait_for_health,
 )
@@ -43,14 +42,6 @@ SERVICES = [
     "tokenwire.frontend.v1.TokenizationService",
     "tokenwire.frontend.v1.ModelService",
 ]
-
-
-@pytest.fixture(scope="module")
-def lasting():
-    """Starts services that serve all of this file."""
-    started = Processes()
-    yield started
-    started.end()
 
 
 @pytest.fixture(scope="module")

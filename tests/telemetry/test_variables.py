@@ -55,7 +55,7 @@ def test_what_the_documents_show_is_taken(monkeypatch):
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://[::1]:4318/v1/traces",
         "OTEL_METRICS_EXPORTER": "none",
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+        "OTEL_TRACES_SAMPLER": "ParentBased_TraceIdRatio",
         "OTEL_TRACES_SAMPLER_ARG": "0.05",
     }.items():
         monkeypatch.setenv(name, value)

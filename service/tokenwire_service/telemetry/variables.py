@@ -35,7 +35,7 @@ def exports(signal: str) -> bool:
     """Tells whether a signal, TRACES or METRICS, is to be sent to an endpoint."""
     if _value("OTEL_SDK_DISABLED").lower() == "true":
         return False
-    if _value(f"OTEL_{signal}_EXPORTER") == "none":
+    if _value(f"OTEL_{signal}_EXPORTER").lower() == "none":
         return False
     return any(_value(name) for name in _endpoints(signal))
 
@@ -80,7 +80,7 @@ def _endpoints(signal: str) -> tuple[str, str]:
 
 
 def _not_among(name: str, allowed: list[str]) -> Iterator[str]:
-    if _value(name) and _value(name) not in allowed:
+    if _value(name) and _value(name).lower() not in allowed:
         yield f"{name}: {_value(name)!r} is none of {', '.join(allowed)}"
 
 
