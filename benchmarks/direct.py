@@ -1,4 +1,11 @@
-"""The direct arm: the engine's pipeline driven in this process, as fast as it goes."""
+"""The direct arm: the engine's pipeline driven in this process, as fast as it goes.
+
+    python -m benchmarks.direct MODEL KV_BLOCKS
+
+Runs one load after the other on one pipeline: each comes as a line of JSON on standard input and is
+answered with a line of figures. So its KV cache holds the blocks of earlier prompts as a worker's
+does; OpenVINO looks through all of them for each block that it takes for a new one.
+"""
 
 from __future__ import annotations
 
@@ -17,28 +24,26 @@ from benchmarks.throughput import Load
 
 
 def main() -> None:
-    """Runs the load given as JSON in the first argument and prints the figures as JSON."""
-    options = json.loads(sys.argv[1])
-    model = Path(options.pop("model"))
-    del options["arm"], options["target"]
-    load = Load(**options)
+    """Loads the model and runs the loads until standard input ends."""
+    model = Path(sys.argv[1])
     vocabulary_size = json.loads((model / "config.json").read_text())["vocab_size"]
     scheduler = ov_genai.SchedulerConfig()
-    scheduler.cache_size = 1
+    scheduler.num_kv_blocks = int(sys.argv[2])
     scheduler.enable_prefix_caching = True
     scheduler.max_num_seqs = 256  # the worker's default, like the rest
     pipeline = ov_genai.ContinuousBatchingPipeline(str(model), scheduler, "CPU", {})
     _drive(pipeline, Load(1, 1, 8, 8, 0), vocabulary_size)  # the first request compiles
-    before_s, start = cpu_s(), time.perf_counter()
-    tokens = _drive(pipeline, load, vocabulary_size)
-    elapsed_s = time.perf_counter() - start
-    figures = {
-        "tokens": tokens,
-        "tokens_per_s": tokens / elapsed_s,
-        "client_us_per_token": (cpu_s() - before_s) / tokens * 1e6,
-        "deltas": 0,
-    }
-    print(json.dumps(figures))
+    for line in sys.stdin:
+        before_s, start = cpu_s(), time.perf_counter()
+        tokens = _drive(pipeline, Load(**json.loads(line)), vocabulary_size)
+        elapsed_s = time.perf_counter() - start
+        figures = {
+            "tokens": tokens,
+            "tokens_per_s": tokens / elapsed_s,
+            "client_us_per_token": (cpu_s() - before_s) / tokens * 1e6,
+            "deltas": 0,
+        }
+        print(json.dumps(figures), flush=True)
 
 
 def _drive(pipeline: Any, load: Load, vocabulary_size: int) -> int:

@@ -1,6 +1,6 @@
 """Both services against the bare engine: tokens per second at a fixed concurrency, on one machine.
 
-    python -m benchmarks.throughput [--model FOLDER] [--concurrency 32] [--rounds 5]
+    python -m benchmarks.throughput [--model FOLDER] [--concurrency 32] [--rounds 9]
 
 Three arms take turns, and the ratio of each round to the direct arm of the same round counts:
 
@@ -9,8 +9,10 @@ Three arms take turns, and the ratio of each round to the direct arm of the same
     session  worker + frontend + a client process with one Session call for all of them
 
 Every request has its own random prompt of token ids, so no arm profits from another's cached
-prefix, and generates its full number of tokens. Engine, services and client share the machine. CPU
-time is each process's own, per generated token.
+prefix, and generates its full number of tokens. Engine, services and client share the machine. The
+bare engine and the worker's live equally long, with KV caches of the same size, since an engine
+that has served for a while is slower than a fresh one. CPU time is each process's own and its
+children's, per generated token.
 """
 
 from __future__ import annotations
@@ -23,9 +25,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.cpu import cpu_s
-from demo.pair import Pair
+from demo.pair import KV_BLOCKS, Pair
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "models/demo/openvino"
@@ -62,11 +68,37 @@ class Load:
         ]
 
 
+class BareEngine:
+    """The direct arm's process, which runs one load after the other."""
+
+    def __init__(self, model: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.direct", str(model), KV_BLOCKS],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def measure(self, load: Load) -> dict[str, float]:
+        """Runs a load and returns what was measured."""
+        if self._process.stdin is None or self._process.stdout is None:
+            raise AssertionError("the process has pipes. This is a bug.")
+        print(json.dumps(vars(load)), file=self._process.stdin, flush=True)
+        result: dict[str, float] = json.loads(self._process.stdout.readline())
+        return result
+
+
 def measure(arm: str, load: Load, model: Path, target: str) -> dict[str, float]:
-    """Runs one arm in a process of its own and returns what it measured."""
-    module = "benchmarks.direct" if arm == "direct" else "benchmarks.clients"
+    """Runs an arm with services in a client process of its own and returns what it measured."""
     options = {**vars(load), "arm": arm, "model": str(model), "target": target}
-    command = [sys.executable, "-m", module, json.dumps(options)]
+    command = [sys.executable, "-m", "benchmarks.clients", json.dumps(options)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -77,24 +109,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=DEMO, help="OpenVINO model folder")
     parser.add_argument("--concurrency", type=int, default=32)
-    parser.add_argument("--waves", type=int, default=8, help="requests per concurrent place")
+    parser.add_argument("--waves", type=int, default=4, help="requests per concurrent place")
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--output-tokens", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     chosen = parser.parse_args()
-    with Pair(chosen.model, WORKER_PORT, FRONTEND_PORT, LOGS) as pair:
+    options = ("--openvino.kv-blocks", KV_BLOCKS)
+    with (
+        Pair(chosen.model, WORKER_PORT, FRONTEND_PORT, LOGS, options) as pair,
+        BareEngine(chosen.model) as engine,
+    ):
         pair.wait_until_ready()
-        rounds = [_round(chosen, number, pair) for number in range(chosen.rounds + 1)]
+        rounds = [_round(chosen, number, pair, engine) for number in range(chosen.rounds + 1)]
     figures = _summary(rounds[1:])  # the first round warms up
     print(_table(figures, chosen))
     if chosen.json:
         chosen.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def _round(chosen: argparse.Namespace, number: int, pair: Pair) -> dict[str, dict[str, float]]:
+def _round(
+    chosen: argparse.Namespace, number: int, pair: Pair, engine: BareEngine
+) -> dict[str, dict[str, float]]:
     results = {}
-    for place, arm in enumerate(ARMS):
+    # To and fro, so that a machine that slows down or speeds up favours no arm.
+    for place, arm in enumerate(ARMS if number % 2 else ARMS[::-1]):
         load = Load(
             chosen.concurrency,
             chosen.concurrency * chosen.waves,
@@ -103,7 +142,10 @@ def _round(chosen: argparse.Namespace, number: int, pair: Pair) -> dict[str, dic
             seed=1000 * number + place,
         )
         before = {name: cpu_s(each) for name, each in pair.process_ids.items()}
-        result = measure(arm, load, chosen.model, pair.frontend)
+        if arm == "direct":
+            result = engine.measure(load)
+        else:
+            result = measure(arm, load, chosen.model, pair.frontend)
         for name, process_id in pair.process_ids.items():
             spent_s = cpu_s(process_id) - before[name]
             result[f"{name}_us_per_token"] = spent_s / result["tokens"] * 1e6

@@ -32,10 +32,12 @@ def checker(request, tmp_path, monkeypatch):
     if request.param == "openvino":
         openvino_genai = pytest.importorskip("openvino_genai")
         from tokenwire_worker.engines.openvino.guides import guide_checker
+        from tokenwire_worker.engines.openvino.trial import Trial
 
         limits = read_limits(MODEL, None)
-        tokenizer = openvino_genai.Tokenizer(str(MODEL))
-        made = guide_checker(tokenizer, str(MODEL), limits.vocabulary_size, limits.eos_token_ids[0])
+        size, stop_id = limits.vocabulary_size, limits.eos_token_ids[0]
+        trial = Trial(openvino_genai.Tokenizer(str(MODEL)), size, stop_id)
+        made = guide_checker(str(MODEL), size, stop_id, trial.fault)
     else:
         monkeypatch.setenv("PYTHONPATH", str(STAND_INS["tensorrt_llm"]))
         made = compiler_checker(tmp_path, 4096)

@@ -217,13 +217,13 @@ def test_wrong_settings_say_what_is_wrong(arguments, says):
 # --- guides --------------------------------------------------------------------------------------
 
 
-def test_a_guide_needs_openvinos_tokenizer(tmp_path):
+def test_a_guide_needs_openvinos_tokenizer(started, tmp_path):
     for file in MODEL.iterdir():
         if file.name.startswith("openvino_") and "tokenizer" in file.name:
             continue
         (tmp_path / file.name).symlink_to(file.resolve())
-    abilities = build("--openvino.kv-blocks", "16", model=str(tmp_path)).info.abilities
-    assert abilities == {Ability.LOGPROBS, Ability.MIN_P}
+    engine = started("--openvino.kv-blocks", "16", model=str(tmp_path)).engine
+    assert engine.info.abilities == {Ability.LOGPROBS, Ability.MIN_P}
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import openvino as ov
+import openvino_genai  # noqa: F401 - used by the engine's process; its absence is told here
 
 from tokenwire_worker.engines import EngineError
 from tokenwire_worker.engines.openvino import gguf
 from tokenwire_worker.engines.openvino.engine import OpenVinoEngine
-from tokenwire_worker.engines.openvino.pipeline import GGUF, MODEL_FILE, load
+from tokenwire_worker.engines.openvino.files import GGUF, MODEL_FILE
 from tokenwire_worker.engines.openvino.settings import OpenVinoSettings
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ def _fault(path: Path, model: str) -> str | None:
 
 
 def build(settings: WorkerSettings) -> OpenVinoEngine:
-    """Loads the model; raises EngineError or ModelError where that fails."""
-    return OpenVinoEngine(load(settings))
+    """Starts the engine's process and loads the model."""
+    return OpenVinoEngine(settings)
 
 
 def _check_device(device: str) -> None:

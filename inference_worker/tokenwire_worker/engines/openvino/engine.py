@@ -1,311 +1,203 @@
-"""The OpenVINO engine: openvino_genai.ContinuousBatchingPipeline, stepped in a thread of its own.
+"""The OpenVINO engine, in a process of its own.
 
-`step()` releases the GIL for as long as it computes. Facts that this adapter stands on were found
-by running openvino-genai 2026.4 and are written where they matter.
+The binding of the pipeline's `step()` keeps the GIL for as long as it computes. In the worker's
+process that stopped the event loop for the length of every step: tokens, cancels, health checks and
+deadlines all came a step late.
 """
 
 from __future__ import annotations
 
+import queue
+import signal
+import socket
+import subprocess
+import sys
 import threading
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
-import numpy as np
-import openvino as ov
-import openvino_genai as ov_genai
+import structlog
 
-from tokenwire_worker.engines.openvino.config import generation_config
-from tokenwire_worker.engines.openvino.pipeline import Loaded
+from tokenwire_worker.engines import EngineStartError
+from tokenwire_worker.engines.guides.checker import GuideChecker
+from tokenwire_worker.engines.openvino.guides import guide_checker
+from tokenwire_worker.engines.openvino.messages import (
+    Cancel,
+    Channel,
+    Close,
+    Died,
+    Failed,
+    Ready,
+    Stepped,
+    Submit,
+    Tried,
+    Try,
+)
 from tokenwire_worker.engines.port import (
     EngineInfo,
     EngineListener,
     EngineLoad,
-    Finish,
     Generation,
-    Output,
-    Step,
-    TokenLogprob,
+    Guide,
 )
-from tokenwire_worker.engines.text import told
 
-_FINISHES = {"STOP": Finish.STOP, "LENGTH": Finish.LENGTH}
+if TYPE_CHECKING:
+    from tokenwire_worker.settings import WorkerSettings
 
+PROCESS = "tokenwire_worker.engines.openvino.process"
 
-@dataclass(slots=True, eq=False)
-class _Sequence:
-    """One sequence: a request of its own to the pipeline.
+CLOSE_S = 20.0
+"""Time that the process has to end its last step: below the worker's own LINGER_S."""
 
-    A request of several sequences is not streamed by the pipeline: it is readable when all of them
-    have finished.
-    """
-
-    key: int
-    number: int
-    generation: Generation
-    stops: frozenset[int]
-    left: int
-    """Tokens that it may still generate."""
-    leader: _Sequence | None
-    """Sequence that computes the prompt that this one shares, if it is to wait for it."""
-    handle: Any = None
-    """The pipeline's; None while it waits."""
-    begun: bool = False
-    """It has a token, so the prompt's KV blocks are there to share."""
-    cancelled: bool = False
-    ended: bool = False
+log = structlog.get_logger()
 
 
 class OpenVinoEngine:
-    """Runs generations on a ContinuousBatchingPipeline."""
+    """Runs generations on a ContinuousBatchingPipeline in another process."""
 
-    def __init__(self, loaded: Loaded) -> None:
-        """Takes a loaded pipeline, used by nothing else from now on."""
-        self._loaded = loaded
-        self._pipeline = loaded.pipeline
-        self._commands: deque[tuple[int, Generation | int | None]] = deque()
-        self._wake = threading.Event()
-        self._closing = False
-        self._thread: threading.Thread | None = None
-        self._waiting: list[_Sequence] = []
-        self._running: list[_Sequence] = []
-        self._adapter = ""
-        """LoRA adapter that the pipeline applies; to all that it runs."""
-        self._requests = 0
+    def __init__(self, settings: WorkerSettings) -> None:
+        """Starts the process and waits until it has loaded the model.
+
+        Raises:
+            EngineError: OpenVINO refuses the model or a setting.
+            ModelError: the model's files lack what is needed.
+            EngineStartError: the process ended.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-m", PROCESS, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        self._channel = Channel(Connection(ours.detach()))
+        self._commands: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._faults: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._gone = ""
+        """Why no guide can be tried any more."""
         self._load = EngineLoad(0, 0.0)
+        self._threads: list[threading.Thread] = []
+        self._closing = False
+        ready = self._wait_until_ready(settings)
+        self._info = ready.info
+        self._guides = self._guide_checker(ready)
 
     @property
     def info(self) -> EngineInfo:
         """What the engine serves, and its bounds."""
-        return self._loaded.info
+        return self._info
 
     def start(self, listener: EngineListener) -> None:
-        """Starts the engine's thread."""
-        self._thread = threading.Thread(target=self._run, args=(listener,), name="engine")
-        self._thread.start()
+        """Starts to listen to the process."""
+        self._threads = [
+            threading.Thread(target=self._send, name="engine-commands"),
+            threading.Thread(target=self._receive, args=(listener,), name="engine"),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def check(self, generation: Generation) -> None:
         """Tries the guide of a generation; raises Refused where it can't be held to."""
-        if self._loaded.guides is not None and generation.guide is not None:
-            self._loaded.guides.check(generation.guide)
+        if self._guides is not None and generation.guide is not None:
+            self._guides.check(generation.guide)
 
     def submit(self, key: int, generation: Generation) -> None:
         """Takes a generation under a number not in use."""
-        self._commands.append((key, generation))
-        self._wake.set()
+        self._commands.put(Submit(key, generation))
 
     def cancel(self, key: int, sequence: int | None = None) -> None:
         """Stops a generation, or one sequence of it."""
-        self._commands.append((key, sequence))
-        self._wake.set()
+        self._commands.put(Cancel(key, sequence))
 
     def load(self) -> EngineLoad:
         """Tells how busy the engine is, from what it last saw."""
         return self._load
 
     def close(self) -> None:
-        """Ends the thread; what is still held ends as cancelled."""
-        if self._loaded.guides is not None:
-            self._loaded.guides.close()
+        """Ends the process; what is still held ends as cancelled."""
         self._closing = True
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    # --- the engine's thread ---------------------------------------------------------------------
-
-    def _run(self, listener: EngineListener) -> None:
+        self._give_up_trials("the worker is being stopped")
+        if self._guides is not None:
+            self._guides.close()
+        if self._threads:
+            self._commands.put(Close())
+        else:
+            self._channel.close()
         try:
-            while not self._closing:
-                if not (self._running or self._waiting or self._commands):
-                    self._load = EngineLoad(0, 0.0)
-                    self._wake.wait()
-                self._wake.clear()
-                step = Step()
-                self._obey()
-                if self._waiting:
-                    self._add_waiting(step)
-                if self._running:
-                    self._pipeline.step()
-                    self._collect(step)
-                    listener.on_step(step)
-                elif step.outputs:
-                    listener.on_step(step)
-            self._cancel_all(listener)
-        except Exception as error:  # noqa: BLE001 - the pipeline can't be trusted after any of them
-            listener.on_death(told(error))
+            self._process.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for thread in self._threads:
+            thread.join()
+        self._channel.close()
 
-    def _obey(self) -> None:
-        """Takes over what was asked since the last step."""
-        while self._commands:
-            key, what = self._commands.popleft()
-            if isinstance(what, Generation):
-                self._waiting += self._sequences(key, what)
-                continue
-            for sequence in (*self._running, *self._waiting):
-                if sequence.key == key and what in (None, sequence.number):
-                    sequence.cancelled = True
-                    if sequence.handle is not None:
-                        sequence.handle.cancel()
+    # --- the process -----------------------------------------------------------------------------
 
-    def _sequences(self, key: int, generation: Generation) -> list[_Sequence]:
-        stops = frozenset(generation.stop_token_ids)
-        sequences: list[_Sequence] = []
-        # Blocks are found when a request is added: added together, each would compute the prompt.
-        shares = (
-            self._loaded.shares_prompts
-            and len(generation.prompt) > self._loaded.info.kv_block_tokens
+    def _wait_until_ready(self, settings: WorkerSettings) -> Ready:
+        with suppress(OSError):  # it ended at once; `receive` sees that too
+            self._channel.send(settings)
+        answer = self._channel.receive()
+        if isinstance(answer, Ready):
+            return answer
+        self._channel.close()
+        if isinstance(answer, Failed):
+            self._process.wait()
+            raise answer.error
+        raise EngineStartError(f"the engine's process {self._how_it_ended()}")
+
+    def _how_it_ended(self) -> str:
+        code = self._process.wait()
+        if code < 0:
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"ended with exit code {code}"
+
+    def _send(self) -> None:
+        """Sends commands: the process takes them between steps, and nobody else shall wait."""
+        with suppress(OSError):  # the process is gone, as `_receive` says
+            command: object = None
+            while not isinstance(command, Close):
+                command = self._commands.get()
+                self._channel.send(command)
+
+    def _receive(self, listener: EngineListener) -> None:
+        while True:
+            message = self._channel.receive()
+            if isinstance(message, Stepped):
+                self._load = message.load
+                listener.on_step(message.step)
+            elif isinstance(message, Tried):
+                self._faults.put(message.fault)
+            else:
+                break
+        # A command that waits to be sent would wait for ever.
+        self._commands.put(Close())
+        self._give_up_trials("the engine is gone")
+        if isinstance(message, Died):
+            listener.on_death(message.reason)
+        elif not self._closing:
+            listener.on_death(f"its process {self._how_it_ended()}")
+
+    # --- guides ----------------------------------------------------------------------------------
+
+    def _guide_checker(self, ready: Ready) -> GuideChecker | None:
+        if ready.tokenizer is None:
+            log.warning("no_guided_decoding", reason=ready.unguided)
+            return None
+        info = ready.info
+        return guide_checker(
+            ready.tokenizer, info.vocabulary_size, info.eos_token_ids[0], self._fault_there
         )
-        for number in range(generation.sequence_count):
-            leader = sequences[0] if number and shares else None
-            sequences.append(
-                _Sequence(key, number, generation, stops, generation.max_tokens, leader)
-            )
-        return sequences
 
-    def _add_waiting(self, step: Step) -> None:
-        """Gives the pipeline what it can take now.
+    def _fault_there(self, guide: Guide) -> str | None:
+        """Tries a form where the pipeline is, so that it is cached when the first step needs it.
 
-        It applies one LoRA adapter to everything, so requests for another wait until what runs has
-        finished, and later ones behind them: adapters take turns and none starves.
+        The checker tries one form at a time, so the next answer is to this one.
         """
-        waiting, self._waiting = self._waiting, []
-        turn_over = False
-        failed: set[int] = set()
-        for sequence in waiting:
-            leader = sequence.leader
-            if sequence.key in failed:
-                continue
-            if sequence.cancelled:
-                step.outputs.append(_cancelled(sequence))
-            elif leader is not None and not (leader.begun or leader.ended or leader.cancelled):
-                self._waiting.append(sequence)
-            elif turn_over or not self._turn_to(sequence.generation.lora_adapter):
-                turn_over = True
-                self._waiting.append(sequence)
-            else:
-                fault = self._add(sequence)
-                if fault is not None:
-                    failed.add(sequence.key)
-                    step.outputs.append(Output(sequence.key, sequence.number, [], error=fault))
-                elif sequence.number == 0:
-                    step.started.append(sequence.key)
-        for key in failed:
-            self._drop(key)
+        self._commands.put(Try(guide))
+        return self._gone or self._faults.get()
 
-    def _turn_to(self, adapter: str) -> bool:
-        """Has the pipeline apply an adapter; returns False while another's requests run."""
-        if adapter == self._adapter:
-            return True
-        if self._running:
-            return False
-        # The pipeline applies adapters only at the start of generate(), and then keeps them.
-        config = ov_genai.GenerationConfig()
-        config.max_new_tokens = 1
-        chosen = self._loaded.adapters.get(adapter)
-        config.adapters = (
-            ov_genai.AdapterConfig() if chosen is None else ov_genai.AdapterConfig(chosen, 1.0)
-        )
-        self._pipeline.generate([_tensor([0])], [config])
-        self._adapter = adapter
-        return True
-
-    def _add(self, sequence: _Sequence) -> str | None:
-        """Adds a sequence to the pipeline; returns what that says where it refuses."""
-        generation = sequence.generation
-        self._requests += 1
-        try:
-            config = generation_config(generation, sequence.number, self._loaded.draft)
-            sequence.handle = self._pipeline.add_request(
-                self._requests, _tensor(generation.prompt), config
-            )
-        except Exception as error:  # noqa: BLE001 - the pipeline goes on after what it refuses here
-            return told(error)
-        self._running.append(sequence)
-        return None
-
-    def _drop(self, key: int) -> None:
-        """Forgets a generation of which one sequence was refused."""
-        for sequence in self._running:
-            if sequence.key == key:
-                sequence.handle.cancel()
-        self._running = [sequence for sequence in self._running if sequence.key != key]
-        self._waiting = [sequence for sequence in self._waiting if sequence.key != key]
-
-    def _collect(self, step: Step) -> None:
-        """Reads what the step brought. Its loop is the hot path of this thread."""
-        outputs = step.outputs
-        any_ended = False
-        for sequence in self._running:
-            if sequence.cancelled:
-                output: Output | None = _cancelled(sequence)
-            elif sequence.handle.can_read():
-                output = _read(sequence)
-            else:
-                output = _unreadable(sequence)
-            if output is None:
-                continue
-            outputs.append(output)
-            if output.finish is not None or output.error is not None:
-                sequence.ended = any_ended = True
-        if any_ended:
-            self._running = [sequence for sequence in self._running if not sequence.ended]
-        usage = self._pipeline.get_metrics().cache_usage / 100 if self._running else 0.0
-        self._load = EngineLoad(len(self._running), usage)
-
-    def _cancel_all(self, listener: EngineListener) -> None:
-        self._obey()
-        for sequence in self._running:
-            sequence.handle.cancel()
-        if self._pipeline.has_non_finished_requests():
-            self._pipeline.step()  # drops what was cancelled
-        held = [*self._running, *self._waiting]
-        self._running, self._waiting = [], []
-        if held:
-            listener.on_step(Step([_cancelled(sequence) for sequence in held]))
-
-
-def _cancelled(sequence: _Sequence) -> Output:
-    return Output(sequence.key, sequence.number, [], Finish.CANCELLED)
-
-
-def _read(sequence: _Sequence) -> Output:
-    """Returns what the pipeline has of a sequence."""
-    ids: list[int] = []
-    values: list[float] = []
-    finish = None
-    generation = sequence.generation
-    for read in sequence.handle.read().values():
-        ids += read.generated_ids
-        if generation.logprobs:
-            values += read.generated_log_probs
-        # Reading the reason costs as much as all the rest, so it is read only where there may be
-        # one; what this should ever miss is found by `_unreadable` after the next step.
-        if (
-            sequence.left <= len(ids)
-            or generation.guide is not None
-            or not sequence.stops.isdisjoint(ids)
-        ):
-            finish = _FINISHES.get(read.finish_reason.name)
-    sequence.left -= len(ids)
-    sequence.begun = True
-    logprobs = [TokenLogprob(*pair) for pair in zip(ids, values, strict=True)] if values else None
-    return Output(sequence.key, sequence.number, ids, finish, logprobs)
-
-
-def _unreadable(sequence: _Sequence) -> Output | None:
-    """Returns the end of a sequence that brings nothing more, or None while it is only waiting."""
-    status = sequence.handle.get_status().name
-    if status == "RUNNING":
-        return None
-    if status == "FINISHED":
-        finish = Finish.LENGTH if sequence.left <= 0 else Finish.STOP
-        return Output(sequence.key, sequence.number, [], finish)
-    # IGNORED: the pipeline drops a sequence that the KV cache cannot hold.
-    message = "the KV cache has no room for this generation"
-    return Output(sequence.key, sequence.number, [], error=message)
-
-
-def _tensor(prompt: Sequence[int]) -> Any:
-    return ov.Tensor(np.array([prompt], dtype=np.int64))
+    def _give_up_trials(self, reason: str) -> None:
+        self._gone = reason
+        self._faults.put(reason)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino as ov
 import openvino_genai as ov_genai
-import structlog
 
 from tokenwire_worker.engines import EngineError
-from tokenwire_worker.engines.guides.checker import GuideChecker
-from tokenwire_worker.engines.openvino.guides import guide_checker
+from tokenwire_worker.engines.openvino.files import GGUF, TOKENIZER_FILE
 from tokenwire_worker.engines.openvino.settings import OpenVinoSettings
 from tokenwire_worker.engines.port import GUIDED, Ability, EngineInfo
 from tokenwire_worker.engines.text import told
@@ -22,16 +19,6 @@ from tokenwire_worker.model_files import ModelLimits, read_limits
 
 if TYPE_CHECKING:
     from tokenwire_worker.settings import WorkerSettings
-
-log = structlog.get_logger()
-
-MODEL_FILE = "openvino_model.xml"
-"""The model itself, in a folder of OpenVINO IR."""
-
-TOKENIZER_FILE = "openvino_tokenizer.xml"
-"""The tokenizer as OpenVINO has it, which guides need."""
-
-GGUF = ".gguf"
 
 EXACT = {
     "INFERENCE_PRECISION_HINT": "f32",
@@ -48,8 +35,10 @@ class Loaded:
 
     pipeline: Any
     info: EngineInfo
-    guides: GuideChecker | None
-    """None where guides can't be held to."""
+    tokenizer: str | None
+    """Where the tokenizer that guides need can be loaded from; None: there are no guides."""
+    unguided: str
+    """Why there are none."""
     shares_prompts: bool
     """KV blocks of a prompt are reused by later requests that begin alike."""
     draft: dict[str, int] = field(default_factory=dict)
@@ -73,11 +62,12 @@ def load(settings: WorkerSettings) -> Loaded:
         blocks = _count_blocks(pipeline, _draft(own))
     except RuntimeError as error:
         raise EngineError(f"OpenVINO refuses --model {settings.model}: {told(error)}") from error
-    guides = _guides(settings, pipeline, limits)
+    tokenizer, unguided = _guide_tokenizer(settings, limits)
     return Loaded(
         pipeline=pipeline,
-        info=_info(own, limits, blocks, guided=guides is not None),
-        guides=guides,
+        info=_info(own, limits, blocks, guided=tokenizer is not None),
+        tokenizer=tokenizer,
+        unguided=unguided,
         shares_prompts=_shares_prompts(own),
         draft=_draft(own),
         adapters=adapters,
@@ -167,26 +157,14 @@ def _count_blocks(pipeline: Any, draft: Mapping[str, int]) -> int:
     return round(100 / usage) if usage > 0 else 0
 
 
-def _guides(settings: WorkerSettings, pipeline: Any, limits: ModelLimits) -> GuideChecker | None:
-    """Returns what tries guides; None where there is no tokenizer or no end-of-sequence id."""
+def _guide_tokenizer(settings: WorkerSettings, limits: ModelLimits) -> tuple[str | None, str]:
+    """Returns where guides find the tokenizer, or None and why they can't."""
     folder, model = settings.text_folder, settings.model_path
-    if (folder / TOKENIZER_FILE).is_file():
-        path: Path = folder
-    elif model.suffix == GGUF:
-        path = model
-    else:
-        _log_unguided(f"{folder} has no {TOKENIZER_FILE}, which optimum-cli export openvino writes")
-        return None
+    if not (folder / TOKENIZER_FILE).is_file() and model.suffix != GGUF:
+        return None, (f"{folder} has no {TOKENIZER_FILE}, which optimum-cli export openvino writes")
     if not limits.eos_token_ids:
-        _log_unguided(f"{folder} tells no eos_token_id")
-        return None
-    return guide_checker(
-        pipeline.get_tokenizer(), str(path), limits.vocabulary_size, limits.eos_token_ids[0]
-    )
-
-
-def _log_unguided(reason: str) -> None:
-    log.warning("no_guided_decoding", reason=reason)
+        return None, f"{folder} tells no eos_token_id"
+    return str(folder if (folder / TOKENIZER_FILE).is_file() else model), ""
 
 
 def _info(own: OpenVinoSettings, limits: ModelLimits, blocks: int, *, guided: bool) -> EngineInfo:

@@ -1,0 +1,73 @@
+"""The engine's process: `python -m tokenwire_worker.engines.openvino.process FD`.
+
+FD is its end of the channel. The first message to it is the worker's settings. It ends when it is
+told to, or when the worker is gone.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
+from multiprocessing.connection import Connection
+from typing import Any
+
+from tokenwire_worker.engines import EngineError
+from tokenwire_worker.engines.openvino.messages import Channel, Died, Failed, Ready, Tried
+from tokenwire_worker.engines.openvino.pipeline import Loaded, load
+from tokenwire_worker.engines.openvino.stepper import Stepper
+from tokenwire_worker.engines.openvino.trial import Trial
+from tokenwire_worker.engines.port import Guide
+from tokenwire_worker.engines.text import told
+from tokenwire_worker.model_files import ModelError
+
+
+def main() -> None:
+    """Loads, says so, and steps; see the module."""
+    # Signals reach every process of a terminal or a unit; when this one ends is the worker's to
+    # say, which lets what is live finish before.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    channel = Channel(Connection(int(sys.argv[1])))
+    settings: Any = channel.receive()
+    try:
+        loaded = load(settings)
+    except (EngineError, ModelError) as error:
+        channel.send(Failed(error))
+        return
+    with suppress(OSError):  # the worker is gone
+        channel.send(Ready(loaded.info, loaded.tokenizer, loaded.unguided))
+        _step(loaded, channel)
+
+
+def _step(loaded: Loaded, channel: Channel) -> None:
+    fault_of = _fault_of(loaded)
+    with ThreadPoolExecutor(1, "trial") as trials:
+
+        def try_(guide: Guide) -> None:
+            trials.submit(lambda: channel.send(Tried(fault_of(guide))))
+
+        try:
+            Stepper(loaded, channel, try_).run()
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the pipeline raises
+            channel.send(Died(told(error)))
+
+
+def _fault_of(loaded: Loaded) -> Callable[[Guide], str | None]:
+    """Returns what tries guides on the pipeline's own tokenizer, with which forms are cached."""
+
+    @cache
+    def trial() -> Trial:
+        info = loaded.info
+        return Trial(loaded.pipeline.get_tokenizer(), info.vocabulary_size, info.eos_token_ids[0])
+
+    return lambda guide: trial().fault(guide)
+
+
+if __name__ == "__main__":
+    main()

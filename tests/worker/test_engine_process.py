@@ -1,0 +1,67 @@
+"""The OpenVINO engine's own process: its loss, the worker's, and signals that reach both."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.services.calls import refusal_of_status
+from tests.services.processes import WAIT_S
+from tests.worker.calls import LENGTH, LONG, Exchange, request
+
+
+@pytest.fixture
+def pair_of(own_worker):
+    """Starts a worker; returns its process, a client, and its engine's process id."""
+    process, worker = own_worker()
+    tasks = Path(f"/proc/{process.process.pid}/task")
+    children = " ".join(each.read_text() for each in tasks.glob("*/children"))
+    return process, worker, int(children)
+
+
+def test_the_loss_of_the_engines_process_is_told_to_everyone(pair_of):
+    process, worker, engine = pair_of
+    with Exchange(worker) as exchange:
+        for handle in range(2):
+            exchange.submit(handle, request(handle, max_tokens=LONG))
+        exchange.read_until(lambda: all(exchange[handle].ids for handle in range(2)))
+        os.kill(engine, signal.SIGKILL)
+        for generated in exchange.finish(0, 1):
+            refusal = refusal_of_status(generated.failure)
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "ENGINE_DIED")
+            assert "its process was ended by SIGKILL" in refusal.message
+        exchange.read_to_end()
+    assert process.wait() == 70
+    assert process.wait_for("engine_died")["reason"] == "its process was ended by SIGKILL"
+
+
+def test_the_engines_process_does_not_outlive_the_worker(pair_of):
+    process, worker, engine = pair_of
+    watched = os.pidfd_open(engine)
+    try:
+        with Exchange(worker) as exchange:
+            exchange.submit(1, request(max_tokens=LONG))
+            exchange.read_until(lambda: exchange[1].ids)
+            process.kill()
+            assert select.select([watched], [], [], WAIT_S)[0], "the engine's process is left"
+            with pytest.raises(grpc.RpcError):
+                exchange.read_to_end()
+    finally:
+        os.close(watched)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_the_engines_process_end_nothing(pair_of, number):
+    _, worker, engine = pair_of
+    with Exchange(worker) as exchange:
+        exchange.submit(1, request(max_tokens=200))
+        exchange.read_until(lambda: exchange[1].ids)
+        os.kill(engine, number)
+        (generated,) = exchange.finish(1)
+    assert generated.reasons == [LENGTH]
+    assert len(generated.ids[0]) == 200
