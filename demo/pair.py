@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -142,7 +141,6 @@ class Pair:
                 [sys.executable, "-m", module, *arguments], stdout=log, stderr=log
             )
         self._processes[name] = process
-        _interrupt_nobody(process)
 
     def _stop(self, name: str) -> str:
         """Ends a service, and returns what was wrong with its end, if anything."""
@@ -171,15 +169,6 @@ class Pair:
             lines = self._log(name).read_text(errors="replace").splitlines()[-LOG_LINES:]
             shown += ["", f"--- last lines of {self._log(name)}", *lines]
         return "\n".join(shown).strip("\n")
-
-
-def _interrupt_nobody(process: subprocess.Popen[bytes]) -> None:
-    """Has a process that was just started interrupt nobody where all cores are busy.
-
-    Here they are busy with the engine. See "One machine" in docs/operations.md.
-    """
-    if sys.platform == "linux":
-        os.sched_setscheduler(process.pid, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _is_serving(health: health_pb2_grpc.HealthStub) -> bool:
