@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.cpu import cpu_s
-from demo.pair import KV_BLOCKS, Pair
+from demo.pair import Pair
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -39,6 +39,9 @@ LOGS = ROOT / "build/bench"
 WORKER_PORT, FRONTEND_PORT = 50961, 50951
 """Not the services' own, so that a pair that serves is no obstacle."""
 ARMS = ("direct", "stream", "session")
+KV_BLOCKS = "2048"
+"""Of the bare engine and of the worker's: 65,536 tokens. Small steps need a small cache, see
+docs/models.md."""
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,6 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
 """Above the 30 s that the services give to work in flight."""
 
-KV_BLOCKS = "2048"
-"""For the demo model, 65,536 tokens. OpenVINO looks through all blocks that it keeps for each one
-that it takes for something new: with the 7,270 that a GiB holds of this model, a worker whose cache
-had filled was a fifth slower."""
-
 POLL_S = 0.1
 LOG_LINES = 15
 """As many of a failed service's last lines as a terminal shows at a glance."""

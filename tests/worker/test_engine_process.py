@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 from pathlib import Path
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tokenwire.worker.v1 import execution_pb2 as pb
 
 from tests.services.calls import refusal_of_status
 from tests.services.processes import WAIT_S
@@ -65,3 +68,21 @@ def test_signals_to_the_engines_process_end_nothing(pair_of, number):
         (generated,) = exchange.finish(1)
     assert generated.reasons == [LENGTH]
     assert len(generated.ids[0]) == 200
+
+
+def test_a_step_does_not_hold_up_the_worker(own_worker):
+    # The whole prompt in one step: a worker that is held up answers before and after it.
+    _, worker = own_worker("--openvino.max-batched-tokens", "4096")
+    health = health_pb2_grpc.HealthStub(worker.raw)
+    asked = request(tokens=3500, max_tokens=1)
+    call = worker.execution.Execute(pb.ExecuteRequest(request=asked), timeout=WAIT_S)
+    assert next(call).HasField("accepted")
+    rest: list[pb.ExecuteResponse] = []
+    reader = threading.Thread(target=lambda: rest.extend(call))
+    reader.start()
+    answers = 0
+    while reader.is_alive():
+        health.Check(health_pb2.HealthCheckRequest(), timeout=WAIT_S)
+        answers += 1
+    assert rest[-1].HasField("completed")
+    assert answers >= 10

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import openvino as ov
-import openvino_genai  # noqa: F401 - used by the engine's process; its absence is told here
 
 from tokenwire_worker.engines import EngineError
 from tokenwire_worker.engines.openvino import gguf
@@ -17,6 +15,11 @@ from tokenwire_worker.engines.openvino.settings import OpenVinoSettings
 
 if TYPE_CHECKING:
     from tokenwire_worker.settings import WorkerSettings
+
+# Only the engine's process imports them, which takes a quarter of a second.
+for package in ("numpy", "openvino", "openvino_genai"):
+    if find_spec(package) is None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
 _ONE_DEVICE = re.compile(r"(?!AUTO|MULTI|HETERO|BATCH)[A-Z]+(\.\d+)?")
 
@@ -58,8 +61,10 @@ def build(settings: WorkerSettings) -> OpenVinoEngine:
 
 
 def _check_device(device: str) -> None:
-    if not _ONE_DEVICE.fullmatch(device):  # AUTO, HETERO:GPU,CPU: OpenVINO's to judge
-        return
+    if device == "CPU" or not _ONE_DEVICE.fullmatch(device):
+        return  # AUTO, HETERO:GPU,CPU and the like are OpenVINO's to judge
+    import openvino as ov  # noqa: PLC0415 - see above
+
     present = ov.Core().available_devices
     # A device that is alone is told without its number, and is number 0.
     if not any(device in (each, f"{each}.0") or each.startswith(f"{device}.") for each in present):

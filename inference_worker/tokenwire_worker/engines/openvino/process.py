@@ -42,7 +42,8 @@ def _serve() -> None:
     if sys.platform == "linux":
         # It computes all the time, and on a CPU on all cores: it shall not interrupt the services,
         # whose work is short, only because it waited for them.
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        with suppress(OSError):  # a sandbox may forbid it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     channel = Channel(Connection(int(sys.argv[1])))
     settings: Any = channel.receive()
     try:

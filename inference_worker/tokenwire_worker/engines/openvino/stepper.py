@@ -72,7 +72,6 @@ class Stepper:
         self._pipeline = loaded.pipeline
         self._channel = channel
         self._try_guide = try_guide
-        self._closing = False
         self._waiting: list[_Sequence] = []
         self._running: list[_Sequence] = []
         self._adapter = ""
@@ -86,8 +85,7 @@ class Stepper:
         Raises:
             Exception: the pipeline failed; it can't be trusted after any of its exceptions.
         """
-        while not self._closing:
-            self._obey()
+        while self._obey():
             step = Step()
             if self._waiting:
                 self._add_waiting(step)
@@ -99,13 +97,16 @@ class Stepper:
                 self._channel.send_step(step, self._load)
         self._cancel_all()
 
-    def _obey(self) -> None:
+    def _obey(self) -> bool:
         """Takes over what was asked since the last step; waits for it where there is nothing to do.
 
         The binding of `step` keeps the GIL, so no thread could do this meanwhile.
+
+        Returns:
+            False where it is time to close.
         """
         idle = not (self._running or self._waiting)
-        while not self._closing and (idle or self._channel.waiting()):
+        while idle or self._channel.waiting():
             idle = False
             command = self._channel.receive()
             if isinstance(command, Submit):
@@ -115,7 +116,8 @@ class Stepper:
             elif isinstance(command, Try):
                 self._try_guide(command.guide)
             elif command is None or isinstance(command, Close):
-                self._closing = True
+                return False
+        return True
 
     def _cancel(self, command: Cancel) -> None:
         for sequence in (*self._running, *self._waiting):
