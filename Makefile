@@ -15,7 +15,7 @@ help:  ## this list
 setup: $(STAMP)  ## make .venv with both services, the CPU engine and the tools of this Makefile
 
 $(STAMP): pyproject.toml constraints/cpu.txt
-	$(PYTHON) -c 'import sys; sys.exit("Tokenwire needs Python 3.10 or later") if sys.version_info < (3, 10) else 0'
+	$(PYTHON) -c 'import sys; sys.exit("Tokenwire needs Python 3.11 or later") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 	@mkdir -p build

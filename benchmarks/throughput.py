@@ -25,13 +25,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Self
 
 from benchmarks.cpu import cpu_s
 from demo.pair import Pair
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "models/demo/openvino"

@@ -6,15 +6,12 @@ import asyncio
 import random
 import statistics
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from tokenwire import AsyncClient
 from tokenwire.worker.v1 import worker_pb2, worker_pb2_grpc
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 GREEDY: dict[str, Any] = {"ignore_eos": True, "temperature": 0.0}
 

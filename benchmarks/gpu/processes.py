@@ -9,10 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from typing import IO, Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 400.0

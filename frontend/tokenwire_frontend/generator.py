@@ -142,7 +142,7 @@ class Generator:
         self.closing.set()
         try:
             await asyncio.wait_for(self._idle.wait(), grace_s)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             for live in list(self._live):
                 live.fail(errors.grace_over())
         self.over.set()

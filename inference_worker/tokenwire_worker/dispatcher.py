@@ -245,7 +245,7 @@ class Dispatcher:
         self._load_changed()
         try:
             await asyncio.wait_for(self._idle.wait(), grace_s)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             self._fail_all(lambda: errors.grace_over(self._worker))
         self._end_streams()
 

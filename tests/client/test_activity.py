@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import grpc
 import pytest
@@ -71,7 +71,7 @@ async def test_a_record_is_a_whole_generation(twin):
     assert record == Record(
         request_id="ea0d8bda55f8184c",
         trace_id="cd" * 16,
-        received_at=datetime(2027, 1, 15, 8, 0, 0, 250_000, tzinfo=timezone.utc),
+        received_at=datetime(2027, 1, 15, 8, 0, 0, 250_000, tzinfo=UTC),
         model="demo",
         outcome=Outcome.COMPLETED,
         reason="stop",

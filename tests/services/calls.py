@@ -10,7 +10,7 @@ import queue
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import grpc
 from google.protobuf import duration_pb2
@@ -30,9 +30,6 @@ from tokenwire.frontend.v1 import (
 from tokenwire.worker.v1 import execution_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 from tests.services.processes import WAIT_S
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 LONG = 3900
 """Tokens of a generation that would run for many seconds: the model's context less a prompt."""

@@ -10,16 +10,13 @@ import queue
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from google.rpc import status_pb2
 from tokenwire.worker.v1 import execution_pb2 as pb
 
 from tests.services.calls import Worker, duration
 from tests.services.processes import WAIT_S
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 LONG = 3900
 """Tokens of a generation that would run for many seconds: the model's context less a prompt."""

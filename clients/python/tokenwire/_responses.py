@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timezone
+from datetime import UTC
 
 from google.protobuf import duration_pb2
 from google.protobuf.descriptor import EnumDescriptor
@@ -189,7 +189,7 @@ def record(message: activity_pb2.Record) -> Record:
     return Record(
         request_id=message.request_id,
         trace_id=message.trace_id,
-        received_at=message.received_at.ToDatetime(timezone.utc),
+        received_at=message.received_at.ToDatetime(UTC),
         model=message.model,
         outcome=_OUTCOMES.get(message.outcome, Outcome.UNKNOWN),
         reason=message.reason,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import sleep
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, Self
 
 import grpc
 
@@ -15,9 +15,6 @@ from tokenwire._trace import Trace
 from tokenwire.errors import TokenwireError, from_rpc_error
 from tokenwire.frontend.v1.activity_pb2 import WatchActivityResponse
 from tokenwire.types import Activity
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class _Watch:

@@ -6,7 +6,7 @@ import asyncio
 from asyncio import sleep
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 import grpc
 
@@ -29,7 +29,6 @@ from tokenwire.types import Answer, Delta, ModelInfo, Record, RenderedChat, Toke
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
-    from typing_extensions import Self, Unpack
 
     from tokenwire.frontend.v1.activity_pb2_grpc import ActivityServiceAsyncStub
     from tokenwire.frontend.v1.generation_pb2_grpc import GenerationServiceAsyncStub

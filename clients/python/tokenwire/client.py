@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import sleep
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar, Unpack
 
 import grpc
 
@@ -27,7 +27,6 @@ from tokenwire.types import Answer, Delta, ModelInfo, Record, RenderedChat, Toke
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
-    from typing_extensions import Self, Unpack
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")

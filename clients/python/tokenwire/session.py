@@ -15,7 +15,7 @@ import asyncio
 from asyncio import sleep
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self, Unpack
 
 import grpc
 
@@ -37,7 +37,6 @@ from tokenwire.types import Answer, Delta
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from typing_extensions import Self, Unpack
 
     from tokenwire._spans import RpcSpan, Tracing
     from tokenwire.frontend.v1.generation_pb2_grpc import GenerationServiceAsyncStub

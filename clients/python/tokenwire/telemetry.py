@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
@@ -27,7 +27,6 @@ from tokenwire._trace import starting
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
-    from typing_extensions import Self
 
 __all__ = ["aio_interceptors", "interceptors"]
 

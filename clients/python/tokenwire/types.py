@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 
-class FinishReason(str, Enum):
+class FinishReason(StrEnum):
     """Why a sequence ended. Compares equal to its text: `answer.finish_reason == "stop"`."""
 
     STOP = "stop"
@@ -244,7 +244,7 @@ class WorkerInfo:
     """Share of the KV cache in use, 0 to 1."""
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """How a generation ended. Compares equal to its text: `record.outcome == "completed"`."""
 
     COMPLETED = "completed"

@@ -128,7 +128,7 @@ def _interval_s(request: pb.WatchLoadRequest) -> float:
 async def _sleep_unless(event: asyncio.Event, seconds: float) -> None:
     try:
         await asyncio.wait_for(event.wait(), seconds)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         return
 
 

@@ -205,7 +205,7 @@ class IterationResult:
         assert self.aqueue is not None, "The asyncio event loop was not present"
         try:
             return json.loads(await self.aqueue.get(self._timeout))
-        except asyncio.TimeoutError:
+        except TimeoutError:
             self._done = True
             raise StopAsyncIteration from None
 
