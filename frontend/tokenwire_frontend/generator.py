@@ -11,7 +11,6 @@ from tokenwire_service.errors import Code, InvalidRequestError, ServiceError
 from tokenwire_service.telemetry import semconv
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.chat_template import ChatTemplateError
 from tokenwire_frontend.core.detokenizer import SEED_IDS
 from tokenwire_frontend.core.events import Pace
 from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest, TextPrompt, TokenPrompt
@@ -21,10 +20,13 @@ from tokenwire_frontend.core.stop_matcher import StopMatcher
 from tokenwire_frontend.core.validation import prompt_length_violation, violations
 from tokenwire_frontend.generation import LiveGeneration
 from tokenwire_frontend.generation_record import GenerationRecord, Recorder
-from tokenwire_frontend.tokenizer import Tokenizer, TokenizerPool
+from tokenwire_frontend.models.chat_template import ChatTemplateError
+from tokenwire_frontend.models.model import Model
+from tokenwire_frontend.models.tokenizer import Tokenizer
+from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 from tokenwire_frontend.workers.link import WorkerLink
 from tokenwire_frontend.workers.messages import worker_request
-from tokenwire_frontend.workers.pool import Model, WorkerPool
+from tokenwire_frontend.workers.pool import WorkerPool
 
 ATTEMPTS = 3
 """Workers tried for one request: a refusal for want of room or for draining says nothing of the

@@ -32,8 +32,8 @@ from tokenwire_frontend.gauges import offer_gauges
 from tokenwire_frontend.generation_record import Recorder
 from tokenwire_frontend.generator import Generator
 from tokenwire_frontend.metrics import FrontendMetrics
+from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 from tokenwire_frontend.settings import FrontendSettings
-from tokenwire_frontend.tokenizer import TokenizerPool
 from tokenwire_frontend.workers.pool import WorkerPool
 
 PROGRAM = "tokenwire-frontend"

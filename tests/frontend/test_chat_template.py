@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from tokenwire_frontend.chat_template import ChatTemplate, ChatTemplateError
 from tokenwire_frontend.core.request import ChatPrompt
-from tokenwire_frontend.tokenizer import Tokenizer
+from tokenwire_frontend.models.chat_template import ChatTemplate, ChatTemplateError
+from tokenwire_frontend.models.tokenizer import Tokenizer
 
 from tests.frontend.tokenizer_kinds import byte_level
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenwire_frontend.tokenizer import Tokenizer
+from tokenwire_frontend.models.tokenizer import Tokenizer
 
 from tests.frontend.tokenizer_kinds import REAL, kinds
 

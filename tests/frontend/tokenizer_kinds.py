@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
-from tokenwire_frontend.tokenizer import Tokenizer
+from tokenwire_frontend.models.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = Path(os.environ.get("TOKENWIRE_TEST_TOKENIZERS", ROOT.parent / "shared/data/tokenizers"))

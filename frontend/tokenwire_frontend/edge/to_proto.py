@@ -9,9 +9,10 @@ from tokenwire_frontend.core.events import Completion
 from tokenwire_frontend.core.model import Ability
 from tokenwire_frontend.core.sequence import Delta, End, Finish, TokenLogprob
 from tokenwire_frontend.generation import LiveGeneration
+from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.workers.link import LinkState, WorkerLink
 from tokenwire_frontend.workers.messages import duration
-from tokenwire_frontend.workers.pool import Model, WorkerPool
+from tokenwire_frontend.workers.pool import WorkerPool
 
 _FINISH_REASONS = {
     Finish.STOP: generation_pb2.FINISH_REASON_STOP,

@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import grpc
 import structlog
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.chat_template import ChatTemplateError
-from tokenwire_frontend.core.model import ModelLimits, SamplingDefaults, common_limits
+from tokenwire_frontend.core.model import common_limits
 from tokenwire_frontend.core.router import Candidate, Choice, Router
-from tokenwire_frontend.tokenizer import Tokenizer
+from tokenwire_frontend.models.model import Model, ModelFilesError, build_model
 from tokenwire_frontend.workers.link import LinkState, WorkerLink, WorkerRefusedError
 from tokenwire_frontend.workers.messages import WorkerInfo
 
 log = structlog.get_logger()
-
-GENERATION_CONFIG_FILE = "generation_config.json"
-
-
-@dataclass
-class Model:
-    """A model that some worker serves, or has served."""
-
-    name: str
-    tokenizer: Tokenizer
-    defaults: SamplingDefaults
-    limits: ModelLimits
-    """What all its ready workers can serve; while none is, what the last ones could."""
-    ready_workers: int = 0
 
 
 class WorkerPool:
@@ -115,8 +98,11 @@ class WorkerPool:
         if self._suits(link, info):
             return
         files = await link.fetch_tokenizer()
-        build = partial(_build_model, info.model, files, info.limits)
-        model = await asyncio.get_running_loop().run_in_executor(None, build)
+        build = partial(build_model, info.model, files, info.limits)
+        try:
+            model = await asyncio.get_running_loop().run_in_executor(None, build)
+        except ModelFilesError as error:
+            raise WorkerRefusedError(str(error)) from error
         if model.tokenizer.fingerprint != info.tokenizer_fingerprint:
             raise WorkerRefusedError(
                 "its tokenizer.json does not have the fingerprint that it names"
@@ -174,17 +160,3 @@ def _candidate(link: WorkerLink) -> Candidate:
     unreported = max(link.unreported, link.in_flight - running - waiting)
     limit = link.info.running_limit if link.info else 1
     return Candidate(link.address, running, waiting, unreported, limit)
-
-
-def _build_model(name: str, files: dict[str, bytes], limits: ModelLimits) -> Model:
-    try:
-        tokenizer = Tokenizer(files)
-        config = json.loads(files.get(GENERATION_CONFIG_FILE, b"{}"))
-    except (KeyError, ValueError, ChatTemplateError) as error:
-        raise WorkerRefusedError(f"its tokenizer files can't be used: {error!r}") from error
-    except Exception as error:
-        # tokenizers raises bare Exception for a file that it can't read.
-        if type(error) is not Exception:
-            raise
-        raise WorkerRefusedError(f"its tokenizer.json can't be used: {error}") from error
-    return Model(name, tokenizer, SamplingDefaults.from_generation_config(config), limits)

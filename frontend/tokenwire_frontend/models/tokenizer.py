@@ -1,31 +1,26 @@
-"""A model's tokenizer and chat template, and the threads that run them.
+"""A model's tokenizer and chat template.
 
 `encode` of Hugging Face tokenizers holds the GIL and would stop the event loop for as long as a
-long text takes; `encode_batch_fast` releases it. So encoding runs in a small pool, and decoding,
+long text takes; `encode_batch_fast` releases it. So encoding runs in a TokenizerPool, and decoding,
 which takes about a microsecond a step, runs in place.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from functools import partial
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any
 
 import tokenizers
 
-from tokenwire_frontend import errors
-from tokenwire_frontend.chat_template import ChatTemplate
 from tokenwire_frontend.core.detokenizer import Detokenizer
+from tokenwire_frontend.models.chat_template import ChatTemplate
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
-
-ResultT = TypeVar("ResultT")
 
 
 class Tokenizer:
@@ -80,39 +75,6 @@ class Tokenizer:
         return Detokenizer(
             decode, seed=seed, byte_ids=self._byte_ids, context_free=self._context_free
         )
-
-
-class TokenizerPool:
-    """The threads that tokenise and render, with a bound on what waits for them.
-
-    Args:
-        threads: threads to run.
-        waiting_limit: texts at once, running and waiting; the next is refused.
-    """
-
-    def __init__(self, threads: int, waiting_limit: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="tokenizer")
-        self._waiting_limit = waiting_limit
-        self.held = 0
-        """Texts now, running and waiting."""
-
-    async def run(self, work: Callable[[], ResultT]) -> ResultT:
-        """Runs the work on a thread and returns its result.
-
-        Raises:
-            ServiceError: TOKENIZER_BUSY, when too much waits already.
-        """
-        if self.held >= self._waiting_limit:
-            raise errors.tokenizer_busy(self._waiting_limit)
-        self.held += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-        finally:
-            self.held -= 1
-
-    def close(self) -> None:
-        """Ends the threads once they have finished what they run."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _byte_fallback_ids(description: dict[str, Any]) -> frozenset[int]:
