@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import sys
+from functools import partial
 
 import structlog
 import uvloop
@@ -17,6 +17,7 @@ from tokenwire.frontend.v1 import (
 from tokenwire_service import logs, settings
 from tokenwire_service.admin import administered
 from tokenwire_service.server import ListenError, RpcServer, Service, log_draining, stop_signal
+from tokenwire_service.tasks import EX_SOFTWARE, Supervisor, first_of
 from tokenwire_service.telemetry import variables
 from tokenwire_service.telemetry.providers import Telemetry
 from tokenwire_service.tls import TlsError, channel_credentials
@@ -51,15 +52,26 @@ def main() -> None:
         PROGRAM, secrets.token_hex(4), VERSION, scraped=chosen.admin_listen is not None
     )
     try:
-        uvloop.run(run(chosen, telemetry))
+        code = uvloop.run(run(chosen, telemetry))
     except (ListenError, TlsError) as error:
         settings.refuse(PROGRAM, str(error))
     finally:
         telemetry.shutdown()
+    sys.exit(code)
 
 
-async def run(chosen: FrontendSettings, telemetry: Telemetry) -> None:
-    """Serves until a stop signal, then drains."""
+async def run(chosen: FrontendSettings, telemetry: Telemetry) -> int:
+    """Serves until it is told to stop or can't go on, drains, and returns the exit code."""
+    async with Supervisor() as supervisor:
+        await _serve(chosen, telemetry, supervisor)
+        if supervisor.failed.done():
+            log.critical("task_required", task=supervisor.failed.result())
+            return EX_SOFTWARE
+    log.info("stopped")
+    return 0
+
+
+async def _serve(chosen: FrontendSettings, telemetry: Telemetry, supervisor: Supervisor) -> None:
     stop = stop_signal()
     tokenizers = TokenizerPool(chosen.tokenizer_threads, chosen.tokenizer_waiting_limit)
     credentials = channel_credentials(chosen.worker_tls, "--worker-tls.")
@@ -71,9 +83,9 @@ async def run(chosen: FrontendSettings, telemetry: Telemetry) -> None:
     offer_gauges(generator)
     server = RpcServer(chosen.listen, chosen.tls, _services(generator, recorder))
     await server.start()
-    async with administered(chosen.admin_listen, server, telemetry):
-        health = asyncio.create_task(_keep_health(server, pool))
-        await stop.wait()
+    async with administered(chosen.admin_listen, server, telemetry, supervisor):
+        health = supervisor.require("health", partial(_keep_health, server, pool))
+        await first_of(stop, supervisor.failed)
         log_draining(chosen.drain_grace_s)
         health.cancel()
         await server.set_serving(serving=False)
@@ -81,7 +93,6 @@ async def run(chosen: FrontendSettings, telemetry: Telemetry) -> None:
         await server.stop()
     await pool.close()
     tokenizers.close()
-    log.info("stopped")
 
 
 def _services(generator: Generator, recorder: Recorder) -> list[Service]:

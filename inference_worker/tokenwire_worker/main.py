@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import structlog
 import uvloop
@@ -16,6 +15,7 @@ from tokenwire_service import logs
 from tokenwire_service.admin import administered
 from tokenwire_service.server import ListenError, RpcServer, Service, log_draining, stop_signal
 from tokenwire_service.settings import parse, refuse, refuse_if
+from tokenwire_service.tasks import EX_SOFTWARE, Supervisor, first_of
 from tokenwire_service.telemetry import variables
 from tokenwire_service.telemetry.providers import Telemetry
 from tokenwire_service.tls import TlsError
@@ -32,9 +32,6 @@ from tokenwire_worker.model_files import ModelError, TextFiles, read_text_files
 from tokenwire_worker.settings import WorkerSettings
 
 PROGRAM = "tokenwire-worker"
-
-EX_SOFTWARE = 70
-"""Exit code of a worker whose engine died or did not start (sysexits.h): start it again."""
 
 LINGER_S = 30.0
 """Time that an engine's threads and exit hooks may hold the process up at its end. A GPU engine of
@@ -94,32 +91,37 @@ async def _run(settings: WorkerSettings, engine: Engine, files: TextFiles) -> in
     telemetry = Telemetry(PROGRAM, identity.worker, __version__, scraped=scraped)
     metrics = WorkerMetrics(identity.model)
     recorder = Recorder(identity.worker, identity.model, engine.info, metrics)
-    dispatcher = Dispatcher(engine, recorder, settings.max_waiting_requests)
-    offer_gauges(dispatcher)
-    try:
-        server = RpcServer(
-            settings.listen, settings.tls, _services(identity, dispatcher, recorder, files)
-        )
-        async with administered(settings.admin_listen, server, telemetry):
-            await _serve(settings, server, dispatcher)
-    except (ListenError, TlsError) as error:
-        refuse(PROGRAM, str(error))
-    await dispatcher.close()
-    telemetry.shutdown()
-    if dispatcher.died.done():
-        log.critical("engine_died", reason=dispatcher.died.result())
-        return EX_SOFTWARE
+    async with Supervisor() as supervisor:
+        dispatcher = Dispatcher(engine, recorder, settings.max_waiting_requests)
+        offer_gauges(dispatcher)
+        services = _services(identity, dispatcher, recorder, files)
+        try:
+            server = RpcServer(settings.listen, settings.tls, services)
+            async with administered(settings.admin_listen, server, telemetry, supervisor):
+                await _serve(settings, server, dispatcher, supervisor)
+        except (ListenError, TlsError) as error:
+            refuse(PROGRAM, str(error))
+        await dispatcher.close()
+        telemetry.shutdown()
+        if dispatcher.died.done():
+            log.critical("engine_died", reason=dispatcher.died.result())
+            return EX_SOFTWARE
+        if supervisor.failed.done():
+            log.critical("task_required", task=supervisor.failed.result())
+            return EX_SOFTWARE
     log.info("stopped")
     return 0
 
 
-async def _serve(settings: WorkerSettings, server: RpcServer, dispatcher: Dispatcher) -> None:
+async def _serve(
+    settings: WorkerSettings, server: RpcServer, dispatcher: Dispatcher, supervisor: Supervisor
+) -> None:
     """Starts engine and server, waits for a signal or the engine's death, and drains."""
+    stop = stop_signal()
     dispatcher.start()
     await server.start()
     await server.set_serving(serving=True)
-    stop: asyncio.Future[Any] = asyncio.ensure_future(stop_signal().wait())
-    await asyncio.wait([stop, dispatcher.died], return_when=asyncio.FIRST_COMPLETED)
+    await first_of(stop, dispatcher.died, supervisor.failed)
     await server.set_serving(serving=False)
     if not dispatcher.died.done():
         log_draining(settings.drain_grace_s)

@@ -19,6 +19,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
 from tokenwire_service.server import ListenError, RpcServer
+from tokenwire_service.tasks import Supervisor
 from tokenwire_service.telemetry import loop_lag
 from tokenwire_service.telemetry.providers import Telemetry
 
@@ -30,7 +31,7 @@ Scrape = Callable[[str], tuple[bytes, str]]
 
 @asynccontextmanager
 async def administered(
-    address: str | None, server: RpcServer, telemetry: Telemetry
+    address: str | None, server: RpcServer, telemetry: Telemetry, supervisor: Supervisor
 ) -> AsyncIterator[None]:
     """Answers on the admin port, if there is one, and watches the event loop, inside the block.
 
@@ -40,12 +41,11 @@ async def administered(
     admin = AdminServer(address, lambda: server.serving, telemetry.scrape) if address else None
     if admin is not None:
         await admin.start()
-    lag = asyncio.create_task(loop_lag.watch()) if telemetry.measures else None
+    if telemetry.measures:
+        supervisor.keep("loop_lag", loop_lag.watch)
     try:
         yield
     finally:
-        if lag is not None:
-            lag.cancel()
         if admin is not None:
             await admin.stop()
 

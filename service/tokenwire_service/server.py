@@ -17,6 +17,7 @@ from tokenwire.channel_arguments import SERVER
 from tokenwire_service.reflection import enable_reflection
 from tokenwire_service.rpc_boundary import RpcBoundary
 from tokenwire_service.settings import TlsSettings
+from tokenwire_service.tasks import Scope
 from tokenwire_service.tls import server_credentials
 
 log = structlog.get_logger()
@@ -101,28 +102,30 @@ class RpcServer:
         await self._health.enter_graceful_shutdown()
         await self._boundary.close(STOP_GRACE_S)
         await self._boundary.hold(QUIET_S, HOLD_S)
-        stopped = asyncio.ensure_future(self._server.stop(STOP_GRACE_S))
-        await asyncio.sleep(FAREWELL_S)
-        self._boundary.release()
-        await stopped
+        async with Scope("server_stop") as scope:
+            stopping = scope.start(self._server.stop(STOP_GRACE_S))
+            await asyncio.sleep(FAREWELL_S)
+            self._boundary.release()
+            await stopping
 
 
-def stop_signal() -> asyncio.Event:
-    """Returns an event that SIGTERM or SIGINT sets; call it inside the running loop.
+def stop_signal() -> asyncio.Future[None]:
+    """Returns a future that SIGTERM or SIGINT resolves; call it inside the running loop.
 
     A SIGINT after that ends the process at once: who presses Ctrl-C twice waits for no drain.
     """
-    event = asyncio.Event()
     loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[None] = loop.create_future()
 
     def stop() -> None:
-        event.set()
+        if not stopped.done():
+            stopped.set_result(None)
         loop.remove_signal_handler(signal.SIGINT)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    return event
+    return stopped
 
 
 def log_draining(grace_s: float) -> None:

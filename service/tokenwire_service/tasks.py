@@ -36,6 +36,10 @@ OnFault = Callable[[Exception], None]
 log = structlog.get_logger()
 
 
+class StrayCancellationError(Exception):
+    """A task met a cancellation that was not its own, such as that of a call which it read."""
+
+
 class Supervisor:
     """The long-lived tasks of a process; an asynchronous context manager that ends them."""
 
@@ -81,7 +85,7 @@ class Supervisor:
 
         async def once() -> None:
             try:
-                await work()
+                await _run(work())
             except Exception as error:  # noqa: BLE001 - the owner of the failure
                 _tell(name, concerning, on_fault, error)
                 if not self.failed.done():
@@ -121,7 +125,7 @@ class Supervisor:
         while True:
             began_s = time.monotonic()
             try:
-                await work()
+                await _run(work())
             except Exception as error:  # noqa: BLE001 - the owner of the failure
                 _tell(name, concerning, on_fault, error)
             else:
@@ -155,7 +159,7 @@ class Scope:
 
         async def once() -> None:
             try:
-                await work
+                await _run(work)
             except Exception as error:  # noqa: BLE001 - the owner of the failure
                 _tell(self._name, concerning, on_fault, error)
 
@@ -176,6 +180,26 @@ class Scope:
         trace: TracebackType | None,
     ) -> None:
         await _end(self._tasks)
+
+
+async def first_of(*futures: asyncio.Future[Any]) -> None:
+    """Waits until one of them is done; cancels none."""
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _run(work: Awaitable[None]) -> None:
+    """Awaits the work; a cancellation that nobody asked of this task is a fault like any other.
+
+    Reading from a gRPC call that has been cancelled raises CancelledError, for one: unless it is
+    told apart, the reader ends in silence.
+    """
+    try:
+        await work
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise StrayCancellationError("something that it awaited was cancelled") from error
 
 
 def _tell(
