@@ -10,6 +10,7 @@ import threading
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import grpc
 from google.protobuf import duration_pb2
@@ -277,9 +278,11 @@ class Tokenization(tokenization_pb2_grpc.TokenizationServiceServicer):
     def Tokenize(self, request, context):
         self._script.note("Tokenize", request, context)
         words = request.text.split()
-        spans = [tokenization_pb2.TextSpan(start=0, end=len(words[0]))] if words else []
+        ends = list(accumulate(len(word) + 1 for word in words)) if request.with_offsets else []
         return tokenization_pb2.TokenizeResponse(
-            token_ids=range(len(words)), offsets=spans if request.with_offsets else []
+            token_ids=range(len(words)),
+            offset_starts=[0, *ends[:-1]] if ends else [],
+            offset_ends=[end - 1 for end in ends],
         )
 
     def Detokenize(self, request, context):

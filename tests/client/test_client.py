@@ -238,7 +238,7 @@ async def test_tokenize_detokenize_and_render(twin, server):
     tokens = await twin.call("tokenize", "a b c", add_special_tokens=False, model="demo")
     assert (tokens.token_ids, tokens.offsets) == ([0, 1, 2], None)
     assert (server.last.model, server.last.HasField("add_special_tokens")) == ("demo", True)
-    assert (await twin.call("tokenize", "a b", with_offsets=True)).offsets == [(0, 1)]
+    assert (await twin.call("tokenize", "a b", with_offsets=True)).offsets == [(0, 1), (2, 3)]
     assert not server.last.HasField("add_special_tokens")
     assert await twin.call("detokenize", [1, 2], skip_special_tokens=False) == "text of [1, 2]"
     assert server.last.HasField("skip_special_tokens")

@@ -131,7 +131,7 @@ def test_chat_messages_and_dicts_make_the_same_request():
         prompt_pb2.ROLE_ASSISTANT,
         prompt_pb2.ROLE_TOOL,
     ]
-    assert chat.messages[2].tool_calls[0].arguments["a"] == 1
+    assert chat.messages[2].tool_calls[0].arguments == '{"a": 1}'
     assert chat.messages[2].reasoning == "a sum"
     assert chat.messages[3].tool_call_id == "c-1"
 
@@ -148,12 +148,12 @@ def test_chat_options_reach_the_chat():
         template_arguments={"enable_thinking": False},
     ).prompt.chat
     assert chat.tools[0] == chat.tools[1]
-    assert chat.tools[0].parameters["type"] == "object"
+    assert chat.tools[0].parameters == '{"type": "object"}'
     assert [(each.title, each.text) for each in chat.documents] == [("", "a text"), ("T", "b")]
     assert chat.HasField("add_generation_prompt")
     assert not chat.add_generation_prompt
     assert chat.continue_final_message
-    assert chat.template_arguments["enable_thinking"] is False
+    assert chat.template_arguments == '{"enable_thinking": false}'
 
 
 @pytest.mark.parametrize(
@@ -198,3 +198,24 @@ def test_what_the_server_should_judge_is_sent():
 def test_max_delay_is_a_duration():
     assert _requests.stream(0.05).max_delay.ToMilliseconds() == 50
     assert _requests.stream(None) is None
+
+
+def test_json_keeps_its_order_and_its_numbers():
+    text = '{"b": 9007199254740993, "a": 1.0}'
+    as_dict = {"b": 9007199254740993, "a": 1.0}
+    for given in (text, as_dict):
+        chat = make(
+            None,
+            chat=[{"role": "assistant", "tool_calls": [{"name": "f", "arguments": given}]}],
+            tools=[{"name": "f", "parameters": given}],
+            template_arguments=given,
+        ).prompt.chat
+        assert chat.tools[0].parameters == text
+        assert chat.messages[0].tool_calls[0].arguments == text
+        assert chat.template_arguments == text
+
+
+@pytest.mark.parametrize("value", [[1], 1, {"a": float("nan")}, {"a": {1, 2}}])
+def test_what_is_no_json_object_is_refused_by_name(value):
+    with pytest.raises(TypeError, match=r"^template_arguments="):
+        make(None, chat=[{"role": "user", "content": "hi"}], template_arguments=value)

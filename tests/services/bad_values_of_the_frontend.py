@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import json
 from typing import Any
 
-from google.protobuf import duration_pb2, struct_pb2
+from google.protobuf import duration_pb2
 from tokenwire.frontend.v1 import (
     prompt_pb2,
 )
@@ -15,7 +15,6 @@ from tests.services.bad_values import (
     BEYOND,
     CONTEXT,
     NOT_DURATIONS,
-    OUT_OF_RANGE,
     SAMPLING,
     UNKNOWN_MODEL,
     VOCABULARY,
@@ -26,16 +25,23 @@ from tests.services.bad_values import (
 )
 
 USER = {"role": prompt_pb2.ROLE_USER, "content": "hi"}
-CALL = {"role": prompt_pb2.ROLE_ASSISTANT, "tool_calls": [{"name": "f", "arguments": {}}]}
+CALL = {"role": prompt_pb2.ROLE_ASSISTANT, "tool_calls": [{"name": "f", "arguments": "{}"}]}
 
 
-def struct(value: float) -> struct_pb2.Struct:
-    numbers = struct_pb2.ListValue(values=[struct_pb2.Value(number_value=value)])
-    return struct_pb2.Struct(fields={"deep": struct_pb2.Value(list_value=numbers)})
-
-
-def argument(name: str) -> struct_pb2.Struct:
-    return struct_pb2.Struct(fields={name: struct_pb2.Value(string_value="x")})
+NOT_OBJECTS = (
+    "{",
+    "[]",
+    "null",
+    "1",
+    '"text"',
+    "{'a': 1}",
+    '{"a": NaN}',
+    '{"a": -Infinity}',
+    '{"a": 1, "a": 2}',
+    '{"a": {"b": [{"c": 1, "c": 1}]}}',
+    "[" * 100_000,
+)
+"""JSON texts that are malformed or not an object."""
 
 
 def message(**fields: Any) -> dict[str, Any]:
@@ -57,10 +63,10 @@ CHAT: Cases = {
     ],
     "messages.tool_calls.arguments": [
         Bad(
-            message(tool_calls=[{"name": "f", "arguments": struct(value)}]),
+            message(tool_calls=[{"name": "f", "arguments": text}]),
             "messages[1].tool_calls[0].arguments",
         )
-        for value in OUT_OF_RANGE
+        for text in NOT_OBJECTS
     ],
     "messages.tool_call_id": ANY_VALUE_IS_VALID,
     "messages.reasoning": ANY_VALUE_IS_VALID,
@@ -69,9 +75,10 @@ CHAT: Cases = {
     "tools.description": ANY_VALUE_IS_VALID,
     "tools.parameters": [
         Bad(
-            {"messages": [USER], "tools": [{"name": "f", "parameters": struct(math.nan)}]},
+            {"messages": [USER], "tools": [{"name": "f", "parameters": text}]},
             "tools[0].parameters",
         )
+        for text in NOT_OBJECTS
     ],
     "documents": ANY_VALUE_IS_VALID,
     "documents.title": ANY_VALUE_IS_VALID,
@@ -86,12 +93,12 @@ CHAT: Cases = {
     "continue_final_message": ANY_VALUE_IS_VALID,
     "template_arguments": [
         *(
-            Bad({"messages": [USER], "template_arguments": struct(value)}, "template_arguments")
-            for value in OUT_OF_RANGE
+            Bad({"messages": [USER], "template_arguments": text}, "template_arguments")
+            for text in NOT_OBJECTS
         ),
         *(
             Bad(
-                {"messages": [USER], "template_arguments": argument(name)},
+                {"messages": [USER], "template_arguments": json.dumps({name: "x"})},
                 "template_arguments",
                 says=(name,),
             )

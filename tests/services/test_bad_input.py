@@ -56,9 +56,11 @@ CASES: dict[str, Cases] = {
     "Session": {
         "open": [Bad({"open": {"id": 1}}, "open.generation.prompt")],
         **under(OPEN, "open.", lambda values: {"open": {"id": 1, **values}}),
+        # Of the same message as `open`, with the same paths in errors.
+        "opens": [Bad({"opens": [{"id": 1}]}, "open.generation.prompt")],
+        **dict.fromkeys((f"opens.{path}" for path in OPEN), ANY_VALUE_IS_VALID),
         # What is not open is passed over.
-        "cancel": ANY_VALUE_IS_VALID,
-        "cancel.id": ANY_VALUE_IS_VALID,
+        **dict.fromkeys(("cancel", "cancel.id", "cancels", "cancels.id"), ANY_VALUE_IS_VALID),
     },
     "Tokenize": {
         "model": [UNKNOWN_MODEL],
@@ -123,9 +125,14 @@ CASES: dict[str, Cases] = {
             ]
             for path, bads in EXECUTE.items()
         },
-        "cancel": ANY_VALUE_IS_VALID,
-        "cancel.handle": ANY_VALUE_IS_VALID,
-        "cancel.sequences": ANY_VALUE_IS_VALID,
+        # Of the same message as `submit`, with the same paths in errors.
+        "submits": [Bad({"submits": [{"handle": 1}]}, "request")],
+        **dict.fromkeys((f"submits.{path}" for path in ("handle", *EXECUTE)), ANY_VALUE_IS_VALID),
+        **{
+            f"{command}{path}": ANY_VALUE_IS_VALID
+            for command in ("cancel", "cancels")
+            for path in ("", ".handle", ".sequences")
+        },
     },
     "GetWorkerInfo": {},
     "GetTokenizer": {},

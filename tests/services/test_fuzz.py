@@ -65,7 +65,15 @@ FLOATS = st.sampled_from(
 TEXTS = st.text(max_size=20) | st.sampled_from(
     [
         *("", "demo", "\x00", "\ufeff", "\u202e", "🙂" * 50, "<|end|><|begin|>", "a" * 50_000),
-        *('{"type": "object"}', "(" * 300, "[a-z]+", 'root ::= "a"', "00-" + "1" * 32 + "-x-01"),
+        *(
+            '{"type": "object"}',
+            '{"a": NaN}',
+            "[" * 9_000,
+            "(" * 300,
+            "[a-z]+",
+            'root ::= "a"',
+            "00-" + "1" * 32 + "-x-01",
+        ),
     ]
 )
 BYTES = st.binary(max_size=40)
@@ -78,7 +86,7 @@ def messages(descriptor: Descriptor, depth: int = 0) -> st.SearchStrategy[Messag
     def build(draw: st.DrawFn) -> Message:
         message = message_factory.GetMessageClass(descriptor)()
         for field in descriptor.fields:
-            # Deeper messages are sparser, so that recursive ones (Struct) end.
+            # Deeper messages are sparser, so that a message stays of a size.
             if depth < 7 and draw(st.integers(0, 1 + depth // 2)) == 0:
                 fill(message, field, draw, depth)
         return message
@@ -88,11 +96,7 @@ def messages(descriptor: Descriptor, depth: int = 0) -> st.SearchStrategy[Messag
 
 def fill(message: Message, field: FieldDescriptor, draw: st.DrawFn, depth: int) -> None:
     """Sets one field; of the fields of a oneof the last one set stays."""
-    if is_map(field):
-        for key in draw(st.lists(TEXTS, max_size=3)):
-            value = field.message_type.fields_by_name["value"].message_type
-            getattr(message, field.name)[key].CopyFrom(draw(messages(value, depth + 1)))
-    elif field.message_type is not None:
+    if field.message_type is not None:
         strategy = messages(field.message_type, depth + 1)
         if is_repeated(field):
             getattr(message, field.name).extend(draw(st.lists(strategy, max_size=3)))
@@ -102,10 +106,6 @@ def fill(message: Message, field: FieldDescriptor, draw: st.DrawFn, depth: int) 
         getattr(message, field.name).extend(draw(st.lists(scalar(field), max_size=40)))
     else:
         setattr(message, field.name, draw(scalar(field)))
-
-
-def is_map(field: FieldDescriptor) -> bool:
-    return field.message_type is not None and field.message_type.GetOptions().map_entry
 
 
 def scalar(field: FieldDescriptor) -> st.SearchStrategy[Any]:

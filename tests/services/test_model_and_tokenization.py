@@ -72,9 +72,10 @@ def test_text_goes_to_ids_and_back(frontend, text):
     answer = frontend.tokenization.Tokenize(request, timeout=WAIT_S)
     assert list(answer.token_ids) == frontend.tokenize(text)
     assert frontend.detokenize(answer.token_ids) == text
-    assert len(answer.offsets) == len(answer.token_ids)
-    covered = {place for span in answer.offsets for place in range(span.start, span.end)}
-    assert all(0 <= span.start <= span.end <= len(text) for span in answer.offsets)
+    assert len(answer.offset_starts) == len(answer.offset_ends) == len(answer.token_ids)
+    places = list(zip(answer.offset_starts, answer.offset_ends, strict=True))
+    covered = {place for start, end in places for place in range(start, end)}
+    assert all(0 <= start <= end <= len(text) for start, end in places)
     assert covered >= {place for place, character in enumerate(text) if not character.isspace()}
 
 

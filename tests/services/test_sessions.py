@@ -234,3 +234,26 @@ def test_the_session_of_an_unread_client_is_bounded(frontend, worker):
     events = [event for response in call for event in response.events]
     assert len(events) == sent
     assert {event.WhichOneof("event") for event in events} == {"error"}
+
+
+def test_one_message_opens_and_cancels_several(frontend):
+    with frontend.session() as session:
+        for number in (1, 2, 3, 4):
+            session.expect(number)
+        open_ = generation_pb2.Open
+        session.send(
+            generation_pb2.SessionRequest(
+                open=open_(id=1, generation=generation(max_tokens=3)),
+                opens=[
+                    open_(id=2, generation=endless()),
+                    open_(id=3, generation=generation(max_tokens=5)),
+                    open_(id=4, generation=endless()),
+                ],
+                cancels=[generation_pb2.Cancel(id=4)],
+            )
+        )
+        assert [len(each.ids()) for each in session.finish(1, 3)] == [3, 5]
+        assert session.finish(4)[0].reason == CANCELLED
+        session.read_until(lambda: bool(session[2].deltas))
+        session.send(generation_pb2.SessionRequest(cancels=[generation_pb2.Cancel(id=2)]))
+        assert session.finish(2)[0].reason == CANCELLED

@@ -134,8 +134,12 @@ class Exchange:
         self._commands.put(pb.ExchangeRequest(**command))
 
     def submit(self, handle: int, asked: pb.Request) -> None:
-        self._live[handle] = Generated(asked.sequence_count or 1)
+        self.expect(handle, asked.sequence_count or 1)
         self.send(submit=pb.Submit(handle=handle, request=asked))
+
+    def expect(self, handle: int, sequences: int = 1) -> None:
+        """What comes under the handle from now on is another generation's."""
+        self._live[handle] = Generated(sequences)
 
     def cancel(self, handle: int, *sequences: int) -> None:
         self.send(cancel=pb.Cancel(handle=handle, sequences=sequences))

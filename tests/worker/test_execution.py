@@ -266,3 +266,21 @@ def test_hundreds_of_generations_on_one_stream(worker):
                 exchange.finish(handle - 200)
         generated = exchange.finish(*range(count))
     assert all(len(each.ids[0]) == 3 for each in generated)
+
+
+def test_one_message_submits_and_cancels_several(worker):
+    with Exchange(worker) as exchange:
+        for handle in (1, 2, 3):
+            exchange.expect(handle)
+        exchange.send(
+            submit=pb.Submit(handle=1, request=request(1, max_tokens=3)),
+            submits=[
+                pb.Submit(handle=2, request=request(2, max_tokens=LONG)),
+                pb.Submit(handle=3, request=request(3, max_tokens=5)),
+            ],
+            cancels=[pb.Cancel(handle=2)],
+        )
+        first, second, third = exchange.finish(1, 2, 3)
+    assert (first.reasons, len(first.ids[0])) == ([LENGTH], 3)
+    assert second.reasons == [CANCELLED]
+    assert (third.reasons, len(third.ids[0])) == ([LENGTH], 5)

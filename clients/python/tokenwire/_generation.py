@@ -89,7 +89,7 @@ class Progress:
             )
         sequence.token_ids += token_ids
         sequence.texts.append(text)
-        delta = Delta(text, token_ids, index, offset, [], None, None)
+        delta = Delta(text, token_ids, index, offset, [], None, None, message.text_offset)
         if self._has_logprobs:
             delta.logprobs = _responses.logprobs(message.logprobs)
             sequence.logprobs += delta.logprobs

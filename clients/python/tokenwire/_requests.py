@@ -12,10 +12,10 @@ import json
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import grpc
-from google.protobuf import duration_pb2, empty_pb2, struct_pb2
+from google.protobuf import duration_pb2, empty_pb2
 from google.protobuf.message import Message
 
 from tokenwire.channel_arguments import MESSAGE_BYTES
@@ -148,7 +148,8 @@ def _chat(messages: Chat, given: dict[str, Any]) -> prompt_pb2.Chat:
     values["messages"] = [_message(f"chat[{i}]", each) for i, each in enumerate(messages)]
     values["tools"] = [_tool(each) for each in values.get("tools", ())]
     values["documents"] = [_document(each) for each in values.get("documents", ())]
-    values["template_arguments"] = _struct("template_arguments", values.get("template_arguments"))
+    arguments = values.get("template_arguments")
+    values["template_arguments"] = _json_object("template_arguments", arguments)
     return _build(prompt_pb2.Chat, values)
 
 
@@ -169,17 +170,15 @@ def _tool_call(place: str, given: ToolCall | Mapping[str, Any]) -> prompt_pb2.To
     values = _values(given)
     # Other chat interfaces wrap it: {"id", "type", "function": {"name", "arguments": JSON text}}.
     function = values.get("function", values)
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        arguments = json.loads(arguments)
     call = {"id": values.get("id"), "name": function.get("name")}
-    call["arguments"] = _struct(f"{place}.tool_calls.arguments", arguments)
-    return _build(prompt_pb2.ToolCall, call, f"{place}.tool_calls")
+    place = f"{place}.tool_calls"
+    call["arguments"] = _json_object(f"{place}.arguments", function.get("arguments"))
+    return _build(prompt_pb2.ToolCall, call, place)
 
 
 def _tool(given: Mapping[str, Any]) -> prompt_pb2.Tool:
     values = dict(given.get("function", given))
-    values["parameters"] = _struct("tools.parameters", values.get("parameters"))
+    values["parameters"] = _json_object("tools.parameters", values.get("parameters"))
     return _build(prompt_pb2.Tool, values, "tools")
 
 
@@ -255,15 +254,16 @@ def _values(given: ChatMessage | ToolCall | Mapping[str, Any]) -> dict[str, Any]
     return {field.name: getattr(given, field.name) for field in fields(given)}
 
 
-def _struct(place: str, value: Mapping[str, Any] | None) -> struct_pb2.Struct | None:
-    if value is None:
-        return None
-    struct = struct_pb2.Struct()
+def _json_object(place: str, value: Mapping[str, Any] | str | None) -> str:
+    """Returns a JSON object as text, its keys in their order; a text is passed on as it is."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{place}={reprlib.repr(value)}: not a dict, nor a JSON object as text")
     try:
-        struct.update(cast("dict[str, Any]", value))
-    except (AttributeError, TypeError, ValueError) as error:
+        return json.dumps(dict(value), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"{place}={reprlib.repr(value)}: not a JSON object ({error})") from None
-    return struct
 
 
 def _duration(name: str, seconds: float | None) -> duration_pb2.Duration | None:

@@ -117,7 +117,9 @@ def timings(message: generation_pb2.Timings) -> Timings:
 
 def tokens(message: tokenization_pb2.TokenizeResponse, *, with_offsets: bool) -> Tokens:
     """Returns a text's token ids."""
-    offsets = [(span.start, span.end) for span in message.offsets] if with_offsets else None
+    offsets = None
+    if with_offsets:
+        offsets = list(zip(message.offset_starts[:], message.offset_ends[:], strict=True))
     return Tokens(message.token_ids[:], offsets)
 
 

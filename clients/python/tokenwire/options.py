@@ -14,7 +14,8 @@ class ChatOptions(TypedDict, total=False):
 
     tools: Sequence[Mapping[str, Any]]
     """Tools that the model may call: {"name", "description", "parameters": JSON Schema}; the form
-    {"type": "function", "function": {...}} does as well."""
+    {"type": "function", "function": {...}} does as well. A schema is a dict, or JSON text, which
+    reaches the chat template as it is written."""
     documents: Sequence[Mapping[str, str] | str]
     """Documents to ground the answer in: {"title", "text"}, or a text alone."""
     add_generation_prompt: bool
@@ -22,8 +23,9 @@ class ChatOptions(TypedDict, total=False):
     `continue_final_message` is set."""
     continue_final_message: bool
     """Leaves the last message open, so that the model goes on with it."""
-    template_arguments: Mapping[str, Any]
-    """Further variables for the template, by name (such as `enable_thinking`)."""
+    template_arguments: Mapping[str, Any] | str
+    """Further variables for the template, by name (such as `enable_thinking`); a dict, or a JSON
+    object as text."""
 
 
 class GenerationOptions(ChatOptions, total=False):

@@ -80,6 +80,8 @@ class Delta:
     """Set in the sequence's last delta."""
     stop_match: str | int | None
     """The stop string or stop token id that ended the sequence, if one did."""
+    text_offset: int = 0
+    """UTF-8 bytes of the sequence's text that came before. `echo`'s prompt is not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +230,7 @@ class WorkerInfo:
     address: str
     name: str
     state: str
-    """`connecting`, `ready`, `draining` or `refused`."""
+    """`connecting`, `ready`, `suspect`, `draining`, `refused` or `lost`."""
     state_reason: str
     """Why, where the state is not `ready`."""
     model: str
@@ -333,7 +335,8 @@ class ToolCall:
     """One call of a tool by the assistant."""
 
     name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] | str = field(default_factory=dict)
+    """The arguments by name, or a JSON object as text."""
     id: str = ""
     """By which the tool's result refers to the call."""
 

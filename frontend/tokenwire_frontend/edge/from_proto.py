@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+import json
+from typing import Any, NoReturn
 
-from google.protobuf import duration_pb2, struct_pb2
+from google.protobuf import duration_pb2
 from tokenwire.frontend.v1 import generation_pb2, options_pb2, prompt_pb2
 from tokenwire_service.errors import InvalidRequestError, invalid
 
@@ -80,7 +80,7 @@ def chat_prompt(chat: prompt_pb2.Chat, field: str) -> ChatPrompt:
     """Reads a chat that stands at `field`, in the form that chat templates take.
 
     Raises:
-        InvalidRequestError: a number in an argument that JSON does not have.
+        InvalidRequestError: text that is not a JSON object; names the field.
     """
     asked = chat.HasField("add_generation_prompt")
     return ChatPrompt(
@@ -93,7 +93,9 @@ def chat_prompt(chat: prompt_pb2.Chat, field: str) -> ChatPrompt:
                 "function": {
                     "name": tool.name,
                     "description": tool.description,
-                    "parameters": _plain(tool.parameters, f"{field}.tools[{index}].parameters"),
+                    "parameters": _json_object(
+                        tool.parameters, f"{field}.tools[{index}].parameters"
+                    ),
                 },
             }
             for index, tool in enumerate(chat.tools)
@@ -103,7 +105,7 @@ def chat_prompt(chat: prompt_pb2.Chat, field: str) -> ChatPrompt:
             chat.add_generation_prompt if asked else not chat.continue_final_message
         ),
         continue_final_message=chat.continue_final_message,
-        template_arguments=_plain(chat.template_arguments, f"{field}.template_arguments"),
+        template_arguments=_json_object(chat.template_arguments, f"{field}.template_arguments"),
     )
 
 
@@ -144,7 +146,9 @@ def _message(message: prompt_pb2.ChatMessage, field: str) -> dict[str, Any]:
                 "type": "function",
                 "function": {
                     "name": call.name,
-                    "arguments": _plain(call.arguments, f"{field}.tool_calls[{place}].arguments"),
+                    "arguments": _json_object(
+                        call.arguments, f"{field}.tool_calls[{place}].arguments"
+                    ),
                 },
             }
             for place, call in enumerate(message.tool_calls)
@@ -152,27 +156,32 @@ def _message(message: prompt_pb2.ChatMessage, field: str) -> dict[str, Any]:
     return plain
 
 
-def _plain(struct: struct_pb2.Struct, field: str) -> dict[str, Any]:
-    """Reads a Struct as JSON would be read: whole numbers as int, which templates print as such.
+def _json_object(text: str, field: str) -> dict[str, Any]:
+    """Reads a JSON object, its keys in their order; empty text is an empty object.
 
     Raises:
-        InvalidRequestError: a number that JSON does not have.
+        InvalidRequestError: the text is not valid JSON, or not an object; names the field.
     """
-    return {name: _plain_value(value, field) for name, value in struct.fields.items()}
+    if not text:
+        return {}
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
+    except (ValueError, RecursionError) as error:
+        raise invalid(field, f"is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise invalid(field, "is JSON, but not an object")
+    return value
 
 
-def _plain_value(value: struct_pb2.Value, field: str) -> Any:
-    kind = value.WhichOneof("kind")
-    if kind == "struct_value":
-        return _plain(value.struct_value, field)
-    if kind == "list_value":
-        return [_plain_value(each, field) for each in value.list_value.values]
-    if kind == "number_value":
-        number = value.number_value
-        if not math.isfinite(number):
-            raise invalid(field, f"holds {number}, which is no JSON number")
-        return int(number) if number.is_integer() else number
-    return None if kind in (None, "null_value") else getattr(value, kind)
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("an object names a key twice")
+    return members
 
 
 def _sampling(message: options_pb2.SamplingOptions) -> Sampling:

@@ -90,19 +90,26 @@ class Session:
     async def _read(self, requests: AsyncIterator[generation_pb2.SessionRequest]) -> None:
         try:
             async for request in requests:
-                command = request.WhichOneof("command")
-                if command == "open":
-                    self._start(request.open)
-                elif command == "cancel":
-                    self._cancel(request.cancel.id)
-                else:
-                    self._refuse(0, invalid("command", "is not set; give `open` or `cancel`"))
+                self._obey(request)
                 while len(self._events) >= EVENTS_LIMIT:
                     self._room.clear()
                     await self._room.wait()
         finally:
             self._reading = False
             self._news.set()
+
+    def _obey(self, request: generation_pb2.SessionRequest) -> None:
+        command = request.WhichOneof("command")
+        if command is None and not (request.opens or request.cancels):
+            self._refuse(0, invalid("command", "is not set; give `open` or `cancel`"))
+        if command == "open":
+            self._start(request.open)
+        elif command == "cancel":
+            self._cancel(request.cancel.id)
+        for opened in request.opens:
+            self._start(opened)
+        for cancelled in request.cancels:
+            self._cancel(cancelled.id)
 
     def _start(self, message: generation_pb2.Open) -> None:
         number = message.id

@@ -48,9 +48,8 @@ class TokenizationServicer(tokenization_pb2_grpc.TokenizationServiceServicer):
         )
         return tokenization_pb2.TokenizeResponse(
             token_ids=encoding.ids,
-            offsets=[
-                tokenization_pb2.TextSpan(start=start, end=end) for start, end in encoding.offsets
-            ],
+            offset_starts=[start for start, _ in encoding.offsets],
+            offset_ends=[end for _, end in encoding.offsets],
         )
 
     async def Detokenize(

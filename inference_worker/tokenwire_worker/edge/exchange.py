@@ -81,17 +81,24 @@ class ExchangeStream:
             message = await self._context.read()
             if message is grpc.aio.EOF:
                 break
-            command = message.WhichOneof("command")
-            if command == "submit":
-                self._on_submit(message.submit)
-            elif command == "cancel":
-                self._on_cancel(message.cancel)
-            else:
-                # There is no handle to answer to; a later contract may have commands that this
-                # worker does not know.
-                log.info("unknown_command")
+            self._obey(message)
         self._half_closed = True
         self._news.set()
+
+    def _obey(self, message: pb.ExchangeRequest) -> None:
+        command = message.WhichOneof("command")
+        if command is None and not (message.submits or message.cancels):
+            # There is no handle to answer to; a later contract may have commands that this worker
+            # does not know.
+            log.info("unknown_command")
+        if command == "submit":
+            self._on_submit(message.submit)
+        elif command == "cancel":
+            self._on_cancel(message.cancel)
+        for submit in message.submits:
+            self._on_submit(submit)
+        for cancel in message.cancels:
+            self._on_cancel(cancel)
 
     def _on_submit(self, submit: pb.Submit) -> None:
         received_s = time.monotonic()

@@ -31,7 +31,14 @@ _FULL = 0.9
 _NO_TENTHS = 100
 """Per second; from here on a rate's tenths say nothing."""
 
-_STATES = {"ready": "green", "connecting": "yellow", "draining": "yellow", "refused": "red"}
+_STATES = {
+    "ready": "green",
+    "connecting": "yellow",
+    "suspect": "yellow",
+    "draining": "yellow",
+    "refused": "red",
+    "lost": "red",
+}
 _OUTCOMES = {
     Outcome.COMPLETED: "green",
     Outcome.CANCELLED: "blue",

@@ -28,7 +28,7 @@ from tokenwire.frontend.v1 import options_pb2 as tokenwire_dot_frontend_dot_v1_d
 from tokenwire.frontend.v1 import prompt_pb2 as tokenwire_dot_frontend_dot_v1_dot_prompt__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&tokenwire/frontend/v1/generation.proto\x12\x15tokenwire.frontend.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a#tokenwire/frontend/v1/options.proto\x1a\"tokenwire/frontend/v1/prompt.proto\"\xbe\x03\n\nGeneration\x12\r\n\x05model\x18\x01 \x01(\t\x12-\n\x06prompt\x18\x02 \x01(\x0b\x32\x1d.tokenwire.frontend.v1.Prompt\x12\x38\n\x08sampling\x18\x03 \x01(\x0b\x32&.tokenwire.frontend.v1.SamplingOptions\x12\x33\n\x04stop\x18\x04 \x01(\x0b\x32%.tokenwire.frontend.v1.StopConditions\x12\x34\n\x06output\x18\x05 \x01(\x0b\x32$.tokenwire.frontend.v1.OutputOptions\x12\x35\n\x06guided\x18\x06 \x01(\x0b\x32%.tokenwire.frontend.v1.GuidedDecoding\x12\x16\n\x0esequence_count\x18\x07 \x01(\r\x12\x14\n\x0clora_adapter\x18\x08 \x01(\t\x12\x12\n\ncache_salt\x18\t \x01(\t\x12\x10\n\x08priority\x18\n \x01(\x05\x12\x12\n\nrequest_id\x18\x0b \x01(\t\x12.\n\x0btime_budget\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\"H\n\x0fGenerateRequest\x12\x35\n\ngeneration\x18\x01 \x01(\x0b\x32!.tokenwire.frontend.v1.Generation\"\xca\x01\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x32\n\tsequences\x18\x02 \x03(\x0b\x32\x1f.tokenwire.frontend.v1.Sequence\x12+\n\x05usage\x18\x03 \x01(\x0b\x32\x1c.tokenwire.frontend.v1.Usage\x12/\n\x07timings\x18\x04 \x01(\x0b\x32\x1e.tokenwire.frontend.v1.Timings\x12\x10\n\x08trace_id\x18\x05 \x01(\t\"\x93\x01\n\x08Sequence\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x35\n\x08logprobs\x18\x03 \x03(\x0b\x32#.tokenwire.frontend.v1.TokenLogprob\x12/\n\x03\x65nd\x18\x04 \x01(\x0b\x32\".tokenwire.frontend.v1.SequenceEnd\"\x84\x01\n\x15StreamGenerateRequest\x12\x35\n\ngeneration\x18\x01 \x01(\x0b\x32!.tokenwire.frontend.v1.Generation\x12\x34\n\x06stream\x18\x02 \x01(\x0b\x32$.tokenwire.frontend.v1.StreamOptions\"\xbc\x01\n\x16StreamGenerateResponse\x12\x33\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1f.tokenwire.frontend.v1.AcceptedH\x00\x12-\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x1c.tokenwire.frontend.v1.DeltaH\x00\x12\x35\n\tcompleted\x18\x03 \x01(\x0b\x32 .tokenwire.frontend.v1.CompletedH\x00\x42\x07\n\x05\x65vent\"y\n\x0eSessionRequest\x12+\n\x04open\x18\x01 \x01(\x0b\x32\x1b.tokenwire.frontend.v1.OpenH\x00\x12/\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x1d.tokenwire.frontend.v1.CancelH\x00\x42\t\n\x07\x63ommand\"\xbb\x01\n\x04Open\x12\n\n\x02id\x18\x01 \x01(\r\x12\x35\n\ngeneration\x18\x02 \x01(\x0b\x32!.tokenwire.frontend.v1.Generation\x12\x34\n\x06stream\x18\x03 \x01(\x0b\x32$.tokenwire.frontend.v1.StreamOptions\x12:\n\rtrace_context\x18\x04 \x01(\x0b\x32#.tokenwire.frontend.v1.TraceContext\"7\n\x0cTraceContext\x12\x13\n\x0btraceparent\x18\x01 \x01(\t\x12\x12\n\ntracestate\x18\x02 \x01(\t\"\x14\n\x06\x43\x61ncel\x12\n\n\x02id\x18\x01 \x01(\r\"F\n\x0fSessionResponse\x12\x33\n\x06\x65vents\x18\x01 \x03(\x0b\x32#.tokenwire.frontend.v1.SessionEvent\"\xe3\x01\n\x0cSessionEvent\x12\n\n\x02id\x18\x01 \x01(\r\x12\x33\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x1f.tokenwire.frontend.v1.AcceptedH\x00\x12-\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x1c.tokenwire.frontend.v1.DeltaH\x00\x12\x35\n\tcompleted\x18\x04 \x01(\x0b\x32 .tokenwire.frontend.v1.CompletedH\x00\x12#\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x07\n\x05\x65vent\"L\n\x08\x41\x63\x63\x65pted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1a\n\x12prompt_token_count\x18\x02 \x01(\r\x12\x10\n\x08trace_id\x18\x03 \x01(\t\"\xb8\x01\n\x05\x44\x65lta\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x14\n\x0ctoken_offset\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x35\n\x08logprobs\x18\x05 \x03(\x0b\x32#.tokenwire.frontend.v1.TokenLogprob\x12/\n\x03\x65nd\x18\x06 \x01(\x0b\x32\".tokenwire.frontend.v1.SequenceEnd\"v\n\x0bSequenceEnd\x12\x33\n\x06reason\x18\x01 \x01(\x0e\x32#.tokenwire.frontend.v1.FinishReason\x12\x0e\n\x04stop\x18\x02 \x01(\tH\x00\x12\x17\n\rstop_token_id\x18\x03 \x01(\rH\x00\x42\t\n\x07matched\"k\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12\x38\n\x0c\x61lternatives\x18\x03 \x03(\x0b\x32\".tokenwire.frontend.v1.Alternative\"0\n\x0b\x41lternative\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"i\n\tCompleted\x12+\n\x05usage\x18\x01 \x01(\x0b\x32\x1c.tokenwire.frontend.v1.Usage\x12/\n\x07timings\x18\x02 \x01(\x0b\x32\x1e.tokenwire.frontend.v1.Timings\"u\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12!\n\x14\x63\x61\x63hed_prompt_tokens\x18\x03 \x01(\rH\x00\x88\x01\x01\x42\x17\n\x15_cached_prompt_tokens\"\xe3\x01\n\x07Timings\x12\x36\n\x13time_to_first_token\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x38\n\x15time_per_output_token\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x06stages\x18\x04 \x03(\x0b\x32\x1c.tokenwire.frontend.v1.Stage\x12\x0e\n\x06worker\x18\x05 \x01(\t\"}\n\x05Stage\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12(\n\x05start\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration*\x9b\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1d\n\x19\x46INISH_REASON_TIME_BUDGET\x10\x03\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x04\x32\xbf\x02\n\x11GenerationService\x12[\n\x08Generate\x12&.tokenwire.frontend.v1.GenerateRequest\x1a\'.tokenwire.frontend.v1.GenerateResponse\x12o\n\x0eStreamGenerate\x12,.tokenwire.frontend.v1.StreamGenerateRequest\x1a-.tokenwire.frontend.v1.StreamGenerateResponse0\x01\x12\\\n\x07Session\x12%.tokenwire.frontend.v1.SessionRequest\x1a&.tokenwire.frontend.v1.SessionResponse(\x01\x30\x01\x42P\n\x19\x64\x65v.tokenwire.frontend.v1P\x01Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&tokenwire/frontend/v1/generation.proto\x12\x15tokenwire.frontend.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a#tokenwire/frontend/v1/options.proto\x1a\"tokenwire/frontend/v1/prompt.proto\"\xbe\x03\n\nGeneration\x12\r\n\x05model\x18\x01 \x01(\t\x12-\n\x06prompt\x18\x02 \x01(\x0b\x32\x1d.tokenwire.frontend.v1.Prompt\x12\x38\n\x08sampling\x18\x03 \x01(\x0b\x32&.tokenwire.frontend.v1.SamplingOptions\x12\x33\n\x04stop\x18\x04 \x01(\x0b\x32%.tokenwire.frontend.v1.StopConditions\x12\x34\n\x06output\x18\x05 \x01(\x0b\x32$.tokenwire.frontend.v1.OutputOptions\x12\x35\n\x06guided\x18\x06 \x01(\x0b\x32%.tokenwire.frontend.v1.GuidedDecoding\x12\x16\n\x0esequence_count\x18\x07 \x01(\r\x12\x14\n\x0clora_adapter\x18\x08 \x01(\t\x12\x12\n\ncache_salt\x18\t \x01(\t\x12\x10\n\x08priority\x18\n \x01(\x05\x12\x12\n\nrequest_id\x18\x0b \x01(\t\x12.\n\x0btime_budget\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\"H\n\x0fGenerateRequest\x12\x35\n\ngeneration\x18\x01 \x01(\x0b\x32!.tokenwire.frontend.v1.Generation\"\xca\x01\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x32\n\tsequences\x18\x02 \x03(\x0b\x32\x1f.tokenwire.frontend.v1.Sequence\x12+\n\x05usage\x18\x03 \x01(\x0b\x32\x1c.tokenwire.frontend.v1.Usage\x12/\n\x07timings\x18\x04 \x01(\x0b\x32\x1e.tokenwire.frontend.v1.Timings\x12\x10\n\x08trace_id\x18\x05 \x01(\t\"\x93\x01\n\x08Sequence\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x35\n\x08logprobs\x18\x03 \x03(\x0b\x32#.tokenwire.frontend.v1.TokenLogprob\x12/\n\x03\x65nd\x18\x04 \x01(\x0b\x32\".tokenwire.frontend.v1.SequenceEnd\"\x84\x01\n\x15StreamGenerateRequest\x12\x35\n\ngeneration\x18\x01 \x01(\x0b\x32!.tokenwire.frontend.v1.Generation\x12\x34\n\x06stream\x18\x02 \x01(\x0b\x32$.tokenwire.frontend.v1.StreamOptions\"\xbc\x01\n\x16StreamGenerateResponse\x12\x33\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1f.tokenwire.frontend.v1.AcceptedH\x00\x12-\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x1c.tokenwire.frontend.v1.DeltaH\x00\x12\x35\n\tcompleted\x18\x03 \x01(\x0b\x32 .tokenwire.frontend.v1.CompletedH\x00\x42\x07\n\x05\x65vent\"\xd5\x01\n\x0eSessionRequest\x12+\n\x04open\x18\x01 \x01(\x0b\x32\x1b.tokenwire.frontend.v1.OpenH\x00\x12/\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x1d.tokenwire.frontend.v1.CancelH\x00\x12*\n\x05opens\x18\x03 \x03(\x0b\x32\x1b.tokenwire.frontend.v1.Open\x12.\n\x07\x63\x61ncels\x18\x04 \x03(\x0b\x32\x1d.tokenwire.frontend.v1.CancelB\t\n\x07\x63ommand\"\xbb\x01\n\x04Open\x12\n\n\x02id\x18\x01 \x01(\r\x12\x35\n\ngeneration\x18\x02 \x01(\x0b\x32!.tokenwire.frontend.v1.Generation\x12\x34\n\x06stream\x18\x03 \x01(\x0b\x32$.tokenwire.frontend.v1.StreamOptions\x12:\n\rtrace_context\x18\x04 \x01(\x0b\x32#.tokenwire.frontend.v1.TraceContext\"7\n\x0cTraceContext\x12\x13\n\x0btraceparent\x18\x01 \x01(\t\x12\x12\n\ntracestate\x18\x02 \x01(\t\"\x14\n\x06\x43\x61ncel\x12\n\n\x02id\x18\x01 \x01(\r\"F\n\x0fSessionResponse\x12\x33\n\x06\x65vents\x18\x01 \x03(\x0b\x32#.tokenwire.frontend.v1.SessionEvent\"\xe3\x01\n\x0cSessionEvent\x12\n\n\x02id\x18\x01 \x01(\r\x12\x33\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x1f.tokenwire.frontend.v1.AcceptedH\x00\x12-\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x1c.tokenwire.frontend.v1.DeltaH\x00\x12\x35\n\tcompleted\x18\x04 \x01(\x0b\x32 .tokenwire.frontend.v1.CompletedH\x00\x12#\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x07\n\x05\x65vent\"L\n\x08\x41\x63\x63\x65pted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1a\n\x12prompt_token_count\x18\x02 \x01(\r\x12\x10\n\x08trace_id\x18\x03 \x01(\t\"\xcd\x01\n\x05\x44\x65lta\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x14\n\x0ctoken_offset\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x35\n\x08logprobs\x18\x05 \x03(\x0b\x32#.tokenwire.frontend.v1.TokenLogprob\x12/\n\x03\x65nd\x18\x06 \x01(\x0b\x32\".tokenwire.frontend.v1.SequenceEnd\x12\x13\n\x0btext_offset\x18\x07 \x01(\x04\"v\n\x0bSequenceEnd\x12\x33\n\x06reason\x18\x01 \x01(\x0e\x32#.tokenwire.frontend.v1.FinishReason\x12\x0e\n\x04stop\x18\x02 \x01(\tH\x00\x12\x17\n\rstop_token_id\x18\x03 \x01(\rH\x00\x42\t\n\x07matched\"k\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12\x38\n\x0c\x61lternatives\x18\x03 \x03(\x0b\x32\".tokenwire.frontend.v1.Alternative\"0\n\x0b\x41lternative\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"i\n\tCompleted\x12+\n\x05usage\x18\x01 \x01(\x0b\x32\x1c.tokenwire.frontend.v1.Usage\x12/\n\x07timings\x18\x02 \x01(\x0b\x32\x1e.tokenwire.frontend.v1.Timings\"u\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12!\n\x14\x63\x61\x63hed_prompt_tokens\x18\x03 \x01(\rH\x00\x88\x01\x01\x42\x17\n\x15_cached_prompt_tokens\"\xe3\x01\n\x07Timings\x12\x36\n\x13time_to_first_token\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x38\n\x15time_per_output_token\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x06stages\x18\x04 \x03(\x0b\x32\x1c.tokenwire.frontend.v1.Stage\x12\x0e\n\x06worker\x18\x05 \x01(\t\"}\n\x05Stage\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12(\n\x05start\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration*\x9b\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1d\n\x19\x46INISH_REASON_TIME_BUDGET\x10\x03\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x04\x32\xbf\x02\n\x11GenerationService\x12[\n\x08Generate\x12&.tokenwire.frontend.v1.GenerateRequest\x1a\'.tokenwire.frontend.v1.GenerateResponse\x12o\n\x0eStreamGenerate\x12,.tokenwire.frontend.v1.StreamGenerateRequest\x1a-.tokenwire.frontend.v1.StreamGenerateResponse0\x01\x12\\\n\x07Session\x12%.tokenwire.frontend.v1.SessionRequest\x1a&.tokenwire.frontend.v1.SessionResponse(\x01\x30\x01\x42P\n\x19\x64\x65v.tokenwire.frontend.v1P\x01Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tokenwire.frontend.v1.gener
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\031dev.tokenwire.frontend.v1P\001Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1'
-  _globals['_FINISHREASON']._serialized_start=3221
-  _globals['_FINISHREASON']._serialized_end=3376
+  _globals['_FINISHREASON']._serialized_start=3335
+  _globals['_FINISHREASON']._serialized_end=3490
   _globals['_GENERATION']._serialized_start=196
   _globals['_GENERATION']._serialized_end=642
   _globals['_GENERATEREQUEST']._serialized_start=644
@@ -50,36 +50,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMGENERATEREQUEST']._serialized_end=1206
   _globals['_STREAMGENERATERESPONSE']._serialized_start=1209
   _globals['_STREAMGENERATERESPONSE']._serialized_end=1397
-  _globals['_SESSIONREQUEST']._serialized_start=1399
-  _globals['_SESSIONREQUEST']._serialized_end=1520
-  _globals['_OPEN']._serialized_start=1523
-  _globals['_OPEN']._serialized_end=1710
-  _globals['_TRACECONTEXT']._serialized_start=1712
-  _globals['_TRACECONTEXT']._serialized_end=1767
-  _globals['_CANCEL']._serialized_start=1769
-  _globals['_CANCEL']._serialized_end=1789
-  _globals['_SESSIONRESPONSE']._serialized_start=1791
-  _globals['_SESSIONRESPONSE']._serialized_end=1861
-  _globals['_SESSIONEVENT']._serialized_start=1864
-  _globals['_SESSIONEVENT']._serialized_end=2091
-  _globals['_ACCEPTED']._serialized_start=2093
-  _globals['_ACCEPTED']._serialized_end=2169
-  _globals['_DELTA']._serialized_start=2172
-  _globals['_DELTA']._serialized_end=2356
-  _globals['_SEQUENCEEND']._serialized_start=2358
-  _globals['_SEQUENCEEND']._serialized_end=2476
-  _globals['_TOKENLOGPROB']._serialized_start=2478
-  _globals['_TOKENLOGPROB']._serialized_end=2585
-  _globals['_ALTERNATIVE']._serialized_start=2587
-  _globals['_ALTERNATIVE']._serialized_end=2635
-  _globals['_COMPLETED']._serialized_start=2637
-  _globals['_COMPLETED']._serialized_end=2742
-  _globals['_USAGE']._serialized_start=2744
-  _globals['_USAGE']._serialized_end=2861
-  _globals['_TIMINGS']._serialized_start=2864
-  _globals['_TIMINGS']._serialized_end=3091
-  _globals['_STAGE']._serialized_start=3093
-  _globals['_STAGE']._serialized_end=3218
-  _globals['_GENERATIONSERVICE']._serialized_start=3379
-  _globals['_GENERATIONSERVICE']._serialized_end=3698
+  _globals['_SESSIONREQUEST']._serialized_start=1400
+  _globals['_SESSIONREQUEST']._serialized_end=1613
+  _globals['_OPEN']._serialized_start=1616
+  _globals['_OPEN']._serialized_end=1803
+  _globals['_TRACECONTEXT']._serialized_start=1805
+  _globals['_TRACECONTEXT']._serialized_end=1860
+  _globals['_CANCEL']._serialized_start=1862
+  _globals['_CANCEL']._serialized_end=1882
+  _globals['_SESSIONRESPONSE']._serialized_start=1884
+  _globals['_SESSIONRESPONSE']._serialized_end=1954
+  _globals['_SESSIONEVENT']._serialized_start=1957
+  _globals['_SESSIONEVENT']._serialized_end=2184
+  _globals['_ACCEPTED']._serialized_start=2186
+  _globals['_ACCEPTED']._serialized_end=2262
+  _globals['_DELTA']._serialized_start=2265
+  _globals['_DELTA']._serialized_end=2470
+  _globals['_SEQUENCEEND']._serialized_start=2472
+  _globals['_SEQUENCEEND']._serialized_end=2590
+  _globals['_TOKENLOGPROB']._serialized_start=2592
+  _globals['_TOKENLOGPROB']._serialized_end=2699
+  _globals['_ALTERNATIVE']._serialized_start=2701
+  _globals['_ALTERNATIVE']._serialized_end=2749
+  _globals['_COMPLETED']._serialized_start=2751
+  _globals['_COMPLETED']._serialized_end=2856
+  _globals['_USAGE']._serialized_start=2858
+  _globals['_USAGE']._serialized_end=2975
+  _globals['_TIMINGS']._serialized_start=2978
+  _globals['_TIMINGS']._serialized_end=3205
+  _globals['_STAGE']._serialized_start=3207
+  _globals['_STAGE']._serialized_end=3332
+  _globals['_GENERATIONSERVICE']._serialized_start=3493
+  _globals['_GENERATIONSERVICE']._serialized_end=3812
 # @@protoc_insertion_point(module_scope)

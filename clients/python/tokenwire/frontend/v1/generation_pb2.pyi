@@ -7,6 +7,14 @@ Before a generation is accepted, an error is a gRPC status whose details are goo
 BadRequest (each field at fault, by its path from the request's root), ErrorInfo (domain
 "tokenwire", reason in UPPER_SNAKE_CASE), RetryInfo (when to try again), QuotaFailure (which bound
 was met). In a Session the same status ends that generation alone.
+
+A request has at most 4 MiB, unless this frontend is set up otherwise. A response message of a stream
+stays under 1 MiB, whatever waits to be sent; details of an error stay under 4 KiB.
+
+To keep an idle connection through a proxy, send HTTP/2 keepalive pings, at most one in 10 seconds:
+a frontend closes a connection that sends more with GOAWAY "too_many_pings". It sends pings of its
+own every 20 seconds, whether or not calls are open, and counts a peer that answers none within 10
+seconds as gone; a proxy between must permit them.
 """
 
 from collections import abc as _abc
@@ -324,12 +332,16 @@ Global___StreamGenerateResponse: _TypeAlias = StreamGenerateResponse  # noqa: Y0
 
 @_typing.final
 class SessionRequest(_message.Message):
-    """A message of the client in a session."""
+    """A message of the client in a session: at least one command. `command` counts first, then `opens`, then
+    `cancels`, each in order.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     OPEN_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    OPENS_FIELD_NUMBER: _builtins.int
+    CANCELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___Open:
         """Opens a generation."""
@@ -338,15 +350,25 @@ class SessionRequest(_message.Message):
     def cancel(self) -> Global___Cancel:
         """Cancels an open generation."""
 
+    @_builtins.property
+    def opens(self) -> _containers.RepeatedCompositeFieldContainer[Global___Open]:
+        """Opens generations."""
+
+    @_builtins.property
+    def cancels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cancel]:
+        """Cancels open generations."""
+
     def __init__(
         self,
         *,
         open: Global___Open | None = ...,
         cancel: Global___Cancel | None = ...,
+        opens: _abc.Iterable[Global___Open] | None = ...,
+        cancels: _abc.Iterable[Global___Cancel] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "open", b"open"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "open", b"open"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "cancels", b"cancels", "command", b"command", "open", b"open", "opens", b"opens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["open", "cancel"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
@@ -376,8 +398,8 @@ class Open(_message.Message):
 
     @_builtins.property
     def trace_context(self) -> Global___TraceContext:
-        """Trace context of this generation: the stream is shared, the request is not. Unset: that of the
-        session's own call.
+        """Trace context of this generation: the stream is shared, the request is not. Unset: the generation
+        begins a trace of its own, with a link to the session's span, since a session may live for days.
         """
 
     def __init__(
@@ -562,12 +584,17 @@ class Delta(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    TEXT_OFFSET_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Which sequence, from 0."""
     token_offset: _builtins.int
-    """Offset of the first of `token_ids` in the sequence: the number of ids sent before."""
+    """Offset of the first of `token_ids` in the sequence: the number of its ids sent before."""
     text: _builtins.str
     """New text."""
+    text_offset: _builtins.int
+    """Offset of `text` in the sequence's text: the number of UTF-8 bytes of it sent before. The prompt's
+    text, with `echo`, is not counted.
+    """
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """New token ids."""
@@ -589,10 +616,11 @@ class Delta(_message.Message):
         text: _builtins.str = ...,
         logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
         end: Global___SequenceEnd | None = ...,
+        text_offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "logprobs", b"logprobs", "sequence", b"sequence", "text", b"text", "token_ids", b"token_ids", "token_offset", b"token_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "logprobs", b"logprobs", "sequence", b"sequence", "text", b"text", "text_offset", b"text_offset", "token_ids", b"token_ids", "token_offset", b"token_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

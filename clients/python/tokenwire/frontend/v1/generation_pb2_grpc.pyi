@@ -7,6 +7,14 @@ Before a generation is accepted, an error is a gRPC status whose details are goo
 BadRequest (each field at fault, by its path from the request's root), ErrorInfo (domain
 "tokenwire", reason in UPPER_SNAKE_CASE), RetryInfo (when to try again), QuotaFailure (which bound
 was met). In a Session the same status ends that generation alone.
+
+A request has at most 4 MiB, unless this frontend is set up otherwise. A response message of a stream
+stays under 1 MiB, whatever waits to be sent; details of an error stay under 4 KiB.
+
+To keep an idle connection through a proxy, send HTTP/2 keepalive pings, at most one in 10 seconds:
+a frontend closes a connection that sends more with GOAWAY "too_many_pings". It sends pings of its
+own every 20 seconds, whether or not calls are open, and counts a peer that answers none within 10
+seconds as gone; a proxy between must permit them.
 """
 
 from collections import abc as _abc

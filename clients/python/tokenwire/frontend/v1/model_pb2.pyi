@@ -88,12 +88,18 @@ class _WorkerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkerSta
     WORKER_STATE_READY: _WorkerState.ValueType  # 2
     """Gets requests."""
     WORKER_STATE_DRAINING: _WorkerState.ValueType  # 3
-    """Finishes what it has and takes nothing new."""
+    """Finishes what it has and does not accept new requests."""
     WORKER_STATE_REFUSED: _WorkerState.ValueType  # 4
-    """Reached, but not fit to serve here (such as another tokenizer under the same model name)."""
+    """Reached, but not fit to serve here (such as another tokenizer under the same model name); tried
+    again from time to time.
+    """
+    WORKER_STATE_SUSPECT: _WorkerState.ValueType  # 5
+    """Not heard of for some seconds; gets requests only while every worker of its model is suspect."""
+    WORKER_STATE_LOST: _WorkerState.ValueType  # 6
+    """Not heard of for so long that what it had has failed; again being tried."""
 
 class WorkerState(_WorkerState, metaclass=_WorkerStateEnumTypeWrapper):
-    """Whether a worker gets requests."""
+    """Whether a worker gets requests. May grow."""
 
 WORKER_STATE_UNSPECIFIED: WorkerState.ValueType  # 0
 """Not given."""
@@ -102,9 +108,15 @@ WORKER_STATE_CONNECTING: WorkerState.ValueType  # 1
 WORKER_STATE_READY: WorkerState.ValueType  # 2
 """Gets requests."""
 WORKER_STATE_DRAINING: WorkerState.ValueType  # 3
-"""Finishes what it has and takes nothing new."""
+"""Finishes what it has and does not accept new requests."""
 WORKER_STATE_REFUSED: WorkerState.ValueType  # 4
-"""Reached, but not fit to serve here (such as another tokenizer under the same model name)."""
+"""Reached, but not fit to serve here (such as another tokenizer under the same model name); tried
+again from time to time.
+"""
+WORKER_STATE_SUSPECT: WorkerState.ValueType  # 5
+"""Not heard of for some seconds; gets requests only while every worker of its model is suspect."""
+WORKER_STATE_LOST: WorkerState.ValueType  # 6
+"""Not heard of for so long that what it had has failed; again being tried."""
 Global___WorkerState: _TypeAlias = WorkerState  # noqa: Y015
 
 @_typing.final

@@ -118,14 +118,18 @@ class StopConditions(_message.Message):
     max_tokens: _builtins.int
     """Most tokens to generate, per sequence; at least 1. Unset: what is left of the context."""
     min_tokens: _builtins.int
-    """No end-of-sequence token, stop token or stop string ends a sequence before this many tokens."""
+    """An end-of-sequence token, stop token or stop string ends a sequence only if the token that
+    completes it is at least the sequence's token of this number, counted from 1.
+    """
     ignore_eos: _builtins.bool
     """Goes on past the model's end-of-sequence tokens; stop strings and stop token ids still count."""
     include_stop_in_output: _builtins.bool
     """Keeps the matched stop string in the text."""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Texts that end a sequence where they first appear: at most 16, each 1 to 1,024 characters."""
+        """Texts that end a sequence where they first appear: at most 16, each 1 to 1,024 characters. They are
+        looked for in the text with special tokens, whether or not `skip_special_tokens` leaves those out.
+        """
 
     @_builtins.property
     def stop_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:

@@ -22,10 +22,9 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tokenwire/frontend/v1/prompt.proto\x12\x15tokenwire.frontend.v1\x1a\x1cgoogle/protobuf/struct.proto\"\xbe\x01\n\x06Prompt\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x34\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x1f.tokenwire.frontend.v1.TokenIdsH\x00\x12+\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x1b.tokenwire.frontend.v1.ChatH\x00\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x04 \x01(\x08H\x01\x88\x01\x01\x42\t\n\x07\x63ontentB\x15\n\x13_add_special_tokens\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xaf\x02\n\x04\x43hat\x12\x34\n\x08messages\x18\x01 \x03(\x0b\x32\".tokenwire.frontend.v1.ChatMessage\x12*\n\x05tools\x18\x02 \x03(\x0b\x32\x1b.tokenwire.frontend.v1.Tool\x12\x32\n\tdocuments\x18\x03 \x03(\x0b\x32\x1f.tokenwire.frontend.v1.Document\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x16\x63ontinue_final_message\x18\x05 \x01(\x08\x12\x33\n\x12template_arguments\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructB\x18\n\x16_add_generation_prompt\"\xb5\x01\n\x0b\x43hatMessage\x12)\n\x04role\x18\x01 \x01(\x0e\x32\x1b.tokenwire.frontend.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x33\n\ntool_calls\x18\x04 \x03(\x0b\x32\x1f.tokenwire.frontend.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\x12\x11\n\treasoning\x18\x06 \x01(\t\"P\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\targuments\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"V\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12+\n\nparameters\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"\'\n\x08\x44ocument\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t*s\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04\x12\x12\n\x0eROLE_DEVELOPER\x10\x05\x42P\n\x19\x64\x65v.tokenwire.frontend.v1P\x01Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tokenwire/frontend/v1/prompt.proto\x12\x15tokenwire.frontend.v1\"\xbe\x01\n\x06Prompt\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x34\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x1f.tokenwire.frontend.v1.TokenIdsH\x00\x12+\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x1b.tokenwire.frontend.v1.ChatH\x00\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x04 \x01(\x08H\x01\x88\x01\x01\x42\t\n\x07\x63ontentB\x15\n\x13_add_special_tokens\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\x96\x02\n\x04\x43hat\x12\x34\n\x08messages\x18\x01 \x03(\x0b\x32\".tokenwire.frontend.v1.ChatMessage\x12*\n\x05tools\x18\x02 \x03(\x0b\x32\x1b.tokenwire.frontend.v1.Tool\x12\x32\n\tdocuments\x18\x03 \x03(\x0b\x32\x1f.tokenwire.frontend.v1.Document\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x16\x63ontinue_final_message\x18\x05 \x01(\x08\x12\x1a\n\x12template_arguments\x18\x06 \x01(\tB\x18\n\x16_add_generation_prompt\"\xb5\x01\n\x0b\x43hatMessage\x12)\n\x04role\x18\x01 \x01(\x0e\x32\x1b.tokenwire.frontend.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x33\n\ntool_calls\x18\x04 \x03(\x0b\x32\x1f.tokenwire.frontend.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\x12\x11\n\treasoning\x18\x06 \x01(\t\"7\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"=\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\t\"\'\n\x08\x44ocument\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t*s\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04\x12\x12\n\x0eROLE_DEVELOPER\x10\x05\x42P\n\x19\x64\x65v.tokenwire.frontend.v1P\x01Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,20 +32,20 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tokenwire.frontend.v1.promp
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\031dev.tokenwire.frontend.v1P\001Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1'
-  _globals['_ROLE']._serialized_start=1010
-  _globals['_ROLE']._serialized_end=1125
-  _globals['_PROMPT']._serialized_start=92
-  _globals['_PROMPT']._serialized_end=282
-  _globals['_TOKENIDS']._serialized_start=284
-  _globals['_TOKENIDS']._serialized_end=307
-  _globals['_CHAT']._serialized_start=310
-  _globals['_CHAT']._serialized_end=613
-  _globals['_CHATMESSAGE']._serialized_start=616
-  _globals['_CHATMESSAGE']._serialized_end=797
-  _globals['_TOOLCALL']._serialized_start=799
-  _globals['_TOOLCALL']._serialized_end=879
-  _globals['_TOOL']._serialized_start=881
-  _globals['_TOOL']._serialized_end=967
-  _globals['_DOCUMENT']._serialized_start=969
-  _globals['_DOCUMENT']._serialized_end=1008
+  _globals['_ROLE']._serialized_start=905
+  _globals['_ROLE']._serialized_end=1020
+  _globals['_PROMPT']._serialized_start=62
+  _globals['_PROMPT']._serialized_end=252
+  _globals['_TOKENIDS']._serialized_start=254
+  _globals['_TOKENIDS']._serialized_end=277
+  _globals['_CHAT']._serialized_start=280
+  _globals['_CHAT']._serialized_end=558
+  _globals['_CHATMESSAGE']._serialized_start=561
+  _globals['_CHATMESSAGE']._serialized_end=742
+  _globals['_TOOLCALL']._serialized_start=744
+  _globals['_TOOLCALL']._serialized_end=799
+  _globals['_TOOL']._serialized_start=801
+  _globals['_TOOL']._serialized_end=862
+  _globals['_DOCUMENT']._serialized_start=864
+  _globals['_DOCUMENT']._serialized_end=903
 # @@protoc_insertion_point(module_scope)

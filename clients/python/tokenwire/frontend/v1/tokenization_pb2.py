@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from tokenwire.frontend.v1 import prompt_pb2 as tokenwire_dot_frontend_dot_v1_dot_prompt__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(tokenwire/frontend/v1/tokenization.proto\x12\x15tokenwire.frontend.v1\x1a\"tokenwire/frontend/v1/prompt.proto\"|\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x14\n\x0cwith_offsets\x18\x04 \x01(\x08\x42\x15\n\x13_add_special_tokens\"W\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x30\n\x07offsets\x18\x02 \x03(\x0b\x32\x1f.tokenwire.frontend.v1.TextSpan\"&\n\x08TextSpan\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"o\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12 \n\x13skip_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x16\n\x14_skip_special_tokens\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"M\n\x11RenderChatRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12)\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x1b.tokenwire.frontend.v1.Chat\"5\n\x12RenderChatResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\"l\n\x15StreamTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x15\n\x13_add_special_tokens\"+\n\x16StreamTokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"\x94\x01\n\x17StreamDetokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12 \n\x13skip_special_tokens\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x0b\n\x03\x65nd\x18\x05 \x01(\x08\x42\x16\n\x14_skip_special_tokens\":\n\x18StreamDetokenizeResponse\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t2\xa4\x04\n\x13TokenizationService\x12[\n\x08Tokenize\x12&.tokenwire.frontend.v1.TokenizeRequest\x1a\'.tokenwire.frontend.v1.TokenizeResponse\x12\x61\n\nDetokenize\x12(.tokenwire.frontend.v1.DetokenizeRequest\x1a).tokenwire.frontend.v1.DetokenizeResponse\x12\x61\n\nRenderChat\x12(.tokenwire.frontend.v1.RenderChatRequest\x1a).tokenwire.frontend.v1.RenderChatResponse\x12q\n\x0eStreamTokenize\x12,.tokenwire.frontend.v1.StreamTokenizeRequest\x1a-.tokenwire.frontend.v1.StreamTokenizeResponse(\x01\x30\x01\x12w\n\x10StreamDetokenize\x12..tokenwire.frontend.v1.StreamDetokenizeRequest\x1a/.tokenwire.frontend.v1.StreamDetokenizeResponse(\x01\x30\x01\x42P\n\x19\x64\x65v.tokenwire.frontend.v1P\x01Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(tokenwire/frontend/v1/tokenization.proto\x12\x15tokenwire.frontend.v1\x1a\"tokenwire/frontend/v1/prompt.proto\"|\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x14\n\x0cwith_offsets\x18\x04 \x01(\x08\x42\x15\n\x13_add_special_tokens\"Q\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x15\n\roffset_starts\x18\x02 \x03(\r\x12\x13\n\x0boffset_ends\x18\x03 \x03(\r\"o\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12 \n\x13skip_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x16\n\x14_skip_special_tokens\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"M\n\x11RenderChatRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12)\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x1b.tokenwire.frontend.v1.Chat\"5\n\x12RenderChatResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\"l\n\x15StreamTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x15\n\x13_add_special_tokens\"+\n\x16StreamTokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"\x94\x01\n\x17StreamDetokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12 \n\x13skip_special_tokens\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x0b\n\x03\x65nd\x18\x05 \x01(\x08\x42\x16\n\x14_skip_special_tokens\":\n\x18StreamDetokenizeResponse\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t2\xa4\x04\n\x13TokenizationService\x12[\n\x08Tokenize\x12&.tokenwire.frontend.v1.TokenizeRequest\x1a\'.tokenwire.frontend.v1.TokenizeResponse\x12\x61\n\nDetokenize\x12(.tokenwire.frontend.v1.DetokenizeRequest\x1a).tokenwire.frontend.v1.DetokenizeResponse\x12\x61\n\nRenderChat\x12(.tokenwire.frontend.v1.RenderChatRequest\x1a).tokenwire.frontend.v1.RenderChatResponse\x12q\n\x0eStreamTokenize\x12,.tokenwire.frontend.v1.StreamTokenizeRequest\x1a-.tokenwire.frontend.v1.StreamTokenizeResponse(\x01\x30\x01\x12w\n\x10StreamDetokenize\x12..tokenwire.frontend.v1.StreamDetokenizeRequest\x1a/.tokenwire.frontend.v1.StreamDetokenizeResponse(\x01\x30\x01\x42P\n\x19\x64\x65v.tokenwire.frontend.v1P\x01Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,25 +36,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOKENIZEREQUEST']._serialized_start=103
   _globals['_TOKENIZEREQUEST']._serialized_end=227
   _globals['_TOKENIZERESPONSE']._serialized_start=229
-  _globals['_TOKENIZERESPONSE']._serialized_end=316
-  _globals['_TEXTSPAN']._serialized_start=318
-  _globals['_TEXTSPAN']._serialized_end=356
-  _globals['_DETOKENIZEREQUEST']._serialized_start=358
-  _globals['_DETOKENIZEREQUEST']._serialized_end=469
-  _globals['_DETOKENIZERESPONSE']._serialized_start=471
-  _globals['_DETOKENIZERESPONSE']._serialized_end=505
-  _globals['_RENDERCHATREQUEST']._serialized_start=507
-  _globals['_RENDERCHATREQUEST']._serialized_end=584
-  _globals['_RENDERCHATRESPONSE']._serialized_start=586
-  _globals['_RENDERCHATRESPONSE']._serialized_end=639
-  _globals['_STREAMTOKENIZEREQUEST']._serialized_start=641
-  _globals['_STREAMTOKENIZEREQUEST']._serialized_end=749
-  _globals['_STREAMTOKENIZERESPONSE']._serialized_start=751
-  _globals['_STREAMTOKENIZERESPONSE']._serialized_end=794
-  _globals['_STREAMDETOKENIZEREQUEST']._serialized_start=797
-  _globals['_STREAMDETOKENIZEREQUEST']._serialized_end=945
-  _globals['_STREAMDETOKENIZERESPONSE']._serialized_start=947
-  _globals['_STREAMDETOKENIZERESPONSE']._serialized_end=1005
-  _globals['_TOKENIZATIONSERVICE']._serialized_start=1008
-  _globals['_TOKENIZATIONSERVICE']._serialized_end=1556
+  _globals['_TOKENIZERESPONSE']._serialized_end=310
+  _globals['_DETOKENIZEREQUEST']._serialized_start=312
+  _globals['_DETOKENIZEREQUEST']._serialized_end=423
+  _globals['_DETOKENIZERESPONSE']._serialized_start=425
+  _globals['_DETOKENIZERESPONSE']._serialized_end=459
+  _globals['_RENDERCHATREQUEST']._serialized_start=461
+  _globals['_RENDERCHATREQUEST']._serialized_end=538
+  _globals['_RENDERCHATRESPONSE']._serialized_start=540
+  _globals['_RENDERCHATRESPONSE']._serialized_end=593
+  _globals['_STREAMTOKENIZEREQUEST']._serialized_start=595
+  _globals['_STREAMTOKENIZEREQUEST']._serialized_end=703
+  _globals['_STREAMTOKENIZERESPONSE']._serialized_start=705
+  _globals['_STREAMTOKENIZERESPONSE']._serialized_end=748
+  _globals['_STREAMDETOKENIZEREQUEST']._serialized_start=751
+  _globals['_STREAMDETOKENIZEREQUEST']._serialized_end=899
+  _globals['_STREAMDETOKENIZERESPONSE']._serialized_start=901
+  _globals['_STREAMDETOKENIZERESPONSE']._serialized_end=959
+  _globals['_TOKENIZATIONSERVICE']._serialized_start=962
+  _globals['_TOKENIZATIONSERVICE']._serialized_end=1510
 # @@protoc_insertion_point(module_scope)

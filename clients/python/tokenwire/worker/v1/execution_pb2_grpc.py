@@ -62,7 +62,8 @@ class ExecutionServiceServicer(object):
     def Exchange(self, request_iterator, context):
         """Runs any number of generations on one stream. Each response is one engine step: the new ids of every
         sequence of this stream, in columns. Steps merge while an earlier response is still being written.
-        Cancelling the call cancels all that it carries; closing the sending side lets it finish.
+        Cancelling the call cancels all that it carries; closing the sending side lets it finish. A caller
+        reads responses as they come: one that does not is read no further, and in the end cancelled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

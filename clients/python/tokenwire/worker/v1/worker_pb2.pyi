@@ -123,7 +123,7 @@ class GetWorkerInfoResponse(_message.Message):
     """Name that the worker gives itself; unique among workers that serve together."""
     contract_revision: _builtins.int
     """Revision of this contract that the worker speaks: raised by 1 with each addition that a caller may
-    have to know of. This file is revision 1.
+    have to know of. This file is revision 2.
     """
     model: _builtins.str
     """Name of the model."""
@@ -291,7 +291,7 @@ class WatchLoadRequest(_message.Message):
     MIN_INTERVAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def min_interval(self) -> _duration_pb2.Duration:
-        """Shortest time between two messages. Unset: 200 ms; bounds 10 ms to 1 min."""
+        """Shortest time between two messages. Unset: 200 ms; bounds 10 ms to 1 s."""
 
     def __init__(
         self,
@@ -329,7 +329,7 @@ class WatchLoadResponse(_message.Message):
     generated_tokens: _builtins.int
     """Tokens generated since start."""
     draining: _builtins.bool
-    """The worker finishes what it has and takes nothing new."""
+    """The worker finishes what it has and does not accept new requests."""
     def __init__(
         self,
         *,

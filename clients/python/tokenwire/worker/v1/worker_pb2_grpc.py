@@ -77,7 +77,8 @@ class WorkerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchLoad(self, request, context):
-        """Streams the worker's load: at once, then whenever it has changed, at most once an interval.
+        """Streams the worker's load: at once, then whenever it has changed, at most once an interval, and at
+        least once a second, so that it is the worker's heartbeat too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,9 @@ class WorkerServiceStub:
     where the model has them tokenizer_config.json, chat_template.jinja, generation_config.json.
     """
     WatchLoad: _grpc.UnaryStreamMultiCallable[_worker_pb2.WatchLoadRequest, _worker_pb2.WatchLoadResponse]
-    """Streams the worker's load: at once, then whenever it has changed, at most once an interval."""
+    """Streams the worker's load: at once, then whenever it has changed, at most once an interval, and at
+    least once a second, so that it is the worker's heartbeat too.
+    """
     WatchKvEvents: _grpc.UnaryStreamMultiCallable[_worker_pb2.WatchKvEventsRequest, _worker_pb2.WatchKvEventsResponse]
     """Streams the KV cache's events. UNIMPLEMENTED where the engine has none
     (see CAPABILITY_KV_EVENTS).
@@ -58,7 +60,9 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     where the model has them tokenizer_config.json, chat_template.jinja, generation_config.json.
     """
     WatchLoad: _aio.UnaryStreamMultiCallable[_worker_pb2.WatchLoadRequest, _worker_pb2.WatchLoadResponse]  # type: ignore[assignment]
-    """Streams the worker's load: at once, then whenever it has changed, at most once an interval."""
+    """Streams the worker's load: at once, then whenever it has changed, at most once an interval, and at
+    least once a second, so that it is the worker's heartbeat too.
+    """
     WatchKvEvents: _aio.UnaryStreamMultiCallable[_worker_pb2.WatchKvEventsRequest, _worker_pb2.WatchKvEventsResponse]  # type: ignore[assignment]
     """Streams the KV cache's events. UNIMPLEMENTED where the engine has none
     (see CAPABILITY_KV_EVENTS).
@@ -91,7 +95,9 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_pb2.WatchLoadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_worker_pb2.WatchLoadResponse], _abc.AsyncIterator[_worker_pb2.WatchLoadResponse]]:
-        """Streams the worker's load: at once, then whenever it has changed, at most once an interval."""
+        """Streams the worker's load: at once, then whenever it has changed, at most once an interval, and at
+        least once a second, so that it is the worker's heartbeat too.
+        """
 
     @_abc_1.abstractmethod
     def WatchKvEvents(
