@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from tokenwire_service.telemetry import metrics, registry, semconv
 from tokenwire_service.telemetry.metrics import Attributes
 
-from tokenwire_frontend.generator import Generator
+from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.workers.link import LinkState
 
 

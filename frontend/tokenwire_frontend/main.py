@@ -30,8 +30,8 @@ from tokenwire_frontend.edge.generation_servicer import GenerationServicer
 from tokenwire_frontend.edge.model_servicer import ModelServicer
 from tokenwire_frontend.edge.tokenization_servicer import TokenizationServicer
 from tokenwire_frontend.gauges import offer_gauges
-from tokenwire_frontend.generation_record import Recorder
-from tokenwire_frontend.generator import Generator
+from tokenwire_frontend.generation.generator import Generator
+from tokenwire_frontend.generation.record import Recorder
 from tokenwire_frontend.metrics import FrontendMetrics
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 from tokenwire_frontend.settings import FrontendSettings

@@ -6,7 +6,11 @@ import json
 
 import pytest
 from tokenwire_frontend.core.request import GenerationRequest, TextPrompt, TokenPrompt
-from tokenwire_frontend.span_content import CHARACTERS_LIMIT, input_messages, output_messages
+from tokenwire_frontend.generation.span_content import (
+    CHARACTERS_LIMIT,
+    input_messages,
+    output_messages,
+)
 
 
 def contents(messages: str) -> list[str]:

@@ -16,8 +16,8 @@ from tokenwire_service.telemetry import semconv
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.activity import WINDOW_S, Outcome, Quantiles, Record
 from tokenwire_frontend.edge import from_proto, to_proto
-from tokenwire_frontend.generation_record import Recorder
-from tokenwire_frontend.generator import Generator
+from tokenwire_frontend.generation.generator import Generator
+from tokenwire_frontend.generation.record import Recorder
 from tokenwire_frontend.workers.messages import duration
 
 Context = grpc.aio.ServicerContext[Any, Any]

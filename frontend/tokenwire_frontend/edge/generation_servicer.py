@@ -12,8 +12,8 @@ from tokenwire_service.errors import InvalidRequestError
 from tokenwire_frontend.core.events import News, Pace
 from tokenwire_frontend.edge import from_proto, to_proto
 from tokenwire_frontend.edge.session import Session
-from tokenwire_frontend.generation import LiveGeneration
-from tokenwire_frontend.generator import Generator
+from tokenwire_frontend.generation.generation import LiveGeneration
+from tokenwire_frontend.generation.generator import Generator
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

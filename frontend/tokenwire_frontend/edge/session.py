@@ -16,8 +16,8 @@ from tokenwire_service.telemetry import tracing
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.events import Pace
 from tokenwire_frontend.edge import from_proto, to_proto
-from tokenwire_frontend.generation import LiveGeneration
-from tokenwire_frontend.generator import Generator
+from tokenwire_frontend.generation.generation import LiveGeneration
+from tokenwire_frontend.generation.generator import Generator
 
 OPEN_LIMIT = 1024
 """Generations open at once in one session; the next is refused, since a session that stopped to

@@ -8,7 +8,7 @@ from tokenwire.frontend.v1 import generation_pb2, model_pb2
 from tokenwire_frontend.core.events import Completion
 from tokenwire_frontend.core.model import Ability
 from tokenwire_frontend.core.sequence import Delta, End, Finish, TokenLogprob
-from tokenwire_frontend.generation import LiveGeneration
+from tokenwire_frontend.generation.generation import LiveGeneration
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.workers.link import LinkState, WorkerLink
 from tokenwire_frontend.workers.messages import duration

@@ -16,7 +16,7 @@ from tokenwire_frontend import errors
 from tokenwire_frontend.core.events import Completion, News, Pace, Stage
 from tokenwire_frontend.core.sequence import Finish, TokenLogprob
 from tokenwire_frontend.core.sequence import Sequence as GeneratedSequence
-from tokenwire_frontend.generation_record import GenerationRecord
+from tokenwire_frontend.generation.record import GenerationRecord
 from tokenwire_frontend.workers.link import WorkerLink
 from tokenwire_frontend.workers.receiver import WorkerReport
 

@@ -18,8 +18,8 @@ from tokenwire_frontend.core.router import Choice
 from tokenwire_frontend.core.sequence import Finish, Sequence
 from tokenwire_frontend.core.stop_matcher import StopMatcher
 from tokenwire_frontend.core.validation import prompt_length_violation, violations
-from tokenwire_frontend.generation import LiveGeneration
-from tokenwire_frontend.generation_record import GenerationRecord, Recorder
+from tokenwire_frontend.generation.generation import LiveGeneration
+from tokenwire_frontend.generation.record import GenerationRecord, Recorder
 from tokenwire_frontend.models.chat_template import ChatTemplateError
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.models.tokenizer import Tokenizer

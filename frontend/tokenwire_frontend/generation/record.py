@@ -18,12 +18,12 @@ from tokenwire_service.telemetry import semconv, tracing
 from tokenwire_service.telemetry.metrics import Attributes
 from tokenwire_service.telemetry.tracing import OwnSpan
 
-from tokenwire_frontend import span_content
 from tokenwire_frontend.core.activity import Activity, Outcome, Record
 from tokenwire_frontend.core.events import Completion, Stage
 from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest
 from tokenwire_frontend.core.router import Choice
 from tokenwire_frontend.core.sequence import Finish
+from tokenwire_frontend.generation import span_content
 from tokenwire_frontend.metrics import FrontendMetrics
 
 log = structlog.get_logger()

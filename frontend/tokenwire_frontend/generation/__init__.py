@@ -1,0 +1,1 @@
+"""One generation's life: admission, start, attempts at workers, readers, record."""
