@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import sys
-from functools import partial
 
 import structlog
 import uvloop
@@ -73,26 +72,55 @@ async def run(chosen: FrontendSettings, telemetry: Telemetry) -> int:
 
 async def _serve(chosen: FrontendSettings, telemetry: Telemetry, supervisor: Supervisor) -> None:
     stop = stop_signal()
-    tokenizers = TokenizerPool(chosen.tokenizer_threads, chosen.tokenizer_waiting_limit)
-    credentials = channel_credentials(chosen.worker_tls, "--worker-tls.")
-    pool = WorkerPool(chosen.worker, credentials, LeastLoaded())
-    recorder = Recorder(
-        FrontendMetrics(), Activity(chosen.records_limit), content=chosen.trace_content
-    )
-    generator = Generator(pool, tokenizers, recorder, chosen.generations_limit)
-    offer_gauges(generator)
-    server = RpcServer(chosen.listen, chosen.tls, _services(generator, recorder))
-    await server.start()
-    async with administered(chosen.admin_listen, server, telemetry, supervisor):
-        health = supervisor.require("health", partial(_keep_health, server, pool))
+    frontend = Frontend(chosen, supervisor)
+    offer_gauges(frontend.generator)
+    await frontend.start()
+    async with administered(chosen.admin_listen, frontend.server, telemetry, supervisor):
         await first_of(stop, supervisor.failed)
         log_draining(chosen.drain_grace_s)
-        health.cancel()
-        await server.set_serving(serving=False)
-        await generator.drain(chosen.drain_grace_s)
-        await server.stop()
-    await pool.close()
-    tokenizers.close()
+        await frontend.stop(chosen.drain_grace_s)
+
+
+class Frontend:
+    """What a frontend consists of, wired together.
+
+    Args:
+        chosen: its settings.
+        supervisor: owns its tasks.
+    """
+
+    def __init__(self, chosen: FrontendSettings, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._tokenizers = TokenizerPool(chosen.tokenizer_threads, chosen.tokenizer_waiting_limit)
+        credentials = channel_credentials(chosen.worker_tls, "--worker-tls.")
+        self.pool = WorkerPool(chosen.worker, credentials, LeastLoaded())
+        recorder = Recorder(
+            FrontendMetrics(), Activity(chosen.records_limit), content=chosen.trace_content
+        )
+        self.generator = Generator(self.pool, self._tokenizers, recorder, chosen.generations_limit)
+        self.server = RpcServer(chosen.listen, chosen.tls, _services(self.generator, recorder))
+
+    async def start(self) -> None:
+        """Listens; health follows the workers from now on."""
+        await self.server.start()
+        self._health = self._supervisor.require("health", self._keep_health)
+
+    async def stop(self, grace_s: float) -> None:
+        """Drains for at most so long, and ends what is left."""
+        self._health.cancel()
+        await self.server.set_serving(serving=False)
+        await self.generator.drain(grace_s)
+        await self.server.stop()
+        await self.pool.close()
+        self._tokenizers.close()
+
+    async def _keep_health(self) -> None:
+        """Serving means that at least one worker is ready."""
+        while True:
+            ready = any(model.ready_workers for model in self.pool.models.values())
+            await self.server.set_serving(serving=ready)
+            await self.pool.changed.wait()
+            self.pool.changed.clear()
 
 
 def _services(generator: Generator, recorder: Recorder) -> list[Service]:
@@ -118,15 +146,6 @@ def _services(generator: Generator, recorder: Recorder) -> list[Service]:
             ActivityServicer(generator, recorder),
         ),
     ]
-
-
-async def _keep_health(server: RpcServer, pool: WorkerPool) -> None:
-    """Serving means that at least one worker is ready."""
-    while True:
-        ready = any(model.ready_workers for model in pool.models.values())
-        await server.set_serving(serving=ready)
-        await pool.changed.wait()
-        pool.changed.clear()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,76 @@
+"""A frontend in the test's own process and event loop, as its own main wires it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from tokenwire.channel_arguments import CLIENT
+from tokenwire.frontend.v1 import (
+    activity_pb2_grpc,
+    generation_pb2_grpc,
+    model_pb2_grpc,
+    tokenization_pb2_grpc,
+)
+from tokenwire_frontend.main import Frontend
+from tokenwire_frontend.settings import FrontendSettings
+from tokenwire_frontend.workers.link import LinkState, WorkerLink
+from tokenwire_service.tasks import Supervisor
+
+from tests.frontend.scripted_worker import ScriptedWorker
+from tests.services.processes import WAIT_S
+
+
+class FrontendHere(Frontend):
+    """Every part of it, and stubs that call it over its port."""
+
+    def open(self) -> None:
+        self.channel = grpc.aio.insecure_channel(
+            self.server.address, [*CLIENT, ("grpc.use_local_subchannel_pool", 1)]
+        )
+        self.generations = generation_pb2_grpc.GenerationServiceStub(self.channel)
+        self.tokenization = tokenization_pb2_grpc.TokenizationServiceStub(self.channel)
+        self.models = model_pb2_grpc.ModelServiceStub(self.channel)
+        self.activity = activity_pb2_grpc.ActivityServiceStub(self.channel)
+
+    def link(self, worker: ScriptedWorker | str) -> WorkerLink:
+        """Returns the link to a worker."""
+        address = worker if isinstance(worker, str) else worker.address
+        [found] = [link for link in self.pool.links if link.address == address]
+        return found
+
+    async def wait_for(
+        self, worker: ScriptedWorker | str, state: LinkState, reason: str = ""
+    ) -> WorkerLink:
+        """Waits until a worker is in the state, for a reason that has these words."""
+        link = self.link(worker)
+        await until(lambda: link.state is state and reason in link.state_reason)
+        return link
+
+
+@asynccontextmanager
+async def frontend_of(
+    *workers: ScriptedWorker | str, **settings: Any
+) -> AsyncIterator[FrontendHere]:
+    """Runs a frontend of these workers; it does not wait for them."""
+    addresses = [each if isinstance(each, str) else each.address for each in workers]
+    chosen = FrontendSettings(worker=addresses, listen="127.0.0.1:0", **settings)
+    async with Supervisor() as supervisor:
+        frontend = FrontendHere(chosen, supervisor)
+        await frontend.start()
+        frontend.open()
+        try:
+            yield frontend
+        finally:
+            await frontend.channel.close()
+            await frontend.stop(0.0)
+
+
+async def until(holds: Callable[[], Any], within_s: float = WAIT_S) -> None:
+    """Waits until a condition holds that nothing tells of."""
+    async with asyncio.timeout(within_s):
+        while not holds():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.005)
