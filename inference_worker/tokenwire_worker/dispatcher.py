@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from opentelemetry.context import Context
@@ -23,6 +22,7 @@ from tokenwire_worker.core.generations import NOWHERE, Ending, Live, Reason, Sin
 from tokenwire_worker.core.request import GenerationRequest
 from tokenwire_worker.engine_listener import LoopListener
 from tokenwire_worker.engines.port import (
+    Busy,
     Engine,
     EngineInfo,
     Generation,
@@ -94,8 +94,6 @@ class Dispatcher:
         self._idle.set()
         self._last_key = 0
         self._steps = 0
-        # One thread: a form that takes long to try delays other forms, and nothing else.
-        self._one_check = ThreadPoolExecutor(1, "guide-check")
         self._watchers: set[asyncio.Event] = set()
 
     def start(self) -> None:
@@ -109,7 +107,7 @@ class Dispatcher:
     async def checked(self, request: GenerationRequest) -> Generation:
         """Returns the generation that a request asks for, once it is known that it can run.
 
-        Awaits only where the request is guided: its form is tried on the engine, off the loop.
+        Awaits only where the request is guided: its form is tried by the engine.
 
         Raises:
             ServiceError: fields are at fault, or the worker takes no new work.
@@ -132,15 +130,17 @@ class Dispatcher:
         return validation.complete(request, self.info)
 
     async def try_guide(self, generation: Generation) -> None:
-        """Has the engine try the guide of a generation, one at a time.
+        """Has the engine try the guide of a generation.
 
         Raises:
             ServiceError: the engine cannot hold an output to it.
         """
         try:
-            await self._loop.run_in_executor(self._one_check, self._engine.check, generation)
+            await self._engine.check(generation)
         except Refused as refusal:
             raise errors.refused_by_engine(refusal) from refusal
+        except Busy as busy:
+            raise errors.engine_busy(self._worker, busy) from busy
 
     def submit(
         self,
@@ -252,7 +252,6 @@ class Dispatcher:
     async def close(self) -> None:
         """Ends the engine and waits until its thread has ended."""
         await self._loop.run_in_executor(None, self._engine.close)
-        self._one_check.shutdown(wait=False, cancel_futures=True)
 
     def _on_death(self, reason: str) -> None:
         if not self.died.done():

@@ -3,6 +3,8 @@
     INVALID_ARGUMENT     INVALID_FIELD     fields at fault, each named
                          DUPLICATE_HANDLE  two live generations of one stream under one handle
     RESOURCE_EXHAUSTED   QUEUE_FULL        as many requests wait as may; RetryInfo and QuotaFailure
+                         GUIDE_QUEUE_FULL  as many new forms wait to be tried as may; RetryInfo
+                         GUIDE_MEMORY      the engine holds as many forms as may be; RetryInfo
     UNAVAILABLE          DRAINING          the worker is being stopped; RetryInfo
                          ENGINE_DIED       the engine is gone and the worker with it; RetryInfo
     INTERNAL             ENGINE_FAILED     the engine failed this one generation
@@ -27,7 +29,7 @@ from tokenwire_service.errors import (
 from tokenwire_service.wording import counted
 
 from tokenwire_worker.core.kv_events import NumberGoneError
-from tokenwire_worker.engines.port import Refused
+from tokenwire_worker.engines.port import Busy, Refused
 
 QUEUE_RETRY_S = 1.0
 """After which an overloaded worker may be asked again: generations last seconds, so places free up
@@ -65,6 +67,17 @@ def queue_full(worker: str, limit: int) -> ServiceError:
         f"worker {worker} is overloaded: {description}",
         retry_after_s=QUEUE_RETRY_S,
         quota=Quota(f"worker:{worker}/waiting_requests", description),
+    )
+
+
+def engine_busy(worker: str, busy: Busy) -> ServiceError:
+    """Returns the refusal of a request that the engine has no room for."""
+    return ServiceError(
+        Code.RESOURCE_EXHAUSTED,
+        busy.reason,
+        f"worker {worker} is overloaded: {busy.description}",
+        retry_after_s=busy.retry_after_s,
+        quota=Quota(f"worker:{worker}/guides", busy.description),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 from collections.abc import Callable, Sequence
@@ -91,6 +92,10 @@ class Recorder:
                 self._ran[key, sequence] = Ran()
         self.engine.submit(key, generation)
         return key
+
+    def check(self, generation: Generation) -> None:
+        """Has the engine try the guide of a generation."""
+        asyncio.run(self.engine.check(generation))
 
     def wait(self, done: Callable[[], bool]) -> None:
         """Waits until something holds, checked after each step."""

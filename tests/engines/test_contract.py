@@ -34,7 +34,7 @@ def guided(tokenizer: Any, recorder: Recorder, guide: Guide, **fields: Any) -> t
     needs(recorder, guide.form)
     eos = recorder.engine.info.eos_token_ids
     made = generation(guide=guide, stop_token_ids=eos, **{"max_tokens": 200, **fields})
-    recorder.engine.check(made)
+    recorder.check(made)
     (ran,) = recorder.run(made)
     text = tokenizer.decode([token for token in ran.ids if token not in eos])
     return text, ran.finish
@@ -373,7 +373,7 @@ def test_a_guide_ends_at_a_stop_id_of_the_callers(recorder, tokenizer):
     if recorder.engine.info.engine == "vllm":
         pytest.skip("vLLM ends a complete form with an end of its tokenizer's, and with no other")
     made = generation(guide=Guide(Ability.GUIDED_REGEX, "abc"), stop_token_ids=(7,), max_tokens=50)
-    recorder.engine.check(made)
+    recorder.check(made)
     (ran,) = recorder.run(made)
     assert ran.ids[-1] == 7
     assert tokenizer.decode(ran.ids[:-1]) == "abc"
@@ -417,7 +417,7 @@ def test_a_bad_guide_is_refused_and_others_go_on(recorder, guide):
     eos = recorder.engine.info.eos_token_ids
     other = recorder.submit(generation(max_tokens=30))
     with pytest.raises(Refused) as refusal:
-        recorder.engine.check(generation(guide=guide, stop_token_ids=eos))
+        recorder.check(generation(guide=guide, stop_token_ids=eos))
     assert refusal.value.field == guide.form.value
     assert refusal.value.description
     assert not re.search(r"\.(cc|cpp|h|hpp)\b", refusal.value.description), "where it was raised"
@@ -431,7 +431,7 @@ def test_a_guide_that_takes_for_ever_to_compile_is_refused_unless_it_is_quick(re
     made = generation(guide=endless, stop_token_ids=eos, max_tokens=5)
     other = recorder.submit(generation(max_tokens=30))
     with suppress(Refused):
-        recorder.engine.check(made)
+        recorder.check(made)
         assert set(tokenizer.decode(recorder.run(made)[0].ids)) == {"a"}, "newer compilers can"
     assert len(recorder.finish(other)[0].ids) == 30
 
@@ -439,7 +439,7 @@ def test_a_guide_that_takes_for_ever_to_compile_is_refused_unless_it_is_quick(re
 def test_a_good_guide_is_taken_after_a_bad_one(recorder, tokenizer):
     needs(recorder, Ability.GUIDED_REGEX)
     with pytest.raises(Refused):
-        recorder.engine.check(generation(guide=Guide(Ability.GUIDED_REGEX, "[")))
+        recorder.check(generation(guide=Guide(Ability.GUIDED_REGEX, "[")))
     text, _ = guided(tokenizer, recorder, Guide(Ability.GUIDED_REGEX, "good"))
     assert text == "good"
 
@@ -450,7 +450,7 @@ def test_guided_and_free_generations_share_steps(recorder, tokenizer):
     free = generation(seed=5, max_tokens=30)
     (alone,) = recorder.run(free)
     held = generation(guide=Guide(Ability.GUIDED_REGEX, "x{20}"), stop_token_ids=eos, max_tokens=60)
-    recorder.engine.check(held)
+    recorder.check(held)
     beside, guided_one, again = recorder.run(free, held, free)
     assert beside.ids == again.ids == alone.ids
     assert tokenizer.decode(guided_one.ids[:-1]) == "x" * 20

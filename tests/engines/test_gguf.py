@@ -27,7 +27,7 @@ def test_gguf_gives_what_ir_gives(started, tokenizer, gguf, tokenizer_folder):
     )
     assert ran.finish is Finish.STOP
     assert "Hello" in tokenizer.decode(ran.ids), "float16 here and int8 there: alike, not equal"
-    recorder.engine.check(held("[0-9]{3}"))
+    recorder.check(held("[0-9]{3}"))
     (digits,) = recorder.run(held("[0-9]{3}"))
     assert tokenizer.decode(digits.ids[:-1]).isdigit()
 

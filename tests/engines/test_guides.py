@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
@@ -63,7 +64,7 @@ def long_schema(number: int) -> Guide:
 
 def refusal(checker: GuideChecker, guide: Guide) -> tuple[str, str]:
     with pytest.raises(Refused) as refused:
-        checker.check(guide)
+        asyncio.run(checker.check(guide))
     return refused.value.field, refused.value.description
 
 
@@ -91,26 +92,26 @@ def until(holds) -> None:
 
 
 def test_good_forms_are_remembered_without_their_texts(checker):
-    checker.check(long_schema(0))
+    asyncio.run(checker.check(long_schema(0)))
     tracemalloc.start()
     try:
         for number in range(1, 11):
-            checker.check(long_schema(number))
+            asyncio.run(checker.check(long_schema(number)))
         grown_bytes, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert grown_bytes < 200_000, "of texts of 1,000,000"
     checker.close()
-    checker.check(long_schema(3))
+    asyncio.run(checker.check(long_schema(3)))
 
 
 def test_the_good_form_that_was_longest_out_of_use_is_forgotten(checker, monkeypatch):
     monkeypatch.setattr(module, "REMEMBERED", 2)
     for text in ("a", "b", "a", "c"):
-        checker.check(regex(text))
+        asyncio.run(checker.check(regex(text)))
     checker.close()
     for text in ("a", "c"):
-        checker.check(regex(text))
+        asyncio.run(checker.check(regex(text)))
     assert refusal(checker, regex("b")) == ("guide", STOPPED)
 
 
@@ -124,17 +125,17 @@ def test_bad_forms_are_not_remembered(checker):
 
 
 def test_after_a_process_that_died_with_nothing_to_do_there_is_another(checker):
-    checker.check(regex("a"))
+    asyncio.run(checker.check(regex("a")))
     dead = running(checker)
     kill(dead)
-    checker.check(regex("b"))
+    asyncio.run(checker.check(regex("b")))
     assert running(checker).pid != dead.pid
     assert dead.stdin.closed
     assert dead.stdout.closed
 
 
 def test_nothing_is_kept_of_a_process_that_a_form_ended(checker, monkeypatch):
-    checker.check(regex("a"))
+    asyncio.run(checker.check(regex("a")))
     process = running(checker)
     monkeypatch.setattr(module, "LIMIT_S", 0.2)
     told = refusal(checker, checker.endless)
@@ -144,7 +145,7 @@ def test_nothing_is_kept_of_a_process_that_a_form_ended(checker, monkeypatch):
     assert process.stdin.closed
     assert process.stdout.closed
     monkeypatch.setattr(module, "LIMIT_S", WAIT_S)
-    checker.check(regex("b"))
+    asyncio.run(checker.check(regex("b")))
 
 
 def test_a_form_that_its_process_never_read_is_refused_and_the_next_is_tried(checker):
@@ -155,18 +156,23 @@ def test_a_form_that_its_process_never_read_is_refused_and_the_next_is_tried(che
     assert refusal(checker, regex("a")) == ("guide.regex", LOST)
     assert checker._process._process is None
     checker._process._command = command
-    checker.check(regex("a"))
+    asyncio.run(checker.check(regex("a")))
 
 
 def test_a_process_that_cannot_be_started_is_told(checker):
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-    try:
-        told = refusal(checker, regex("a"))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert told == ("guide", "can't be tried: its process did not start: Too many open files")
-    checker.check(regex("a"))
+    async def without_descriptors() -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            await checker.check(regex("a"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    with pytest.raises(Refused) as refused:
+        asyncio.run(without_descriptors())
+    told = refused.value.description
+    assert told == "can't be tried: its process did not start: Too many open files"
+    asyncio.run(checker.check(regex("a")))
 
 
 def test_a_process_that_ends_before_it_is_ready_is_told(checker):
@@ -176,7 +182,7 @@ def test_a_process_that_ends_before_it_is_ready_is_told(checker):
     assert told == ("guide", "can't be tried: its process did not start: it has ended")
     assert checker._process._process is None
     checker._process._command = command
-    checker.check(regex("a"))
+    asyncio.run(checker.check(regex("a")))
 
 
 # --- its end -------------------------------------------------------------------------------------
@@ -184,7 +190,7 @@ def test_a_process_that_ends_before_it_is_ready_is_told(checker):
 
 def test_closing_ends_the_process_and_what_it_tries(checker, monkeypatch):
     monkeypatch.setattr(module, "LIMIT_S", WAIT_S)
-    checker.check(regex("a"))
+    asyncio.run(checker.check(regex("a")))
     process = running(checker)
     told: list[tuple[str, str]] = []
     thread = threading.Thread(target=lambda: told.append(refusal(checker, checker.endless)))
@@ -203,10 +209,10 @@ def test_closing_before_the_first_guide_ends_nothing_and_refuses(checker):
 
 
 def test_an_interrupt_from_the_terminal_leaves_it_alone(checker):
-    checker.check(regex("a"))
+    asyncio.run(checker.check(regex("a")))
     process = running(checker)
     os.kill(process.pid, signal.SIGINT)
-    checker.check(regex("b"))
+    asyncio.run(checker.check(regex("b")))
     assert running(checker) is process
 
 

@@ -58,7 +58,7 @@ def test_a_draft_changes_nothing_but_the_steps(started, plain, draft):
     recorder.engine.cancel(key)
     assert recorder.finish(key)[0].finish is Finish.CANCELLED
     held = generation(guide=Guide(Ability.GUIDED_REGEX, "[ab]{6}"), stop_token_ids=(6,))
-    recorder.engine.check(held)
+    recorder.check(held)
     assert recorder.run(held)[0].finish is Finish.STOP
 
 

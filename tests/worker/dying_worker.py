@@ -1,8 +1,14 @@
 """A worker whose engine a guide can end, as none can while forms are tried: run as a module."""
 
 from tokenwire_worker.engines.guides import checker
+from tokenwire_worker.engines.port import Guide
 from tokenwire_worker.main import main
 
+
+async def pass_unseen(_self: checker.GuideChecker, _guide: Guide) -> None:
+    """Stands in for `GuideChecker.check`."""
+
+
 if __name__ == "__main__":
-    checker.GuideChecker.check = lambda _self, _guide: None  # type: ignore[method-assign]
+    checker.GuideChecker.check = pass_unseen  # type: ignore[method-assign]
     main()

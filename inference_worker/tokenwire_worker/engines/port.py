@@ -243,6 +243,19 @@ class Refused(Exception):  # noqa: N818 - it says what happened to the request
         """What is wrong with it."""
 
 
+class Busy(Exception):  # noqa: N818 - it says how things are with the engine
+    """A generation that the engine has no room for now, found before it was submitted."""
+
+    def __init__(self, reason: str, description: str, retry_after_s: float) -> None:
+        super().__init__(description)
+        self.reason = reason
+        """Machine-readable, such as `GUIDE_QUEUE_FULL`."""
+        self.description = description
+        """What there is no room for."""
+        self.retry_after_s = retry_after_s
+        """After which it is worth another try."""
+
+
 class EngineListener(Protocol):
     """Who hears from an engine. Called on the engine's own thread: hand over and return."""
 
@@ -269,14 +282,15 @@ class Engine(Protocol):
     def start(self, listener: EngineListener) -> None:
         """Starts to step; from now on the listener hears of it."""
 
-    def check(self, generation: Generation) -> None:
+    async def check(self, generation: Generation) -> None:
         """Tries what only the engine can tell of a guided generation, before it is submitted.
 
-        Called off the event loop, for generations with a guide; it may block for as long as a
-        grammar takes to compile, and has a bound on that.
+        Called on an event loop, for generations with a guide. It takes as long as a grammar takes
+        to compile, which is bounded; a caller that waits no longer cancels it.
 
         Raises:
             Refused: the engine cannot run it.
+            Busy: the engine cannot tell now.
         """
 
     def submit(self, key: int, generation: Generation) -> None:

@@ -1,5 +1,7 @@
 """Guides, tried by a process of their own before the engine sees them."""
 
+import asyncio
+
 import pytest
 from tokenwire_worker.engines.guides.checker import compiler_checker
 from tokenwire_worker.engines.guides.choices import choice_grammar, choice_pattern
@@ -23,7 +25,7 @@ def regex(text: str) -> Guide:
 
 def refusal(checker, guide: Guide) -> tuple[str, str]:
     with pytest.raises(Refused) as refused:
-        checker.check(guide)
+        asyncio.run(checker.check(guide))
     return refused.value.field, refused.value.description
 
 
@@ -35,7 +37,7 @@ def test_forms_that_compile_pass(checker):
         Guide(Ability.GUIDED_GRAMMAR, 'root ::= "a"'),
         Guide(Ability.GUIDED_CHOICE, options=("yes", "no")),
     ):
-        checker.check(guide)
+        asyncio.run(checker.check(guide))
 
 
 def test_what_is_wrong_is_told_without_where_it_was_raised(checker):
@@ -62,7 +64,7 @@ def test_what_the_compiler_would_pass_over_is_refused(checker):
 def test_a_form_that_ends_the_compiler_is_refused(checker):
     told = refusal(checker, regex("overflow"))
     assert told == ("guide.regex", "is more than the grammar compiler can take")
-    checker.check(regex("next"))
+    asyncio.run(checker.check(regex("next")))
 
 
 def test_bad_forms_are_tried_again(checker):
@@ -87,7 +89,7 @@ def test_llguidance_is_asked_in_its_own_way(model, monkeypatch):
             regex("[a-z]+"),
             Guide(Ability.GUIDED_CHOICE, options=("yes", "no")),
         ):
-            checker.check(guide)
+            asyncio.run(checker.check(guide))
         assert refusal(checker, regex("["))[1] == "unterminated character set at position 0"
         told = refusal(checker, Guide(Ability.GUIDED_JSON_SCHEMA, '{"not": {}}'))
         assert told == ("guide.json_schema", 'Unimplemented keys: ["not"]')
@@ -101,9 +103,9 @@ def test_the_engine_tries_guides_where_it_has_a_compiler(started, monkeypatch, c
     engine = started("--tensorrt-llm.guided-decoding-backend", compiler)
     assert not engine.engine._llm.args.skip_tokenizer_init
     good, bad = generation(guide=regex("a+")), generation(guide=regex("["))
-    engine.engine.check(good)
+    asyncio.run(engine.engine.check(good))
     with pytest.raises(Refused):
-        engine.engine.check(bad)
+        asyncio.run(engine.engine.check(bad))
     engine.run(good)
     assert engine.last_request["params"].guided_decoding.regex == "a+"
 

@@ -1,5 +1,6 @@
 """The vLLM adapter's own code on the stand-in: threads, steps, cancelling, failing, dying."""
 
+import asyncio
 import json
 import queue
 import threading
@@ -319,9 +320,9 @@ def test_a_broken_adapter_is_found_before_anything_is_served(build, tmp_path):
 def test_a_guide_is_tried_before_it_is_taken(engine, monkeypatch, regex, said):
     # Stand-ins of the compiler and the tokenizer, found by the process that tries guides.
     monkeypatch.setenv("PYTHONPATH", str(STAND_INS["tensorrt_llm"]))
-    engine.check(Generation([40], 2, guide=Guide(Ability.GUIDED_REGEX, "a+")))
+    asyncio.run(engine.check(Generation([40], 2, guide=Guide(Ability.GUIDED_REGEX, "a+"))))
     with pytest.raises(Refused) as refused:
-        engine.check(Generation([40], 2, guide=Guide(Ability.GUIDED_REGEX, regex)))
+        asyncio.run(engine.check(Generation([40], 2, guide=Guide(Ability.GUIDED_REGEX, regex))))
     assert refused.value.field == "guide.regex"
     assert said in refused.value.description
     engine.submit(1, Generation([40], 2, GREEDY))

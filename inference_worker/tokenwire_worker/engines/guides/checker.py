@@ -7,6 +7,7 @@ expressions of 30 characters are known that take minutes, and texts that overflo
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import threading
 from collections import OrderedDict
@@ -43,12 +44,15 @@ class GuideChecker:
         self._good: OrderedDict[bytes, None] = OrderedDict()
         self._checking = threading.Lock()
 
-    def check(self, guide: Guide) -> None:
+    async def check(self, guide: Guide) -> None:
         """Returns when the form is known to compile.
 
         Raises:
             Refused: it does not, or not in time.
         """
+        await asyncio.to_thread(self._check, guide)
+
+    def _check(self, guide: Guide) -> None:
         with self._checking:
             digest = _digest(guide)
             if digest in self._good:

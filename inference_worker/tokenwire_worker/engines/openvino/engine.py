@@ -97,10 +97,10 @@ class OpenVinoEngine:
         for thread in self._threads:
             thread.start()
 
-    def check(self, generation: Generation) -> None:
+    async def check(self, generation: Generation) -> None:
         """Tries the guide of a generation; raises Refused where it can't be held to."""
         if self._guides is not None and generation.guide is not None:
-            self._guides.check(generation.guide)
+            await self._guides.check(generation.guide)
 
     def submit(self, key: int, generation: Generation) -> None:
         """Takes a generation under a number not in use."""

@@ -59,7 +59,7 @@ SHUTDOWN_S = 30.0
 class Guides(Protocol):
     """Who tries guides beforehand."""
 
-    def check(self, guide: Guide) -> None:
+    async def check(self, guide: Guide) -> None:
         """Raises Refused where outputs cannot be held to the guide."""
 
     def close(self) -> None:
@@ -123,10 +123,10 @@ class TensorRtLlmEngine:
         self._loop.call_soon_threadsafe(self._begin)
         self._watchdog.start()
 
-    def check(self, generation: Generation) -> None:
+    async def check(self, generation: Generation) -> None:
         """Tries the guide of a generation; raises Refused where it can't be held to."""
         if self.guides is not None and generation.guide is not None:
-            self.guides.check(generation.guide)
+            await self.guides.check(generation.guide)
 
     def submit(self, key: int, generation: Generation) -> None:
         """Takes a generation under a number not in use."""

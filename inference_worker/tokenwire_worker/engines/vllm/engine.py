@@ -31,6 +31,7 @@ from tokenwire_worker.engines.port import (
     EngineLoad,
     Finish,
     Generation,
+    Guide,
     KvEvent,
     Output,
     Refused,
@@ -108,8 +109,8 @@ class VllmEngine:
         self._listener = listener
         self._loop.call_soon_threadsafe(self._begin)
 
-    def check(self, generation: Generation) -> None:
-        """Tries the guide of a generation. From any thread.
+    async def check(self, generation: Generation) -> None:
+        """Tries the guide of a generation. On any event loop.
 
         First by a process that may be lost to it, then as vLLM does before it takes a request,
         which has rules of its own.
@@ -117,7 +118,10 @@ class VllmEngine:
         guide = generation.guide
         if guide is None:
             return
-        self._guides.check(guide)
+        await self._guides.check(guide)
+        await asyncio.to_thread(self._verify, generation, guide)
+
+    def _verify(self, generation: Generation, guide: Guide) -> None:
         config = self._llm.vllm_config
         try:
             params.sampling_params(generation, 0, self._started.guide_stops).verify(
