@@ -12,14 +12,17 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import structlog
 from opentelemetry.context import Context
 from tokenwire_service.errors import ServiceError
+from tokenwire_service.tasks import Supervisor
 
 from tokenwire_worker import errors
 from tokenwire_worker.core import validation
 from tokenwire_worker.core.admission import Admission
 from tokenwire_worker.core.generations import NOWHERE, Ending, Live, Reason, Sink
 from tokenwire_worker.core.request import GenerationRequest
+from tokenwire_worker.core.stall import StallClock
 from tokenwire_worker.engine_listener import LoopListener
 from tokenwire_worker.engines.port import (
     Busy,
@@ -32,6 +35,14 @@ from tokenwire_worker.engines.port import (
 )
 from tokenwire_worker.generation_record import CancelCause, GenerationRecord, Recorder
 from tokenwire_worker.kv_event_feed import KvEventFeed
+
+LOOK_S = 0.25
+"""Between two looks at the engine's progress."""
+
+SHOWN_REQUESTS = 16
+"""Most request ids that the log line of a stall names."""
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -62,13 +73,21 @@ class Load:
 class Dispatcher:
     """Runs generations on one engine and routes what comes of them to their sinks."""
 
-    def __init__(self, engine: Engine, recorder: Recorder, waiting_limit: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        recorder: Recorder,
+        waiting_limit: int,
+        stall_s: float | None = None,
+    ) -> None:
         """Binds to the running event loop; `start` starts the engine.
 
         Args:
             engine: the engine, not started.
             recorder: where generations are written down.
             waiting_limit: requests that may wait for the engine.
+            stall_s: time without progress after which the engine is given up; 0: never; None: as
+                the engine says.
         """
         self.info: EngineInfo = engine.info
         """What the engine serves."""
@@ -95,12 +114,17 @@ class Dispatcher:
         self._last_key = 0
         self._steps = 0
         self._watchers: set[asyncio.Event] = set()
+        self._stall_s = self.info.stall_s if stall_s is None else stall_s
+        self._gone: ServiceError | None = None
+        """What everything fails with once the engine is gone."""
 
-    def start(self) -> None:
-        """Starts the engine."""
+    def start(self, supervisor: Supervisor) -> None:
+        """Starts the engine, and with the supervisor the watch over its progress."""
         self._engine.start(
             LoopListener(self._loop, self._on_step, self._on_death, self.kv_events.publish)
         )
+        if self._stall_s:
+            supervisor.keep("stall_watch", self._watch_for_stall)
 
     # --- what callers do -------------------------------------------------------------------------
 
@@ -254,11 +278,42 @@ class Dispatcher:
         await self._loop.run_in_executor(None, self._engine.close)
 
     def _on_death(self, reason: str) -> None:
+        self._give_up(reason, errors.engine_died(self._worker, reason))
+
+    def _give_up(self, reason: str, error: ServiceError) -> None:
+        """Fails everything, for good."""
         if not self.died.done():
+            self._gone = error
             self.died.set_result(reason)
-            self._fail_all(lambda: errors.engine_died(self._worker, reason))
+            self._fail_all(lambda: error)
             self._flights.clear()
             self._end_streams()
+
+    async def _watch_for_stall(self) -> None:
+        look_s = min(LOOK_S, self._stall_s / 4)
+        clock = StallClock(self._stall_s, look_s)
+        while not self.died.done():
+            now_s = time.monotonic()
+            busy = self._admission.running > 0
+            if clock.look(self._engine.progress(), busy=busy, now_s=now_s):
+                self._on_stall(now_s)
+            await asyncio.sleep(look_s)
+
+    def _on_stall(self, now_s: float) -> None:
+        held = [flight for flight in self._flights.values() if flight.in_engine]
+        oldest_s = min((flight.live.received_s for flight in held if flight.live), default=now_s)
+        log.critical(
+            "engine_stalled",
+            stall_s=self._stall_s,
+            sequences=self._admission.running,
+            generations=len(held),
+            waiting_requests=self._admission.waiting,
+            oldest_s=round(now_s - oldest_s, 3),
+            request_ids=[flight.record.request_id for flight in held[:SHOWN_REQUESTS]],
+        )
+        self._engine.kill()
+        reason = f"it made no progress for {self._stall_s:g} s, with work in flight"
+        self._give_up(reason, errors.engine_stalled(self._worker, self._stall_s))
 
     def _end_streams(self) -> None:
         self.over.set()
@@ -271,8 +326,8 @@ class Dispatcher:
                 self._fail(flight, error())
 
     def _refuse_if_closing(self) -> None:
-        if self.died.done():
-            raise errors.engine_died(self._worker, self.died.result())
+        if self._gone is not None:
+            raise self._gone
         if self.draining:
             raise errors.draining(self._worker)
 

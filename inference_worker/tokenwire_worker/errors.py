@@ -7,6 +7,7 @@
                          GUIDE_MEMORY      the engine holds as many forms as may be; RetryInfo
     UNAVAILABLE          DRAINING          the worker is being stopped; RetryInfo
                          ENGINE_DIED       the engine is gone and the worker with it; RetryInfo
+                         ENGINE_STALLED    the engine hangs and is ended with the worker; RetryInfo
     INTERNAL             ENGINE_FAILED     the engine failed this one generation
     UNIMPLEMENTED        NO_KV_EVENTS      the engine has no KV cache events
     OUT_OF_RANGE         KV_EVENTS_GONE    a number that is not kept any more, or never was
@@ -107,6 +108,16 @@ def engine_died(worker: str, reason: str) -> ServiceError:
         Code.UNAVAILABLE,
         "ENGINE_DIED",
         f"the engine of worker {worker} died: {reason}",
+        retry_after_s=AWAY_RETRY_S,
+    )
+
+
+def engine_stalled(worker: str, stall_s: float) -> ServiceError:
+    """Returns the failure of everything that an engine held which made no progress."""
+    return ServiceError(
+        Code.UNAVAILABLE,
+        "ENGINE_STALLED",
+        f"the engine of worker {worker} had work and made no progress for {stall_s:g} s",
         retry_after_s=AWAY_RETRY_S,
     )
 

@@ -92,7 +92,7 @@ async def _run(settings: WorkerSettings, engine: Engine, files: TextFiles) -> in
     metrics = WorkerMetrics(identity.model)
     recorder = Recorder(identity.worker, identity.model, engine.info, metrics)
     async with Supervisor() as supervisor:
-        dispatcher = Dispatcher(engine, recorder, settings.max_waiting_requests)
+        dispatcher = Dispatcher(engine, recorder, settings.max_waiting_requests, settings.stall_s)
         offer_gauges(dispatcher)
         services = _services(identity, dispatcher, recorder, files)
         try:
@@ -118,7 +118,7 @@ async def _serve(
 ) -> None:
     """Starts engine and server, waits for a signal or the engine's death, and drains."""
     stop = stop_signal()
-    dispatcher.start()
+    dispatcher.start(supervisor)
     await server.start()
     await server.set_serving(serving=True)
     await first_of(stop, dispatcher.died, supervisor.failed)

@@ -49,6 +49,19 @@ class WorkerSettings(ServiceSettings):
         default=None,
         description="folder of tokenizer.json and config.json where the model's has none (GGUF)",
     )
+    stall_s: float | None = Field(
+        default=None,
+        ge=0,
+        description="time in seconds without a sign of progress of the engine, with work in "
+        "flight, after which the worker fails that work and exits with code 70; 0: never; default: "
+        "the engine's own, see docs/operations.md",
+    )
+    load_timeout_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="time in seconds that the engine has to load and compile the model, after "
+        "which the worker exits with code 70; 0: as long as it takes",
+    )
     openvino: OpenVinoSettings = Field(default_factory=OpenVinoSettings)
     tensorrt_llm: TensorRtLlmSettings = Field(default_factory=TensorRtLlmSettings)
     vllm: VllmSettings = Field(default_factory=VllmSettings)

@@ -58,6 +58,15 @@ def test_tokens_come_as_deltas_up_to_max_tokens(recorder):
     assert all(0 <= token < recorder.engine.info.vocabulary_size for token in ran.ids)
 
 
+def test_progress_counts_steps_also_those_that_bring_no_token(recorder):
+    before, steps = recorder.engine.progress(), []
+    # Many steps of prefill before the first token; a late one of an earlier test may be among them.
+    key = recorder.submit(generation(9, tokens=1500, max_tokens=1))
+    recorder.wait(lambda: steps.append(recorder.engine.progress()) or recorder.of(key)[0].finish)
+    assert recorder.engine.progress() - before > 2
+    assert steps == sorted(steps)
+
+
 def test_one_token_is_a_generation(recorder):
     (ran,) = recorder.run(generation(max_tokens=1))
     assert (len(ran.ids), ran.finish) == (1, Finish.LENGTH)

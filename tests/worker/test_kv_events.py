@@ -9,6 +9,7 @@ from tokenwire.worker.v1 import worker_pb2 as pb
 from tokenwire.worker.v1 import worker_pb2_grpc
 from tokenwire_service.server import RpcServer, Service
 from tokenwire_service.settings import TlsSettings
+from tokenwire_service.tasks import Supervisor
 from tokenwire_worker.core.kv_events import KvEventLog, NumberGoneError
 from tokenwire_worker.dispatcher import Dispatcher
 from tokenwire_worker.edge.worker_servicer import Identity, WorkerServicer
@@ -52,6 +53,9 @@ class StillEngine:
     def load(self):
         return EngineLoad(0, 0.0)
 
+    def progress(self):
+        return 0
+
     def close(self):
         pass
 
@@ -67,7 +71,8 @@ class Worker:
         self._server = RpcServer("127.0.0.1:0", TlsSettings(), [service])
 
     async def __aenter__(self):
-        self.dispatcher.start()
+        self._supervisor = Supervisor()
+        self.dispatcher.start(self._supervisor)
         await self._server.start()
         self._channel = grpc.aio.insecure_channel(self._server.address)
         self._stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
@@ -77,6 +82,7 @@ class Worker:
         await self._channel.close()
         await self._server.stop()
         await self.dispatcher.close()
+        await self._supervisor.close()
 
     def watch(self, first_number=0):
         return self._stub.WatchKvEvents(pb.WatchKvEventsRequest(first_number=first_number))

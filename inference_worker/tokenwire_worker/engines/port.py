@@ -74,6 +74,9 @@ class EngineInfo:
     unheeded_sampling: frozenset[str] = frozenset()
     """Fields of Sampling that the engine, as it is set up, passes over: refused where they are set,
     never ignored."""
+    stall_s: float = 120.0
+    """Time without `Engine.progress`, with work in flight, after which this engine is given up
+    where the settings say nothing. It has to be longer than any one step of it."""
     simulated: bool = False
 
 
@@ -305,6 +308,20 @@ class Engine(Protocol):
 
     def load(self) -> EngineLoad:
         """Tells how busy the engine is, from what it last saw; costs nothing."""
+
+    def progress(self) -> int:
+        """Returns a count that rises with each sign that the engine gets on with its work.
+
+        A sign is what an engine that hangs cannot give, and one that is busy gives again and again:
+        a step that ended, whether or not it brought a token, such as one of a long prompt's many.
+        It costs nothing to ask.
+        """
+
+    def kill(self) -> None:
+        """Ends the engine's processes at once, stopped ones too; does not block.
+
+        For an engine that answers no more. `close` still follows, and then returns within a second.
+        """
 
     def close(self) -> None:
         """Ends the engine and its thread, cancelling what it still holds."""

@@ -121,7 +121,7 @@ def test_every_setting_reaches_the_constructor_under_its_own_name():
 def test_settings_are_named_as_the_constructor_names_them():
     classes = recorded()["classes"]
     assert set(TensorRtLlmSettings.model_fields) - set(classes["LLM"]["fields"]) == {
-        *("lora", "kv_retention", "warm_up_requests", "stall_s", "arg"),
+        *("lora", "kv_retention", "warm_up_requests", "arg"),
     }
     for group, name in arguments._CLASSES.items():
         fields = TensorRtLlmSettings.model_fields[group].annotation.model_fields

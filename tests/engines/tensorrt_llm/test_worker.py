@@ -305,13 +305,16 @@ def test_what_outlasts_the_grace_fails(own_worker):
 
 
 @pytest.mark.parametrize(
-    ("way", "stall_s", "told"),
-    [("FATAL", "0", "illegal memory access"), ("HANGING", "2", "nothing came of TensorRT-LLM")],
+    ("way", "stall_s", "reason", "told"),
+    [
+        ("FATAL", "0", "ENGINE_DIED", "illegal memory access"),
+        ("HANGING", "2", "ENGINE_STALLED", "made no progress for 2 s"),
+    ],
 )
-def test_the_death_of_the_engine_ends_the_process(own_worker, way, stall_s, told):
+def test_the_death_of_the_engine_ends_the_process(own_worker, way, stall_s, reason, told):
     fatal = 4001
     environment = {f"STAND_IN_{way}_TOKEN": str(fatal)}
-    process, worker = own_worker("--tensorrt-llm.stall-s", stall_s, **environment)
+    process, worker = own_worker("--stall-s", stall_s, **environment)
     with Exchange(worker) as exchange:
         for handle in range(3):
             exchange.submit(handle, request(handle, max_tokens=LONG))
@@ -319,7 +322,7 @@ def test_the_death_of_the_engine_ends_the_process(own_worker, way, stall_s, told
         exchange.submit(3, request(prompt_token_ids=[fatal] * 9))
         for generated in exchange.finish(0, 1, 2, 3):
             refusal = refusal_of_status(generated.failure)
-            assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "ENGINE_DIED")
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, reason)
             assert told in refusal.message
         exchange.read_to_end()
     assert process.wait() == 70

@@ -77,6 +77,7 @@ class OpenVinoEngine:
         self._gone = ""
         """Why no guide can be tried any more."""
         self._load = EngineLoad(0, 0.0)
+        self._progress = 0
         self._threads: list[threading.Thread] = []
         self._closing = False
         ready = self._wait_until_ready(settings)
@@ -113,6 +114,14 @@ class OpenVinoEngine:
     def load(self) -> EngineLoad:
         """Tells how busy the engine is, from what it last saw."""
         return self._load
+
+    def progress(self) -> int:
+        """Returns how many steps the process has told of; it tells of each."""
+        return self._progress
+
+    def kill(self) -> None:
+        """Ends the process at once."""
+        self._process.kill()
 
     def close(self) -> None:
         """Ends the process; what is still held ends as cancelled."""
@@ -166,6 +175,7 @@ class OpenVinoEngine:
             message = self._channel.receive()
             if isinstance(message, Stepped):
                 self._load = message.load
+                self._progress += 1
                 listener.on_step(message.step)
             elif isinstance(message, Tried):
                 self._faults.put(message.fault)

@@ -75,7 +75,7 @@ def build(settings: WorkerSettings) -> TensorRtLlmEngine:
         vocabulary_size=limits.vocabulary_size,
         kv_retention=own.kv_retention,
     )
-    engine = TensorRtLlmEngine(llm, fixed, own.stall_s)
+    engine = TensorRtLlmEngine(llm, fixed)
     try:
         engine.run(warm_up(llm, own.warm_up_requests, limits, engine.meter.take))
     except Exception as error:

@@ -46,7 +46,7 @@ _CLASSES = {
 }
 """Groups of which one field may be passed through, and their classes."""
 
-_OWN_ONLY = {"arg", "lora", "kv_retention", "warm_up_requests", "stall_s"}
+_OWN_ONLY = {"arg", "lora", "kv_retention", "warm_up_requests"}
 """Settings that are no argument of tensorrt_llm.LLM."""
 
 SPECULATIVE_CLASSES = {

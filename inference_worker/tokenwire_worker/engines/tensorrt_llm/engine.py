@@ -11,6 +11,7 @@ message of the engine wakes run in one turn of the loop; what they bring in it i
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ import structlog
 import uvloop
 from tensorrt_llm.llmapi import RequestError
 
+from tokenwire_worker.engines.descendants import kill_descendants
 from tokenwire_worker.engines.port import (
     Ability,
     EngineInfo,
@@ -82,13 +84,12 @@ class _Sequence:
 class TensorRtLlmEngine:
     """Runs generations on an LLM. What has no comment of its own runs on the engine's loop."""
 
-    def __init__(self, llm: Any, fixed: sampling.Fixed, stall_s: float) -> None:
+    def __init__(self, llm: Any, fixed: sampling.Fixed) -> None:
         """Starts the thread; `info` is to be set before the engine is used.
 
         Args:
             llm: the tensorrt_llm.LLM, used by nothing else from now on.
             fixed: what requests have in common.
-            stall_s: see Watchdog.
         """
         self.info: EngineInfo
         """What the engine serves, and its bounds."""
@@ -109,7 +110,8 @@ class TensorRtLlmEngine:
         self._closed = False
         self._over = False
         """It has died or is being closed: the listener hears of no death any more."""
-        self._watchdog = Watchdog(self._is_healthy, self._is_busy, stall_s, self._die)
+        self._progress = 0
+        self._watchdog = Watchdog(self._is_healthy, self._die)
         self._loop = uvloop.new_event_loop()
         # A daemon, so that a process that ends before the engine is closed is not held up by it.
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -141,6 +143,14 @@ class TensorRtLlmEngine:
         live = self._live_count
         # Statistics of the last step were taken before its sequences let go, and no more come.
         return EngineLoad(live, self.meter.kv_cache_usage if live else 0.0)
+
+    def progress(self) -> int:
+        """Returns how many results and iterations the engine has told of."""
+        return self._progress
+
+    def kill(self) -> None:
+        """Ends the engine's processes at once."""
+        kill_descendants(os.getpid())
 
     def run(self, coroutine: Any) -> Any:
         """Runs a coroutine on the engine's loop and returns what it returns."""
@@ -176,9 +186,6 @@ class TensorRtLlmEngine:
     def _is_healthy(self) -> bool:
         healthy: bool = self._llm._check_health()  # noqa: SLF001 - 1.2 has no public one
         return healthy
-
-    def _is_busy(self) -> bool:
-        return self._live_count > 0
 
     def _die(self, reason: str) -> None:
         """Tells that the engine is dead, once. From any thread."""
@@ -245,6 +252,7 @@ class TensorRtLlmEngine:
             sequence.result = self._generate(sequence, generation, ends)
             self._submitted.set()
             async for result in sequence.result:
+                self._progress += 1
                 output = sequence.reader.read(result)
                 if output is None:
                     continue
@@ -357,13 +365,12 @@ class TensorRtLlmEngine:
         if outputs:
             step = Step(outputs, began_s=self._step_began_s)
             self._step_began_s = time.monotonic()
-            self._watchdog.note_progress()
             self._listener.on_step(step)
         if events:
             self._listener.on_kv_events(events)
 
     def _on_statistics(self, statistics: dict[str, Any]) -> None:
-        self._watchdog.note_progress()
+        self._progress += 1
         self.meter.take(statistics)
 
     def _on_kv_events(self, events: Sequence[KvEvent]) -> None:

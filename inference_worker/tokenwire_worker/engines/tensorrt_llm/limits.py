@@ -16,6 +16,10 @@ TOP_LOGPROBS = 20
 _ALWAYS = {Ability.CACHE_SALT}
 
 
+STALL_S = 300.0
+"""As TensorRT-LLM's own HangDetector, which does not always end the process."""
+
+
 def abilities(own: TensorRtLlmSettings) -> frozenset[Ability]:
     """Returns what requests may ask for."""
     found = set(_ALWAYS)
@@ -70,6 +74,7 @@ def engine_info(own: TensorRtLlmSettings, limits: ModelLimits, version: str) -> 
         top_logprobs=TOP_LOGPROBS if Ability.TOP_LOGPROBS in offered else 0,
         lora_adapters=tuple(own.lora),
         unheeded_sampling=unheeded_sampling(own),
+        stall_s=STALL_S,
     )
 
 

@@ -211,12 +211,6 @@ class TensorRtLlmSettings(BaseModel):
     warm_up_requests: int = Field(
         default=2, ge=0, le=64, description="requests that are run before the worker is ready"
     )
-    stall_s: float = Field(
-        default=300.0,
-        ge=0,
-        description="time in seconds without any output or statistics, with work in flight, after "
-        "which the engine counts as dead; 0: never",
-    )
     arg: dict[str, Any] = Field(
         default_factory=dict,
         description="KEY=VALUE of any other field of tensorrt_llm.LLM, GROUP.KEY for one of a "

@@ -1,8 +1,9 @@
 """Finds out that the engine is dead when it does not say so.
 
 In 1.2 an engine can be dead while its own health check says that all is well: a worker process was
-killed, a GPU hangs, or TensorRT-LLM's shutdown blocks the thread that found an error. So the watch
-is kept from a thread of its own, and besides asking it looks whether anything still happens.
+killed, or TensorRT-LLM's shutdown blocks the thread that found an error. So the watch is kept from
+a thread of its own, and besides asking it looks whether the engine's event loop still turns.
+Whether anything comes of an engine is watched for all engines alike, by the dispatcher.
 """
 
 from __future__ import annotations
@@ -25,39 +26,28 @@ class Watchdog:
     def __init__(
         self,
         is_healthy: Callable[[], bool],
-        is_busy: Callable[[], bool],
-        stall_s: float,
         on_death: Callable[[str], None],
     ) -> None:
         """Does not start yet.
 
         Args:
             is_healthy: TensorRT-LLM's own opinion; must not block.
-            is_busy: whether anything is expected of the engine.
-            stall_s: time without `note_progress` while it is, after which it is dead; 0: never.
             on_death: told the reason, once, on the watchdog's thread.
         """
         self._is_healthy = is_healthy
-        self._is_busy = is_busy
-        self._stall_s = stall_s
         self._on_death = on_death
         self._stopped = threading.Event()
-        self._progress_s = self._turn_s = time.monotonic()
+        self._turn_s = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="engine-watchdog", daemon=True)
 
     def start(self) -> None:
         """Starts to watch."""
-        self.note_progress()
         self.note_turn()
         self._thread.start()
 
     def stop(self) -> None:
         """Ends the watch."""
         self._stopped.set()
-
-    def note_progress(self) -> None:
-        """Notes that the engine brought something."""
-        self._progress_s = time.monotonic()
 
     def note_turn(self) -> None:
         """Notes that the engine's event loop turns."""
@@ -73,10 +63,6 @@ class Watchdog:
             return "TensorRT-LLM's executor has shut down"
         if now_s - self._turn_s > LOOP_STUCK_S:
             return f"TensorRT-LLM has blocked its caller for {LOOP_STUCK_S:g} s"
-        if not self._is_busy():
-            self._progress_s = now_s
-        elif self._stall_s and now_s - self._progress_s > self._stall_s:
-            return f"nothing came of TensorRT-LLM for {self._stall_s:g} s, with work in flight"
         return None
 
     def _run(self) -> None:

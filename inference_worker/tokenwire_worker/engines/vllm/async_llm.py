@@ -25,6 +25,11 @@ TOP_LOGPROBS = 20
 """Most alternatives that the contract knows."""
 
 
+STALL_S = 120.0
+"""An iteration takes seconds at the most, but the first of a new shape may compile kernels for a
+minute."""
+
+
 @dataclass(frozen=True)
 class Started:
     """A running AsyncLLM and what it serves."""
@@ -124,6 +129,7 @@ def _info(
         highest_temperature=params.HIGHEST_TEMPERATURE,
         # The model's own are added to a request's, and vLLM adds its tokenizer's.
         stop_token_ids=params.STOP_TOKEN_IDS - len(eos) - 1,
+        stall_s=STALL_S,
     )
 
 

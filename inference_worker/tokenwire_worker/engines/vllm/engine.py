@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from tokenwire_worker.engines.descendants import kill_descendants
 from tokenwire_worker.engines.guides.checker import compiler_checker
 from tokenwire_worker.engines.port import (
     Ability,
@@ -83,6 +85,7 @@ class VllmEngine:
         self._aborts: list[str] = []
         self._step_began_s = time.monotonic()
         self._load = EngineLoad(0, 0.0)
+        self._progress = 0
         self._death: str | None = None
         self._closed = False
         self._kv_events = KvEventReader()
@@ -144,6 +147,17 @@ class VllmEngine:
     def load(self) -> EngineLoad:
         """Tells how busy the engine is, from what it last saw. From any thread."""
         return self._load
+
+    def progress(self) -> int:
+        """Returns how many iterations the engine has told of. From any thread.
+
+        vLLM tells of each, also of those that only prefill a part of a prompt.
+        """
+        return self._progress
+
+    def kill(self) -> None:
+        """Ends the engine's processes at once. From any thread."""
+        kill_descendants(os.getpid())
 
     def close(self) -> None:
         """Ends the engine's process and thread; what is held ends as cancelled. Any thread."""
@@ -315,6 +329,7 @@ class VllmEngine:
         Those tasks run in the loop's next turn, and the flush, being last in line, behind them all:
         what one engine step brought is one Step.
         """
+        self._progress += 1
         if stats is not None:
             self._load = EngineLoad(stats.num_running_reqs, stats.kv_cache_usage)
         self._loop.call_soon(self._flush, bool(self._live))
