@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tokenwire_frontend.core.detokenizer import Detokenizer
 from tokenwire_frontend.core.sequence import Finish, Sequence
-from tokenwire_frontend.core.stop_matcher import StopMatcher
+from tokenwire_frontend.core.stop_matcher import StopMatcher, StopStrings
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
 
@@ -61,7 +61,7 @@ def build(spelling: Spelling, options: dict[str, str]) -> Sequence:
     return Sequence(
         0,
         Detokenizer(spelling.decode, context_free=True),
-        StopMatcher(stops.split("|"), include=include) if stops else None,
+        StopMatcher(StopStrings(stops.split("|")), include=include) if stops else None,
         stop_token_ids=ids("stop_tokens") | ids("eos"),
         own_eos_ids=ids("eos"),
         min_tokens=int(options.get("min_tokens", 0)),

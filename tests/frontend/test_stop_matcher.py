@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenwire_frontend.core.stop_matcher import StopMatcher
+from tokenwire_frontend.core.stop_matcher import StopMatcher, StopStrings
 
 
 def feed(matcher: StopMatcher, parts: list[str]) -> str:
@@ -40,12 +40,12 @@ def test_every_split_gives_what_the_definition_gives(text, stops, cuts, include)
         size = cuts[len(parts) % len(cuts)]
         parts.append(text[start : start + size])
         start += size
-    matcher = StopMatcher(stops, include=include)
+    matcher = StopMatcher(StopStrings(stops), include=include)
     assert (feed(matcher, parts), matcher.matched) == expected(text, stops, include)
 
 
 def test_only_what_may_become_a_stop_string_is_held_back():
-    matcher = StopMatcher(["\nUser:"])
+    matcher = StopMatcher(StopStrings(["\nUser:"]))
     assert matcher.push("one\ntwo\n") == "one\ntwo"
     assert matcher.push("Use") == ""
     assert matcher.push("ful") == "\nUseful"
@@ -56,11 +56,11 @@ def test_only_what_may_become_a_stop_string_is_held_back():
 
 @pytest.mark.parametrize(("include", "text"), [(False, "a"), (True, "aSTOP")])
 def test_include_keeps_the_stop_string_and_nothing_after_it(include, text):
-    matcher = StopMatcher(["STOP"], include=include)
+    matcher = StopMatcher(StopStrings(["STOP"]), include=include)
     assert matcher.push("aSTOPb") == text
 
 
 def test_what_was_held_back_comes_at_the_end():
-    matcher = StopMatcher(["###"])
+    matcher = StopMatcher(StopStrings(["###"]))
     assert matcher.push("x##") == "x"
     assert matcher.finish() == "##"

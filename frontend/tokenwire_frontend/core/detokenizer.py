@@ -83,10 +83,16 @@ class Detokenizer:
         self._shrink()
         return new
 
+    def held(self) -> str:
+        """Returns the text that would be given out if the sequence ended here."""
+        text = self._decode(self._window) if self._window else ""
+        return text[self._emitted :].removeprefix(REPLACEMENT * self._seed_tail)
+
     def finish(self) -> str:
         """Returns the text still held back; the sequence has ended."""
-        text = self._decode(self._window) if self._window else ""
-        return self._advance(text, len(text))
+        text = self.held()
+        self._emitted += len(text)
+        return text
 
     def _advance(self, text: str, end: int) -> str:
         new = text[self._emitted : end]

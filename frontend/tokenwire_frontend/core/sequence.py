@@ -3,52 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass
-from enum import Enum
 
 from tokenwire_frontend.core.detokenizer import Detokenizer
+from tokenwire_frontend.core.log import Delta, End, Finish, TokenLogprob
 from tokenwire_frontend.core.stop_matcher import StopMatcher
 
-
-class Finish(Enum):
-    """Why a sequence ended."""
-
-    STOP = "stop"
-    LENGTH = "length"
-    TIME_BUDGET = "time_budget"
-    CANCELLED = "cancelled"
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """How a sequence ended."""
-
-    finish: Finish
-    stop: str | None = None
-    """The stop string that was found."""
-    stop_token_id: int | None = None
-    """The stop token that was generated, where it is not one of the model's own."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """Natural-log probability of one token, with alternatives as pairs of id and logprob."""
-
-    token_id: int
-    logprob: float
-    alternatives: tuple[tuple[int, float], ...] = ()
-
-
-@dataclass(slots=True)
-class Delta:
-    """What is new of one sequence."""
-
-    sequence: int
-    token_offset: int
-    token_ids: list[int]
-    text: str
-    logprobs: list[TokenLogprob]
-    end: End | None
+__all__ = ["Delta", "End", "Finish", "Sequence", "TokenLogprob"]
 
 
 class Sequence:
@@ -153,6 +113,7 @@ class Sequence:
         delta = Delta(
             self.index,
             self.token_count - len(self._ids),
+            0,
             self._ids,
             self._text,
             self._logprobs,

@@ -16,7 +16,7 @@ from tokenwire_frontend.core.events import Pace
 from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest, TextPrompt, TokenPrompt
 from tokenwire_frontend.core.router import Choice
 from tokenwire_frontend.core.sequence import Finish, Sequence
-from tokenwire_frontend.core.stop_matcher import StopMatcher
+from tokenwire_frontend.core.stop_matcher import StopMatcher, StopStrings
 from tokenwire_frontend.core.validation import prompt_length_violation, violations
 from tokenwire_frontend.generation.generation import LiveGeneration
 from tokenwire_frontend.generation.record import GenerationRecord, Recorder
@@ -301,7 +301,7 @@ def _sequences(
             tokenizer.detokenizer(
                 skip_special_tokens=request.output.skip_special_tokens, seed=prompt[-SEED_IDS:]
             ),
-            StopMatcher(stopping.stop, include=stopping.include_stop_in_output)
+            StopMatcher(StopStrings(stopping.stop), include=stopping.include_stop_in_output)
             if stopping.stop
             else None,
             stop_token_ids=own | frozenset(stopping.stop_token_ids),

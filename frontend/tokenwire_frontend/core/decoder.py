@@ -1,0 +1,148 @@
+"""From a sequence's ids to its log: text as soon as it is certain, and the stop that ends it.
+
+What the log holds is a function of the request, the prompt's last ids and the sequence's ids, in
+whatever runs they came. So nothing of a decoder needs to be kept to go on elsewhere: a new one that
+takes the same ids stands at the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenwire_frontend.core.detokenizer import Detokenizer
+from tokenwire_frontend.core.log import End, Finish, SequenceLog, TokenLogprob
+from tokenwire_frontend.core.stop_matcher import StopMatcher
+
+RUN_IDS = 64
+"""Ids that are detokenised together where more come at once, so that the log can be cut between
+them."""
+
+
+class SequenceDecoder:
+    """Writes one sequence's log.
+
+    A stop, whether string or token, counts from the id that completes it, which must be at least
+    number `min_tokens`. Stop tokens end the sequence at the worker; here their text is left out.
+
+    Args:
+        log: empty.
+        detokenizer: fresh, seeded with the prompt's end.
+        stops: fresh; None where the request has no stop strings.
+        stop_token_ids: ids that end the sequence; such an id's own text is left out.
+        own_eos_ids: those of them that are the model's own.
+        min_tokens: ids, of which the last is the first that may complete a stop.
+        include_stop: leaves the stop token's text in.
+    """
+
+    __slots__ = (
+        "_detokenizer", "_min_tokens", "_own_eos_ids", "_stops", "_unseen_ids", "_withheld", "log",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        log: SequenceLog,
+        detokenizer: Detokenizer,
+        stops: StopMatcher | None = None,
+        *,
+        stop_token_ids: frozenset[int] = frozenset(),
+        own_eos_ids: frozenset[int] = frozenset(),
+        min_tokens: int = 0,
+        include_stop: bool = False,
+    ) -> None:
+        self.log = log
+        self._detokenizer = detokenizer
+        self._stops = stops
+        self._unseen_ids = frozenset() if include_stop else stop_token_ids
+        self._own_eos_ids = own_eos_ids
+        self._min_tokens = min_tokens
+        # A stop token that came last: it has no text if the sequence ends here, and has it if the
+        # sequence goes on.
+        self._withheld: int | None = None
+
+    def push(self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob] = ()) -> bool:
+        """Takes new ids, at least one; returns whether a stop string has now ended the sequence.
+
+        Ids after the end (the worker may be a step ahead of a stop string) are passed over.
+        """
+        if self.log.end is not None:
+            return False
+        if self._stops is not None:
+            # One by one, so that the sequence ends with the id that completes a stop string.
+            return any(
+                self._push_matched(self._stops, token_ids[place], logprobs[place : place + 1])
+                for place in range(len(token_ids))
+            )
+        if len(token_ids) <= RUN_IDS:
+            self._push_run(token_ids, logprobs)
+        else:
+            for start in range(0, len(token_ids), RUN_IDS):
+                end = start + RUN_IDS
+                self._push_run(token_ids[start:end], logprobs[start:end])
+        return False
+
+    def finish(self, finish: Finish, stop_token_id: int | None = None) -> None:
+        """Ends the sequence as the worker says, giving out what was held back."""
+        if self.log.end is not None:
+            return
+        text = self._detokenizer.finish()
+        if self._stops is not None:
+            text = self._stops.push(text, counts=self.log.token_count >= self._min_tokens)
+            if self._stops.matched is not None:
+                self.log.close(text, End(Finish.STOP, stop=self._stops.matched))
+                return
+            text += self._stops.finish()
+        if stop_token_id in self._own_eos_ids:
+            stop_token_id = None
+        self.log.close(text, End(finish, stop_token_id=stop_token_id))
+
+    def _push_run(self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]) -> None:
+        """Takes ids of a request without stop strings."""
+        shown = token_ids
+        if self._withheld is not None:
+            shown = [self._withheld, *token_ids]
+            self._withheld = None
+        if token_ids[-1] in self._unseen_ids and self._counts(len(token_ids)):
+            self._withheld = token_ids[-1]
+            shown = shown[:-1]
+        self.log.append(token_ids, self._detokenizer.push(shown) if shown else "", logprobs)
+
+    def _push_matched(
+        self, stops: StopMatcher, token_id: int, logprobs: Sequence[TokenLogprob]
+    ) -> bool:
+        """Takes one id of a request with stop strings; returns whether one is complete."""
+        text = ""
+        if self._withheld is not None:
+            text = self._match(stops, self._withheld, counts=True)
+            self._withheld = None
+        if stops.matched is None:
+            counts = self._counts(1)
+            if counts and token_id in self._unseen_ids:
+                self._withheld = token_id
+            else:
+                text += self._match(stops, token_id, counts=counts)
+            self.log.append((token_id,), text, logprobs)
+            text = ""
+        if stops.matched is None:
+            return False
+        self.log.close(text, End(Finish.STOP, stop=stops.matched))
+        return True
+
+    def _counts(self, more: int) -> bool:
+        """Returns whether a stop counts that is completed so many ids after those of the log."""
+        return self.log.token_count + more >= self._min_tokens
+
+    def _match(self, stops: StopMatcher, token_id: int, *, counts: bool) -> str:
+        """Returns the text that can be given out after this id."""
+        mark = stops.marks.get(token_id)
+        if mark is None:
+            text = self._detokenizer.push((token_id,))
+            return stops.push(text, counts=counts) if text else ""
+        held = self._detokenizer.held()
+        if held and counts:
+            # What is held back comes before the special token only if the sequence ends with it.
+            ending = stops.copy()
+            text = ending.push(held + mark)
+            if ending.matched is not None:
+                stops.matched = ending.matched
+                return text
+        return stops.push(mark, counts=counts)

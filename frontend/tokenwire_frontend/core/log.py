@@ -1,0 +1,255 @@
+"""What one sequence has brought so far, and deltas cut from it for any number of readers.
+
+The log is written once, by the sequence's decoder. Each reader owns a cursor into it, and a delta
+is made when the reader's transport can take one, so that what waits is never kept twice. Token ids
+stay to the end, since whoever holds them can continue the sequence; text and log probabilities are
+dropped once every reader has them.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+ID_BYTES = 5
+"""Most bytes of a token id on the wire: a varint of 32 bits."""
+
+LOGPROB_BYTES = 14
+"""Most bytes of a token's log probability without alternatives: an id, a float and their tags, and
+the length of the message around them."""
+
+ALTERNATIVE_BYTES = 13
+"""Most bytes of one alternative: an id, a float and their tags, in a message of its own."""
+
+DELTA_BYTES = 64
+"""Most bytes of a delta besides ids, text, log probabilities and a stop string: numbers, tags and
+lengths of six fields and of the messages around them."""
+
+TRIM_BYTES = 4096
+"""Text and log probabilities are dropped in steps of at least this, so that a reader which keeps
+up pays for it once in some hundred tokens."""
+
+
+class Finish(Enum):
+    """Why a sequence ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TIME_BUDGET = "time_budget"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a sequence ended."""
+
+    finish: Finish
+    stop: str | None = None
+    """The stop string that was found."""
+    stop_token_id: int | None = None
+    """The stop token that was generated, where it is not one of the model's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Natural-log probability of one token, with alternatives as pairs of id and logprob."""
+
+    token_id: int
+    logprob: float
+    alternatives: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(slots=True)
+class Delta:
+    """What is new of one sequence."""
+
+    sequence: int
+    token_offset: int
+    """Ids of the sequence before these."""
+    text_offset: int
+    """UTF-8 bytes of the sequence's own text before this one; an echoed prompt is not counted."""
+    token_ids: Sequence[int]
+    text: str
+    logprobs: list[TokenLogprob]
+    end: End | None
+
+
+@dataclass(slots=True, order=True)
+class Cursor:
+    """How far one reader has come in one sequence; of two, the smaller is the slower reader's."""
+
+    token: int = 0
+    """Ids read."""
+    text: int = 0
+    """UTF-8 bytes of the sequence's own text read; below 0 within an echoed prompt before it."""
+    ended: bool = False
+    """The end was read."""
+
+
+class SequenceLog:
+    """Ids, text and end of one sequence.
+
+    Args:
+        index: which sequence of the generation, from 0.
+        echo: UTF-8 text to put before the sequence's own.
+    """
+
+    __slots__ = (
+        "_alternatives", "_base_text", "_base_token", "_echo", "_logprobs", "_text",
+        "cut", "end", "ids", "index",
+    )  # fmt: skip
+
+    def __init__(self, index: int, *, echo: bytes = b"") -> None:
+        self.index = index
+        self.ids = array("I")
+        """Every id so far."""
+        self.cut = array("I", [0])
+        """UTF-8 bytes of text that are certain after so many ids: one entry more than ids. Of ids
+        that came together, all but the last may have the entry of those before them."""
+        self.end: End | None = None
+        self._echo = echo
+        self._text = bytearray()
+        self._logprobs: list[TokenLogprob] = []
+        # Where `_text` and `_logprobs` begin.
+        self._base_text = -len(echo)
+        self._base_token = 0
+        # Most alternatives of any token.
+        self._alternatives = 0
+
+    @property
+    def token_count(self) -> int:
+        """Ids so far."""
+        return len(self.ids)
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes of ids, text and log probabilities in memory, about."""
+        logprob_bytes = 160 + 120 * self._alternatives
+        text = len(self._text) + max(-self._base_text, 0)
+        return 8 * len(self.ids) + text + len(self._logprobs) * logprob_bytes
+
+    def start(self) -> Cursor:
+        """Returns a new cursor at the oldest place that the log still holds whole."""
+        return Cursor(self._base_token, self._base_text)
+
+    # What the decoder writes.
+
+    def append(
+        self, token_ids: Sequence[int], text: str, logprobs: Sequence[TokenLogprob] = ()
+    ) -> None:
+        """Adds ids, at least one, and the text that is certain now, which may be none."""
+        self.ids.extend(token_ids)
+        cut = self.cut
+        before = certain = cut[-1]
+        if text:
+            raw = text.encode()
+            self._text += raw
+            certain += len(raw)
+        for _ in range(len(token_ids) - 1):
+            cut.append(before)
+        cut.append(certain)
+        if logprobs:
+            self._logprobs.extend(logprobs)
+            most = max(len(each.alternatives) for each in logprobs)
+            self._alternatives = max(self._alternatives, most)
+
+    def close(self, text: str, end: End) -> None:
+        """Ends the sequence with the text that was held back until now."""
+        self._text += text.encode()
+        self.end = end
+
+    # What readers take.
+
+    def slice(self, cursor: Cursor, max_bytes: int) -> Delta | None:
+        """Returns what is new after the cursor and moves it there; None where nothing is.
+
+        The delta has whole ids, with all the text that is certain after the last of them. Only an
+        echoed prompt, the text of a single id, or what was held back to the end can be larger than
+        the delta; then that text is split between characters and goes on in the next.
+
+        Args:
+            cursor: the reader's; not before what was trimmed.
+            max_bytes: most bytes of the delta on the wire; at least 8 KiB, for a stop string and
+                one token's alternatives.
+        """
+        token, text = cursor.token, cursor.text
+        count = len(self.ids) - token
+        whole = self.cut[-1] if self.end is None else self._text_end()
+        if not count and text == whole and (self.end is None or cursor.ended):
+            return None
+        ended = self.end
+        token_bytes = ID_BYTES
+        if self._logprobs:
+            token_bytes += LOGPROB_BYTES + ALTERNATIVE_BYTES * self._alternatives
+        room = max_bytes - DELTA_BYTES
+        if ended is not None and ended.stop is not None:
+            room -= 4 * len(ended.stop)
+        text_end = whole
+        if count * token_bytes + whole - text > room:
+            count, text_end = self._fitting(cursor, max(room, token_bytes + 4), token_bytes)
+            if token + count < len(self.ids) or text_end < whole:
+                ended = None
+        first = token - self._base_token
+        delta = Delta(
+            self.index,
+            token,
+            text if text > 0 else 0,
+            self.ids[token : token + count],
+            self._read(text, text_end),
+            self._logprobs[first : first + count] if self._logprobs else [],
+            ended,
+        )
+        cursor.token, cursor.text, cursor.ended = token + count, text_end, ended is not None
+        return delta
+
+    def trim(self, slowest: Cursor) -> None:
+        """Drops text and log probabilities before the slowest reader's cursor; ids stay."""
+        text = slowest.text - self._base_text
+        tokens = slowest.token - self._base_token if self._logprobs else 0
+        if text + tokens * LOGPROB_BYTES < TRIM_BYTES:
+            return
+        if slowest.text >= 0:
+            del self._text[: slowest.text - max(self._base_text, 0)]
+            self._echo = b""
+        else:
+            self._echo = self._echo[text:]
+        del self._logprobs[:tokens]
+        self._base_token, self._base_text = slowest.token, slowest.text
+
+    def _text_end(self) -> int:
+        return max(self._base_text, 0) + len(self._text)
+
+    def _fitting(self, cursor: Cursor, room: int, token_bytes: int) -> tuple[int, int]:
+        """Returns how many ids after the cursor fit, and up to where their text does."""
+        token, text, cut = cursor.token, cursor.text, self.cut
+        left = len(self.ids) - token
+        count = bisect_right(
+            range(1, left + 1), room, key=lambda n: n * token_bytes + cut[token + n] - text
+        )
+        if not count and left and cut[token] == text:
+            count = 1
+        end = cut[token + count] if count < left else self._text_end()
+        most = text + room - count * token_bytes
+        return count, end if end <= most else self._between_characters(text, most)
+
+    def _between_characters(self, start: int, end: int) -> int:
+        """Returns the last place up to `end` that splits no character of the text."""
+        tail = self._raw(max(start, end - 3), end + 1)
+        back = len(tail) - 1
+        while back and tail[back] & 0xC0 == 0x80:
+            back -= 1
+        return end - (len(tail) - 1 - back)
+
+    def _read(self, start: int, end: int) -> str:
+        return self._raw(start, end).decode() if end > start else ""
+
+    def _raw(self, start: int, end: int) -> bytes | bytearray:
+        if start >= 0:
+            base = max(self._base_text, 0)
+            return self._text[start - base : end - base]
+        size = len(self._echo)
+        echo = self._echo[size + start : size + min(end, 0)]
+        return echo + self._text[:end] if end > 0 else echo
