@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,8 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from tokenwire_service import deadlines
 from tokenwire_service.errors import Code, ServiceError
 from tokenwire_service.status import abort
+from tokenwire_service.stream import Stream
+from tokenwire_service.tasks import Scope
 from tokenwire_service.telemetry import registry, semconv, tracing
 from tokenwire_service.telemetry.histogram import Histogram
 
@@ -44,10 +46,7 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
 
     def __init__(self) -> None:
         self._duration = Histogram(registry.RPC_SERVER_DURATION)
-        self._open: set[asyncio.Task[Any]] = set()
-        """gRPC's task of each call that runs."""
-        self._cut: set[asyncio.Task[Any]] = set()
-        """Those that were cancelled because the server stops."""
+        self._open: set[_Call] = set()
         self._closed = False
         self._admits = asyncio.Event()
         self._admits.set()
@@ -57,11 +56,15 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
     async def close(self, grace_s: float) -> None:
         """Refuses new calls; gives those that run the grace, then ends them with that refusal."""
         self._closed = True
-        await _wait(self._open, grace_s)
-        for task in self._open:
-            self._cut.add(task)
-            task.cancel()
-        await _wait(self._open, CUT_S)
+        await self._ended(grace_s)
+        for call in self._open:
+            call.cut(_stopping())
+        await self._ended(CUT_S)
+
+    async def _ended(self, timeout_s: float) -> None:
+        """Waits until every call has ended, its status sent; or for so long."""
+        if self._open:
+            await asyncio.wait([call.task for call in self._open], timeout=timeout_s)
 
     async def hold(self, quiet_s: float, limit_s: float) -> None:
         """Leaves calls that arrive without an answer until `release`.
@@ -91,25 +94,18 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
             return handler
         make, behavior = _parts(handler)
         return make(
-            self._bounded(behavior, method),
-            request_deserializer=(
-                # What a stream's raises comes out of the handler's own read.
-                handler.request_deserializer
-                if handler.request_streaming
-                else _lenient(handler.request_deserializer)
-            ),
+            self._bounded(_Method(method, behavior, handler)),
+            request_deserializer=_lenient(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
-    def _bounded(self, behavior: Behavior, method: str) -> Behavior:
+    def _bounded(self, method: _Method) -> Behavior:
         async def bounded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            call = _Call(method, context)
+            call = _Call(method.name, context)
             token = otel_context.attach(call.context)
             try:
-                with self._running():
-                    if isinstance(request, DecodeError):
-                        raise request
-                    return await behavior(request, context)
+                with self._running(call):
+                    return await method.run(request, context, call)
             except asyncio.CancelledError:
                 late = deadlines.has_passed(context.time_remaining(), call.deadline_s)
                 call.code = Code.DEADLINE_EXCEEDED.name if late else Code.CANCELLED.name
@@ -118,7 +114,7 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
                 call.code = Code.UNKNOWN.name
                 raise
             except Exception as error:  # noqa: BLE001 - the last net: the caller gets a status
-                refusal = _refusal(error, method, call)
+                refusal = _refusal(error, method.name, call)
                 call.code = refusal.code.name
                 await abort(context, refusal)
             finally:
@@ -128,22 +124,57 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
         return bounded
 
     @contextmanager
-    def _running(self) -> Iterator[None]:
+    def _running(self, call: _Call) -> Iterator[None]:
         """Counts the call as running; raises the refusal where the server stops."""
         if self._closed:
             raise _stopping()
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine runs in a task; for the type checker
-        self._open.add(task)
+        self._open.add(call)
         try:
             yield
         except asyncio.CancelledError:
-            if task in self._cut:
-                raise _stopping() from None
+            if call.ending is not None:
+                call.task.uncancel()
+                raise call.ending from None
             raise
         finally:
-            self._open.discard(task)
-            self._cut.discard(task)
+            self._open.discard(call)
+        if call.ending is not None:
+            raise call.ending
+
+
+class _Method:
+    """One method's handler, given what a stream's needs.
+
+    Args:
+        name: full name of the method.
+        behavior: what the servicer does.
+        handler: gRPC's handler of it, for its kind.
+    """
+
+    def __init__(self, name: str, behavior: Behavior, handler: Any) -> None:
+        self.name = name
+        self._behavior = behavior
+        self._reads_stream = bool(handler.request_streaming)
+        self._streams = self._reads_stream or bool(handler.response_streaming)
+
+    async def run(
+        self, request: Any, context: grpc.aio.ServicerContext[Any, Any], call: _Call
+    ) -> Any:
+        """Returns what the servicer does; a status can be sent once this has ended."""
+        if isinstance(request, DecodeError):
+            raise _malformed(request)
+        if not self._streams:
+            return await self._behavior(request, context)
+        async with Scope(self.name) as scope:
+            stream = Stream(context, scope, lambda error: call.cut(_malformed(error)))
+            try:
+                return await self._behavior(stream if self._reads_stream else request, stream)
+            finally:
+                await stream.settled()
+
+
+def _malformed(error: DecodeError) -> ServiceError:
+    return ServiceError(Code.INVALID_ARGUMENT, "MALFORMED_MESSAGE", str(error))
 
 
 def _stopping() -> ServiceError:
@@ -155,20 +186,11 @@ def _stopping() -> ServiceError:
     )
 
 
-async def _wait(tasks: Collection[asyncio.Task[Any]], timeout_s: float) -> None:
-    if tasks:
-        await asyncio.wait(list(tasks), timeout=timeout_s)
-
-
 def _refusal(error: Exception, method: str, call: _Call) -> ServiceError:
     """Returns what the caller is told of an error, once the log has it."""
     if isinstance(error, ServiceError):
         _log_failure(method, error)
         return error
-    if isinstance(error, DecodeError):
-        refusal = ServiceError(Code.INVALID_ARGUMENT, "MALFORMED_MESSAGE", str(error))
-        _log_failure(method, refusal)
-        return refusal
     log.exception("rpc_fault", method=method)
     return ServiceError(
         Code.INTERNAL,
@@ -201,9 +223,15 @@ def _parts(handler: Any) -> tuple[Callable[..., Any], Behavior]:
 
 
 class _Call:
-    """The span and the duration of one call."""
+    """One call: its task, its span and its duration."""
 
     def __init__(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task; for the type checker
+        self.task = task
+        """gRPC's task, which ends once the status has been sent."""
+        self.ending: ServiceError | None = None
+        """What the call is cut off with."""
         self._began_s = time.monotonic()
         self.deadline_s = context.time_remaining()
         self._attributes = {semconv.RPC_SYSTEM_NAME: semconv.GRPC, semconv.RPC_METHOD: method}
@@ -215,6 +243,11 @@ class _Call:
         self.span = tracing.begin(method, tracing.extract(carrier), SpanKind.SERVER, self._began_s)
         self.context = self.span.as_parent()
         self.code = "OK"
+
+    def cut(self, error: ServiceError) -> None:
+        """Ends the call with this error, whatever its handler does."""
+        self.ending = error
+        self.task.cancel()
 
     def end(self, duration: Histogram) -> None:
         result = {semconv.RPC_STATUS_CODE: self.code}
