@@ -41,15 +41,17 @@ REQUEST: Cases = {
         *each_of("stopping.stop_token_ids", [1] * 257),
         Bad({"stopping": {"stop_token_ids": [1, VOCABULARY]}}, "stopping.stop_token_ids[1]"),
     ],
-    "stopping.ignore_eos": ANY_VALUE_IS_VALID,
+    "stopping.ignore_eos": [
+        Bad({"guide": {"regex": "a"}, "stopping": {"ignore_eos": True}}, "stopping.ignore_eos")
+    ],
     "sequence_count": each_of("sequence_count", 1000, BEYOND),
     "logprobs": ANY_VALUE_IS_VALID,
     "top_logprobs": [
         Bad({"top_logprobs": count, "logprobs": True}, "top_logprobs") for count in (1, BEYOND)
     ],
-    "guide": ANY_VALUE_IS_VALID,  # without a form it is none
+    "guide": [Bad({"guide": {}}, "guide")],
     "guide.json_schema": each_of(
-        "guide.json_schema", "", "{", "null", '{"type": "nothing"}', '{"a":' * 5000
+        "guide.json_schema", "", "{", "null", '{"type": "nothing"}', '{"not": {}}', '{"a":' * 5000
     ),
     "guide.json_object": ANY_VALUE_IS_VALID,
     "guide.regex": each_of("guide.regex", "", "(", "a{2,1}", "(" * 5000, "x" * 300_000),

@@ -16,61 +16,34 @@ from tests.worker.calls import Exchange, execute, request
 
 EOS_ENDS = {"ignore_eos": False}
 
-BAD = {
-    "prompt_token_ids": request(tokens=0),
-    "prompt_token_ids too long": request(tokens=4096),
-    "prompt_token_ids[3]": request(prompt_token_ids=[1, 2, 3, 4096]),
-    "prompt_token_ids[0]": request(prompt_token_ids=[2**32 - 1]),
-    "request_id": request(request_id="x" * 129),
-    "sampling.temperature": request(sampling={"temperature": math.nan}),
-    "sampling.top_p": request(sampling={"top_p": 0.0}),
-    "sampling.min_p": request(sampling={"min_p": -1.0}),
-    "sampling.repetition_penalty": request(sampling={"repetition_penalty": 0.0}),
-    "sampling.presence_penalty": request(sampling={"presence_penalty": 3.0}),
-    "sampling.frequency_penalty": request(sampling={"frequency_penalty": -math.inf}),
-    "stopping.stop_token_ids[0]": request(stopping={"stop_token_ids": [4096]}),
-    "stopping.stop_token_ids": request(stopping={"stop_token_ids": [1] * 257}),
-    "stopping.min_tokens": request(max_tokens=4, stopping={"min_tokens": 5}),
-    "stopping.ignore_eos": request(guide=pb.Guide(regex="a")),
-    "sequence_count": request(sequence_count=1000),
-    "top_logprobs": request(logprobs=True, top_logprobs=1),
-    "guide": request(guide=pb.Guide()),
-    "guide.json_schema": request(guide=pb.Guide(json_schema="{"), stopping=EOS_ENDS),
-    "guide.json_schema not": request(guide=pb.Guide(json_schema='{"not": {}}'), stopping=EOS_ENDS),
-    "guide.regex": request(guide=pb.Guide(regex="["), stopping=EOS_ENDS),
-    "guide.regex empty": request(guide=pb.Guide(regex=""), stopping=EOS_ENDS),
-    "guide.grammar": request(guide=pb.Guide(grammar="root ::="), stopping=EOS_ENDS),
-    "guide.choice.options": request(guide=pb.Guide(choice=pb.Choice()), stopping=EOS_ENDS),
-    "lora_adapter": request(lora_adapter="none"),
-    "cache_salt": request(cache_salt="salt"),
-    "priority": request(priority=-101),
-    "time_budget": request()
-    if False
-    else pb.Request(prompt_token_ids=[1], time_budget=duration_pb2.Duration(seconds=1, nanos=-1)),
-}
-"""Requests by the field at fault, as Execute's refusal names it within `request`."""
+BAD = (
+    request(tokens=0),
+    request(sampling={"temperature": math.nan}),
+    request(guide=pb.Guide(regex="a")),
+    request(guide=pb.Guide(regex="["), stopping=EOS_ENDS),
+    request(guide=pb.Guide(json_schema='{"not": {}}'), stopping=EOS_ENDS),
+    pb.Request(prompt_token_ids=[1], time_budget=duration_pb2.Duration(seconds=1, nanos=-1)),
+)
+"""Of every kind of fault one; tests/services/test_bad_input.py has all faults of all fields."""
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_a_field_at_fault_is_named_alike_by_both(worker, case):
-    field = f"request.{case.partition(' ')[0]}"
-    message = pb.ExecuteRequest(request=BAD[case])
-    by_execute = refused(lambda: worker.execution.Execute(message, timeout=60))
-    assert by_execute.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert by_execute.fields == [field]
-    assert by_execute.reason == "INVALID_FIELD"
-    with Exchange(worker) as exchange:
-        exchange.submit(1, BAD[case])
-        (generated,) = exchange.finish(1)
-    by_exchange = refusal_of_status(generated.failure)
-    assert (by_exchange.code, by_exchange.fields) == (by_execute.code, by_execute.fields)
-    assert by_exchange.message == by_execute.message
-    assert not generated.accepted
+def test_a_fault_is_told_alike_by_execute_and_exchange(worker):
+    for handle, bad in enumerate(BAD):
+        message = pb.ExecuteRequest(request=bad)
+        by_execute = refused(lambda message=message: worker.execution.Execute(message, timeout=60))
+        assert by_execute.code is grpc.StatusCode.INVALID_ARGUMENT
+        with Exchange(worker) as exchange:
+            exchange.submit(handle, bad)
+            (generated,) = exchange.finish(handle)
+        by_exchange = refusal_of_status(generated.failure)
+        assert (by_exchange.code, by_exchange.fields) == (by_execute.code, by_execute.fields)
+        assert by_exchange.message == by_execute.message
+        assert not generated.accepted
     assert len(execute(worker, request()).ids[0]) == 12, "still serving"
 
 
 def test_too_long_a_prompt_is_told_both_numbers(worker):
-    message = pb.ExecuteRequest(request=BAD["prompt_token_ids too long"])
+    message = pb.ExecuteRequest(request=request(tokens=4096))
     refusal = refused(lambda: worker.execution.Execute(message))
     assert refusal.descriptions == ["4096 tokens; this worker takes prompts of at most 4095"]
 
