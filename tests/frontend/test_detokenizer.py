@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenwire_frontend.core.detokenizer import HELD_BYTES_LIMIT
 from tokenwire_frontend.models.tokenizer import Tokenizer
 
 from tests.frontend.tokenizer_kinds import REAL, kinds
@@ -34,7 +35,7 @@ def pieces(ids: list[int], cuts: list[int]) -> list[list[int]]:
 def streamed(tokenizer: Tokenizer, ids: list[int], cuts: list[int], seed: list[int] = ()) -> str:
     detokenizer = tokenizer.detokenizer(seed=seed)
     text = "".join(detokenizer.push(part) for part in pieces(ids, cuts))
-    return text + detokenizer.finish()
+    return text + detokenizer.held()
 
 
 CUTS = st.lists(st.integers(1, 7), min_size=1, max_size=5)
@@ -105,24 +106,142 @@ def test_what_the_prompt_left_broken_is_not_the_answers():
     broken = tokenizer.encode_ids("🜁", add_special_tokens=False)[:1]
     word = tokenizer.encode_ids("Hello", add_special_tokens=False)
     detokenizer = tokenizer.detokenizer(seed=broken)
-    assert "".join(detokenizer.push([token]) for token in word) + detokenizer.finish() == "Hello"
+    assert "".join(detokenizer.push([token]) for token in word) + detokenizer.held() == "Hello"
 
 
-def test_the_window_stays_short_while_nothing_becomes_certain():
-    """A model that emits broken bytes for ever must not make each step dearer than the last."""
-    tokenizer = kinds()["byte_level"]
-    broken = tokenizer.encode_ids("🜁", add_special_tokens=False)[0]
-    decoded: list[int] = []
+def id_of(tokenizer: Tokenizer, piece: str) -> int:
+    """The id of a vocabulary's entry; without one, of none at all."""
+    token_id = tokenizer._tokenizer.token_to_id(piece)
+    return tokenizer.vocabulary_size + 7 if token_id is None else token_id
+
+
+def word_of(tokenizer: Tokenizer) -> list[int]:
+    """Ids of a word, in a vocabulary that knows it."""
+    ids = tokenizer.encode_ids("hello", add_special_tokens=False)
+    return ids or [id_of(tokenizer, "hello</w>")]
+
+
+def textless_runs(tokenizer: Tokenizer) -> dict[str, list[int]]:
+    """Runs of ids of which each has no text, or none yet, whatever the vocabulary."""
+    special = next(iter(tokenizer.special_tokens), tokenizer.vocabulary_size)
+    unfinished = tokenizer.encode_ids("🜁", add_special_tokens=False)
+    whole = tokenizer.encode_ids("漢", add_special_tokens=False)
+    zero, broken = id_of(tokenizer, "<0x00>"), id_of(tokenizer, "<0xFF>")
+    word = word_of(tokenizer)[-1]
+    pad = id_of(tokenizer, "<pad>")
+    return {
+        "special": [special],
+        "unknown": [tokenizer.vocabulary_size + 3],
+        "space": [id_of(tokenizer, "▁")],
+        "empty": [id_of(tokenizer, "")],
+        "repeated": [word],
+        "pad": [pad, pad, pad],
+        "unfinished": unfinished[:1],
+        "continuation": unfinished[-1:],
+        "characters": whole,
+        "ascii bytes": [zero],
+        "broken bytes": [broken],
+        "broken at last": [*whole * 30, broken],
+        "mixed": [special, *unfinished[:-1], special, word, *whole, tokenizer.vocabulary_size + 3],
+    }
+
+
+@pytest.mark.parametrize("skip", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_id_costs_the_same_whatever_came_before(name, skip, monkeypatch):
+    """Ten thousand ids without text cost a bounded number of decodes of a bounded number each."""
+    tokenizer = kinds()[name]
+    texts = tokenizer._texts[skip]
+    decode, sizes = texts.decode, []
 
     def counting(ids):
-        decoded.append(len(ids))
-        return tokenizer.decode(ids, skip_special_tokens=True)
+        sizes.append(len(ids))
+        return decode(ids)
 
+    monkeypatch.setattr(texts, "decode", counting)
+    for kind, run in textless_runs(tokenizer).items():
+        detokenizer = tokenizer.detokenizer(skip_special_tokens=skip, seed=run)
+        whole, calls = 0, 0
+        for place in range(10_000):
+            sizes.clear()
+            detokenizer.push([run[place % len(run)]])
+            whole += sum(sizes)
+            calls += len(sizes)
+            assert len(sizes) <= 6, (kind, place)
+            assert max(sizes, default=0) <= HELD_BYTES_LIMIT + 16, (kind, place)
+        assert calls <= 30_000, kind
+        assert whole <= 200_000, kind
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ids_at_once_cost_no_more_than_one_by_one(name, monkeypatch):
+    tokenizer = kinds()[name]
+    texts = tokenizer._texts[True]
+    decode, sizes = texts.decode, []
+    monkeypatch.setattr(texts, "decode", lambda ids: sizes.append(len(ids)) or decode(ids))
+    for kind, run in textless_runs(tokenizer).items():
+        sizes.clear()
+        tokenizer.detokenizer().push((run * 10_000)[:10_000])
+        assert len(sizes) <= 30_000, kind
+        assert sum(sizes) <= 200_000, kind
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_without_text_leave_no_trace(name):
+    """Text before and after them is what the decode of all ids gives."""
+    tokenizer = kinds()[name]
+    word = word_of(tokenizer)
+    for kind, run in textless_runs(tokenizer).items():
+        for size in (1, 2, 5, 17, 60):
+            ids = [*word, *(run * size)[:60], *word, *run[:1], *word]
+            for before in (ids, ids[len(word) :]):
+                expected = tokenizer.decode(before, skip_special_tokens=True)
+                assert streamed(tokenizer, before, [1]) == expected, (kind, size)
+                assert streamed(tokenizer, before, [3, 1, 7]) == expected, (kind, size)
+
+
+def test_special_tokens_within_a_character_do_not_break_it():
+    tokenizer = kinds()["byte_fallback"]
+    ids = [id_of(tokenizer, piece) for piece in ("<0xE6>", "</s>", "<0xBC>", "<s>", "<0xA2>", "t")]
+    assert streamed(tokenizer, ids, [1]) == "漢t"
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "漢t"
+
+
+def test_broken_byte_runs_are_given_out_as_soon_as_they_are_known_to_be_broken():
+    tokenizer = kinds()["byte_fallback"]
+    ids = [id_of(tokenizer, f"<0x{byte:02X}>") for byte in b"\xe6\xbc\xff\xe6\xbc\xa2"]
     detokenizer = tokenizer.detokenizer()
-    detokenizer._decode = counting
-    text = "".join(detokenizer.push([broken]) for _ in range(2000)) + detokenizer.finish()
-    assert text == tokenizer.decode([broken] * 2000, skip_special_tokens=True)
-    assert max(decoded) <= 20
+    given = [detokenizer.push([token_id]) for token_id in ids]
+    assert given == ["", "", "\ufffd" * 3, "\ufffd", "\ufffd", "\ufffd"]
+    assert "".join(given) == tokenizer.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("name", ["byte_fallback", "without_strip"])
+def test_a_long_run_of_bytes_gives_out_its_characters(name):
+    """Held back without end it would be memory and silence; what was given out then stays."""
+    tokenizer = kinds()[name]
+    text = "漢字です" * 100
+    ids = [id_of(tokenizer, f"<0x{byte:02X}>") for byte in text.encode()]
+    detokenizer = tokenizer.detokenizer()
+    given = ""
+    for place, token_id in enumerate(ids):
+        given += detokenizer.push([token_id])
+        assert len(text[: place // 3]) - len(given) <= HELD_BYTES_LIMIT // 3 + 1
+    assert given + detokenizer.held() == text == tokenizer.decode(ids, skip_special_tokens=True)
+    broken = detokenizer.push([id_of(tokenizer, "<0xFF>")])
+    assert set(broken) == {"\ufffd"}
+    assert len(broken) <= HELD_BYTES_LIMIT
+
+
+def test_a_run_of_bytes_that_the_prompt_began_is_completed():
+    """However the prompt's last ids are cut from it."""
+    tokenizer = kinds()["byte_fallback"]
+    ids = [id_of(tokenizer, f"<0x{byte:02X}>") for byte in "漢字です".encode()]
+    word = tokenizer.encode_ids("t", add_special_tokens=False)[-1:]
+    for cut in range(1, len(ids)):
+        detokenizer = tokenizer.detokenizer(seed=ids[:cut])
+        given = "".join(detokenizer.push([token_id]) for token_id in [*ids[cut:], *word])
+        assert given == "漢字です"[cut // 3 :] + " t", cut
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the folder of real tokenizers is not here")

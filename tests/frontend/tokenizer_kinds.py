@@ -64,12 +64,104 @@ def byte_fallback() -> HfTokenizer:
     return tokenizer
 
 
+def without_strip() -> HfTokenizer:
+    """A Gemma-style tokenizer: byte fallback, and nothing special at the text's beginning."""
+    tokenizer = byte_fallback()
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return tokenizer
+
+
+def unigram() -> HfTokenizer:
+    """A T5-style tokenizer: Unigram pieces, and the first space dropped in decoding."""
+    tokenizer = HfTokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=120,
+        special_tokens=["<pad>", "</s>", "<unk>"],
+        unk_token="<unk>",
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS * 4, trainer)
+    return tokenizer
+
+
+def word_piece() -> HfTokenizer:
+    """A BERT-style tokenizer: `##` continues a word, and spaces before punctuation are dropped."""
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "hello",
+        "world",
+        "do",
+        "n't",
+        "##s",
+        "##ing",
+        "##",
+    ]
+    words += [".", ",", "!", "'", "it", "'s", "the", "fox", "##es", "not", "'m", "is", "\ufffd"]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    tokenizer = HfTokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
+    return tokenizer
+
+
+def word_suffix() -> HfTokenizer:
+    """A CLIP-style tokenizer: `</w>` ends a word, which reads as a space unless it is the last."""
+    words = ["<end>", "hello</w>", "wor", "ld</w>", "!</w>", "a", "b</w>", "</w>"]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    tokenizer = HfTokenizer(models.BPE(vocabulary, [], end_of_word_suffix="</w>"))
+    tokenizer.decoder = decoders.BPEDecoder("</w>")
+    tokenizer.add_special_tokens(["<end>"])
+    return tokenizer
+
+
+def word_level() -> HfTokenizer:
+    """Whole words, joined by spaces: there is no decoder."""
+    words = ["<unk>", "<end>", "hello", "world", "the", "fox", ".", ""]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    tokenizer = HfTokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(["<unk>", "<end>"])
+    return tokenizer
+
+
+def connectionist() -> HfTokenizer:
+    """Pieces that are merged where one repeats, and a pad between those that are not to merge."""
+    vocabulary = {
+        piece: index for index, piece in enumerate(["<pad>", "|", "a", "b", "c", "<end>"])
+    }
+    tokenizer = HfTokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    tokenizer.decoder = decoders.CTC()
+    tokenizer.add_special_tokens(["<end>"])
+    return tokenizer
+
+
+def nested_bytes() -> HfTokenizer:
+    """Bytes as the alphabet, by a decoder that is one of several."""
+    tokenizer = byte_level()
+    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Fuse()])
+    return tokenizer
+
+
+MADE = [
+    byte_level, byte_fallback, without_strip, unigram, word_piece, word_suffix, word_level,
+    connectionist, nested_bytes,
+]  # fmt: skip
+
+
 @functools.cache
 def kinds() -> dict[str, Tokenizer]:
     """Every tokenizer to test with, by name."""
     found = {
-        "byte_level": Tokenizer({"tokenizer.json": byte_level().to_str().encode()}),
-        "byte_fallback": Tokenizer({"tokenizer.json": byte_fallback().to_str().encode()}),
+        make.__name__: Tokenizer({"tokenizer.json": make().to_str().encode()}) for make in MADE
     }
     files = {"demo": DEMO, "gpt2": REAL / "gpt2.json", "llama2": REAL / "llama2.json"}
     for name, path in files.items():

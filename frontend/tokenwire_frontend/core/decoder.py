@@ -84,7 +84,7 @@ class SequenceDecoder:
         """Ends the sequence as the worker says, giving out what was held back."""
         if self.log.end is not None:
             return
-        text = self._detokenizer.finish()
+        text = self._detokenizer.held()
         if self._stops is not None:
             text = self._stops.push(text, counts=self.log.token_count >= self._min_tokens)
             if self._stops.matched is not None:
@@ -141,8 +141,8 @@ class SequenceDecoder:
         if held and counts:
             # What is held back comes before the special token only if the sequence ends with it.
             ending = stops.copy()
-            text = ending.push(held + mark)
+            text = ending.push(held, counts=False) + ending.push_mark(mark)
             if ending.matched is not None:
                 stops.matched = ending.matched
                 return text
-        return stops.push(mark, counts=counts)
+        return stops.push_mark(mark, counts=counts)

@@ -94,7 +94,7 @@ class Sequence:
         """Ends the sequence as the worker says, giving out what was held back."""
         if self.end is not None:
             return
-        text = self._detokenizer.finish()
+        text = self._detokenizer.held()
         if self._stops is not None and self.token_count > self._min_tokens:
             self._text += self._stops.push(text)
             if self._stop_found():

@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 FIRST_MARK = 0xD800
 MARKS_LIMIT = 0x800
 """Special tokens whose text is left out stand in the stream as lone surrogates, of which there are
 so many: no decoded text has any."""
 
+_MARK = re.compile("[\ud800-\udfff]")
+
 
 class _Pattern:
     """One text to look for."""
 
-    __slots__ = ("_borders", "stop", "text")
+    __slots__ = ("_borders", "_shown", "marked", "stop", "text")
 
     def __init__(self, text: str, stop: str) -> None:
         self.text = text
         self.stop = stop
+        self.marked = text != stop
+        # At i: characters among the first i symbols.
+        self._shown = (
+            [0, *accumulate(not _MARK.match(each) for each in text)] if self.marked else []
+        )
         # At i: the longest proper prefix of the text that also ends its first i + 1 characters.
         # Filled as far as the streams have come, so that preparing a long text costs nothing.
         self._borders = [0]
@@ -53,6 +61,10 @@ class _Pattern:
             if matched == size:
                 return self._border(size), place
         return matched, -1
+
+    def shown(self, size: int) -> int:
+        """Returns how many of the first `size` symbols are characters of the shown text."""
+        return self._shown[size] if self.marked else size
 
     def _border(self, size: int) -> int:
         """Returns the longest proper prefix that also ends the first `size` characters."""
@@ -97,8 +109,8 @@ class StopStrings:
                 marked = special.sub(lambda found: marks[found[0]], stop)
                 patterns.setdefault(marked, stop)
         # The longest first, so that it wins among those completed together.
-        longest_first = sorted(patterns, key=len, reverse=True)
-        self.patterns = [_Pattern(text, patterns[text]) for text in longest_first]
+        longest_first = sorted(patterns.items(), key=lambda each: len(each[1]), reverse=True)
+        self.patterns = [_Pattern(text, stop) for text, stop in longest_first]
         firsts = {pattern.text[0] for pattern in self.patterns}
         self.begins = re.compile("[" + "".join(map(re.escape, sorted(firsts))) + "]")
 
@@ -106,70 +118,78 @@ class StopStrings:
 class StopMatcher:
     """Finds the stop string that is completed first, whatever the split of the text.
 
-    Of stop strings completed by the same character, the longest counts.
+    Of stop strings completed together, the longest counts.
 
     Args:
         stops: the stop strings.
         include: whether a found stop string stays in the text.
     """
 
-    __slots__ = ("_held", "_include", "_states", "_stops", "marks", "matched")
+    __slots__ = ("_begun", "_held", "_include", "_states", "_stops", "marks", "matched")
 
     def __init__(self, stops: StopStrings, *, include: bool = False) -> None:
         self.marks = stops.marks
-        """What special tokens put into the stream, by id; it is never given out."""
+        """What special tokens put into the stream, by id."""
         self.matched: str | None = None
         """The stop string found, once one is; then the stream is over."""
         self._stops = stops
         self._include = include
         self._held = ""
-        # Characters of each pattern that end the stream so far.
+        # Symbols of each pattern that end the stream so far, and whether there are any.
         self._states = [0] * len(stops.patterns)
+        self._begun = False
 
     def push(self, text: str, *, counts: bool = True) -> str:
         """Takes the next text and returns what can be given out.
 
         Args:
             text: the next text.
-            counts: False: a stop string that this text completes is passed over.
+            counts: False: a stop string that is completed now is passed over.
         """
-        held = self._held
-        if not held and self._stops.begins.search(text) is None:
+        if not self._begun and self._stops.begins.search(text) is None:
             return text
-        end, winner, keep = -1, None, 0
-        states = self._states
-        for number, pattern in enumerate(self._stops.patterns):
-            matched, place = pattern.advance(states[number], text)
-            while place >= 0 and not counts:
-                matched, place = pattern.advance(matched, text, place)
-            if place >= 0 and (winner is None or place < end):
-                end, winner = place, pattern
-            states[number] = matched
-            keep = max(keep, matched)
-        stream = held + text
-        if winner is not None:
-            self.matched = winner.stop
-            self._held = ""
-            end += len(held)
-            return self._unmarked(stream[: end if self._include else end - len(winner.text)])
-        self._held = stream[len(stream) - keep :]
-        return self._unmarked(stream[: len(stream) - keep])
+        return self._read(text, text, counts=counts)
+
+    def push_mark(self, mark: str, *, counts: bool = True) -> str:
+        """Takes a special token, which has no text here, and returns what can be given out."""
+        return self._read(mark, "", counts=counts)
 
     def finish(self) -> str:
         """Returns the text still held back; the sequence has ended without a stop string."""
         held, self._held = self._held, ""
-        return self._unmarked(held)
+        return held
 
     def copy(self) -> StopMatcher:
         """Returns a matcher that has read the same, to try what would be found."""
         other = StopMatcher(self._stops, include=self._include)
-        other._held, other._states = self._held, self._states.copy()
+        other._held, other._begun = self._held, self._begun
+        other._states = self._states.copy()
         return other
 
-    def _unmarked(self, text: str) -> str:
-        if not self.marks or text.isascii():
-            return text
-        return _MARKS.sub("", text)
-
-
-_MARKS = re.compile("[\ud800-\udfff]")
+    def _read(self, symbols: str, text: str, *, counts: bool) -> str:
+        """Takes the next symbols, which are either text or a mark."""
+        end, winner, keep, begun = -1, None, 0, False
+        states = self._states
+        for number, pattern in enumerate(self._stops.patterns):
+            matched = states[number]
+            # A stop string of text alone is met by the text as it is shown, without marks.
+            if text or pattern.marked:
+                matched, place = pattern.advance(matched, symbols)
+                while place >= 0 and not counts:
+                    matched, place = pattern.advance(matched, symbols, place)
+                if place >= 0 and (winner is None or place < end):
+                    end, winner = place, pattern
+                states[number] = matched
+            if matched:
+                begun = True
+                keep = max(keep, pattern.shown(matched))
+        self._begun = begun
+        stream = self._held + text
+        if winner is None:
+            cut = len(stream) - keep
+            self._held = stream[cut:]
+            return stream[:cut]
+        self.matched = winner.stop
+        end = len(self._held) + (end if text else 0)
+        self._held = ""
+        return stream[: end if self._include else end - winner.shown(len(winner.text))]

@@ -143,7 +143,7 @@ class _DetokenizeStream:
             sequence = self._open(request)
         text = sequence.push(ids) if ids else ""
         if request.end:
-            text += sequence.finish()
+            text += sequence.held()
             del self.sequences[request.sequence]
         return text
 

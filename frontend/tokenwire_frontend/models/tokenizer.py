@@ -16,6 +16,7 @@ from typing import Any
 import tokenizers
 
 from tokenwire_frontend.core.detokenizer import Detokenizer
+from tokenwire_frontend.core.token_texts import TokenTexts
 from tokenwire_frontend.models.chat_template import ChatTemplate
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -40,8 +41,21 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         description = json.loads(source)
-        self._context_free = (description.get("decoder") or {}).get("type") == "ByteLevel"
-        self._byte_ids = _byte_fallback_ids(description)
+        self.special_tokens: dict[int, str] = {
+            token_id: token.content
+            for token_id, token in self._tokenizer.get_added_tokens_decoder().items()
+            if token.special
+        }
+        """Texts of the special tokens, by id."""
+        self._texts = {
+            skip: TokenTexts(
+                partial(self._tokenizer.decode, skip_special_tokens=skip),
+                self._tokenizer.id_to_token,
+                skipped=frozenset(self.special_tokens.values() if skip else ()),
+                decoder=description.get("decoder"),
+            )
+            for skip in (False, True)
+        }
         config = json.loads(files.get(TOKENIZER_CONFIG_FILE, b"{}"))
         self.chat_template = _chat_template(files, config)
 
@@ -71,23 +85,7 @@ class Tokenizer:
         self, *, skip_special_tokens: bool = True, seed: Sequence[int] = ()
     ) -> Detokenizer:
         """Returns a fresh incremental detokeniser, with the ids before it for context."""
-        decode = partial(self._tokenizer.decode, skip_special_tokens=skip_special_tokens)
-        return Detokenizer(
-            decode, seed=seed, byte_ids=self._byte_ids, context_free=self._context_free
-        )
-
-
-def _byte_fallback_ids(description: dict[str, Any]) -> frozenset[int]:
-    """Returns the ids of `<0x00>` to `<0xFF>` where the decoder joins them into bytes."""
-    decoder = description.get("decoder") or {}
-    parts = decoder.get("decoders", [decoder])
-    if not any(part.get("type") == "ByteFallback" for part in parts):
-        return frozenset()
-    vocabulary = description["model"].get("vocab", {})
-    if isinstance(vocabulary, list):  # Unigram: pairs of piece and score, by id
-        vocabulary = {piece: index for index, (piece, _score) in enumerate(vocabulary)}
-    names = (f"<0x{byte:02X}>" for byte in range(256))
-    return frozenset(vocabulary[name] for name in names if name in vocabulary)
+        return Detokenizer(self._texts[skip_special_tokens], seed=seed)
 
 
 def _chat_template(files: Mapping[str, bytes], config: dict[str, Any]) -> ChatTemplate | None:
