@@ -13,7 +13,7 @@ from typing import Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tokenwire.channel_arguments import CLIENT
+from tokenwire.channel_arguments import client
 
 HOST = "127.0.0.1"
 
@@ -92,7 +92,7 @@ class Pair:
         Raises:
             PairError: a service ended, or took longer than START_TIMEOUT_S.
         """
-        with grpc.insecure_channel(self.frontend, CLIENT) as channel:
+        with grpc.insecure_channel(self.frontend, client(self.frontend)) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             while not _is_serving(health):
                 self._pause()

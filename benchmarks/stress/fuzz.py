@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
 from tokenwire import AsyncClient
-from tokenwire.channel_arguments import CLIENT
+from tokenwire.channel_arguments import client
 from tokenwire.frontend.v1 import activity_pb2, generation_pb2, model_pb2, tokenization_pb2
 from tokenwire.worker.v1 import execution_pb2, worker_pb2
 
@@ -71,7 +71,7 @@ class Fuzz:
             ("frontend", self._services.frontend),
             ("worker", self._services.worker),
         ):
-            self._channels[name] = grpc.aio.insecure_channel(address, options=CLIENT)
+            self._channels[name] = grpc.aio.insecure_channel(address, options=client(address))
 
         async def caller() -> None:
             while self.sent < messages:

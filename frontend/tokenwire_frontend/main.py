@@ -98,7 +98,8 @@ class Frontend:
             FrontendMetrics(), Activity(chosen.records_limit), content=chosen.trace_content
         )
         self.generator = Generator(self.pool, self._tokenizers, recorder, chosen.generations_limit)
-        self.server = RpcServer(chosen.listen, chosen.tls, _services(self.generator, recorder))
+        services = _services(self.generator, recorder)
+        self.server = RpcServer(chosen.listen, chosen.tls, services, chosen.max_request_bytes)
 
     async def start(self) -> None:
         """Listens; health follows the workers from now on."""

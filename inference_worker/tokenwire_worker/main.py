@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import structlog
 import uvloop
+from tokenwire.channel_arguments import HOP_EXTRA_BYTES
 from tokenwire.worker.v1 import execution_pb2_grpc, worker_pb2_grpc
 from tokenwire_service import logs
 from tokenwire_service.admin import administered
@@ -96,7 +97,8 @@ async def _run(settings: WorkerSettings, engine: Engine, files: TextFiles) -> in
         offer_gauges(dispatcher)
         services = _services(identity, dispatcher, recorder, files)
         try:
-            server = RpcServer(settings.listen, settings.tls, services)
+            request_bytes = settings.max_request_bytes + HOP_EXTRA_BYTES
+            server = RpcServer(settings.listen, settings.tls, services, request_bytes)
             async with administered(settings.admin_listen, server, telemetry, supervisor):
                 await _serve(settings, server, dispatcher, supervisor)
         except (ListenError, TlsError) as error:

@@ -13,6 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from tokenwire_service.wording import cut
+
+WORDS_BYTES = 1024
+"""Most of any text in an error: whoever refuses a request of megabytes quotes it, and neither what
+is kept of the error nor a log line may hold those."""
+
+VIOLATIONS = 32
+"""Fields that an error names; what is refused field by field may have a million."""
+
 
 class Code(IntEnum):
     """Status codes, numbered as google.rpc.Code and gRPC number them."""
@@ -40,6 +49,10 @@ class FieldViolation:
     description: str
     """What is wrong with it, with the value and the bound."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "field", cut(self.field, WORDS_BYTES))
+        object.__setattr__(self, "description", cut(self.description, WORDS_BYTES))
+
 
 @dataclass(frozen=True)
 class Quota:
@@ -54,6 +67,9 @@ class Quota:
 class ServiceError(Exception):
     """A request cannot be served; the reason is in UPPER_SNAKE_CASE and stable."""
 
+    violations: Sequence[FieldViolation] = ()
+    """Fields at fault."""
+
     def __init__(
         self,
         code: Code,
@@ -64,14 +80,13 @@ class ServiceError(Exception):
         quota: Quota | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
+        self.message = cut(message, WORDS_BYTES)
+        super().__init__(self.message)
         self.code = code
         self.reason = reason
-        self.message = message
         self.retry_after_s = retry_after_s
         self.quota = quota
-        self.metadata = dict(metadata or {})
-        self.violations: Sequence[FieldViolation] = ()
+        self.metadata = {key: cut(value, WORDS_BYTES) for key, value in (metadata or {}).items()}
         self.logged = False
         """A log line tells of it already: there is one for a request."""
 
@@ -86,11 +101,11 @@ class InvalidRequestError(ServiceError):
         reason: str = "INVALID_FIELD",
         metadata: Mapping[str, str] | None = None,
     ) -> None:
+        self.violations = tuple(violations[:VIOLATIONS])
         message = "; ".join(
-            f"{violation.field}: {violation.description}" for violation in violations
+            f"{violation.field}: {violation.description}" for violation in self.violations
         )
         super().__init__(Code.INVALID_ARGUMENT, reason, message, metadata=metadata)
-        self.violations = tuple(violations)
 
 
 def invalid(field: str, description: str, reason: str = "INVALID_FIELD") -> InvalidRequestError:

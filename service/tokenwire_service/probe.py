@@ -13,6 +13,7 @@ from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tokenwire.channel_arguments import client
 
 from tokenwire_service.settings import LineParser, TlsSettings, check_address, refuse
 from tokenwire_service.tls import TlsError, channel_credentials
@@ -45,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
     if credentials is None:
-        return grpc.insecure_channel(address)
-    return grpc.secure_channel(address, credentials)
+        return grpc.insecure_channel(address, client(address))
+    return grpc.secure_channel(address, credentials, client(address))
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

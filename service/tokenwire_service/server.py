@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from tokenwire.channel_arguments import SERVER
+from tokenwire import channel_arguments
 
 from tokenwire_service.reflection import enable_reflection
 from tokenwire_service.rpc_boundary import RpcBoundary
@@ -55,11 +55,30 @@ class ListenError(ValueError):
 
 
 class RpcServer:
-    """Listens on one address. Health is NOT_SERVING until `set_serving` says otherwise."""
+    """Listens on one address. Health is NOT_SERVING until `set_serving` says otherwise.
 
-    def __init__(self, address: str, tls: TlsSettings, services: Sequence[Service]) -> None:
+    Args:
+        address: HOST:PORT to listen on; port 0 takes any.
+        tls: TLS of the port.
+        services: what is offered.
+        request_bytes: largest message that a caller may send.
+
+    Raises:
+        ListenError: the address can't be listened on.
+        TlsError: a file of TLS can't be used.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        tls: TlsSettings,
+        services: Sequence[Service],
+        request_bytes: int = channel_arguments.REQUEST_BYTES,
+    ) -> None:
         self._boundary = RpcBoundary()
-        self._server = grpc.aio.server(options=SERVER, interceptors=[self._boundary])
+        self._server = grpc.aio.server(
+            options=channel_arguments.server(request_bytes), interceptors=[self._boundary]
+        )
         self._names = ["", *(service.name for service in services)]
         self._health = health.aio.HealthServicer()
         self.serving = False

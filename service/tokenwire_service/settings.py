@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     SettingsError,
 )
+from tokenwire.channel_arguments import REQUEST_BYTES
 
 from tokenwire_service import environment
 from tokenwire_service.version import VERSION
@@ -102,6 +103,12 @@ class ServiceSettings(BaseSettings):
         default=None,
         description="address of /healthz, /readyz and /metrics over HTTP; port 0 takes any; "
         "without it nothing is measured unless OTLP is set up",
+    )
+    max_request_bytes: int = Field(
+        default=REQUEST_BYTES,
+        ge=64 * 1024,
+        le=64 * 1024 * 1024,
+        description="largest request message; a worker takes 64 KiB more, which a frontend may add",
     )
     drain_grace_s: float = Field(
         default=30.0,

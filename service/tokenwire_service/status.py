@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NoReturn
+from urllib.parse import quote
 
 import grpc
 from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from tokenwire_service.errors import Code, FieldViolation, Quota, ServiceError
+from tokenwire_service.wording import cut
 
 DOMAIN = "tokenwire"
 """ErrorInfo.domain of every error that Tokenwire makes."""
@@ -17,54 +19,86 @@ DOMAIN = "tokenwire"
 DETAILS_KEY = "grpc-status-details-bin"
 """Trailing metadata key under which gRPC carries a google.rpc.Status."""
 
-MESSAGE_BYTES_LIMIT = 1024
-VIOLATIONS_BYTES_LIMIT = 2048
-DESCRIPTION_BYTES_LIMIT = 256
-NAME_BYTES_LIMIT = 128
-"""A status travels in trailing metadata, of which peers take 8 KiB; larger ones they replace by
-RESOURCE_EXHAUSTED. The message counts up to fivefold: percent-encoded, and again in base64."""
+TRAILER_BYTES = 4096
+"""Many stacks refuse more than 8 KiB of metadata, of which proxies want their share: an error's
+trailers stay below half of it."""
+
+STATUS_BYTES = 2100
+"""The whole Status, which base64 makes a third larger."""
+
+MESSAGE_BYTES = 640
+ENCODED_MESSAGE_BYTES = 1024
+"""The message has a header of its own, where percent-encoding makes three bytes of most."""
+
+METADATA_BYTES = 512
+DESCRIPTION_BYTES = 256
+NAME_BYTES = 128
+
+PACKING_BYTES = 64
+"""What stands around a detail in a Status: its type's URL and the lengths."""
+
+_PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+"""What gRPC does not percent-encode."""
 
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def to_status(error: ServiceError) -> status_pb2.Status:
-    """Returns the error as a Status with ErrorInfo and whatever details apply."""
-    message = _cut(error.message, MESSAGE_BYTES_LIMIT)
-    status = status_pb2.Status(code=int(error.code), message=message)
-    metadata = {key: _cut(value, NAME_BYTES_LIMIT) for key, value in error.metadata.items()}
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
-    status.details.add().Pack(info)
-    if error.violations:
-        status.details.add().Pack(_bad_request(error.violations))
+    """Returns the error as a Status of at most STATUS_BYTES.
+
+    It has ErrorInfo, and of the other details as much as there is room for.
+    """
+    status = status_pb2.Status(code=int(error.code), message=_message(error.message))
+    status.details.add().Pack(_error_info(error))
     if error.retry_after_s is not None:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(round(error.retry_after_s * 1e9))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     if error.quota is not None:
         failure = error_details_pb2.QuotaFailure()
-        failure.violations.add(subject=error.quota.subject, description=error.quota.description)
+        failure.violations.add(
+            subject=cut(error.quota.subject, NAME_BYTES),
+            description=cut(error.quota.description, DESCRIPTION_BYTES),
+        )
         status.details.add().Pack(failure)
+    if error.violations:
+        room = STATUS_BYTES - status.ByteSize() - PACKING_BYTES
+        status.details.add().Pack(_bad_request(error.violations, room))
     return status
 
 
-def _bad_request(violations: Sequence[FieldViolation]) -> error_details_pb2.BadRequest:
-    """Returns as many of the violations as there is room for, at least one."""
+def _message(text: str) -> str:
+    limit = MESSAGE_BYTES
+    while len(quote(message := cut(text, limit), _PLAIN)) > ENCODED_MESSAGE_BYTES:
+        limit = limit * 3 // 4
+    return message
+
+
+def _error_info(error: ServiceError) -> error_details_pb2.ErrorInfo:
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
+    room = METADATA_BYTES
+    for key, value in error.metadata.items():
+        told = cut(value, NAME_BYTES)
+        room -= len(key) + len(told.encode())
+        if room >= 0:
+            info.metadata[key] = told
+    return info
+
+
+def _bad_request(
+    violations: Sequence[FieldViolation], room_bytes: int
+) -> error_details_pb2.BadRequest:
+    """Returns as many of the violations as there is room for."""
     detail = error_details_pb2.BadRequest()
     for violation in violations:
         detail.field_violations.add(
-            field=_cut(violation.field, NAME_BYTES_LIMIT),
-            description=_cut(violation.description, DESCRIPTION_BYTES_LIMIT),
+            field=cut(violation.field, NAME_BYTES),
+            description=cut(violation.description, DESCRIPTION_BYTES),
         )
-        if detail.ByteSize() > VIOLATIONS_BYTES_LIMIT:
+        if detail.ByteSize() > room_bytes:
             del detail.field_violations[-1]
             break
     return detail
-
-
-def _cut(text: str, limit: int) -> str:
-    """Returns the text, or so much of it that it has at most so many bytes."""
-    raw = text.encode()
-    return text if len(raw) <= limit else raw[: limit - 3].decode(errors="ignore") + "\u2026"
 
 
 def from_status(status: status_pb2.Status) -> ServiceError:

@@ -278,7 +278,7 @@ async def test_a_refused_stream_names_the_field(twin, server):
     assert violation.field == "generation.sampling.top_p"
 
 
-LARGE = "x" * 2**24
+LARGE = "x" * 2**22
 """As long as the largest message."""
 
 
@@ -287,14 +287,14 @@ LARGE = "x" * 2**24
     [
         ("generate", LARGE, "generation.prompt"),
         ("tokenize", LARGE, "text"),
-        ("detokenize", [2**31] * 2**22, "token_ids"),
+        ("detokenize", [2**31] * 2**20, "token_ids"),
         ("render_chat", [{"role": "user", "content": LARGE}], "chat"),
     ],
 )
 async def test_a_request_larger_than_a_message_is_at_fault_itself(
     twin, server, method, argument, field
 ):
-    with pytest.raises(InvalidRequestError, match="at most 16 MiB") as caught:
+    with pytest.raises(InvalidRequestError, match="at most 4 MiB") as caught:
         await twin.call(method, argument)
     assert str(caught.value).startswith(f"{field}: too long: ")
     assert [each.field for each in caught.value.violations] == [field]

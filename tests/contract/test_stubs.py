@@ -67,10 +67,62 @@ def test_every_channel_argument_is_one_that_grpc_knows():
 
 
 def test_both_ends_agree_on_keepalive():
-    client, server = dict(channel_arguments.CLIENT), dict(channel_arguments.SERVER)
-    pings = client[channel_arguments.KEEPALIVE_TIME_MS]
-    assert server[channel_arguments.MIN_PING_INTERVAL_WITHOUT_DATA_MS] < pings
+    server = dict(channel_arguments.server(1))
+    for client in (channel_arguments.CLIENT, channel_arguments.WORKER_HOP):
+        pings = dict(client)[channel_arguments.KEEPALIVE_TIME_MS]
+        assert server[channel_arguments.MIN_PING_INTERVAL_WITHOUT_DATA_MS] < pings
+
+
+@pytest.mark.parametrize("arguments", [channel_arguments.CLIENT, channel_arguments.SERVER])
+def test_a_peer_that_froze_is_gone_within_30_s(arguments):
+    """gRPC's core goes by the ping timeout, which is a minute unless it is set."""
+    given = dict(arguments)
+    interval_ms = given[channel_arguments.KEEPALIVE_TIME_MS]
+    assert interval_ms + given[channel_arguments.PING_TIMEOUT_MS] <= 30_000
+
+
+@pytest.mark.parametrize(
+    ("target", "proxied"),
+    [
+        ("localhost:50051", False),
+        ("LOCALHOST", False),
+        ("127.0.0.1:50051", False),
+        ("127.9.9.9:1", False),
+        ("[::1]:50051", False),
+        ("ipv4:127.0.0.1:50051", False),
+        ("ipv6:[::1]:50051", False),
+        ("dns:///localhost:50051", False),
+        ("unix:/run/tokenwire.sock", False),
+        ("frontend:50051", True),
+        ("dns:///frontend.example:50051", True),
+        ("localhost.example:50051", True),
+        ("127.0.0.1.example:50051", True),
+        ("10.127.0.0.1:50051", True),
+        ("[2001:db8::1]:50051", True),
+    ],
+)
+def test_no_proxy_stands_between_a_client_and_loopback(target, proxied):
+    enabled = dict(channel_arguments.client(target)).get(channel_arguments.ENABLE_HTTP_PROXY, 1)
+    assert bool(enabled) is proxied
 
 
 def test_the_installed_grpc_is_one_that_the_stubs_accept():
     assert tuple(map(int, grpc.__version__.split(".")[:2])) >= (1, 75)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        channel_arguments.CLIENT,
+        channel_arguments.WORKER_HOP,
+        channel_arguments.client("localhost:1"),
+        channel_arguments.server(5),
+        channel_arguments.merged(
+            channel_arguments.CLIENT, (channel_arguments.KEEPALIVE_TIME_MS, 1)
+        ),
+    ],
+)
+def test_no_channel_argument_is_given_twice(arguments):
+    """Of two values for a name gRPC takes the first."""
+    names = [name for name, _ in arguments]
+    assert len(names) == len(set(names))

@@ -15,7 +15,7 @@ from typing import Any, Self
 import grpc
 from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2, status_pb2
-from tokenwire.channel_arguments import CLIENT
+from tokenwire.channel_arguments import client, merged
 from tokenwire.frontend.v1 import (
     activity_pb2_grpc,
     generation_pb2_grpc,
@@ -286,7 +286,7 @@ class Channel:
     ) -> None:
         self.address = address
         # A pool of its own: a test that breaks its connection breaks no other's.
-        options = [*CLIENT, ("grpc.use_local_subchannel_pool", 1), *arguments]
+        options = merged(client(address), ("grpc.use_local_subchannel_pool", 1), *arguments)
         self.raw = (
             grpc.insecure_channel(address, options)
             if credentials is None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from tokenwire.channel_arguments import CLIENT
+from tokenwire.channel_arguments import client, merged
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -66,7 +66,7 @@ def open_channel(
     tracing: Tracing | None = None,
 ) -> grpc.Channel:
     """Returns a channel; it connects with its first call."""
-    options = [*CLIENT, *arguments]
+    options = merged(client(target), *arguments)
     if tls is None:
         channel = grpc.insecure_channel(target, options)
     else:
@@ -85,7 +85,7 @@ def open_async_channel(
     tracing: Tracing | None = None,
 ) -> grpc.aio.Channel:
     """Returns a channel of the running event loop; it connects with its first call."""
-    options = [*CLIENT, *arguments]
+    options = merged(client(target), *arguments)
     interceptors: list[grpc.aio.ClientInterceptor] = []
     if tracing is not None:
         from tokenwire.telemetry import async_interceptors  # noqa: PLC0415 - as above

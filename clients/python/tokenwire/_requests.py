@@ -18,7 +18,6 @@ import grpc
 from google.protobuf import duration_pb2, empty_pb2
 from google.protobuf.message import Message
 
-from tokenwire.channel_arguments import MESSAGE_BYTES
 from tokenwire.errors import FieldViolation, InvalidRequestError
 from tokenwire.frontend.v1 import (
     activity_pb2,
@@ -40,14 +39,14 @@ _ROLES = [name.removeprefix("ROLE_").lower() for name in prompt_pb2.Role.keys()[
 _GUIDES = [field.name for field in options_pb2.GuidedDecoding.DESCRIPTOR.fields]
 _OWN = ["model", "lora_adapter", "cache_salt", "priority", "request_id"]
 
-_REQUEST_BYTES = MESSAGE_BYTES - 1024
-"""The rest of a message is for what stands around it, such as a session's trace context."""
+_AROUND_BYTES = 1024
+"""Of a message, for what stands around a request, such as a session's trace context."""
 
 _MessageT = TypeVar("_MessageT", bound=Message)
 
 
 def generation(
-    prompt: Prompt | None, chat: Chat | None, options: GenerationOptions
+    prompt: Prompt | None, chat: Chat | None, options: GenerationOptions, limit_bytes: int
 ) -> generation_pb2.Generation:
     """Returns what to generate, from a prompt or a chat and the options.
 
@@ -76,7 +75,7 @@ def generation(
         raise _unknown(given)
     if own:
         message.MergeFrom(_build(generation_pb2.Generation, own))
-    return _sized(message, "generation.prompt")
+    return _sized(message, "generation.prompt", limit_bytes)
 
 
 def stream(max_delay: float | None) -> options_pb2.StreamOptions | None:
@@ -87,31 +86,36 @@ def stream(max_delay: float | None) -> options_pb2.StreamOptions | None:
 
 
 def tokenize(
-    text: str, model: str, add_special_tokens: bool | None, with_offsets: bool
+    text: str,
+    model: str,
+    add_special_tokens: bool | None,
+    with_offsets: bool,
+    limit_bytes: int,
 ) -> tokenization_pb2.TokenizeRequest:
     """Returns the request for a text's token ids."""
     given = {"text": text, "model": model, "with_offsets": with_offsets}
     given["add_special_tokens"] = add_special_tokens
-    return _sized(_build(tokenization_pb2.TokenizeRequest, given), "text")
+    return _sized(_build(tokenization_pb2.TokenizeRequest, given), "text", limit_bytes)
 
 
 def detokenize(
-    token_ids: Sequence[int], model: str, skip_special_tokens: bool | None
+    token_ids: Sequence[int], model: str, skip_special_tokens: bool | None, limit_bytes: int
 ) -> tokenization_pb2.DetokenizeRequest:
     """Returns the request for the text of token ids."""
     given = {"token_ids": token_ids, "model": model, "skip_special_tokens": skip_special_tokens}
-    return _sized(_build(tokenization_pb2.DetokenizeRequest, given), "token_ids")
+    request = _build(tokenization_pb2.DetokenizeRequest, given)
+    return _sized(request, "token_ids", limit_bytes)
 
 
 def render_chat(
-    messages: Chat, model: str, options: ChatOptions
+    messages: Chat, model: str, options: ChatOptions, limit_bytes: int
 ) -> tokenization_pb2.RenderChatRequest:
     """Returns the request for a chat as the model would see it."""
     given = _given(options)
     request = tokenization_pb2.RenderChatRequest(model=model, chat=_chat(messages, given))
     if given:
         raise _unknown(given)
-    return _sized(request, "chat")
+    return _sized(request, "chat", limit_bytes)
 
 
 def activity(interval_s: float, records: int) -> activity_pb2.WatchActivityRequest:
@@ -223,15 +227,15 @@ def _build(kind: type[_MessageT], values: Mapping[str, Any], place: str = "") ->
         raise
 
 
-def _sized(request: _MessageT, field: str) -> _MessageT:
+def _sized(request: _MessageT, field: str, limit_bytes: int) -> _MessageT:
     """Returns the request; raises InvalidRequestError where it is too large to be sent.
 
     gRPC would say RESOURCE_EXHAUSTED, as of an overload, and end a session with all that is open.
     """
     size = request.ByteSize()
-    if size <= _REQUEST_BYTES:
+    if size <= limit_bytes - _AROUND_BYTES:
         return request
-    limit_mib = MESSAGE_BYTES // 2**20
+    limit_mib = f"{limit_bytes / 2**20:g}"
     fault = f"too long: the request has {size} bytes, and a message at most {limit_mib} MiB"
     error = InvalidRequestError(
         f"{field}: {fault}", code=grpc.StatusCode.INVALID_ARGUMENT, reason="REQUEST_TOO_LARGE"

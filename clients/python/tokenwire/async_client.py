@@ -17,6 +17,7 @@ from tokenwire._requests import Chat, Prompt
 from tokenwire._retry import Attempts, RetryPolicy
 from tokenwire._trace import Trace
 from tokenwire.activity import AsyncActivityStream, AsyncWatchCall
+from tokenwire.channel_arguments import REQUEST_BYTES
 from tokenwire.errors import TokenwireError, from_rpc_error
 from tokenwire.frontend.v1 import activity_pb2, generation_pb2, model_pb2
 from tokenwire.frontend.v1.activity_pb2_grpc import ActivityServiceStub
@@ -59,6 +60,7 @@ class AsyncClient:
         tls: Tls | None = None,
         timeout: float | None = None,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - it is frozen
+        max_request_bytes: int = REQUEST_BYTES,
         channel_arguments: Sequence[ChannelArgument] = (),
         tracing: bool | TracerProvider = False,
     ) -> None:
@@ -66,6 +68,7 @@ class AsyncClient:
         self._tls = tls
         self._timeout = timeout
         self._retry = retry
+        self._request_bytes = max_request_bytes
         self._channel_arguments = channel_arguments
         self._tracing = tracing_to(target, tracing)
 
@@ -115,7 +118,7 @@ class AsyncClient:
         The options are those of GenerationOptions, such as `max_tokens`, `temperature` and `stop`.
         """
         request = generation_pb2.GenerateRequest(
-            generation=_requests.generation(prompt, chat, options)
+            generation=_requests.generation(prompt, chat, options, self._request_bytes)
         )
         return _responses.answer(
             await self._call(self._generation.Generate, request, timeout, traceparent)
@@ -137,7 +140,7 @@ class AsyncClient:
         The options are those of GenerationOptions.
         """
         request = generation_pb2.StreamGenerateRequest(
-            generation=_requests.generation(prompt, chat, options),
+            generation=_requests.generation(prompt, chat, options, self._request_bytes),
             stream=_requests.stream(max_delay),
         )
         trace = Trace(traceparent)
@@ -150,7 +153,9 @@ class AsyncClient:
 
     def session(self, *, traceparent: str | None = None) -> Session:
         """Returns a session: many generations on one stream, to be entered with `async with`."""
-        return Session(self._generation, Trace(traceparent), self._retry, self._tracing)
+        return Session(
+            self._generation, Trace(traceparent), self._retry, self._request_bytes, self._tracing
+        )
 
     async def tokenize(
         self,
@@ -163,7 +168,9 @@ class AsyncClient:
         traceparent: str | None = None,
     ) -> Tokens:
         """Returns a text's token ids, and with `with_offsets` each token's place in the text."""
-        request = _requests.tokenize(text, model, add_special_tokens, with_offsets)
+        request = _requests.tokenize(
+            text, model, add_special_tokens, with_offsets, self._request_bytes
+        )
         response = await self._call(self._tokenization.Tokenize, request, timeout, traceparent)
         return _responses.tokens(response, with_offsets=with_offsets)
 
@@ -177,7 +184,7 @@ class AsyncClient:
         traceparent: str | None = None,
     ) -> str:
         """Returns the text of token ids; bytes that are no UTF-8 read as U+FFFD."""
-        request = _requests.detokenize(token_ids, model, skip_special_tokens)
+        request = _requests.detokenize(token_ids, model, skip_special_tokens, self._request_bytes)
         response = await self._call(self._tokenization.Detokenize, request, timeout, traceparent)
         return response.text
 
@@ -191,7 +198,7 @@ class AsyncClient:
         **options: Unpack[ChatOptions],
     ) -> RenderedChat:
         """Returns a chat as the model would see it, as text and as token ids."""
-        request = _requests.render_chat(messages, model, options)
+        request = _requests.render_chat(messages, model, options, self._request_bytes)
         return _responses.rendered_chat(
             await self._call(self._tokenization.RenderChat, request, timeout, traceparent)
         )

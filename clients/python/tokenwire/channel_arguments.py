@@ -7,10 +7,12 @@ fewer pings than its clients send closes the connection with too_many_pings.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 KEEPALIVE_TIME_MS = "grpc.keepalive_time_ms"
 KEEPALIVE_TIMEOUT_MS = "grpc.keepalive_timeout_ms"
+PING_TIMEOUT_MS = "grpc.http2.ping_timeout_ms"
 KEEPALIVE_PERMIT_WITHOUT_CALLS = "grpc.keepalive_permit_without_calls"
 MAX_PINGS_WITHOUT_DATA = "grpc.http2.max_pings_without_data"
 MIN_PING_INTERVAL_WITHOUT_DATA_MS = "grpc.http2.min_ping_interval_without_data_ms"
@@ -18,6 +20,8 @@ MAX_RECEIVE_MESSAGE_LENGTH = "grpc.max_receive_message_length"
 MAX_SEND_MESSAGE_LENGTH = "grpc.max_send_message_length"
 MAX_CONCURRENT_STREAMS = "grpc.max_concurrent_streams"
 MAX_METADATA_SIZE = "grpc.max_metadata_size"
+ABSOLUTE_MAX_METADATA_SIZE = "grpc.absolute_max_metadata_size"
+ENABLE_HTTP_PROXY = "grpc.enable_http_proxy"
 SO_REUSEPORT = "grpc.so_reuseport"
 ENABLE_RETRIES = "grpc.enable_retries"
 USE_LOCAL_SUBCHANNEL_POOL = "grpc.use_local_subchannel_pool"
@@ -25,16 +29,37 @@ MIN_RECONNECT_BACKOFF_MS = "grpc.min_reconnect_backoff_ms"
 MAX_RECONNECT_BACKOFF_MS = "grpc.max_reconnect_backoff_ms"
 INITIAL_RECONNECT_BACKOFF_MS = "grpc.initial_reconnect_backoff_ms"
 
-PING_INTERVAL_MS = 20_000
-"""Between keepalive pings: below the 60 s after which common load balancers drop an idle
+CLIENT_PING_INTERVAL_MS = 20_000
+"""Between a client's keepalive pings: below the 60 s after which common load balancers drop an idle
 connection."""
 
-PING_TIMEOUT_MS = 10_000
-"""A peer that answers no ping for this long is gone; its generations are cancelled."""
+SERVER_PING_INTERVAL_MS = 15_000
+"""Between a server's: with the time for the answer, a client that froze is noticed, and what it had
+in flight is cancelled, within 25 s."""
 
-MESSAGE_BYTES = 16 * 1024 * 1024
-"""Largest message: a prompt of a million ids is about 3.8 MB packed, a text of as many tokens
-less."""
+PING_ANSWER_MS = 10_000
+"""A peer that answers no ping for this long is gone. gRPC's core goes by the ping timeout; by the
+keepalive timeout it bounds how long the kernel may fail to deliver what was sent."""
+
+REQUEST_BYTES = 4 * 1024 * 1024
+"""Largest request that a service takes by default, which is gRPC's own default too; parsing one
+holds an event loop for about 20 ms."""
+
+RESPONSE_BYTES = 4 * 1024 * 1024
+"""Largest unary answer; a stream's messages stay below 1 MiB."""
+
+HOP_EXTRA_BYTES = 64 * 1024
+"""What a frontend may add to a request that it passes on to a worker, such as the sampling defaults
+and the trace context: as much more may a worker's caller send."""
+
+HOP_RESPONSE_BYTES = 16 * 1024 * 1024
+"""Largest message that a frontend takes from a worker. Workers send less than 1 MiB at a time; one
+that did not would lose its frontend everything on the stream."""
+
+METADATA_BYTES = 128 * 1024
+"""Metadata of one call, each way, by gRPC's count, which has 32 bytes for each entry beside its
+text: room for 64 KiB of it. Soft and hard limit are one, since between them gRPC refuses at
+random."""
 
 CONCURRENT_STREAMS = 4096
 """Calls at once on one connection; admission refuses long before, with a reason a caller can act
@@ -42,13 +67,25 @@ on."""
 
 ChannelArguments = Sequence[tuple[str, int | str]]
 
-CLIENT: ChannelArguments = (
-    (KEEPALIVE_TIME_MS, PING_INTERVAL_MS),
-    (KEEPALIVE_TIMEOUT_MS, PING_TIMEOUT_MS),
+
+def merged(first: ChannelArguments, *more: tuple[str, int | str]) -> ChannelArguments:
+    """Returns both, where the later of two values for a name counts; for gRPC it is the earlier."""
+    return tuple({**dict(first), **dict(more)}.items())
+
+
+_BOTH: ChannelArguments = (
+    (KEEPALIVE_TIMEOUT_MS, PING_ANSWER_MS),
+    (PING_TIMEOUT_MS, PING_ANSWER_MS),
     (KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
+    (MAX_METADATA_SIZE, METADATA_BYTES),
+    (ABSOLUTE_MAX_METADATA_SIZE, METADATA_BYTES),
+)
+
+CLIENT: ChannelArguments = (
+    *_BOTH,
+    (KEEPALIVE_TIME_MS, CLIENT_PING_INTERVAL_MS),
     (MAX_PINGS_WITHOUT_DATA, 0),
-    (MAX_RECEIVE_MESSAGE_LENGTH, MESSAGE_BYTES),
-    (MAX_SEND_MESSAGE_LENGTH, MESSAGE_BYTES),
+    (MAX_RECEIVE_MESSAGE_LENGTH, RESPONSE_BYTES),
     # Retries are decided by the caller, who knows whether a request may run twice.
     (ENABLE_RETRIES, 0),
     # A restarted peer is found again within seconds, not within gRPC's default of up to 2 minutes.
@@ -57,15 +94,37 @@ CLIENT: ChannelArguments = (
     (MAX_RECONNECT_BACKOFF_MS, 2_000),
 )
 
+WORKER_HOP = merged(
+    CLIENT,
+    (MAX_RECEIVE_MESSAGE_LENGTH, HOP_RESPONSE_BYTES),
+    # Workers are beside their frontends: a proxy of the environment's is for the world outside.
+    (ENABLE_HTTP_PROXY, 0),
+)
+
 SERVER: ChannelArguments = (
-    (KEEPALIVE_TIME_MS, PING_INTERVAL_MS),
-    (KEEPALIVE_TIMEOUT_MS, PING_TIMEOUT_MS),
-    (KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
+    *_BOTH,
+    (KEEPALIVE_TIME_MS, SERVER_PING_INTERVAL_MS),
     # Half of what the clients send, so that a client's clock skew never counts as abuse.
-    (MIN_PING_INTERVAL_WITHOUT_DATA_MS, PING_INTERVAL_MS // 2),
+    (MIN_PING_INTERVAL_WITHOUT_DATA_MS, CLIENT_PING_INTERVAL_MS // 2),
     (MAX_CONCURRENT_STREAMS, CONCURRENT_STREAMS),
-    (MAX_RECEIVE_MESSAGE_LENGTH, MESSAGE_BYTES),
-    (MAX_SEND_MESSAGE_LENGTH, MESSAGE_BYTES),
+    (MAX_RECEIVE_MESSAGE_LENGTH, REQUEST_BYTES),
     # Two servers must not share a port by accident: each port is one process.
     (SO_REUSEPORT, 0),
+)
+
+
+def client(target: str) -> ChannelArguments:
+    """Returns what a client of this target sets: a proxy never stands between it and loopback."""
+    return merged(CLIENT, (ENABLE_HTTP_PROXY, 0)) if _LOOPBACK.match(target) else CLIENT
+
+
+def server(request_bytes: int) -> ChannelArguments:
+    """Returns what a server sets that takes requests of so many bytes."""
+    return merged(SERVER, (MAX_RECEIVE_MESSAGE_LENGTH, request_bytes))
+
+
+_LOOPBACK = re.compile(
+    r"(?:dns:/*|ipv4:|ipv6:)?(?:localhost\.?|127(?:\.\d+){3}|\[?::1\]?|\[::ffff:127(?:\.\d+){3}\])"
+    r"(?::\d+)?$|unix(?:-abstract)?:",
+    re.IGNORECASE,
 )

@@ -16,6 +16,7 @@ from tokenwire._requests import Chat, Prompt
 from tokenwire._retry import Attempts, RetryPolicy
 from tokenwire._trace import Trace
 from tokenwire.activity import ActivityStream, WatchCall
+from tokenwire.channel_arguments import REQUEST_BYTES
 from tokenwire.errors import TokenwireError, UnreachableError, from_rpc_error
 from tokenwire.frontend.v1 import activity_pb2, generation_pb2, model_pb2
 from tokenwire.frontend.v1.activity_pb2_grpc import ActivityServiceStub
@@ -44,6 +45,7 @@ class Client:
     | `tls`               | TLS with these files; None: plain text                               |
     | `timeout`           | seconds that a call may take where it names no `timeout` of its own  |
     | `retry`             | what is tried again, and how often; see RetryPolicy                  |
+    | `max_request_bytes` | largest request to send: the frontend's `--max-request-bytes`        |
     | `channel_arguments` | further gRPC channel arguments                                       |
     | `tracing`           | True: an OpenTelemetry span for each call (see tokenwire.telemetry), |
     |                     | from the global tracer provider, or from the one that is given       |
@@ -61,11 +63,13 @@ class Client:
         tls: Tls | None = None,
         timeout: float | None = None,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - it is frozen
+        max_request_bytes: int = REQUEST_BYTES,
         channel_arguments: Sequence[ChannelArgument] = (),
         tracing: bool | TracerProvider = False,
     ) -> None:
         self._timeout = timeout
         self._retry = retry
+        self._request_bytes = max_request_bytes
         self._channel = open_channel(target, tls, channel_arguments, tracing_to(target, tracing))
         self._activity = ActivityServiceStub(self._channel)
         self._generation = GenerationServiceStub(self._channel)
@@ -96,7 +100,7 @@ class Client:
         The options are those of GenerationOptions, such as `max_tokens`, `temperature` and `stop`.
         """
         request = generation_pb2.GenerateRequest(
-            generation=_requests.generation(prompt, chat, options)
+            generation=_requests.generation(prompt, chat, options, self._request_bytes)
         )
         return _responses.answer(
             self._call(self._generation.Generate, request, timeout, traceparent)
@@ -118,7 +122,7 @@ class Client:
         The options are those of GenerationOptions.
         """
         request = generation_pb2.StreamGenerateRequest(
-            generation=_requests.generation(prompt, chat, options),
+            generation=_requests.generation(prompt, chat, options, self._request_bytes),
             stream=_requests.stream(max_delay),
         )
         trace = Trace(traceparent)
@@ -140,7 +144,9 @@ class Client:
         traceparent: str | None = None,
     ) -> Tokens:
         """Returns a text's token ids, and with `with_offsets` each token's place in the text."""
-        request = _requests.tokenize(text, model, add_special_tokens, with_offsets)
+        request = _requests.tokenize(
+            text, model, add_special_tokens, with_offsets, self._request_bytes
+        )
         response = self._call(self._tokenization.Tokenize, request, timeout, traceparent)
         return _responses.tokens(response, with_offsets=with_offsets)
 
@@ -154,7 +160,7 @@ class Client:
         traceparent: str | None = None,
     ) -> str:
         """Returns the text of token ids; bytes that are no UTF-8 read as U+FFFD."""
-        request = _requests.detokenize(token_ids, model, skip_special_tokens)
+        request = _requests.detokenize(token_ids, model, skip_special_tokens, self._request_bytes)
         return self._call(self._tokenization.Detokenize, request, timeout, traceparent).text
 
     def render_chat(
@@ -167,7 +173,7 @@ class Client:
         **options: Unpack[ChatOptions],
     ) -> RenderedChat:
         """Returns a chat as the model would see it, as text and as token ids."""
-        request = _requests.render_chat(messages, model, options)
+        request = _requests.render_chat(messages, model, options, self._request_bytes)
         return _responses.rendered_chat(
             self._call(self._tokenization.RenderChat, request, timeout, traceparent)
         )

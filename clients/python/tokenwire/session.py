@@ -62,6 +62,7 @@ class Session:
         stub: GenerationServiceAsyncStub,
         trace: Trace,
         retry: RetryPolicy,
+        request_bytes: int,
         tracing: Tracing | None = None,
     ) -> None:
         self._stub = stub
@@ -69,6 +70,7 @@ class Session:
         # What the caller knew when it made the session: the stream's own span is nobody's parent.
         self._surroundings = () if trace.is_new else trace.metadata
         self._retry = retry
+        self._request_bytes = request_bytes
         self._tracing = tracing
         self._lanes: dict[int, _Lane] = {}
         self._last_id = 0
@@ -113,7 +115,7 @@ class Session:
         if self._reader is None:
             raise RuntimeError("enter the session first: async with client.session() as session")
         opening = generation_pb2.Open(
-            generation=_requests.generation(prompt, chat, options),
+            generation=_requests.generation(prompt, chat, options, self._request_bytes),
             stream=_requests.stream(max_delay),
         )
         lane = _Lane(opening, self._trace)

@@ -16,7 +16,7 @@ from itertools import count
 
 import grpc
 import structlog
-from tokenwire.channel_arguments import CLIENT
+from tokenwire.channel_arguments import WORKER_HOP
 from tokenwire.worker.v1 import (
     execution_pb2,
     execution_pb2_grpc,
@@ -117,9 +117,9 @@ class WorkerLink:
         self._handles = count(1)
         self._outgoing = _Outgoing()
         if credentials is None:
-            self._channel = grpc.aio.insecure_channel(address, options=CLIENT)
+            self._channel = grpc.aio.insecure_channel(address, options=WORKER_HOP)
         else:
-            self._channel = grpc.aio.secure_channel(address, credentials, options=CLIENT)
+            self._channel = grpc.aio.secure_channel(address, credentials, options=WORKER_HOP)
         self._execution = execution_pb2_grpc.ExecutionServiceStub(self._channel)
         self._worker = worker_pb2_grpc.WorkerServiceStub(self._channel)
 
