@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,3 +66,60 @@ def test_what_was_held_back_comes_at_the_end():
     matcher = StopMatcher(StopStrings(["###"]))
     assert matcher.push("x##") == "x"
     assert matcher.finish() == "##"
+
+
+def test_of_stop_strings_completed_together_the_longest_counts():
+    matcher = StopMatcher(StopStrings(["b", "ab", "xb"]))
+    assert matcher.push("aab") == "a"
+    assert matcher.matched == "ab"
+
+
+def test_a_stop_string_that_does_not_count_yet_is_passed_over_and_may_begin_one_that_does():
+    matcher = StopMatcher(StopStrings(["aba"]))
+    assert matcher.push("xaba", counts=False) == "xab"
+    assert matcher.matched is None
+    assert matcher.push("ba") == ""
+    assert matcher.matched == "aba"
+
+
+ADVERSARIAL = {
+    "never complete": (["a" * 1023 + chr(0x100 + each) for each in range(16)], "a"),
+    "fall back at each character": (["ab" * 511 + chr(0x100 + each) for each in range(16)], "ab"),
+    "nearly periodic": (["a" * (1023 - each) + "b" + "a" * each for each in range(16)], "a"),
+}
+
+
+@pytest.mark.parametrize("kind", ADVERSARIAL)
+def test_a_character_costs_the_same_however_long_the_stop_strings_are(kind):
+    """Sixteen of 1,024 characters against sixteen of 32, on the text that is worst for them."""
+    stops, unit = ADVERSARIAL[kind]
+    text = (unit * 4_000)[:4_000]
+
+    def seconds(stops: list[str]) -> float:
+        best = 10.0
+        for _ in range(5):
+            matcher = StopMatcher(StopStrings(stops))
+            matcher.push(text)
+            start_s = time.perf_counter()
+            for start in range(0, 2_000, 4):
+                matcher.push(text[start : start + 4])
+            best = min(best, time.perf_counter() - start_s)
+            assert matcher.matched is None
+        return best
+
+    short = [stop[:15] + stop[-17:] if kind == "nearly periodic" else stop[-32:] for stop in stops]
+    assert seconds(stops) < 5 * seconds(short)
+
+
+def test_preparing_long_stop_strings_costs_little_until_text_begins_them():
+    stops = ["a" * 1023 + chr(0x100 + each) for each in range(16)]
+    matcher = StopMatcher(StopStrings(stops))
+    for _ in range(100):
+        assert matcher.push("no such one, a ") == "no such one, a "
+    assert all(len(pattern._borders) <= 2 for pattern in matcher._stops.patterns)
+
+
+def test_special_tokens_that_no_stop_string_holds_are_not_followed():
+    stops = StopStrings(["\nUser:", "<|end|>"], {3: "<|end|>", 4: "<|begin|>", 5: "", 6: "User"})
+    assert sorted(stops.marks) == [3, 6]
+    assert StopStrings(["\nUser:"], {3: "<|end|>"}).marks == {}

@@ -72,12 +72,12 @@ class SequenceDecoder:
                 self._push_matched(self._stops, token_ids[place], logprobs[place : place + 1])
                 for place in range(len(token_ids))
             )
-        if len(token_ids) <= RUN_IDS:
+        if len(token_ids) == 1:
             self._push_run(token_ids, logprobs)
-        else:
-            for start in range(0, len(token_ids), RUN_IDS):
-                end = start + RUN_IDS
-                self._push_run(token_ids[start:end], logprobs[start:end])
+            return False
+        for start in range(0, len(token_ids), RUN_IDS):
+            end = start + RUN_IDS
+            self._push_run(token_ids[start:end], logprobs[start:end])
         return False
 
     def finish(self, finish: Finish, stop_token_id: int | None = None) -> None:

@@ -24,9 +24,9 @@ the length of the message around them."""
 ALTERNATIVE_BYTES = 13
 """Most bytes of one alternative: an id, a float and their tags, in a message of its own."""
 
-DELTA_BYTES = 64
-"""Most bytes of a delta besides ids, text, log probabilities and a stop string: numbers, tags and
-lengths of six fields and of the messages around them."""
+FIXED_BYTES = 64 + 4 * 1024
+"""Most bytes of a delta besides ids, text and log probabilities: numbers, tags and lengths of six
+fields and of the messages around them, and a stop string of 1,024 characters."""
 
 TRIM_BYTES = 4096
 """Text and log probabilities are dropped in steps of at least this, so that a reader which keeps
@@ -141,15 +141,17 @@ class SequenceLog:
         self, token_ids: Sequence[int], text: str, logprobs: Sequence[TokenLogprob] = ()
     ) -> None:
         """Adds ids, at least one, and the text that is certain now, which may be none."""
-        self.ids.extend(token_ids)
-        cut = self.cut
-        before = certain = cut[-1]
+        ids, cut = self.ids, self.cut
+        certain = cut[-1]
+        if len(token_ids) == 1:
+            ids.append(token_ids[0])
+        else:
+            ids.extend(token_ids)
+            cut.extend([certain] * (len(token_ids) - 1))
         if text:
             raw = text.encode()
             self._text += raw
             certain += len(raw)
-        for _ in range(len(token_ids) - 1):
-            cut.append(before)
         cut.append(certain)
         if logprobs:
             self._logprobs.extend(logprobs)
@@ -175,35 +177,36 @@ class SequenceLog:
             max_bytes: most bytes of the delta on the wire; at least 8 KiB, for a stop string and
                 one token's alternatives.
         """
-        token, text = cursor.token, cursor.text
+        end, token, text = self.end, cursor.token, cursor.text
         count = len(self.ids) - token
-        whole = self.cut[-1] if self.end is None else self._text_end()
-        if not count and text == whole and (self.end is None or cursor.ended):
+        whole = self.cut[-1] if end is None else self._text_end()
+        if not count and text == whole and (end is None or cursor.ended):
             return None
-        ended = self.end
         token_bytes = ID_BYTES
         if self._logprobs:
             token_bytes += LOGPROB_BYTES + ALTERNATIVE_BYTES * self._alternatives
-        room = max_bytes - DELTA_BYTES
-        if ended is not None and ended.stop is not None:
-            room -= 4 * len(ended.stop)
-        text_end = whole
-        if count * token_bytes + whole - text > room:
-            count, text_end = self._fitting(cursor, max(room, token_bytes + 4), token_bytes)
-            if token + count < len(self.ids) or text_end < whole:
-                ended = None
+        if count * token_bytes + whole - text > max_bytes - FIXED_BYTES:
+            room = max(max_bytes - FIXED_BYTES, token_bytes + 4)
+            count, until = self._fitting(cursor, room, token_bytes)
+            if token + count < len(self.ids) or until < whole:
+                end = None
+            whole = until
+        base = self._base_text
+        if text >= base >= 0:
+            new = self._text[text - base : whole - base].decode()
+        else:
+            new = self._raw(text, whole).decode()
+        cursor.token, cursor.text, cursor.ended = token + count, whole, end is not None
         first = token - self._base_token
-        delta = Delta(
+        return Delta(
             self.index,
             token,
             text if text > 0 else 0,
             self.ids[token : token + count],
-            self._read(text, text_end),
+            new,
             self._logprobs[first : first + count] if self._logprobs else [],
-            ended,
+            end,
         )
-        cursor.token, cursor.text, cursor.ended = token + count, text_end, ended is not None
-        return delta
 
     def trim(self, slowest: Cursor) -> None:
         """Drops text and log probabilities before the slowest reader's cursor; ids stay."""
@@ -242,9 +245,6 @@ class SequenceLog:
         while back and tail[back] & 0xC0 == 0x80:
             back -= 1
         return end - (len(tail) - 1 - back)
-
-    def _read(self, start: int, end: int) -> str:
-        return self._raw(start, end).decode() if end > start else ""
 
     def _raw(self, start: int, end: int) -> bytes | bytearray:
         if start >= 0:
