@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from copy import copy
 from dataclasses import dataclass, field
 
 import pytest
@@ -74,7 +75,8 @@ class Reader:
         if delta is None:
             return False
         assert self.end is None, "nothing comes after the end"
-        assert wire_bytes(delta) <= self.max_bytes
+        assert wire_bytes(delta) <= delta.wire_bytes <= self.max_bytes
+        assert self.log.is_read(self.cursor) == (self.log.slice(copy(self.cursor), MIB) is None)
         assert delta.token_offset == len(self.ids)
         assert delta.text_offset == max(len(self.raw) - self.echo_bytes, 0)
         assert len(delta.token_ids) or delta.text or delta.end
@@ -147,6 +149,7 @@ def test_every_reader_gets_everything_once_in_bounded_deltas(
         assert reader.raw.decode() == text + tail
         assert reader.logprobs == logprobs
         assert reader.end == end
+        assert log.is_read(reader.cursor)
 
 
 def test_a_late_reader_gets_few_full_messages():

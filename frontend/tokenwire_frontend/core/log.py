@@ -24,9 +24,9 @@ the length of the message around them."""
 ALTERNATIVE_BYTES = 13
 """Most bytes of one alternative: an id, a float and their tags, in a message of its own."""
 
-FIXED_BYTES = 64 + 4 * 1024
-"""Most bytes of a delta besides ids, text and log probabilities: numbers, tags and lengths of six
-fields and of the messages around them, and a stop string of 1,024 characters."""
+DELTA_BYTES = 64
+"""Most bytes of a delta besides ids, text, log probabilities and a stop string: numbers, tags and
+lengths of six fields and of the messages around them."""
 
 TRIM_BYTES = 4096
 """Text and log probabilities are dropped in steps of at least this, so that a reader which keeps
@@ -75,6 +75,8 @@ class Delta:
     text: str
     logprobs: list[TokenLogprob]
     end: End | None
+    wire_bytes: int
+    """Most bytes of it on the wire."""
 
 
 @dataclass(slots=True, order=True)
@@ -98,7 +100,7 @@ class SequenceLog:
     """
 
     __slots__ = (
-        "_alternatives", "_base_text", "_base_token", "_echo", "_logprobs", "_text",
+        "_alternatives", "_base_text", "_base_token", "_echo", "_logprobs", "_text", "_token_bytes",
         "cut", "end", "ids", "index",
     )  # fmt: skip
 
@@ -116,8 +118,9 @@ class SequenceLog:
         # Where `_text` and `_logprobs` begin.
         self._base_text = -len(echo)
         self._base_token = 0
-        # Most alternatives of any token.
+        # Most alternatives of any token, and most bytes of a token on the wire.
         self._alternatives = 0
+        self._token_bytes = ID_BYTES
 
     @property
     def token_count(self) -> int:
@@ -130,6 +133,17 @@ class SequenceLog:
         logprob_bytes = 160 + 120 * self._alternatives
         text = len(self._text) + max(-self._base_text, 0)
         return 8 * len(self.ids) + text + len(self._logprobs) * logprob_bytes
+
+    @property
+    def wire_bytes(self) -> int:
+        """Most bytes of the whole sequence on the wire."""
+        text = len(self._echo) + len(self._text)
+        return DELTA_BYTES + len(self.ids) * self._token_bytes + text
+
+    @property
+    def text(self) -> str:
+        """All text that was not dropped, with the echoed prompt."""
+        return (self._echo + self._text).decode()
 
     def start(self) -> Cursor:
         """Returns a new cursor at the oldest place that the log still holds whole."""
@@ -156,7 +170,8 @@ class SequenceLog:
         if logprobs:
             self._logprobs.extend(logprobs)
             most = max(len(each.alternatives) for each in logprobs)
-            self._alternatives = max(self._alternatives, most)
+            self._alternatives = most = max(self._alternatives, most)
+            self._token_bytes = ID_BYTES + LOGPROB_BYTES + ALTERNATIVE_BYTES * most
 
     def close(self, text: str, end: End) -> None:
         """Ends the sequence with the text that was held back until now."""
@@ -182,15 +197,13 @@ class SequenceLog:
         whole = self.cut[-1] if end is None else self._text_end()
         if not count and text == whole and (end is None or cursor.ended):
             return None
-        token_bytes = ID_BYTES
-        if self._logprobs:
-            token_bytes += LOGPROB_BYTES + ALTERNATIVE_BYTES * self._alternatives
-        if count * token_bytes + whole - text > max_bytes - FIXED_BYTES:
-            room = max(max_bytes - FIXED_BYTES, token_bytes + 4)
-            count, until = self._fitting(cursor, room, token_bytes)
-            if token + count < len(self.ids) or until < whole:
+        token_bytes, wire_bytes = self._token_bytes, DELTA_BYTES
+        if end is not None and end.stop is not None:
+            wire_bytes += 4 * len(end.stop)
+        if wire_bytes + count * token_bytes + whole - text > max_bytes:
+            count, whole = self._fitting(cursor, max(max_bytes - wire_bytes, token_bytes + 4))
+            if token + count < len(self.ids) or whole < self._text_end():
                 end = None
-            whole = until
         base = self._base_text
         if text >= base >= 0:
             new = self._text[text - base : whole - base].decode()
@@ -206,7 +219,14 @@ class SequenceLog:
             new,
             self._logprobs[first : first + count] if self._logprobs else [],
             end,
+            wire_bytes + count * token_bytes + whole - text,
         )
+
+    def is_read(self, cursor: Cursor) -> bool:
+        """Returns whether nothing is new after the cursor."""
+        if self.end is not None:
+            return cursor.ended
+        return cursor.token == len(self.ids) and cursor.text == self.cut[-1]
 
     def trim(self, slowest: Cursor) -> None:
         """Drops text and log probabilities before the slowest reader's cursor; ids stay."""
@@ -225,9 +245,9 @@ class SequenceLog:
     def _text_end(self) -> int:
         return max(self._base_text, 0) + len(self._text)
 
-    def _fitting(self, cursor: Cursor, room: int, token_bytes: int) -> tuple[int, int]:
+    def _fitting(self, cursor: Cursor, room: int) -> tuple[int, int]:
         """Returns how many ids after the cursor fit, and up to where their text does."""
-        token, text, cut = cursor.token, cursor.text, self.cut
+        token, text, cut, token_bytes = cursor.token, cursor.text, self.cut, self._token_bytes
         left = len(self.ids) - token
         count = bisect_right(
             range(1, left + 1), room, key=lambda n: n * token_bytes + cut[token + n] - text

@@ -118,6 +118,7 @@ class Sequence:
             self._text,
             self._logprobs,
             self.end,
+            0,
         )
         self._ids, self._text, self._untaken_end = [], "", False
         if self._logprobs:
