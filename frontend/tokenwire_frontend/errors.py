@@ -12,6 +12,8 @@ Each function makes one tokenwire_service.errors.ServiceError:
     deadline_exceeded   DEADLINE_EXCEEDED   DEADLINE_EXCEEDED
     too_many            RESOURCE_EXHAUSTED  TOO_MANY_GENERATIONS
     tokenizer_busy      RESOURCE_EXHAUSTED  TOKENIZER_BUSY
+    answer_too_large    RESOURCE_EXHAUSTED  ANSWER_TOO_LARGE
+    internal_fault      INTERNAL            INTERNAL_FAULT
     no_chat_template    FAILED_PRECONDITION NO_CHAT_TEMPLATE
     template_failed     INVALID_ARGUMENT    CHAT_TEMPLATE_FAILED
     (invalid fields)    INVALID_ARGUMENT    INVALID_FIELD
@@ -23,7 +25,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tokenwire_service.errors import Code, InvalidRequestError, Quota, ServiceError, invalid
+from tokenwire_service.errors import (
+    Code,
+    FieldViolation,
+    InvalidRequestError,
+    Quota,
+    ServiceError,
+    invalid,
+)
 from tokenwire_service.wording import counted
 
 RETRY_SOON_S = 1.0
@@ -132,6 +141,36 @@ def tokenizer_busy(limit: int) -> ServiceError:
         retry_after_s=RETRY_SOON_S,
         quota=Quota("frontend/tokenizer", f"at most {counted(limit, 'text')} at once"),
     )
+
+
+def answer_too_large(limit_bytes: int) -> ServiceError:
+    """The whole answer of a unary call does not fit into one message."""
+    return ServiceError(
+        Code.RESOURCE_EXHAUSTED,
+        "ANSWER_TOO_LARGE",
+        f"the answer has more than {limit_bytes:,} bytes, the most of one message; "
+        f"StreamGenerate and Session have no such bound",
+    )
+
+
+def internal_fault(error: Exception, trace_id: str) -> ServiceError:
+    """Something that nobody foresaw; the log has the exception."""
+    return ServiceError(
+        Code.INTERNAL,
+        "INTERNAL_FAULT",
+        f"internal fault ({type(error).__name__}); "
+        f"the service's log has it under trace id {trace_id}",
+    )
+
+
+def prefixed(error: InvalidRequestError, prefix: str) -> InvalidRequestError:
+    """Returns the error with its fields' paths starting at the request's root."""
+    violations = [
+        FieldViolation(f"{prefix}.{each.field}", each.description) for each in error.violations
+    ]
+    prefixed = InvalidRequestError(violations, reason=error.reason, metadata=error.metadata)
+    prefixed.logged = error.logged
+    return prefixed
 
 
 def no_chat_template(model: str) -> ServiceError:

@@ -14,7 +14,7 @@ from tokenwire_frontend.workers.link import LinkState
 
 def offer_gauges(generator: Generator) -> None:
     """Offers the gauges of the generator and its workers."""
-    pool, tokenizers = generator.pool, generator.tokenizers
+    pool, tokenizers, admission = generator.pool, generator.tokenizers, generator.admission
 
     def workers() -> Iterable[tuple[float, Attributes]]:
         states = Counter(link.state for link in pool.links)
@@ -22,6 +22,6 @@ def offer_gauges(generator: Generator) -> None:
         return [(states[state], {semconv.WORKER_STATE: state.value}) for state in LinkState]
 
     metrics.gauge(registry.WORKERS, workers)
-    metrics.gauge(registry.ACTIVE_GENERATIONS, lambda: [(generator.held, {})])
-    metrics.gauge(registry.GENERATIONS_LIMIT, lambda: [(generator.limit, {})])
+    metrics.gauge(registry.ACTIVE_GENERATIONS, lambda: [(admission.held, {})])
+    metrics.gauge(registry.GENERATIONS_LIMIT, lambda: [(admission.limit, {})])
     metrics.gauge(registry.TOKENIZER_WAITING, lambda: [(tokenizers.held, {})])

@@ -29,6 +29,7 @@ from tokenwire_frontend.edge.generation_servicer import GenerationServicer
 from tokenwire_frontend.edge.model_servicer import ModelServicer
 from tokenwire_frontend.edge.tokenization_servicer import TokenizationServicer
 from tokenwire_frontend.gauges import offer_gauges
+from tokenwire_frontend.generation.admission import Admission
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.record import Recorder
 from tokenwire_frontend.metrics import FrontendMetrics
@@ -97,7 +98,8 @@ class Frontend:
         recorder = Recorder(
             FrontendMetrics(), Activity(chosen.records_limit), content=chosen.trace_content
         )
-        self.generator = Generator(self.pool, self._tokenizers, recorder, chosen.generations_limit)
+        admission = Admission(chosen.generations_limit)
+        self.generator = Generator(self.pool, self._tokenizers, recorder, admission)
         services = _services(self.generator, recorder)
         self.server = RpcServer(chosen.listen, chosen.tls, services, chosen.max_request_bytes)
 

@@ -133,23 +133,31 @@ def test_what_was_asked_for_is_told(pair):
     assert own["gen_ai.usage.output_tokens"] == 4
 
 
-def test_generations_of_a_session_belong_to_their_own_callers_or_to_its_call(pair):
+def test_generations_of_a_session_belong_to_their_own_callers_or_begin_a_trace(pair):
     of_session, own = Caller(), [Caller(), Caller(), Caller()]
     with pair.frontend.session(of_session.metadata) as session:
         for number, caller in enumerate(own, 1):
             session.open(number, generation(max_tokens=4), trace_context=caller.context)
         session.finish(1, 2, 3)
-        for number in (4, 5):  # one after the other, so that the tree has them in this order
+        begun = []
+        for number in (4, 5):
             session.open(number, generation(max_tokens=3))
             [streamed] = session.finish(number)
-            assert streamed.accepted.trace_id == of_session.trace_id
+            begun.append(streamed.accepted.trace_id)
         session.close_sending()
         session.read_to_end()
         for number, caller in enumerate(own, 1):
             assert session[number].accepted.trace_id == caller.trace_id
     for caller in own:
-        check_tree(pair.collector, caller, ran())
-    check_tree(pair.collector, of_session, under(call("Session"), ran(), ran()))
+        spans = check_tree(pair.collector, caller, ran())
+        assert not only(spans, "frontend", GENERATION).span.links
+    [call_span] = check_tree(pair.collector, of_session, call("Session"))
+    assert len({*begun, of_session.trace_id}) == 3
+    for trace_id in begun:
+        spans = check_tree(pair.collector, trace_id, ran())
+        [link] = only(spans, "frontend", GENERATION).span.links
+        assert link.trace_id.hex() == of_session.trace_id
+        assert link.span_id == call_span.span.span_id
 
 
 def test_a_stop_string_ends_it_at_the_worker_by_a_cancel(pair):
@@ -183,9 +191,7 @@ def test_an_invalid_field_is_told_by_its_reason(pair, name):
     what.CopyFrom(INVALID[name])
     what.request_id = "bad"
     refused(lambda: pair.frontend.stream(what, metadata=caller.metadata))
-    # What can't be read names no model.
-    model = " demo" if name == "what it holds" else ""
-    line = f"frontend INTERNAL text_completion{model} ERROR INVALID_FIELD"
+    line = "frontend INTERNAL text_completion demo ERROR INVALID_FIELD"
     whole = under(call("StreamGenerate", error="INVALID_ARGUMENT"), line)
     spans = check_tree(pair.collector, caller, whole)
     assert spans[1].span.status.message == "INVALID_FIELD"
@@ -198,7 +204,7 @@ def test_bad_options_of_a_stream_are_a_generation_that_was_refused(pair):
     refused(
         lambda: pair.frontend.stream(generation(), stream=late, metadata=caller.metadata),
     )
-    line = "frontend INTERNAL text_completion ERROR INVALID_FIELD"
+    line = "frontend INTERNAL text_completion demo ERROR INVALID_FIELD"
     whole = under(call("StreamGenerate", error="INVALID_ARGUMENT"), line)
     check_tree(pair.collector, caller, whole)
     with pair.frontend.session() as session:

@@ -88,7 +88,8 @@ def test_a_session_that_is_cancelled(pair):
         session.open(1, endless())
         session.read_until(lambda: bool(session[1].deltas))
         session.call.cancel()
-    spans = check_tree(pair.collector, of_session, under(call("Session"), ran(end="both")))
+    check_tree(pair.collector, of_session, call("Session"))
+    spans = check_tree(pair.collector, session[1].accepted.trace_id, ran(end="both"))
     assert causes(spans) == ("client_gone", "caller")
 
 
@@ -126,9 +127,10 @@ def test_a_client_that_is_killed(pair):
 @pytest.mark.parametrize("method", ["Generate", "StreamGenerate", "Session"])
 def test_a_deadline_that_passes(pair, method):
     """Whether the client's timer, the frontend's or the worker's is the first, it is told so."""
-    caller = Caller()
+    caller, of_generation = Caller(), Caller()
     request = generation_pb2.GenerateRequest(generation=endless())
-    command = generation_pb2.SessionRequest(open={"id": 1, "generation": endless()})
+    opened = {"id": 1, "generation": endless(), "trace_context": of_generation.context}
+    command = generation_pb2.SessionRequest(open=opened)
     stub, of_call = pair.frontend.generations, {"timeout": 0.4, "metadata": caller.metadata}
     calls = {
         "Generate": lambda: stub.Generate(request, **of_call),
@@ -138,8 +140,13 @@ def test_a_deadline_that_passes(pair, method):
     with pytest.raises(grpc.RpcError) as failure:
         calls[method]()
     assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    whole = under(call(method, error="DEADLINE_EXCEEDED"), ran(end="both"))
-    own, there = causes(check_tree(pair.collector, caller, whole))
+    line, tree = call(method, error="DEADLINE_EXCEEDED"), ran(end="both")
+    if method == "Session":
+        check_tree(pair.collector, caller, line)
+        spans = check_tree(pair.collector, of_generation, tree)
+    else:
+        spans = check_tree(pair.collector, caller, under(line, tree))
+    own, there = causes(spans)
     assert own == "deadline"
     # The worker ends it by itself, unless it is told to before.
     assert there in ("time_budget", "caller")

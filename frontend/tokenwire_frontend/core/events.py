@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tokenwire_service.errors import ServiceError
 
-from tokenwire_frontend.core.sequence import Delta
+from tokenwire_frontend.core.log import Delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class News:
     """What has happened since the client was last told; at most one of completion and failure."""
 
     deltas: list[Delta] = field(default_factory=list)
+    wire_bytes: int = 0
+    """Most bytes of the deltas on the wire."""
     completion: Completion | None = None
     failure: ServiceError | None = None
 

@@ -58,10 +58,11 @@ class ActivityServicer(activity_pb2_grpc.ActivityServiceServicer):
             )
         if request.records > RECORDS_MOST:
             raise invalid("records", f"is {request.records}; at most {RECORDS_MOST}")
-        while not self._generator.over.is_set():
+        over = self._generator.admission.over
+        while not over.is_set():
             await context.write(self._snapshot(request.records))
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._generator.over.wait(), interval_s)
+                await asyncio.wait_for(over.wait(), interval_s)
         raise errors.draining()
 
     async def GetRecord(
@@ -81,8 +82,8 @@ class ActivityServicer(activity_pb2_grpc.ActivityServiceServicer):
         latencies = self._recorder.activity.latencies(now_s)
         return activity_pb2.WatchActivityResponse(
             workers=to_proto.workers(generator.pool),
-            active_generations=generator.held,
-            generations_limit=generator.limit,
+            active_generations=generator.admission.held,
+            generations_limit=generator.admission.limit,
             prompt_tokens=metrics.tokens.total(semconv.GEN_AI_TOKEN_TYPE, semconv.INPUT),
             completion_tokens=metrics.tokens.total(semconv.GEN_AI_TOKEN_TYPE, semconv.OUTPUT),
             outcomes=[

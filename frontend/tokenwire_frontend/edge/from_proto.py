@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from google.protobuf import duration_pb2
 from tokenwire.frontend.v1 import generation_pb2, options_pb2, prompt_pb2
-from tokenwire_service.errors import InvalidRequestError, invalid
+from tokenwire_service.errors import invalid
 
 from tokenwire_frontend.core.events import Pace
 from tokenwire_frontend.core.model import Ability
@@ -107,16 +107,6 @@ def chat_prompt(chat: prompt_pb2.Chat, field: str) -> ChatPrompt:
         continue_final_message=chat.continue_final_message,
         template_arguments=_json_object(chat.template_arguments, f"{field}.template_arguments"),
     )
-
-
-def prefixed(error: InvalidRequestError, prefix: str) -> InvalidRequestError:
-    """Returns the error with its fields' paths starting at the request's root."""
-    violations = [
-        type(each)(f"{prefix}.{each.field}", each.description) for each in error.violations
-    ]
-    prefixed = InvalidRequestError(violations, reason=error.reason, metadata=error.metadata)
-    prefixed.logged = error.logged
-    return prefixed
 
 
 def _prompt(message: prompt_pb2.Prompt) -> Prompt | None:

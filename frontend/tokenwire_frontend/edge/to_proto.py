@@ -6,9 +6,9 @@ from google.protobuf import duration_pb2
 from tokenwire.frontend.v1 import generation_pb2, model_pb2
 
 from tokenwire_frontend.core.events import Completion
+from tokenwire_frontend.core.log import Delta, End, Finish, TokenLogprob
 from tokenwire_frontend.core.model import Ability
-from tokenwire_frontend.core.sequence import Delta, End, Finish, TokenLogprob
-from tokenwire_frontend.generation.generation import LiveGeneration
+from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.workers.link import LinkState, WorkerLink
 from tokenwire_frontend.workers.messages import duration
@@ -42,12 +42,12 @@ _STATES = {
 }
 
 
-def accepted(live: LiveGeneration) -> generation_pb2.Accepted:
+def accepted(generation: Generation) -> generation_pb2.Accepted:
     """Returns the event that comes first."""
     return generation_pb2.Accepted(
-        request_id=live.record.request_id,
-        prompt_token_count=live.prompt_tokens,
-        trace_id=live.record.trace_id,
+        request_id=generation.record.request_id,
+        prompt_token_count=generation.prompt_tokens,
+        trace_id=generation.record.trace_id,
     )
 
 
@@ -58,6 +58,7 @@ def delta(value: Delta) -> generation_pb2.Delta:
         token_offset=value.token_offset,
         token_ids=value.token_ids,
         text=value.text,
+        text_offset=value.text_offset,
     )
     if value.logprobs:
         message.logprobs.extend(map(_token_logprob, value.logprobs))

@@ -14,7 +14,7 @@ from tokenwire_frontend import errors
 from tokenwire_frontend.core.detokenizer import Detokenizer
 from tokenwire_frontend.core.validation import chat_violations
 from tokenwire_frontend.edge import from_proto
-from tokenwire_frontend.generation.generator import render
+from tokenwire_frontend.generation.prompt import render
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 from tokenwire_frontend.workers.pool import WorkerPool

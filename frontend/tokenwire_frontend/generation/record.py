@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 
 import structlog
-from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from tokenwire_service import deadlines
 from tokenwire_service.errors import ServiceError
@@ -20,10 +19,11 @@ from tokenwire_service.telemetry.tracing import OwnSpan
 
 from tokenwire_frontend.core.activity import Activity, Outcome, Record
 from tokenwire_frontend.core.events import Completion, Stage
-from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest
+from tokenwire_frontend.core.log import Finish
+from tokenwire_frontend.core.request import GenerationRequest
 from tokenwire_frontend.core.router import Choice
-from tokenwire_frontend.core.sequence import Finish
 from tokenwire_frontend.generation import span_content
+from tokenwire_frontend.generation.incoming import Incoming
 from tokenwire_frontend.metrics import FrontendMetrics
 
 log = structlog.get_logger()
@@ -33,6 +33,9 @@ EXCHANGE_METHOD = "tokenwire.worker.v1.ExecutionService/Exchange"
 NAME_CHARACTERS_LIMIT = 128
 """Of a caller's own names, which are written down before they are checked: as many as a good
 request id has at most."""
+
+MESSAGE_CHARACTERS_LIMIT = 1024
+"""Of an error's message, which may quote what the caller sent."""
 
 
 class Recorder:
@@ -49,72 +52,56 @@ class Recorder:
         self.activity = activity
         self.content = content
 
-    def begin(
-        self, request: GenerationRequest, model: str, received_s: float, parent: Context | None
-    ) -> GenerationRecord:
+    def begin(self, incoming: Incoming, model: str) -> GenerationRecord:
         """Starts a generation's record.
 
         Args:
-            request: the generation.
+            incoming: the generation.
             model: name of its model as this frontend knows it; empty if it knows none such, since a
                 caller's invention must not become a metric's attribute.
-            received_s: time.monotonic() of its receipt.
-            parent: trace context of the request; None: the current one.
         """
-        return GenerationRecord(self, request, model, received_s, parent)
+        return GenerationRecord(self, incoming, model)
 
 
 class GenerationRecord:
     """One generation, from its receipt to its end; see `Recorder.begin`."""
 
-    def __init__(
-        self,
-        recorder: Recorder,
-        request: GenerationRequest,
-        model: str,
-        received_s: float,
-        parent: Context | None,
-    ) -> None:
-        self.request_id = request.request_id[:NAME_CHARACTERS_LIMIT] or secrets.token_hex(8)
-        self.received_s = received_s
-        self.deadline_s: float | None = None
-        """Time from the receipt that the caller waits, where it said so."""
+    def __init__(self, recorder: Recorder, incoming: Incoming, model: str) -> None:
+        self.request_id = incoming.request_id[:NAME_CHARACTERS_LIMIT] or secrets.token_hex(8)
+        self.received_s = incoming.received_s
         self.stages: list[Stage] = []
         """What was done before submission, in order."""
         self.detokenize_s = 0.0
         """Time spent on making text of ids."""
         self._recorder = recorder
         self._metrics = recorder.metrics
-        self._request = request
+        self._deadline_s = incoming.deadline_s
         self._model = model
+        self._model_named = model or incoming.model[:NAME_CHARACTERS_LIMIT]
         self._output_tokens = self._metrics.tokens.count(model, semconv.OUTPUT)
         self._deltas = self._metrics.deltas.count(model)
         self._worker = self._route_reason = self._cancel_cause = ""
         self._hop: _Hop | None = None
-        self._texts: dict[int, list[str]] = {}
-        chat = isinstance(request.prompt, ChatPrompt)
-        operation = semconv.CHAT if chat else semconv.TEXT_COMPLETION
+        self._texts: dict[int, str] = {}
+        operation = semconv.CHAT if incoming.is_chat else semconv.TEXT_COMPLETION
         self._attributes: Attributes = {
             semconv.GEN_AI_OPERATION_NAME: operation,
             semconv.GEN_AI_PROVIDER_NAME: semconv.PROVIDER,
             semconv.GEN_AI_REQUEST_MODEL: model,
         }
         self._span = tracing.begin(
-            f"{operation} {model}".strip(), parent, SpanKind.INTERNAL, received_s
+            f"{operation} {model}".strip(),
+            incoming.context,
+            SpanKind.INTERNAL,
+            incoming.received_s,
+            incoming.links,
         )
         self._exemplar = self._span.as_parent() if self._span.sampled else None
         """Context of the values that it measures."""
         self.captures = self._span.sampled and recorder.content
         """Whether `note_text` is wanted."""
         if self._span.sampled:
-            self._span.attributes = {
-                **self._attributes,
-                semconv.REQUEST_ID: self.request_id,
-                **span_content.asked(request),
-            }
-        if self.captures and request.prompt is not None:
-            prompt = span_content.input_messages(request)
-            self._span.attributes[semconv.GEN_AI_INPUT_MESSAGES] = prompt
+            self._span.attributes = {**self._attributes, semconv.REQUEST_ID: self.request_id}
 
     @property
     def trace_id(self) -> str:
@@ -124,12 +111,20 @@ class GenerationRecord:
     @property
     def absence(self) -> str:
         """Why the caller is gone, if it is gone now."""
-        if self.deadline_s is None:
+        if self._deadline_s is None:
             return "client_gone"
-        left_s = self.deadline_s - (time.monotonic() - self.received_s)
-        return "deadline" if deadlines.has_passed(left_s, self.deadline_s) else "client_gone"
+        left_s = self._deadline_s - (time.monotonic() - self.received_s)
+        return "deadline" if deadlines.has_passed(left_s, self._deadline_s) else "client_gone"
 
     # --- what happens to it ----------------------------------------------------------------------
+
+    def asked(self, request: GenerationRequest) -> None:
+        """Notes what the caller asked for, once it is read."""
+        if self._span.sampled:
+            self._span.attributes.update(span_content.asked(request))
+        if self.captures and request.prompt is not None:
+            prompt = span_content.input_messages(request)
+            self._span.attributes[semconv.GEN_AI_INPUT_MESSAGES] = prompt
 
     def stage(self, name: str, from_s: float, to_s: float) -> None:
         """Notes something that this frontend did; times are time.monotonic()'s."""
@@ -176,8 +171,8 @@ class GenerationRecord:
         self._deltas.value += count
 
     def note_text(self, sequence: int, text: str) -> None:
-        """Notes new output; see `captures`."""
-        self._texts.setdefault(sequence, []).append(text)
+        """Notes a sequence's whole output; see `captures`."""
+        self._texts[sequence] = text
 
     def cancelled(self, cause: str) -> None:
         """Notes why it is stopped early; the first cause is the one that counts."""
@@ -266,7 +261,7 @@ class GenerationRecord:
                 trace_id,
                 tracing.wall_ns(self.received_s) / 1e9,
                 time.monotonic(),
-                self._model or self._request.model[:NAME_CHARACTERS_LIMIT],
+                self._model_named,
                 outcome,
                 reason,
                 self._route_reason,
@@ -286,7 +281,7 @@ class GenerationRecord:
             first_token_ms=_ms(completion.time_to_first_token_s),
             per_token_ms=_ms(completion.time_per_output_token_s),
             total_ms=_ms(completion.total_s),
-            **({"message": error.message} if error else {}),
+            **({"message": error.message[:MESSAGE_CHARACTERS_LIMIT]} if error else {}),
         )
 
     def _count_cached(self, completion: Completion) -> None:
@@ -312,8 +307,7 @@ class GenerationRecord:
         return told
 
     def _output(self, finishes: Sequence[str]) -> str:
-        texts = {sequence: "".join(parts) for sequence, parts in self._texts.items()}
-        return span_content.output_messages(texts, finishes)
+        return span_content.output_messages(self._texts, finishes)
 
 
 class _Hop:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from tokenwire_service.errors import ServiceError
 
-from tokenwire_frontend.core.sequence import Finish, TokenLogprob
+from tokenwire_frontend.core.log import Finish, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,13 @@ def _add(spans: Any, span: ReadableSpan) -> None:
             time_unix_nano=event.timestamp,
             attributes=_attributes(event.attributes),
         )
+    for link in span.links:
+        encoded.links.add(
+            trace_id=link.context.trace_id.to_bytes(16, "big"),
+            span_id=link.context.span_id.to_bytes(8, "big"),
+            attributes=_attributes(link.attributes),
+            flags=_flags(link.context),
+        )
 
 
 def _flags(parent: SpanContext | None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from opentelemetry import trace
@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision, Sampler
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
+    Link,
     NonRecordingSpan,
     SpanContext,
     SpanKind,
@@ -61,8 +62,8 @@ class OwnSpan:
     """
 
     __slots__ = (
-        "_began_s", "_kind", "_parent", "attributes", "context", "events", "name", "sampled",
-        "status",
+        "_began_s", "_kind", "_links", "_parent", "attributes", "context", "events", "name",
+        "sampled", "status",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +73,7 @@ class OwnSpan:
         parent: SpanContext | None,
         kind: SpanKind,
         began_s: float,
+        links: Sequence[SpanContext] = (),
     ) -> None:
         self.name = name
         self.context = context
@@ -82,6 +84,7 @@ class OwnSpan:
         self._parent = parent
         self._kind = kind
         self._began_s = began_s
+        self._links = links
 
     @property
     def trace_id(self) -> str:
@@ -112,6 +115,7 @@ class OwnSpan:
             resource=_written.resource,
             attributes=self.attributes,
             events=self.events,
+            links=[Link(context) for context in self._links],
             kind=self._kind,
             status=self.status,
             start_time=wall_ns(self._began_s),
@@ -121,7 +125,13 @@ class OwnSpan:
         _written.processor.on_end(span)
 
 
-def begin(name: str, parent: Context | None, kind: SpanKind, began_s: float) -> OwnSpan:
+def begin(
+    name: str,
+    parent: Context | None,
+    kind: SpanKind,
+    began_s: float,
+    links: Sequence[SpanContext] = (),
+) -> OwnSpan:
     """Begins a span.
 
     Args:
@@ -129,11 +139,12 @@ def begin(name: str, parent: Context | None, kind: SpanKind, began_s: float) -> 
         parent: context of the span that it is a part of; None: the current one.
         kind: the span's kind.
         began_s: time.monotonic() of its beginning.
+        links: spans that it belongs with, without being a part of them.
     """
     caller = trace.get_current_span(parent).get_span_context()
     if caller.is_valid and not caller.is_remote:
         # The sampler was asked for the span above it.
-        return OwnSpan(name, _descended(caller), caller, kind, began_s)
+        return OwnSpan(name, _descended(caller), caller, kind, began_s, links)
     trace_id = caller.trace_id if caller.is_valid else _IDS.generate_trace_id()
     flags, state = TraceFlags(), caller.trace_state
     if _written is not None:
@@ -145,7 +156,7 @@ def begin(name: str, parent: Context | None, kind: SpanKind, began_s: float) -> 
     context = SpanContext(
         trace_id, _IDS.generate_span_id(), is_remote=False, trace_flags=flags, trace_state=state
     )
-    return OwnSpan(name, context, caller if caller.is_valid else None, kind, began_s)
+    return OwnSpan(name, context, caller if caller.is_valid else None, kind, began_s, links)
 
 
 def _descended(parent: SpanContext) -> SpanContext:

@@ -1,0 +1,57 @@
+"""How many generations this frontend holds at once, whether it takes new ones, and its drain."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tokenwire_frontend import errors
+from tokenwire_frontend.generation.lease import Lease
+
+
+class Admission:
+    """Places for generations.
+
+    Args:
+        limit: generations at once; the next is refused.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+        """Generations now: started, or at a worker, or with something that the client has yet to
+        take, so that this also bounds what waits for clients that do not read."""
+        self.closing = asyncio.Event()
+        """Set once new generations are refused because the frontend is being stopped."""
+        self.over = asyncio.Event()
+        """Set when nothing is held any more, or the drain's grace is over: streams end."""
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def enter(self) -> Lease:
+        """Takes a place.
+
+        Raises:
+            ServiceError: DRAINING or TOO_MANY_GENERATIONS.
+        """
+        if self.closing.is_set():
+            raise errors.draining()
+        if self.held >= self.limit:
+            raise errors.too_many(self.limit)
+        self.held += 1
+        self._idle.clear()
+        return Lease(self._leave)
+
+    async def drain(self, grace_s: float) -> bool:
+        """Takes nothing new; returns whether nothing was held any more within the grace."""
+        self.closing.set()
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _leave(self) -> None:
+        self.held -= 1
+        if not self.held:
+            self._idle.set()

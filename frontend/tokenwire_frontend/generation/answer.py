@@ -1,0 +1,48 @@
+"""Whether the whole answer of a unary call can fit into one message."""
+
+from __future__ import annotations
+
+from tokenwire_service.errors import invalid
+
+from tokenwire_frontend.core.log import ALTERNATIVE_BYTES, LOGPROB_BYTES
+from tokenwire_frontend.core.model import ModelLimits
+from tokenwire_frontend.core.request import GenerationRequest, TextPrompt
+
+ANSWER_BYTES_LIMIT = 4 * 1024 * 1024 - 64 * 1024
+"""Most bytes of a unary answer's sequences: gRPC's stubs of every language take 4 MiB by default,
+and usage and timings need some of it."""
+
+TOKEN_BYTES = 3 + 4
+"""A token on the wire: an id of a vocabulary of up to two million, and the four bytes of text that
+a token of English has on average."""
+
+
+def check_size(request: GenerationRequest, limits: ModelLimits, limit_bytes: int) -> None:
+    """Refuses a request whose answer, if all tokens come that it asks for, does not fit.
+
+    Where the caller has set no `max_tokens`, only what is certain counts.
+
+    Raises:
+        InvalidRequestError: names the field to change, and the calls to use instead.
+    """
+    output, count = request.output, request.sequence_count
+    advice = (
+        f"bytes; an answer has at most {limit_bytes:,}; use StreamGenerate or Session, which have "
+        f"no such bound"
+    )
+    echoed = 0
+    if output.echo and isinstance(request.prompt, TextPrompt):
+        echoed = len(request.prompt.text.encode()) * count
+        if echoed > limit_bytes:
+            raise invalid("output.echo", f"echoes {echoed:,} {advice}", reason="ANSWER_TOO_LARGE")
+    tokens = request.stopping.max_tokens
+    if tokens is None:
+        tokens = request.stopping.min_tokens
+    tokens = min(tokens, limits.context_tokens)
+    token_bytes = TOKEN_BYTES
+    if output.logprobs:
+        token_bytes += LOGPROB_BYTES + ALTERNATIVE_BYTES * output.top_logprobs
+    needed = echoed + tokens * token_bytes * count
+    if needed > limit_bytes:
+        field = "output.top_logprobs" if output.top_logprobs else "stop.max_tokens"
+        raise invalid(field, f"asks for about {needed:,} {advice}", reason="ANSWER_TOO_LARGE")

@@ -1,0 +1,118 @@
+"""One try at one worker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tokenwire_service.errors import ServiceError
+
+from tokenwire_frontend.core.log import Finish, TokenLogprob
+from tokenwire_frontend.workers.link import WorkerLink
+from tokenwire_frontend.workers.receiver import WorkerReport
+
+if TYPE_CHECKING:
+    from tokenwire_frontend.generation.generation import Generation
+
+
+class Attempt:
+    """A generation at one worker: what the worker's link tells goes to the generation.
+
+    Once it is closed the generation hears nothing of it any more: a worker's late frames, and a
+    refusal that meets a cancel, end here. An exception that a frame causes ends this generation and
+    never the link.
+
+    Args:
+        generation: what is tried.
+        link: the worker.
+    """
+
+    __slots__ = ("_generation", "_handle", "accepted", "link", "settled", "submitted_s")
+
+    def __init__(self, generation: Generation, link: WorkerLink) -> None:
+        self.link = link
+        self.accepted = False
+        self.settled: asyncio.Future[ServiceError | None]
+        """The worker's word: None once it has taken the generation, else why not."""
+        self.settled = asyncio.get_running_loop().create_future()
+        self.submitted_s = 0.0
+        """time.monotonic() of the submission."""
+        self._generation: Generation | None = generation
+        self._handle = 0
+
+    def sent(self, handle: int) -> None:
+        """Notes the link's handle of it, once it is sent."""
+        self._handle = handle
+        self.submitted_s = time.monotonic()
+
+    def cancel(self, sequence: int | None = None) -> None:
+        """Asks the worker to end the generation or one sequence; the ends still come."""
+        if self._generation is not None:
+            self.link.cancel(self._handle, sequence)
+
+    def close(self) -> None:
+        """Lets the generation hear no more of it, and the worker end what it still has."""
+        if self._generation is not None:
+            self._generation = None
+            self.link.cancel(self._handle)
+
+    # What the link tells: see workers.receiver.Receiver.
+
+    def on_accepted(self) -> None:
+        """The worker took it."""
+        generation = self._generation
+        if generation is None or self.accepted:
+            return
+        self.accepted = True
+        generation.accepted()
+        if not self.settled.done():
+            self.settled.set_result(None)
+
+    def on_tokens(
+        self, sequence: int, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob] = ()
+    ) -> None:
+        """New ids of one sequence. The hot path."""
+        generation = self._generation
+        if generation is None:
+            return
+        if not self.accepted:
+            self.on_accepted()
+        try:
+            generation.tokens(sequence, token_ids, logprobs)
+        except Exception as error:  # noqa: BLE001 - ends this generation alone
+            generation.fault(error)
+
+    def on_ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:
+        """One sequence has ended."""
+        generation = self._generation
+        if generation is None:
+            return
+        try:
+            generation.ending(sequence, finish, stop_token_id)
+        except Exception as error:  # noqa: BLE001 - as above
+            generation.fault(error)
+
+    def on_completed(self, report: WorkerReport) -> None:
+        """Every sequence has ended."""
+        if self._generation is not None and not self.accepted:
+            self.on_accepted()
+        generation, self._generation = self._generation, None
+        if generation is None:
+            return
+        try:
+            generation.completed(report)
+        except Exception as error:  # noqa: BLE001 - as above
+            generation.fault(error)
+
+    def on_failed(self, error: ServiceError) -> None:
+        """The worker refused it, failed at it, or is gone."""
+        generation, self._generation = self._generation, None
+        if generation is None:
+            return
+        if self.accepted:
+            generation.lost(error)
+        else:
+            generation.refused(error)
+            self.settled.set_result(error)

@@ -1,0 +1,45 @@
+"""A generation as a door has received it, not read yet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from opentelemetry.context import Context
+from opentelemetry.trace import SpanContext
+
+from tokenwire_frontend.core.request import GenerationRequest
+
+
+@dataclass(slots=True)
+class Incoming:
+    """What is known of a generation at no cost, and how to read the rest."""
+
+    reads: Callable[[], GenerationRequest] | None
+    """Returns the generation; raises InvalidRequestError with paths from the request's root."""
+    path: str
+    """Where the generation stands in the caller's message, such as `open.generation`."""
+    model: str = ""
+    request_id: str = ""
+    is_chat: bool = False
+    deadline_s: float | None = None
+    """Time from the receipt after which the caller no longer waits; None: it waits."""
+    context: Context | None = None
+    """Trace context that the generation is a part of; None: the current one."""
+    links: Sequence[SpanContext] = ()
+    """Spans that the generation's own is linked to."""
+    answer_bytes_limit: int | None = None
+    """Bytes of the whole answer, where it has to fit into one message."""
+    received_s: float = field(default_factory=time.monotonic)
+    """time.monotonic() of the receipt."""
+
+    def read(self) -> GenerationRequest:
+        """Returns the generation, once; what it was read from is let go, which may be large.
+
+        Raises:
+            InvalidRequestError: it can't be read.
+        """
+        reads, self.reads = self.reads, None
+        assert reads is not None  # noqa: S101 - read once; for the type checker
+        return reads()

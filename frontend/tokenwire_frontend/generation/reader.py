@@ -1,0 +1,148 @@
+"""What one client has not taken yet of a generation."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tokenwire_frontend.core.events import News, Pace
+
+if TYPE_CHECKING:
+    from tokenwire_frontend.core.log import Cursor
+    from tokenwire_frontend.generation.generation import Generation
+
+
+MESSAGE_BYTES_LIMIT = 256 * 1024
+"""Of one streamed message: well under the 1 MiB that the contract promises, and made in less than
+20 ms where it is all log probabilities."""
+
+LEAST_BYTES = 8192
+"""Least that a sequence's delta is given: a stop string and one token's alternatives fit."""
+
+
+class Reader:
+    """A client's cursors into a generation's sequences, and when the client is told.
+
+    Nothing is kept for a client but its cursors: a client that reads slowly finds its deltas
+    merged, and holds back neither the worker's stream nor any other client. It is made before its
+    generation, so that the client can cancel what has just begun.
+
+    Args:
+        on_news: called when there is something to `take`; not again until it was taken.
+        pace: when that is.
+    """
+
+    __slots__ = (
+        "_cursors", "_generation", "_held", "_on_news", "_silent", "_taken_s", "cancelled", "pace",
+    )  # fmt: skip
+
+    def __init__(self, on_news: Callable[[], None], pace: Pace | None = None) -> None:
+        self.pace = pace or Pace()
+        self.cancelled = False
+        """The client wants no more of it."""
+        self._on_news = on_news
+        self._generation: Generation | None = None
+        self._cursors: list[Cursor] = []
+        self._silent = True
+        self._held: asyncio.TimerHandle | None = None
+        self._taken_s = 0.0
+
+    def attach(self, generation: Generation) -> None:
+        """Reads this generation from its beginning, once `begin` is called."""
+        self._generation = generation
+
+    def cancel(self) -> None:
+        """Ends the generation for the client's own reason; what exists and the end still come."""
+        self.cancelled = True
+        if self._generation is not None:
+            self._generation.cancel()
+
+    def begin(self) -> None:
+        """Lets `on_news` be called, at once where there is news already."""
+        self._silent = False
+        generation = self._generation
+        if generation is not None and (
+            generation.done or any(each.ids for each in generation.logs)
+        ):
+            self.wake(urgent=True)
+
+    def close(self) -> None:
+        """Lets `on_news` never be called again."""
+        self._silent = True
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+
+    def wake(self, *, urgent: bool) -> None:
+        """Tells the client, now or when its pace allows; once until the news is taken.
+
+        Args:
+            urgent: the pace does not matter: an end, or a sequence's first tokens.
+        """
+        if self._held is None:
+            if self._silent:
+                return
+        elif urgent:
+            self._held.cancel()
+            self._held = None
+        else:
+            return
+        generation = self._generation
+        if generation is None or (self.pace.only_end and not generation.done):
+            self._silent = False
+            return
+        self._silent = True
+        delay_s = self.pace.max_delay_s
+        if delay_s and not urgent:
+            wait_s = self._taken_s + delay_s - time.monotonic()
+            if wait_s > 0:
+                self._held = asyncio.get_running_loop().call_later(wait_s, self._release)
+                return
+        self._on_news()
+
+    def take(self, max_bytes: int) -> News:
+        """Returns what is new, and lets `on_news` be called again.
+
+        Args:
+            max_bytes: most bytes of the deltas on the wire. What does not fit is told of at once
+                again; the completion or failure comes with the last.
+        """
+        generation = self._generation
+        assert generation is not None  # noqa: S101 - nothing tells before; for the type checker
+        if not self._cursors:
+            self._cursors = [each.start() for each in generation.logs]
+        if self.pace.max_delay_s:
+            self._taken_s = time.monotonic()
+        news = News()
+        everything = self._slice(generation, news, max_bytes)
+        generation.record.deltas(len(news.deltas))
+        self._silent = False
+        if not everything:
+            self.wake(urgent=True)
+        elif generation.done:
+            news.completion, news.failure = generation.completion, generation.failure
+        return news
+
+    def _slice(self, generation: Generation, news: News, max_bytes: int) -> bool:
+        """Takes what fits; returns whether that is everything."""
+        keeps = generation.record.captures
+        for log, cursor in zip(generation.logs, self._cursors, strict=True):
+            left = max_bytes - news.wire_bytes
+            if left < LEAST_BYTES:
+                return False
+            delta = log.slice(cursor, left)
+            if delta is None:
+                continue
+            news.deltas.append(delta)
+            news.wire_bytes += delta.wire_bytes
+            if not keeps:
+                log.trim(cursor)
+            if not log.is_read(cursor):
+                return False
+        return True
+
+    def _release(self) -> None:
+        self._held = None
+        self._on_news()
