@@ -1,18 +1,47 @@
 """Structured log lines on standard error: one object a line, or readable text on a terminal.
 
 `configure` runs once, before the event loop and before gRPC: grpc.aio can deadlock with logging
-that is set up later (grpc issue 43421).
+that is set up later (grpc issue 43421). Lines are written on a thread of their own (`line_writer`).
+
+Callers' words reach the log in errors and names, so every field of every line is cut here.
 """
 
 from __future__ import annotations
 
+import atexit
+import json
 import logging
+import reprlib
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
+from functools import partial
 from typing import Any
 
 import structlog
 from opentelemetry import trace
+
+from tokenwire_service.line_writer import LineWriter
+from tokenwire_service.wording import cut
+
+FIELD_BYTES = 1024
+LINE_BYTES = 8192
+"""Most of one field, and of all fields of a line together: collectors split or drop longer lines,
+and 16 KiB is where container runtimes do."""
+
+TRACEBACK_BYTES = 6144
+"""Of a traceback, whose end tells most."""
+
+SHORTEST_BYTES = 24
+"""What a field keeps though the line is full."""
+
+ITEMS = 16
+"""Most of a list's or mapping's entries."""
+
+STANDARD_ERROR = 2
+
+_PLAIN = (bool, int, float, type(None))
+
+_writer: LineWriter | None = None
 
 
 def configure(level: str, form: str, service: str) -> None:
@@ -23,6 +52,10 @@ def configure(level: str, form: str, service: str) -> None:
         form: `json`, `text`, or `auto` (text on a terminal, else JSON).
         service: value of `service` in every line.
     """
+    global _writer  # noqa: PLW0603 - one for the process, as standard error is
+    lines = _Lines(LineWriter(STANDARD_ERROR, partial(_tell_dropped, service)))
+    _writer = lines.writer
+    atexit.register(flush)
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     renderer: Any = structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer()
     numeric_level = getattr(logging, level.upper())
@@ -34,15 +67,30 @@ def configure(level: str, form: str, service: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _add_trace_id,
             structlog.processors.format_exc_info,
+            _cut_fields,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(numeric_level),
-        # One write for a line, so that no other thread's comes between it and its end.
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
     # Libraries log through the standard module; warnings of theirs are worth a line.
     logging.basicConfig(handlers=[_Libraries(service)], level=max(numeric_level, logging.WARNING))
+
+
+def flush() -> None:
+    """Waits a moment for lines that are not written yet: before os._exit, which asks nobody."""
+    if _writer is not None:
+        _writer.flush()
+
+
+class _Lines:
+    """What structlog writes with: a method for each level."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        self.writer = writer
+        self.msg = self.debug = self.info = self.warning = writer.write
+        self.error = self.critical = self.exception = self.log = writer.write
 
 
 class _Libraries(logging.Handler):
@@ -74,3 +122,62 @@ def _add_trace_id(
     if context.is_valid and "trace_id" not in event:
         event["trace_id"] = trace.format_trace_id(context.trace_id)
     return event
+
+
+def _tell_dropped(service: str, count: int) -> None:
+    structlog.get_logger().warning("log_lines_dropped", service=service, count=count)
+
+
+def _cut_fields(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    left = LINE_BYTES
+    for name, value in event.items():
+        if name == "exception":
+            event[name] = _end_of(value)
+        elif not isinstance(value, _PLAIN):
+            event[name] = told = _cut(value, max(min(FIELD_BYTES, left), SHORTEST_BYTES))
+            left -= len(told) if isinstance(told, str) else FIELD_BYTES
+    return event
+
+
+def _cut(value: Any, limit: int) -> Any:
+    """Returns the value, as text where it is no plain one, with at most so much text in it."""
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, str):
+        # JSON makes six bytes of some characters that have one.
+        return value if len(value) * 6 <= limit else _as_json(value, limit)
+    part = limit // ITEMS // 2
+    if isinstance(value, Mapping):
+        return {_inner(str(key), part): _inner(value[key], part) for key in list(value)[:ITEMS]}
+    if isinstance(value, list | tuple):
+        return [_inner(item, part) for item in value[:ITEMS]]
+    return _as_json(str(value), limit)
+
+
+def _inner(value: Any, limit: int) -> Any:
+    """Returns a part of a list or mapping; what is nested deeper is text."""
+    if isinstance(value, (*_PLAIN, str)):
+        return _cut(value, max(limit, SHORTEST_BYTES))
+    return _as_json(reprlib.repr(value), max(limit, SHORTEST_BYTES))
+
+
+def _as_json(text: str, limit: int) -> str:
+    """Returns so much of the text that it has at most so many bytes in JSON."""
+    told = cut(text, limit)
+    while len(json.dumps(told)) > limit + 2:
+        told = cut(told, len(told.encode()) * 3 // 4)
+    return told
+
+
+def _end_of(traceback: str) -> str:
+    """Returns the last lines of a traceback, each cut: an exception's own words are its last."""
+    kept: list[str] = []
+    left = TRACEBACK_BYTES
+    for line in reversed(traceback.splitlines()):
+        kept.append(_cut(line, FIELD_BYTES))
+        left -= len(kept[-1])
+        if left < 0:
+            break
+    return "\n".join(reversed(kept))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NoReturn
 from urllib.parse import quote
@@ -39,6 +40,8 @@ PACKING_BYTES = 64
 
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 """What gRPC does not percent-encode."""
+
+_REASON = re.compile("[A-Z][A-Z0-9_]{0,62}")
 
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -116,7 +119,8 @@ def _read_detail(error: ServiceError, detail: object) -> None:
     retry = error_details_pb2.RetryInfo()
     quota = error_details_pb2.QuotaFailure()
     if detail.Unpack(info):  # type: ignore[attr-defined]
-        error.reason = info.reason
+        # It becomes a metric's attribute, so a peer's invention must not.
+        error.reason = info.reason if _REASON.fullmatch(info.reason) else "UNKNOWN"
         error.metadata = dict(info.metadata)
     elif detail.Unpack(bad_request):  # type: ignore[attr-defined]
         error.violations = [

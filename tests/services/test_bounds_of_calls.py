@@ -231,3 +231,12 @@ def test_a_proxy_stands_neither_between_a_frontend_and_its_workers_nor_on_loopba
         command, env={**os.environ, **environment}, check=False, capture_output=True, timeout=WAIT_S
     )
     assert done.returncode == 0, done
+
+
+def test_a_reason_is_a_name_whatever_the_peer_says():
+    """It is a metric's attribute and a span's, where a peer's invention would be kept."""
+    for reason in ("x" * 1_000_000, "lower", "", "A" * 64, "NEW\nLINE"):
+        status = to_status(ServiceError(Code.UNAVAILABLE, "DRAINING", "soon"))
+        info = error_details_pb2.ErrorInfo(reason=reason, domain="tokenwire")
+        status.details[0].Pack(info)
+        assert from_status(status).reason == "UNKNOWN"

@@ -30,6 +30,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext
 
 from tokenwire_service.telemetry import semconv
+from tokenwire_service.telemetry.attributes import bounded
 from tokenwire_service.telemetry.registry import Metric
 
 _SCOPE = InstrumentationScope("tokenwire", schema_url=semconv.SCHEMA_URL)
@@ -93,7 +94,7 @@ class Histogram:
         key = tuple(map(told.get, self._names))
         point = self._points.get(key)
         if point is None:
-            point = _Point(dict(told), len(self._metric.bounds) + 1)
+            point = _Point(bounded(told), len(self._metric.bounds) + 1)
             self._points[key] = point
         bucket = bisect_left(self._metric.bounds, value)
         point.counts[bucket] += 1

@@ -12,6 +12,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from tokenwire_service.telemetry import semconv
+from tokenwire_service.telemetry.attributes import bounded
 from tokenwire_service.telemetry.registry import Metric
 
 Attributes = Mapping[str, str]
@@ -64,7 +65,7 @@ class Tally:
 
     def _observe(self, _options: CallbackOptions) -> Iterable[Observation]:
         return [
-            Observation(count.value, dict(zip(self._names, values, strict=True)))
+            Observation(count.value, bounded(dict(zip(self._names, values, strict=True))))
             # A copy in one step: the event loop's thread goes on counting.
             for values, count in list(self._counts.items())
         ]

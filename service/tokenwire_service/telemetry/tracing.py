@@ -25,6 +25,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 from tokenwire_service.telemetry import semconv
+from tokenwire_service.telemetry.attributes import bounded
 
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
@@ -102,7 +103,7 @@ class OwnSpan:
     def add_event(self, name: str, attributes: Mapping[str, str] | None, at_s: float) -> None:
         """Notes something that happened, if it is sampled."""
         if self.sampled:
-            self.events.append(Event(name, attributes, wall_ns(at_s)))
+            self.events.append(Event(name, bounded(attributes or {}), wall_ns(at_s)))
 
     def end(self, ended_s: float) -> None:
         """Writes it, if it is sampled."""
@@ -113,7 +114,7 @@ class OwnSpan:
             context=self.context,
             parent=self._parent,
             resource=_written.resource,
-            attributes=self.attributes,
+            attributes=bounded(self.attributes),
             events=self.events,
             links=[Link(context) for context in self._links],
             kind=self._kind,
