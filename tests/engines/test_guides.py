@@ -10,12 +10,18 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import tracemalloc
 
 import pytest
 from tokenwire_worker.engines.guides import checker as module
 from tokenwire_worker.engines.guides.checker import GuideChecker, compiler_checker
+from tokenwire_worker.engines.guides.process import (
+    Lost,
+    OutOfCpuTime,
+    TrialProcess,
+    Unavailable,
+    Verdict,
+)
 from tokenwire_worker.engines.port import Ability, Guide, Refused
 from tokenwire_worker.model_files import read_limits
 
@@ -24,33 +30,37 @@ from tests.engines.recorder import WAIT_S
 from tests.services.processes import MODEL
 
 STOPPED = "can't be tried: the worker is being stopped"
-LOST = "is more than the grammar compiler can take"
 
 
 @pytest.fixture(params=["openvino", "compiler"])
 def checker(request, tmp_path, monkeypatch):
     """OpenVINO's on the demo model, and that of engines on a compiler's package, on a stand-in."""
     if request.param == "openvino":
-        openvino_genai = pytest.importorskip("openvino_genai")
+        pytest.importorskip("openvino_genai")
         from tokenwire_worker.engines.openvino.guides import guide_checker
-        from tokenwire_worker.engines.openvino.trial import Trial
 
         limits = read_limits(MODEL, None)
-        size, stop_id = limits.vocabulary_size, limits.eos_token_ids[0]
-        trial = Trial(openvino_genai.Tokenizer(str(MODEL)), size, stop_id)
-        made = guide_checker(str(MODEL), size, stop_id, trial.fault)
+        made = guide_checker(str(MODEL), limits.vocabulary_size, limits.eos_token_ids[0])
     else:
         monkeypatch.setenv("PYTHONPATH", str(STAND_INS["tensorrt_llm"]))
         made = compiler_checker(tmp_path, 4096)
-    made.endless = ENDLESS[request.param]
     yield made
     made.close()
 
 
-ENDLESS = {
-    "openvino": Guide(Ability.GUIDED_REGEX, "((a{1,1000}){1,1000}){1,1000}"),
-    "compiler": Guide(Ability.GUIDED_REGEX, "for ever"),
-}
+@pytest.fixture
+def process(checker):
+    """One of its processes, which nobody else uses."""
+    made = checker._lanes._processes[0]
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def endless(request):
+    """A form that takes for ever."""
+    openvino = "openvino" in request.node.callspec.params.values()
+    return regex("((a{1,1000}){1,1000}){1,1000}" if openvino else "for ever")
 
 
 def regex(text: str) -> Guide:
@@ -62,17 +72,19 @@ def long_schema(number: int) -> Guide:
     return Guide(Ability.GUIDED_JSON_SCHEMA, text)
 
 
+def check(checker: GuideChecker, guide: Guide) -> Verdict:
+    return asyncio.run(checker.check(guide))
+
+
 def refusal(checker: GuideChecker, guide: Guide) -> tuple[str, str]:
     with pytest.raises(Refused) as refused:
-        asyncio.run(checker.check(guide))
+        check(checker, guide)
     return refused.value.field, refused.value.description
 
 
-def running(checker: GuideChecker) -> subprocess.Popen[bytes]:
-    """The process as it stands."""
-    process = checker._process._process
-    assert process is not None
-    return process
+def tried(process: TrialProcess, guide: Guide, cpu_s: float = WAIT_S) -> Verdict:
+    process.ask(guide, cpu_s, WAIT_S)
+    return process.answer(WAIT_S)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -81,126 +93,132 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
 
 
-def until(holds) -> None:
-    ends_s = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < ends_s, "a hang"
-        time.sleep(0.01)
-
-
 # --- what is remembered --------------------------------------------------------------------------
 
 
 def test_good_forms_are_remembered_without_their_texts(checker):
-    asyncio.run(checker.check(long_schema(0)))
+    check(checker, long_schema(0))
     tracemalloc.start()
     try:
         for number in range(1, 11):
-            asyncio.run(checker.check(long_schema(number)))
+            check(checker, long_schema(number))
         grown_bytes, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert grown_bytes < 200_000, "of texts of 1,000,000"
     checker.close()
-    asyncio.run(checker.check(long_schema(3)))
+    check(checker, long_schema(3))
 
 
 def test_the_good_form_that_was_longest_out_of_use_is_forgotten(checker, monkeypatch):
     monkeypatch.setattr(module, "REMEMBERED", 2)
     for text in ("a", "b", "a", "c"):
-        asyncio.run(checker.check(regex(text)))
+        check(checker, regex(text))
     checker.close()
     for text in ("a", "c"):
-        asyncio.run(checker.check(regex(text)))
+        check(checker, regex(text))
     assert refusal(checker, regex("b")) == ("guide", STOPPED)
 
 
-def test_bad_forms_are_not_remembered(checker):
-    assert refusal(checker, regex("["))[0] == "guide.regex"
+def test_bad_forms_are_remembered_with_what_is_wrong(checker):
+    told = refusal(checker, regex("["))
+    assert told[0] == "guide.regex"
     checker.close()
-    assert refusal(checker, regex("[")) == ("guide", STOPPED)
+    assert refusal(checker, regex("[")) == told
+
+
+def test_what_a_form_costs_is_told(checker):
+    verdict = check(checker, regex("[a-c]{3}x"))
+    assert verdict.fault is None
+    assert 0 <= verdict.held_bytes < 10 * 1024**2
+    assert 0 <= verdict.cpu_s < 1
 
 
 # --- a process that is lost ----------------------------------------------------------------------
 
 
-def test_after_a_process_that_died_with_nothing_to_do_there_is_another(checker):
-    asyncio.run(checker.check(regex("a")))
-    dead = running(checker)
+def test_after_a_process_that_died_with_nothing_to_do_there_is_another(process):
+    tried(process, regex("a"))
+    dead = process._process
     kill(dead)
-    asyncio.run(checker.check(regex("b")))
-    assert running(checker).pid != dead.pid
+    assert tried(process, regex("b")).fault is None
+    assert process._process.pid != dead.pid
     assert dead.stdin.closed
     assert dead.stdout.closed
 
 
-def test_nothing_is_kept_of_a_process_that_a_form_ended(checker, monkeypatch):
-    asyncio.run(checker.check(regex("a")))
-    process = running(checker)
-    monkeypatch.setattr(module, "LIMIT_S", 0.2)
-    told = refusal(checker, checker.endless)
-    assert told == ("guide.regex", "takes longer than 0.2 s to compile")
-    assert checker._process._process is None
-    assert process.returncode == -signal.SIGKILL
-    assert process.stdin.closed
-    assert process.stdout.closed
-    monkeypatch.setattr(module, "LIMIT_S", WAIT_S)
-    asyncio.run(checker.check(regex("b")))
+def test_nothing_is_kept_of_a_process_that_a_form_ended(process, endless):
+    tried(process, regex("a"))
+    dead = process._process
+    with pytest.raises(OutOfCpuTime):
+        tried(process, endless, cpu_s=0.2)
+    assert process._process is None
+    assert dead.returncode == -signal.SIGPROF
+    assert dead.stdin.closed
+    assert dead.stdout.closed
+    assert tried(process, regex("b")).fault is None
 
 
-def test_a_form_that_its_process_never_read_is_refused_and_the_next_is_tried(checker):
+def test_a_form_that_its_process_never_read_is_not_blamed_and_the_next_is_tried(process):
     """The form is still to be written when the pipe to it is closed, which fails once more."""
-    command = checker._process._command
+    command = process._command
     deaf = "import os, signal; os.close(0); print('{}', flush=True); signal.pause()"
-    checker._process._command = [sys.executable, "-c", deaf]
-    assert refusal(checker, regex("a")) == ("guide.regex", LOST)
-    assert checker._process._process is None
-    checker._process._command = command
-    asyncio.run(checker.check(regex("a")))
+    process._command = [sys.executable, "-c", deaf]
+    with pytest.raises(Lost) as lost:
+        tried(process, regex("a"))
+    assert not lost.value.by_form
+    assert process._process is None
+    process._command = command
+    assert tried(process, regex("a")).fault is None
 
 
-def test_a_process_that_cannot_be_started_is_told(checker):
-    async def without_descriptors() -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-        try:
-            await checker.check(regex("a"))
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-    with pytest.raises(Refused) as refused:
-        asyncio.run(without_descriptors())
-    told = refused.value.description
-    assert told == "can't be tried: its process did not start: Too many open files"
-    asyncio.run(checker.check(regex("a")))
+def test_a_process_that_cannot_be_started_is_told(process):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(Unavailable) as told:
+            tried(process, regex("a"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert str(told.value) == "its process did not start: Too many open files"
+    assert tried(process, regex("a")).fault is None
 
 
 def test_a_process_that_ends_before_it_is_ready_is_told(checker):
-    command = checker._process._command
-    checker._process._command = [sys.executable, "-c", ""]
+    processes = checker._lanes._processes
+    commands = [each._command for each in processes]
+    for each in processes:
+        each._command = [sys.executable, "-c", ""]
     told = refusal(checker, regex("a"))
     assert told == ("guide", "can't be tried: its process did not start: it has ended")
-    assert checker._process._process is None
-    checker._process._command = command
-    asyncio.run(checker.check(regex("a")))
+    for each, command in zip(processes, commands, strict=True):
+        assert each._process is None
+        each._command = command
+    check(checker, regex("a"))
 
 
 # --- its end -------------------------------------------------------------------------------------
 
 
-def test_closing_ends_the_process_and_what_it_tries(checker, monkeypatch):
-    monkeypatch.setattr(module, "LIMIT_S", WAIT_S)
-    asyncio.run(checker.check(regex("a")))
-    process = running(checker)
-    told: list[tuple[str, str]] = []
-    thread = threading.Thread(target=lambda: told.append(refusal(checker, checker.endless)))
+def test_closing_ends_the_process_and_what_it_tries(process, endless):
+    tried(process, regex("a"))
+    running = process._process
+    process.ask(endless, WAIT_S, WAIT_S)
+    told: list[Exception] = []
+
+    def wait() -> None:
+        try:
+            process.answer(WAIT_S)
+        except Unavailable as error:
+            told.append(error)
+
+    thread = threading.Thread(target=wait)
     thread.start()
-    until(checker._checking.locked)
-    checker.close()
+    process.kill()
     thread.join(WAIT_S)
-    assert told == [("guide", STOPPED)]
-    assert process.returncode == -signal.SIGKILL
-    assert checker._process._process is None
+    assert [str(each) for each in told] == ["the worker is being stopped"]
+    assert running.returncode == -signal.SIGKILL
+    assert process._process is None
 
 
 def test_closing_before_the_first_guide_ends_nothing_and_refuses(checker):
@@ -208,22 +226,27 @@ def test_closing_before_the_first_guide_ends_nothing_and_refuses(checker):
     assert refusal(checker, regex("a")) == ("guide", STOPPED)
 
 
-def test_an_interrupt_from_the_terminal_leaves_it_alone(checker):
-    asyncio.run(checker.check(regex("a")))
-    process = running(checker)
-    os.kill(process.pid, signal.SIGINT)
-    asyncio.run(checker.check(regex("b")))
-    assert running(checker) is process
+def test_an_interrupt_from_the_terminal_leaves_it_alone(process):
+    tried(process, regex("a"))
+    running = process._process
+    os.kill(running.pid, signal.SIGINT)
+    tried(process, regex("b"))
+    assert process._process is running
 
 
-def test_a_form_that_takes_for_ever_ends_with_the_worker_gone(checker):
-    asked = {"form": "guide.regex", "text": checker.endless.text, "options": [], "limit_s": 0.1}
-    with subprocess.Popen(
-        checker._process._command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        process.stdin.write(json.dumps(asked).encode() + b"\n")
-        process.stdin.close()
-        assert process.wait(WAIT_S) == -signal.SIGALRM
+def test_a_form_that_takes_for_ever_ends_with_the_worker_gone(process, endless):
+    """By its own clocks, of which that of CPU time stands still while it only waits."""
+    for limits, ends_by in (
+        ({"cpu_s": WAIT_S, "wall_s": 0.1}, signal.SIGALRM),
+        ({"cpu_s": 0.1, "wall_s": WAIT_S}, signal.SIGPROF),
+    ):
+        asked = {"form": "guide.regex", "text": endless.text, "options": [], **limits}
+        with subprocess.Popen(
+            process._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as started:
+            started.stdin.write(json.dumps(asked).encode() + b"\n")
+            started.stdin.close()
+            assert started.wait(WAIT_S) == -ends_by

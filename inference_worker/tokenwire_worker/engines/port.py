@@ -8,10 +8,12 @@ compiles, its `check` tells beforehand.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Protocol, TypeAlias
 
 
@@ -102,6 +104,16 @@ class Guide:
     text: str = ""
     options: tuple[str, ...] = ()
     """With GUIDED_CHOICE: the texts."""
+
+    @cached_property
+    def digest(self) -> bytes:
+        """What stands for a form, which itself may be long: the same for the same form."""
+        digest = hashlib.sha256(self.form.value.encode())
+        for text in (self.text, *self.options):
+            encoded = text.encode()
+            digest.update(b"%d:" % len(encoded))
+            digest.update(encoded)
+        return digest.digest()
 
 
 @dataclass(frozen=True)

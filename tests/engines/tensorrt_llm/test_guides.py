@@ -67,9 +67,9 @@ def test_a_form_that_ends_the_compiler_is_refused(checker):
     asyncio.run(checker.check(regex("next")))
 
 
-def test_bad_forms_are_tried_again(checker):
-    assert refusal(checker, regex("tried"))[1] == "tried 1 times"
-    assert refusal(checker, regex("tried"))[1] == "tried 2 times"
+def test_bad_forms_are_tried_once(checker):
+    for _ in range(2):
+        assert refusal(checker, regex("tried"))[1] == "tried 1 times"
 
 
 def test_without_the_compiler_no_guide_is_taken(checker, monkeypatch):

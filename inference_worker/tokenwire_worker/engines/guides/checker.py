@@ -2,88 +2,98 @@
 
 In an engine, compiling a form holds up everything that runs or, where the form is bad, ends it. So
 each new form is tried before, on the same compiler, by a process that may be lost: regular
-expressions of 30 characters are known that take minutes, and texts that overflow the stack.
+expressions of 30 characters are known that take minutes, and texts that overflow the stack. What is
+known of a form is told from memory, before any queue.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
-from tokenwire_worker.engines.guides.json_schema import unheeded_keywords
-from tokenwire_worker.engines.guides.process import FaultOf, TrialProcess, Unavailable
-from tokenwire_worker.engines.port import Ability, Guide, Refused
+from tokenwire_worker.engines.guides.lanes import TOO_MUCH, Lanes, QueueFull, TooBusy
+from tokenwire_worker.engines.guides.process import Lost, TrialProcess, Unavailable, Verdict
+from tokenwire_worker.engines.guides.weight import is_heavy
+from tokenwire_worker.engines.port import Busy, Guide, Refused
 
-LIMIT_S = 3.0
-"""Longest time that a form may take to compile: what runs may wait for it once more when the engine
-compiles it. Schemas of everyday size take milliseconds."""
+REMEMBERED = 4096
+"""Forms of which it is remembered what came of them, good and bad ones each. A bad one is up to 300
+characters, a good one two numbers."""
 
-REMEMBERED = 1024
-"""Forms known to be good that are not tried again."""
+PROCESSES = 2
+"""Processes that try forms: one for what takes long, and one that is there for everybody else. Each
+is some 130 MiB, and is started when it has something to do."""
+
+RETRY_S = 5.0
+"""After which a form that found the queue full may be tried again: about as long as the queue."""
 
 
 class GuideChecker:
-    """Tries guides, one at a time; used and closed by any thread."""
+    """Tries guides, each once; used on any event loop, and closed by any thread."""
 
-    def __init__(
-        self, process: TrialProcess, *, refuses_unheeded: bool = True, then: FaultOf | None = None
-    ) -> None:
-        """Starts nothing yet.
+    def __init__(self, process: Callable[[], TrialProcess]) -> None:
+        """Starts nothing yet; `process` makes what tries forms."""
+        self._good: OrderedDict[bytes, Verdict] = OrderedDict()
+        self._bad: OrderedDict[bytes, Verdict] = OrderedDict()
+        self._remembering = threading.Lock()
+        self._lanes = Lanes([process() for _ in range(PROCESSES)], self._remember)
 
-        Args:
-            process: tries them.
-            refuses_unheeded: refuse what the compiler would pass over in a JSON Schema.
-            then: tries what has passed the process once more, in this one.
-        """
-        self._process = process
-        self._refuses_unheeded = refuses_unheeded
-        self._then = then
-        self._good: OrderedDict[bytes, None] = OrderedDict()
-        self._checking = threading.Lock()
+    async def check(self, guide: Guide) -> Verdict:
+        """Returns what is known of a form that can be held to, once it is.
 
-    async def check(self, guide: Guide) -> None:
-        """Returns when the form is known to compile.
+        A caller that waits no longer cancels this; the form is then not tried, unless others wait.
 
         Raises:
-            Refused: it does not, or not in time.
+            Refused: it does not compile, or not in time.
+            Busy: too many forms wait to be tried, or the machine is too busy to try it.
         """
-        await asyncio.to_thread(self._check, guide)
+        verdict = self.known(guide) or await self._tried(guide)
+        if verdict.fault is not None:
+            raise Refused(guide.form.value, verdict.fault)
+        return verdict
 
-    def _check(self, guide: Guide) -> None:
-        with self._checking:
-            digest = _digest(guide)
-            if digest in self._good:
-                self._good.move_to_end(digest)
-                return
-            fault = self._fault(guide)
-            if fault is not None:
-                raise Refused(guide.form.value, fault)
-            self._good[digest] = None
-            if len(self._good) > REMEMBERED:
-                self._good.popitem(last=False)
+    def known(self, guide: Guide) -> Verdict | None:
+        """Returns what is remembered of a form, if it is."""
+        with self._remembering:
+            for memory in (self._good, self._bad):
+                if guide.digest in memory:
+                    memory.move_to_end(guide.digest)
+                    return memory[guide.digest]
+        return None
 
     def close(self) -> None:
-        """Ends the process; a check under way is refused."""
-        self._process.kill()
-        with self._checking:  # what waited for the process has seen it end
-            self._process.end()
+        """Ends the processes; who waits for a form is refused."""
+        self._lanes.close()
 
-    def _fault(self, guide: Guide) -> str | None:
-        if self._refuses_unheeded and guide.form is Ability.GUIDED_JSON_SCHEMA:
-            for keyword, path in unheeded_keywords(guide.text):
-                return f"this engine does not hold outputs to {keyword!r}, at {path}"
+    async def _tried(self, guide: Guide) -> Verdict:
         try:
-            fault = self._process.fault(guide, LIMIT_S)
+            future = self._lanes.join(guide, heavy=is_heavy(guide))
+            try:
+                return await asyncio.wrap_future(future)
+            finally:
+                self._lanes.leave(guide, future)
+        except QueueFull as full:
+            raise Busy(
+                "GUIDE_QUEUE_FULL", "too many forms of guides wait to be tried", RETRY_S
+            ) from full
+        except TooBusy as busy:
+            raise Busy(
+                "GUIDE_QUEUE_FULL", "it found no time to try the form of the guide", RETRY_S
+            ) from busy
         except Unavailable as error:
             raise Refused("guide", f"can't be tried: {error}") from error
-        except TimeoutError:
-            return f"takes longer than {LIMIT_S:g} s to compile"
-        except OSError:
-            return "is more than the grammar compiler can take"
-        return fault if fault is not None or self._then is None else self._then(guide)
+        except Lost as lost:
+            raise Refused(guide.form.value, TOO_MUCH) from lost
+
+    def _remember(self, guide: Guide, verdict: Verdict) -> None:
+        memory = self._good if verdict.fault is None else self._bad
+        with self._remembering:
+            memory[guide.digest] = verdict
+            if len(memory) > REMEMBERED:
+                memory.popitem(last=False)
 
 
 def compiler_checker(model: Path, vocabulary_size: int, compiler: str = "xgrammar") -> GuideChecker:
@@ -94,13 +104,8 @@ def compiler_checker(model: Path, vocabulary_size: int, compiler: str = "xgramma
         vocabulary_size: the model's.
         compiler: the engine's, xgrammar or llguidance.
     """
-    process = TrialProcess(
-        "tokenwire_worker.engines.guides.trial", compiler, str(model), str(vocabulary_size)
+    return GuideChecker(
+        lambda: TrialProcess(
+            "tokenwire_worker.engines.guides.trial", compiler, str(model), str(vocabulary_size)
+        )
     )
-    # llguidance refuses by itself what it does not heed.
-    return GuideChecker(process, refuses_unheeded=compiler == "xgrammar")
-
-
-def _digest(guide: Guide) -> bytes:
-    """Returns what stands for a form, which itself may be long."""
-    return hashlib.sha256(repr((guide.form, guide.text, guide.options)).encode()).digest()

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from tokenwire_worker.engines.port import Ability, Guide
+
 _UNHEEDED = (
     *("not", "contains", "minContains", "maxContains", "multipleOf"),
     *("if", "then", "else", "dependentRequired", "dependentSchemas", "dependencies"),
@@ -14,6 +16,14 @@ _UNHEEDED = (
 """Keywords that the compiler passes over, so that the output would not be held to them."""
 
 _SUBSCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
+
+
+def passed_over(guide: Guide) -> str | None:
+    """Returns what a guide asks for that the compiler would pass over, or None."""
+    if guide.form is Ability.GUIDED_JSON_SCHEMA:
+        for keyword, path in unheeded_keywords(guide.text):
+            return f"this engine does not hold outputs to {keyword!r}, at {path}"
+    return None
 
 
 def unheeded_keywords(schema: str) -> Iterator[tuple[str, str]]:

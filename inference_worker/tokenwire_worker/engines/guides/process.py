@@ -2,8 +2,11 @@
 
 Compiling a form may overflow the stack or take for ever, and no validation of reasonable length can
 tell. So a process of its own compiles it first. It says `{}` once it is ready, and answers each
-line of standard input, `{"form": ..., "text": ..., "options": [...], "limit_s": ...}`, with one
-line, `{"fault": null or what is wrong}`.
+line of standard input, `{"form": ..., "text": ..., "options": [...], "cpu_s": ..., "wall_s": ...}`,
+with one line, `{"fault": null or what is wrong, "held_bytes": ..., "cpu_s": ...}`.
+
+What a form costs is counted in CPU time, of which a busy machine does not take more. Time on the
+clock is bounded too, but says nothing about the form.
 """
 
 from __future__ import annotations
@@ -15,10 +18,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
+from tokenwire_worker.engines.guides.memory import heap_bytes, resident_bytes
 from tokenwire_worker.engines.port import Ability, Guide
 
 START_S = 120.0
@@ -28,18 +34,57 @@ LONGEST_FAULT = 300
 """Characters of what is wrong: some compilers repeat the form. It also keeps an answer, of up to 12
 bytes for each of them, below the 4 KiB that a pipe takes whole."""
 
+NICE = 5
+"""Added to the process's niceness: what runs in the engine goes before what may run."""
+
+MOST_FORMS = 1000
+MOST_GROWTH_BYTES = 64 * 1024**2
+"""Forms that one process tries, and its growth: compilers keep what they have compiled. A small
+schema is 150 KiB, so either is reached after some hundreds of forms; the next process takes half a
+second of CPU time."""
+
+STOPPED = "the worker is being stopped"
+
 FaultOf = Callable[[Guide], str | None]
 """Tells what is wrong with a form, or None."""
+
+_FROM_OUTSIDE = (0, -signal.SIGKILL, -signal.SIGTERM)
+"""How a process ends that somebody ended, or the kernel when memory was short."""
 
 
 class Unavailable(Exception):  # noqa: N818 - it says how things are with the process
     """There is no process to try a guide; says why."""
 
 
+class Lost(Exception):  # noqa: N818 - it says what happened to the process
+    """The process ended, or stopped answering, with a form in it."""
+
+    def __init__(self, *, by_form: bool) -> None:
+        super().__init__("its process was lost")
+        self.by_form = by_form
+        """The form did it, and would again."""
+
+
+class OutOfCpuTime(Exception):  # noqa: N818 - it says what happened to the form
+    """The form took all the CPU time that it was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is known of a form that was tried."""
+
+    fault: str | None
+    """What is wrong with it."""
+    held_bytes: int = 0
+    """Memory that the compiler keeps for it; 0 where it cannot be told."""
+    cpu_s: float = 0.0
+    """CPU time that it took to compile."""
+
+
 class TrialProcess:
     """One process at a time, started for the first guide and again after it was lost.
 
-    Used by one thread at a time, and killed by any.
+    Used by one thread at a time; `stop` and `kill` may be called by any.
     """
 
     def __init__(self, module: str, *arguments: str) -> None:
@@ -51,38 +96,64 @@ class TrialProcess:
         """
         self._command = [sys.executable, "-m", module, *arguments]
         self._process: subprocess.Popen[bytes] | None = None
+        self._ready_bytes: int | None = None
+        """Memory of the process when it was ready; None: it is still to say so."""
+        self._forms = 0
+        self._spoilt = False
+        """The process was stopped, though it may not have ended yet."""
         self._killed = False
         self._changing = threading.Lock()
         """Guards the process while it is started, killed or given up."""
 
-    def fault(self, guide: Guide, limit_s: float) -> str | None:
-        """Returns what is wrong with a form, or None.
+    def ask(self, guide: Guide, cpu_s: float, wall_s: float) -> None:
+        """Gives a form to the process, starting one where there is none.
 
         Raises:
-            Unavailable: it could not be tried.
-            TimeoutError: it took longer than the limit.
-            OSError: the process was lost to it.
+            Unavailable: it could not be started.
+            Lost: the process did not take it.
         """
+        process = self._running()
         asked = {
             "form": guide.form.value,
             "text": guide.text,
             "options": guide.options,
-            "limit_s": limit_s,
+            "cpu_s": cpu_s,
+            "wall_s": wall_s,
         }
+        self._forms += 1
         try:
-            process = self._running()
             _send(process, asked)
-            answered = _receive(process, limit_s)
-        except (Unavailable, OSError) as error:  # TimeoutError is one
-            self.end()
-            if self._killed:
-                raise Unavailable("the worker is being stopped") from error
+        except OSError as error:
+            raise self._lost() from error
+
+    def answer(self, wait_s: float) -> Verdict:
+        """Returns what the process says of the form that it was given.
+
+        Raises:
+            TimeoutError: nothing yet; may be called again.
+            OutOfCpuTime: the process has ended, as the form took all its CPU time.
+            Lost: the process has ended.
+        """
+        process = self._process
+        if process is None:
+            raise Lost(by_form=False)
+        try:
+            said = _receive(process, wait_s)
+        except TimeoutError:
             raise
-        fault: str | None = answered["fault"]
-        return fault
+        except OSError as error:
+            raise self._lost() from error
+        return Verdict(said["fault"], said["held_bytes"], said["cpu_s"])
+
+    def stop(self) -> None:
+        """Ends the process, from any thread: what it tries is lost. The next form has another."""
+        with self._changing:
+            self._spoilt = True
+            if self._process is not None:
+                self._process.kill()
 
     def kill(self) -> None:
-        """Ends it for good, from any thread; `fault` raises Unavailable, also while it waits."""
+        """Ends it for good, from any thread: from now on it is unavailable."""
         with self._changing:
             self._killed = True
             if self._process is not None:
@@ -92,6 +163,7 @@ class TrialProcess:
         """Ends it until the next form, and keeps nothing of it."""
         with self._changing:
             process, self._process = self._process, None
+            self._spoilt = False
         if process is None:
             return
         process.kill()
@@ -101,22 +173,42 @@ class TrialProcess:
                 with suppress(OSError):  # what it did not live to read
                     pipe.close()
 
+    def renew_if_worn(self) -> None:
+        """Replaces the process by a new one where it has tried many forms; does not wait for it."""
+        process = self._process
+        if process is None or self._ready_bytes is None:
+            return
+        grown_bytes = resident_bytes(process.pid) - self._ready_bytes
+        if self._forms < MOST_FORMS and grown_bytes < MOST_GROWTH_BYTES:
+            return
+        self.end()
+        with suppress(Unavailable, OSError):  # the next form says so
+            self._start()
+
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
-        self.end()  # died with nothing to do: the next form is not to blame
+        """Returns a process that is ready."""
+        process = self._process
+        if process is None or self._spoilt or process.poll() is not None:
+            self.end()  # died with nothing to do: the next form is not to blame
         try:
-            process = self._start()
-            _receive(process, START_S)
-        except OSError as error:
-            reason = error.strerror or str(error)
+            process = self._process or self._start()
+            if self._ready_bytes is None:
+                _receive(process, START_S)
+                self._ready_bytes = resident_bytes(process.pid)
+        except (Unavailable, OSError) as error:
+            self.end()
+            if self._killed:
+                raise Unavailable(STOPPED) from error
+            reason = getattr(error, "strerror", None) or str(error)
             raise Unavailable(f"its process did not start: {reason}") from error
         return process
 
     def _start(self) -> subprocess.Popen[bytes]:
         with self._changing:
             if self._killed:
-                raise Unavailable("it is not to be started any more")
+                raise Unavailable(STOPPED)
+            self._ready_bytes = None
+            self._forms = 0
             self._process = process = subprocess.Popen(  # noqa: S603 - our own module
                 self._command,
                 stdin=subprocess.PIPE,
@@ -124,6 +216,20 @@ class TrialProcess:
                 stderr=subprocess.DEVNULL,
             )
         return process
+
+    def _lost(self) -> Exception:
+        """Ends what is left of the process, and returns what happened to it."""
+        process, spoilt = self._process, self._spoilt or self._killed
+        code: int | None = None
+        if process is not None:
+            with suppress(subprocess.TimeoutExpired):  # its pipes are closed, yet it lives
+                code = process.wait(1)
+        self.end()
+        if self._killed:
+            return Unavailable(STOPPED)
+        if code == -signal.SIGPROF:
+            return OutOfCpuTime()
+        return Lost(by_form=code is not None and code not in _FROM_OUTSIDE and not spoilt)
 
 
 def _send(process: subprocess.Popen[bytes], message: dict[str, Any]) -> None:
@@ -163,14 +269,23 @@ def answer(load: Callable[[], FaultOf]) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     fault_of = load()
+    os.nice(NICE)
     print("{}", file=answers, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
         guide = Guide(Ability(asked["form"]), asked["text"], tuple(asked["options"]))
+        before_bytes, before_s = heap_bytes(), time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, asked["cpu_s"])
         # Should the parent die meanwhile, nobody else would end a compilation without end.
-        signal.setitimer(signal.ITIMER_REAL, 2 * asked["limit_s"])
+        signal.setitimer(signal.ITIMER_REAL, 2 * asked["wall_s"])
         fault = fault_of(guide)
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         if fault is not None:
             fault = fault[:LONGEST_FAULT]
-        print(json.dumps({"fault": fault}), file=answers, flush=True)
+        said = {
+            "fault": fault,
+            "held_bytes": max(0, heap_bytes() - before_bytes),
+            "cpu_s": time.process_time() - before_s,
+        }
+        print(json.dumps(said), file=answers, flush=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tokenwire_worker.engines.guides.choices import choice_grammar, choice_pattern
+from tokenwire_worker.engines.guides.json_schema import passed_over
 from tokenwire_worker.engines.guides.process import FaultOf, answer
 from tokenwire_worker.engines.port import Ability, Guide
 from tokenwire_worker.engines.text import told
@@ -79,6 +80,10 @@ def main(compiler: str, model: str, vocabulary_size: int) -> None:
         compile_form = COMPILERS[compiler](model, vocabulary_size)
 
         def fault(guide: Guide) -> str | None:
+            # llguidance refuses by itself what it does not heed.
+            unheeded = passed_over(guide) if compiler == "xgrammar" else None
+            if unheeded is not None:
+                return unheeded
             try:
                 compile_form(guide)
             except Exception as error:  # noqa: BLE001 - compilers raise anything

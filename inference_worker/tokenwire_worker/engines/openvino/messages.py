@@ -12,7 +12,6 @@ from tokenwire_worker.engines.port import (
     EngineInfo,
     EngineLoad,
     Generation,
-    Guide,
     Output,
     Step,
 )
@@ -24,6 +23,8 @@ class Submit:
 
     key: int
     generation: Generation
+    heavy_form: bool = False
+    """Its guide takes long to compile."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,8 @@ class Cancel:
 
 
 @dataclass(frozen=True)
-class Try:
-    """To the engine: try a guide that is known to compile, so that its form is cached."""
-
-    guide: Guide
+class Drain:
+    """To the engine: end once all that is held has ended. No Submit follows."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,8 @@ class Stepped:
 
 
 @dataclass(frozen=True)
-class Tried:
-    """From the engine: what is wrong with the guide, or None."""
-
-    fault: str | None
+class Compiling:
+    """From the engine, again and again: it only waits for forms to be compiled."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +113,10 @@ class Channel:
         self.send(
             (step.began_s, step.started, outputs, load.running_sequences, load.kv_cache_usage)
         )
+
+    def fileno(self) -> int:
+        """Returns what is readable when `receive` would return at once, as `waiting` tells."""
+        return self._connection.fileno()
 
     def waiting(self) -> bool:
         """Tells whether `receive` would return at once."""

@@ -9,19 +9,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache
 from multiprocessing.connection import Connection
 from typing import Any
 
 from tokenwire_worker.engines import EngineError
-from tokenwire_worker.engines.openvino.messages import Channel, Died, Failed, Ready, Tried
+from tokenwire_worker.engines.guides.process import FaultOf
+from tokenwire_worker.engines.openvino.forms import Forms
+from tokenwire_worker.engines.openvino.messages import Channel, Died, Failed, Ready
 from tokenwire_worker.engines.openvino.pipeline import Loaded, load
 from tokenwire_worker.engines.openvino.stepper import Stepper
 from tokenwire_worker.engines.openvino.trial import Trial
-from tokenwire_worker.engines.port import Guide
 from tokenwire_worker.engines.text import told
 from tokenwire_worker.model_files import ModelError
 
@@ -57,29 +55,21 @@ def _serve() -> None:
 
 
 def _step(loaded: Loaded, channel: Channel) -> None:
-    fault_of = _fault_of(loaded)
-    with ThreadPoolExecutor(1, "trial") as trials:
+    info = loaded.info
 
-        def try_(guide: Guide) -> None:
-            trials.submit(lambda: channel.send(Tried(fault_of(guide))))
+    def fault_of() -> FaultOf:
+        # On the pipeline's own tokenizer, with which compiled forms are cached.
+        tokenizer = loaded.pipeline.get_tokenizer()
+        return Trial(tokenizer, info.vocabulary_size, info.eos_token_ids[0]).fault
 
-        try:
-            Stepper(loaded, channel, try_).run()
-        except OSError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever the pipeline raises
-            channel.send(Died(told(error)))
-
-
-def _fault_of(loaded: Loaded) -> Callable[[Guide], str | None]:
-    """Returns what tries guides on the pipeline's own tokenizer, with which forms are cached."""
-
-    @cache
-    def trial() -> Trial:
-        info = loaded.info
-        return Trial(loaded.pipeline.get_tokenizer(), info.vocabulary_size, info.eos_token_ids[0])
-
-    return lambda guide: trial().fault(guide)
+    forms = Forms(fault_of)
+    try:
+        Stepper(loaded, channel, forms).run()
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the pipeline raises
+        channel.send(Died(told(error)))
+    forms.close()
 
 
 if __name__ == "__main__":

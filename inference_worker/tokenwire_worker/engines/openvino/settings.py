@@ -61,6 +61,17 @@ class OpenVinoSettings(BaseModel):
         description="give each request the same ids alone and in any batch, for a third of the "
         "speed: everything is computed in float32",
     )
+    guide_memory_mib: int = Field(
+        default=256,
+        ge=1,
+        description="memory in MiB for compiled guides, after which the engine's process is "
+        "replaced: the compiler keeps each for the life of the process",
+    )
+    replace_when_idle: bool = Field(
+        default=False,
+        description="replace the engine's process only when nothing runs, so that the model is "
+        "never loaded twice",
+    )
     property: dict[str, str] = Field(
         default_factory=dict, description="KEY=VALUE passed on to OpenVINO as it is; repeatable"
     )

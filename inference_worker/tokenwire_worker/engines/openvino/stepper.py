@@ -6,8 +6,9 @@ they matter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from select import select
 from typing import Any
 
 import numpy as np
@@ -15,18 +16,28 @@ import openvino as ov
 import openvino_genai as ov_genai
 
 from tokenwire_worker.engines.openvino.config import generation_config
-from tokenwire_worker.engines.openvino.messages import Cancel, Channel, Close, Submit, Try
+from tokenwire_worker.engines.openvino.forms import Form, Forms
+from tokenwire_worker.engines.openvino.messages import (
+    Cancel,
+    Channel,
+    Close,
+    Compiling,
+    Drain,
+    Submit,
+)
 from tokenwire_worker.engines.openvino.pipeline import Loaded
 from tokenwire_worker.engines.port import (
     EngineLoad,
     Finish,
     Generation,
-    Guide,
     Output,
     Step,
     TokenLogprob,
 )
 from tokenwire_worker.engines.text import told
+
+COMPILING_S = 0.25
+"""Between two signs of life while forms are compiled: far below any bound on silence."""
 
 _FINISHES = {"STOP": Finish.STOP, "LENGTH": Finish.LENGTH}
 
@@ -47,6 +58,8 @@ class _Sequence:
     """Tokens that it may still generate."""
     leader: _Sequence | None
     """Sequence that computes the prompt that this one shares, if it is to wait for it."""
+    form: Form | None = None
+    """Its guide's, which it waits for."""
     handle: Any = None
     """The pipeline's; None while it waits."""
     begun: bool = False
@@ -58,26 +71,25 @@ class _Sequence:
 class Stepper:
     """Runs generations on a pipeline, as the other end of a channel asks."""
 
-    def __init__(
-        self, loaded: Loaded, channel: Channel, try_guide: Callable[[Guide], None]
-    ) -> None:
+    def __init__(self, loaded: Loaded, channel: Channel, forms: Forms) -> None:
         """Binds to a pipeline, used by nothing else from now on.
 
         Args:
             loaded: the pipeline.
             channel: where commands come from and steps go.
-            try_guide: tries a guide; returns at once.
+            forms: compiles what guides need.
         """
         self._loaded = loaded
         self._pipeline = loaded.pipeline
         self._channel = channel
-        self._try_guide = try_guide
+        self._forms = forms
         self._waiting: list[_Sequence] = []
         self._running: list[_Sequence] = []
         self._adapter = ""
         """LoRA adapter that the pipeline applies; to all that it runs."""
         self._requests = 0
         self._load = EngineLoad(0, 0.0)
+        self._draining = False
 
     def run(self) -> None:
         """Steps until told to close, or until the other end is gone.
@@ -105,19 +117,33 @@ class Stepper:
         Returns:
             False where it is time to close.
         """
-        idle = not (self._running or self._waiting)
+        if self._waiting and not self._running:
+            self._wait_for_a_form()
+        idle = not (self._running or self._waiting or self._draining)
         while idle or self._channel.waiting():
             idle = False
             command = self._channel.receive()
             if isinstance(command, Submit):
-                self._waiting += self._sequences(command.key, command.generation)
+                self._waiting += self._sequences(command)
             elif isinstance(command, Cancel):
                 self._cancel(command)
-            elif isinstance(command, Try):
-                self._try_guide(command.guide)
+            elif isinstance(command, Drain):
+                self._draining = True
             elif command is None or isinstance(command, Close):
                 return False
-        return True
+        return bool(self._running or self._waiting) or not self._draining
+
+    def _wait_for_a_form(self) -> None:
+        """Waits where nothing can run before a form is there; a command ends the wait."""
+        while all(_lacks_its_form(each) and not each.cancelled for each in self._waiting):
+            commands, forms = self._channel.fileno(), self._forms.fileno()
+            ready, _, _ = select([commands, forms], [], [], COMPILING_S)
+            if forms in ready:
+                self._forms.clear()
+            if commands in ready:
+                return
+            if not ready:
+                self._channel.send(Compiling())
 
     def _cancel(self, command: Cancel) -> None:
         for sequence in (*self._running, *self._waiting):
@@ -126,7 +152,11 @@ class Stepper:
                 if sequence.handle is not None:
                     sequence.handle.cancel()
 
-    def _sequences(self, key: int, generation: Generation) -> list[_Sequence]:
+    def _sequences(self, command: Submit) -> list[_Sequence]:
+        key, generation = command.key, command.generation
+        form: Form | None = None
+        if generation.guide is not None:
+            form = self._forms.get(generation.guide, heavy=command.heavy_form)
         stops = frozenset(generation.stop_token_ids)
         sequences: list[_Sequence] = []
         # Blocks are found when a request is added: added together, each would compute the prompt.
@@ -137,7 +167,7 @@ class Stepper:
         for number in range(generation.sequence_count):
             leader = sequences[0] if number and shares else None
             sequences.append(
-                _Sequence(key, number, generation, stops, generation.max_tokens, leader)
+                _Sequence(key, number, generation, stops, generation.max_tokens, leader, form)
             )
         return sequences
 
@@ -151,12 +181,11 @@ class Stepper:
         turn_over = False
         failed: set[int] = set()
         for sequence in waiting:
-            leader = sequence.leader
             if sequence.key in failed:
                 continue
             if sequence.cancelled:
                 step.outputs.append(_cancelled(sequence))
-            elif leader is not None and not (leader.begun or leader.ended or leader.cancelled):
+            elif _lacks_its_form(sequence) or _lacks_its_prompt(sequence):
                 self._waiting.append(sequence)
             elif turn_over or not self._turn_to(sequence.generation.lora_adapter):
                 turn_over = True
@@ -190,6 +219,8 @@ class Stepper:
 
     def _add(self, sequence: _Sequence) -> str | None:
         """Adds a sequence to the pipeline; returns what that says where it refuses."""
+        if sequence.form is not None and sequence.form.fault is not None:
+            return sequence.form.fault
         generation = sequence.generation
         self._requests += 1
         try:
@@ -241,6 +272,15 @@ class Stepper:
             self._channel.send_step(
                 Step([_cancelled(sequence) for sequence in held]), EngineLoad(0, 0.0)
             )
+
+
+def _lacks_its_form(sequence: _Sequence) -> bool:
+    return sequence.form is not None and sequence.form.pending()
+
+
+def _lacks_its_prompt(sequence: _Sequence) -> bool:
+    leader = sequence.leader
+    return leader is not None and not (leader.begun or leader.ended or leader.cancelled)
 
 
 def _cancelled(sequence: _Sequence) -> Output:

@@ -61,7 +61,7 @@ SHUTDOWN_S = 30.0
 class Guides(Protocol):
     """Who tries guides beforehand."""
 
-    async def check(self, guide: Guide) -> None:
+    async def check(self, guide: Guide) -> object:
         """Raises Refused where outputs cannot be held to the guide."""
 
     def close(self) -> None:
