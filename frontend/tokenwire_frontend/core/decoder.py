@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tokenwire_frontend.core.detokenizer import Detokenizer
-from tokenwire_frontend.core.log import End, Finish, SequenceLog, TokenLogprob
+from tokenwire_frontend.core.log import End, Finish, SequenceLog
+from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.core.stop_matcher import StopMatcher
 
 RUN_IDS = 64

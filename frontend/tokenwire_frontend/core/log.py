@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from tokenwire_frontend.core.logprobs import Logprobs, TokenLogprob
+
 ID_BYTES = 5
 """Most bytes of a token id on the wire: a varint of 32 bits."""
 
@@ -51,15 +53,6 @@ class End:
     """The stop string that was found."""
     stop_token_id: int | None = None
     """The stop token that was generated, where it is not one of the model's own."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """Natural-log probability of one token, with alternatives as pairs of id and logprob."""
-
-    token_id: int
-    logprob: float
-    alternatives: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(slots=True)
@@ -100,7 +93,7 @@ class SequenceLog:
     """
 
     __slots__ = (
-        "_alternatives", "_base_text", "_base_token", "_echo", "_logprobs", "_text", "_token_bytes",
+        "_base_text", "_base_token", "_echo", "_logprobs", "_text", "_token_bytes",
         "cut", "end", "ids", "index",
     )  # fmt: skip
 
@@ -114,12 +107,11 @@ class SequenceLog:
         self.end: End | None = None
         self._echo = echo
         self._text = bytearray()
-        self._logprobs: list[TokenLogprob] = []
+        self._logprobs = Logprobs()
         # Where `_text` and `_logprobs` begin.
         self._base_text = -len(echo)
         self._base_token = 0
-        # Most alternatives of any token, and most bytes of a token on the wire.
-        self._alternatives = 0
+        # Most bytes of a token on the wire.
         self._token_bytes = ID_BYTES
 
     @property
@@ -129,10 +121,9 @@ class SequenceLog:
 
     @property
     def bytes_held(self) -> int:
-        """Bytes of ids, text and log probabilities in memory, about."""
-        logprob_bytes = 160 + 120 * self._alternatives
+        """Bytes of ids, text and log probabilities in memory."""
         text = len(self._text) + max(-self._base_text, 0)
-        return 8 * len(self.ids) + text + len(self._logprobs) * logprob_bytes
+        return 8 * len(self.ids) + text + self._logprobs.bytes_held
 
     @property
     def wire_bytes(self) -> int:
@@ -169,9 +160,8 @@ class SequenceLog:
         cut.append(certain)
         if logprobs:
             self._logprobs.extend(logprobs)
-            most = max(len(each.alternatives) for each in logprobs)
-            self._alternatives = most = max(self._alternatives, most)
-            self._token_bytes = ID_BYTES + LOGPROB_BYTES + ALTERNATIVE_BYTES * most
+            others = ALTERNATIVE_BYTES * self._logprobs.most
+            self._token_bytes = ID_BYTES + LOGPROB_BYTES + others
 
     def close(self, text: str, end: End) -> None:
         """Ends the sequence with the text that was held back until now."""
@@ -217,7 +207,7 @@ class SequenceLog:
             text if text > 0 else 0,
             self.ids[token : token + count],
             new,
-            self._logprobs[first : first + count] if self._logprobs else [],
+            self._logprobs.part(first, first + count) if self._logprobs else [],
             end,
             wire_bytes + count * token_bytes + whole - text,
         )
@@ -239,7 +229,7 @@ class SequenceLog:
             self._echo = b""
         else:
             self._echo = self._echo[text:]
-        del self._logprobs[:tokens]
+        self._logprobs.drop(tokens)
         self._base_token, self._base_text = slowest.token, slowest.text
 
     def _text_end(self) -> int:
