@@ -16,8 +16,8 @@ from tokenwire_frontend.core.log import (
     End,
     Finish,
     SequenceLog,
-    TokenLogprob,
 )
+from tokenwire_frontend.core.logprobs import TokenLogprob
 
 LEAST_BYTES = 8 * 1024
 MIB = 1 << 20
@@ -232,11 +232,11 @@ def test_a_delta_costs_what_is_new_however_long_the_sequence_is(with_logprobs):
         while log.slice(cursor, MIB) is not None:
             pass
         for _ in range(30):
-            start_s = time.perf_counter()
+            start_s = time.thread_time()
             for _ in range(30):
                 log.append([1], "word", value)
                 assert len(log.slice(cursor, MIB).token_ids) == 1
-            best = min(best, time.perf_counter() - start_s)
+            best = min(best, time.thread_time() - start_s)
         return best
 
     # A hundred times the length; a cost that grew with it would show far more.
@@ -248,10 +248,10 @@ def test_taking_a_long_log_in_small_deltas_costs_in_proportion_to_it():
         log = SequenceLog(0)
         for _ in range(length):
             log.append([1], "word" * 4)
-        cursor, start_s = log.start(), time.perf_counter()
+        cursor, start_s = log.start(), time.thread_time()
         while log.slice(cursor, LEAST_BYTES) is not None:
             log.trim(cursor)
-        return time.perf_counter() - start_s
+        return time.thread_time() - start_s
 
     short = min(seconds(10_000) for _ in range(5))
     assert min(seconds(80_000) for _ in range(3)) < 8 * 4 * short

@@ -100,10 +100,10 @@ def test_a_character_costs_the_same_however_long_the_stop_strings_are(kind):
         for _ in range(5):
             matcher = StopMatcher(StopStrings(stops))
             matcher.push(text)
-            start_s = time.perf_counter()
+            start_s = time.thread_time()
             for start in range(0, 2_000, 4):
                 matcher.push(text[start : start + 4])
-            best = min(best, time.perf_counter() - start_s)
+            best = min(best, time.thread_time() - start_s)
             assert matcher.matched is None
         return best
 

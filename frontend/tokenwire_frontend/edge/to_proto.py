@@ -6,7 +6,8 @@ from google.protobuf import duration_pb2
 from tokenwire.frontend.v1 import generation_pb2, model_pb2
 
 from tokenwire_frontend.core.events import Completion
-from tokenwire_frontend.core.log import Delta, End, Finish, TokenLogprob
+from tokenwire_frontend.core.log import Delta, End, Finish
+from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.core.model import Ability
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.models.model import Model

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from tokenwire_service.errors import ServiceError
 
-from tokenwire_frontend.core.log import Finish, TokenLogprob
+from tokenwire_frontend.core.log import Finish
+from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.workers.link import WorkerLink
 from tokenwire_frontend.workers.receiver import WorkerReport
 

@@ -25,7 +25,8 @@ from tokenwire_service.errors import ServiceError
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.decoder import SequenceDecoder
 from tokenwire_frontend.core.events import Completion, Stage
-from tokenwire_frontend.core.log import End, Finish, SequenceLog, TokenLogprob
+from tokenwire_frontend.core.log import End, Finish, SequenceLog
+from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.generation.attempt import Attempt
 from tokenwire_frontend.generation.lease import Lease
 from tokenwire_frontend.generation.reader import Reader

@@ -12,7 +12,8 @@ from tokenwire.worker.v1 import execution_pb2, worker_pb2
 from tokenwire_service.errors import FieldViolation, InvalidRequestError, ServiceError
 from tokenwire_service.status import from_status
 
-from tokenwire_frontend.core.log import Finish, TokenLogprob
+from tokenwire_frontend.core.log import Finish
+from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.core.model import Ability, ModelLimits, SamplingDefaults
 from tokenwire_frontend.core.request import GenerationRequest
 from tokenwire_frontend.core.validation import SEQUENCE_COUNT_LIMIT, TOP_LOGPROBS_LIMIT

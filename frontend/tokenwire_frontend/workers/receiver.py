@@ -8,7 +8,8 @@ from typing import Protocol
 
 from tokenwire_service.errors import ServiceError
 
-from tokenwire_frontend.core.log import Finish, TokenLogprob
+from tokenwire_frontend.core.log import Finish
+from tokenwire_frontend.core.logprobs import TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
