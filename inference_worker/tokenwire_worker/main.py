@@ -38,6 +38,10 @@ LINGER_S = 30.0
 """Time that an engine's threads and exit hooks may hold the process up at its end. A GPU engine of
 which a process is dead can do so for ever, and nobody would start the worker again."""
 
+DEATH_GRACE_S = 0.5
+"""Time that calls have to end after the engine's death: all have been told by then, and the sooner
+the process ends, the sooner there is another."""
+
 log = structlog.get_logger()
 
 
@@ -125,9 +129,11 @@ async def _serve(
     await server.set_serving(serving=True)
     await first_of(stop, dispatcher.died, supervisor.failed)
     await server.set_serving(serving=False)
-    if not dispatcher.died.done():
-        log_draining(settings.drain_grace_s)
-        await dispatcher.drain(settings.drain_grace_s)
+    if dispatcher.died.done():
+        await server.stop(DEATH_GRACE_S)
+        return
+    log_draining(settings.drain_grace_s)
+    await dispatcher.drain(settings.drain_grace_s)
     await server.stop()
 
 

@@ -116,13 +116,13 @@ class RpcServer:
         for name in self._names:
             await self._health.set(name, value)
 
-    async def stop(self) -> None:
-        """Stops listening; what is still open has STOP_GRACE_S and is then refused as DRAINING."""
+    async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
+        """Stops listening; what is still open has the grace and is then refused as DRAINING."""
         await self._health.enter_graceful_shutdown()
-        await self._boundary.close(STOP_GRACE_S)
+        await self._boundary.close(grace_s)
         await self._boundary.hold(QUIET_S, HOLD_S)
         async with Scope("server_stop") as scope:
-            stopping = scope.start(self._server.stop(STOP_GRACE_S))
+            stopping = scope.start(self._server.stop(grace_s))
             await asyncio.sleep(FAREWELL_S)
             self._boundary.release()
             await stopping
