@@ -9,6 +9,8 @@
                          ENGINE_DIED       the engine is gone and the worker with it; RetryInfo
                          ENGINE_STALLED    the engine hangs and is ended with the worker; RetryInfo
     INTERNAL             ENGINE_FAILED     the engine failed this one generation
+                         INTERNAL_FAULT    a fault of the worker's met this one generation
+    RESOURCE_EXHAUSTED   NOT_READING       a caller leaves too much unread, or for too long
     UNIMPLEMENTED        NO_KV_EVENTS      the engine has no KV cache events
     OUT_OF_RANGE         KV_EVENTS_GONE    a number that is not kept any more, or never was
 
@@ -125,6 +127,27 @@ def engine_stalled(worker: str, stall_s: float) -> ServiceError:
 def engine_failed(description: str) -> ServiceError:
     """Returns the failure of one generation in the engine."""
     return ServiceError(Code.INTERNAL, "ENGINE_FAILED", f"the engine failed it: {description}")
+
+
+def internal_fault(error: Exception, trace_id: str) -> ServiceError:
+    """Returns the failure of one generation that met an exception nobody has foreseen."""
+    return ServiceError(
+        Code.INTERNAL,
+        "INTERNAL_FAULT",
+        f"internal fault ({type(error).__name__}); "
+        f"the worker's log has it under trace id {trace_id}",
+        metadata={"trace_id": trace_id},
+    )
+
+
+def not_reading(what: str) -> ServiceError:
+    """Returns the end of a stream whose caller does not read what it is sent."""
+    return ServiceError(
+        Code.RESOURCE_EXHAUSTED,
+        "NOT_READING",
+        f"the caller does not read this stream: {what}; what it asked for is cancelled",
+        quota=Quota("stream/unread", what),
+    )
 
 
 def no_kv_events(engine: str) -> ServiceError:

@@ -17,6 +17,7 @@ from tokenwire_service.errors import ServiceError
 from tokenwire_service.telemetry import semconv, tracing
 from tokenwire_service.telemetry.tracing import OwnSpan
 
+from tokenwire_worker import errors
 from tokenwire_worker.core.generations import Completion, Live
 from tokenwire_worker.core.request import GenerationRequest
 from tokenwire_worker.engines.port import EngineInfo
@@ -79,14 +80,20 @@ class Recorder:
     def refuse(
         self,
         request_id: str,
-        error: ServiceError,
+        error: Exception,
         received_s: float,
         parent: Context | None,
-    ) -> None:
-        """Writes down a generation that was refused."""
-        error.logged = True
+    ) -> ServiceError:
+        """Writes down a generation that was refused, or met a fault before it was accepted.
+
+        Returns:
+            What its caller is told: the refusal, or that there was a fault.
+        """
         request_id = request_id[:NAME_CHARACTERS_LIMIT] or uuid.uuid4().hex
         span = _begin_span(self, request_id, received_s, parent)
+        if not isinstance(error, ServiceError):
+            error = _fault(error, request_id, span.trace_id)
+        error.logged = True
         span.attributes[semconv.ERROR_TYPE] = error.reason
         span.status = Status(StatusCode.ERROR, error.reason)
         span.end(time.monotonic())
@@ -99,6 +106,13 @@ class Recorder:
             reason=error.reason,
             message=error.message,
         )
+        return error
+
+
+def _fault(error: Exception, request_id: str, trace_id: str) -> ServiceError:
+    """Logs an exception that nobody has foreseen; returns what the generation's caller is told."""
+    log.error("generation_fault", request_id=request_id, trace_id=trace_id, exc_info=error)
+    return errors.internal_fault(error, trace_id)
 
 
 def _begin_span(
@@ -163,6 +177,10 @@ class GenerationRecord:
         self._end(live, completion, "failed", error.reason)
         line = self._line(live, completion, "failed", error.reason)
         log.warning("generation", **line, message=error.message)
+
+    def fault(self, error: Exception) -> ServiceError:
+        """Logs an exception that the generation met; returns what its caller is told."""
+        return _fault(error, self.request_id, self._span.trace_id)
 
     def _measure(self, live: Live, completion: Completion) -> None:
         """Records the durations of a generation that ended."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tokenwire_worker.core import validation
-from tokenwire_worker.core.request import GenerationRequest
+from tokenwire_worker.core.request import GenerationRequest, Prompt
 from tokenwire_worker.engines.port import Ability, EngineInfo, Guide, Sampling
 
 ABLE = EngineInfo(
@@ -33,7 +33,8 @@ def request(**fields: Any) -> GenerationRequest:
     sampling = {
         name: fields.pop(name) for name in list(fields) if name in Sampling.__dataclass_fields__
     }
-    return GenerationRequest(**{"prompt": [1, 2, 3], "sampling": Sampling(**sampling), **fields})
+    prompt = Prompt.of(fields.pop("prompt", [1, 2, 3]))
+    return GenerationRequest(prompt, sampling=Sampling(**sampling), **fields)
 
 
 def faults(info: EngineInfo = ABLE, **fields: Any) -> dict[str, str]:

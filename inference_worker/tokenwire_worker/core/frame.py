@@ -1,18 +1,32 @@
 """Gathers what engine steps bring to the generations of one stream into columns.
 
-A frame is what one message of `Exchange` carries. While a message is being written, further steps
-go into the next frame: the longer a write takes, the more each message carries. What gathers is
-bounded by the max_tokens of the generations that are live.
+A frame is what one message of `Exchange` carries, or several where it is large. While a message is
+being written, further steps go into the next frame: the longer a write takes, the more each message
+carries.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from tokenwire_service.errors import ServiceError
 
 from tokenwire_worker.core.generations import Completion, Ending
 from tokenwire_worker.engines.port import TokenLogprob
+
+ID_BYTES = 5
+ENTRY_BYTES = 3 * 5
+LOGPROB_BYTES = 20
+ENDING_BYTES = 32
+COMPLETION_BYTES = 128
+FAILURE_BYTES = 4608
+"""Most bytes of each thing on the wire: a varint of 32 bits has 5, a status less than 4 KiB. A log
+probability and an alternative to it are alike."""
+
+SPLIT_IDS = 1024
+"""An entry of more ids is divided where its frame is: no engine brings as many in a step."""
 
 
 @dataclass(slots=True)
@@ -36,6 +50,21 @@ class Frame:
     """Every entry has one id: the column need not be sent."""
     dirty: bool = False
     """Something is in it."""
+    ended: set[int] = field(default_factory=set)
+    """Handles of which it has the completion or a failure."""
+    _logprobs_bytes: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Most bytes that it has on the wire."""
+        return (
+            ENTRY_BYTES * len(self.handles)
+            + ID_BYTES * (len(self.token_ids) + len(self.accepted))
+            + self._logprobs_bytes
+            + ENDING_BYTES * len(self.endings)
+            + COMPLETION_BYTES * len(self.completions)
+            + FAILURE_BYTES * len(self.failures)
+        )
 
     def add_tokens(
         self, handle: int, sequence: int, token_ids: list[int], logprobs: list[TokenLogprob] | None
@@ -43,6 +72,9 @@ class Frame:
         """Adds an entry. The hot path: runs once for each sequence and step."""
         if logprobs:
             self.logprobs.append((len(self.handles), logprobs))
+            # An engine gives each of its tokens as many alternatives.
+            each = 1 + len(logprobs[0].alternatives)
+            self._logprobs_bytes += ENTRY_BYTES + LOGPROB_BYTES * len(logprobs) * each
         self.handles.append(handle)
         self.sequences.append(sequence)
         self.token_ids += token_ids
@@ -67,9 +99,56 @@ class Frame:
     def add_completion(self, handle: int, completion: Completion) -> None:
         """Adds the end of a generation."""
         self.completions.append((handle, completion))
+        self.ended.add(handle)
         self.dirty = True
 
     def add_failure(self, handle: int, error: ServiceError) -> None:
         """Adds a refusal or failure."""
         self.failures.append((handle, error))
+        self.ended.add(handle)
         self.dirty = True
+
+    def parts(self, most_bytes: int) -> Iterator[Frame]:
+        """Yields frames of about this size at the most that carry the same in the same order.
+
+        A part is made when it is asked for. It exceeds the size by less than one entry or end.
+        """
+        if self.size_bytes <= most_bytes:
+            yield self
+            return
+        part = Frame()
+        for add, item in self._items():
+            add(part, *item)
+            if part.size_bytes >= most_bytes:
+                yield part
+                part = Frame()
+        if part.dirty:
+            yield part
+
+    def of_each_handle(self) -> Iterator[tuple[int, Frame]]:
+        """Yields what it carries by handle."""
+        frames: dict[int, Frame] = {}
+        for add, item in self._items():
+            add(frames.setdefault(item[0], Frame()), *item)
+        yield from frames.items()
+
+    def _items(self) -> Iterator[tuple[Callable[..., None], tuple[Any, ...]]]:
+        """Yields everything in the order in which a reader takes it, with what adds it."""
+        for handle in self.accepted:
+            yield Frame.add_accepted, (handle,)
+        logprobs = dict(self.logprobs)
+        start = 0
+        entries = zip(self.handles, self.sequences, self.counts, strict=True)
+        for entry, (handle, sequence, count) in enumerate(entries):
+            told = logprobs.get(entry)
+            for at in range(0, count, SPLIT_IDS):
+                upto = min(at + SPLIT_IDS, count)
+                ids = self.token_ids[start + at : start + upto]
+                yield Frame.add_tokens, (handle, sequence, ids, told and told[at:upto])
+            start += count
+        for ending in self.endings:
+            yield Frame.add_ending, ending
+        for completion in self.completions:
+            yield Frame.add_completion, completion
+        for failure in self.failures:
+            yield Frame.add_failure, failure

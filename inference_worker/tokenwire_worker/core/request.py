@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from tokenwire_worker.engines.port import Guide, Sampling
 
 
+class Prompt:
+    """A prompt's token ids, with what judges them without reading them again."""
+
+    __slots__ = ("highest", "highest_at", "ids", "length")
+
+    def __init__(self, length: int) -> None:
+        """Takes how many ids there are; those of a prompt that is too long need not be added."""
+        self.length = length
+        self.ids = array("I")
+        self.highest = -1
+        """The largest id; -1 of none."""
+        self.highest_at = -1
+        """Where the first of these is."""
+
+    @classmethod
+    def of(cls, ids: Sequence[int]) -> Self:
+        """Returns a prompt of these ids."""
+        prompt = cls(len(ids))
+        prompt.add(ids)
+        return prompt
+
+    def add(self, ids: Sequence[int]) -> None:
+        """Adds the next ids."""
+        highest = max(ids, default=-1)
+        if highest > self.highest:
+            self.highest, self.highest_at = highest, len(self.ids) + ids.index(highest)
+        self.ids.extend(ids)
+
+
 @dataclass(slots=True)
 class GenerationRequest:
-    """What `worker.v1.Request` says, field by field; nothing is checked yet."""
+    """What `worker.v1.Request` says, field by field; nothing is checked yet.
 
-    prompt: list[int]
-    """Token ids."""
+    What a caller may make longer than is allowed may be any sequence here: it is counted before it
+    is read.
+    """
+
+    prompt: Prompt
     request_id: str = ""
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int = 0
     """Per sequence; 0: what is left of the context."""
     min_tokens: int = 0
-    stop_token_ids: tuple[int, ...] = ()
+    stop_token_ids: Sequence[int] = ()
     ignore_eos: bool = False
     sequence_count: int = 0
     """0 means 1."""

@@ -7,10 +7,11 @@ Every fault is found, not only the first, and each names its field by its path f
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from tokenwire_service.errors import FieldViolation
-from tokenwire_service.wording import counted
+from tokenwire_service.wording import counted, cut
 
 from tokenwire_worker.core.request import GenerationRequest
 from tokenwire_worker.engines.port import Ability, EngineInfo, Generation, Guide, Sampling
@@ -36,6 +37,17 @@ CHOICE_OPTIONS = 1024
 
 SEQUENCES_PER_REQUEST = 128
 """Most sequences of one request, where the engine runs that many at once."""
+
+LEAST_TEMPERATURE = 1e-3
+"""Sampling below this is greedy, on every engine. A model's logits differ by about as much from one
+batch to another, so a lower temperature would only draw from that noise; and logits divided by one
+below 1e-36 overflow float32 and end in NaN, log probabilities too."""
+
+NAME_BYTES = 64
+"""Most bytes of a caller's word that a refusal repeats: enough to find it again."""
+
+TOLD_FAULTS = 8
+"""Most elements of one list that are named as being at fault."""
 
 _NEUTRAL = Sampling()
 
@@ -70,9 +82,9 @@ def complete(request: GenerationRequest, info: EngineInfo) -> Generation:
         stops = (*stops, *info.eos_token_ids)
     trace = (("traceparent", request.traceparent), ("tracestate", request.tracestate))
     return Generation(
-        prompt=request.prompt,
+        prompt=request.prompt.ids,
         max_tokens=_max_tokens(request, info),
-        sampling=request.sampling,
+        sampling=_complete_sampling(request.sampling),
         min_tokens=request.min_tokens,
         stop_token_ids=tuple(dict.fromkeys(stops)),
         sequence_count=request.sequence_count or 1,
@@ -86,27 +98,31 @@ def complete(request: GenerationRequest, info: EngineInfo) -> Generation:
     )
 
 
+def _complete_sampling(sampling: Sampling) -> Sampling:
+    if 0 < sampling.temperature < LEAST_TEMPERATURE:
+        return replace(sampling, temperature=0.0)
+    return sampling
+
+
 Fault = tuple[str, str]
 """Path within the request, and what is wrong."""
 
 
 def _max_tokens(request: GenerationRequest, info: EngineInfo) -> int:
-    left = info.context_tokens - len(request.prompt)
+    left = info.context_tokens - request.prompt.length
     return min(request.max_tokens or left, left)
 
 
 def _prompt(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
     prompt, field = request.prompt, "prompt_token_ids"
-    if not prompt:
-        yield field, "empty; at least one token id is needed"
-        return
     limit = prompt_token_limit(info)
-    if len(prompt) > limit:
-        given = counted(len(prompt), "token")
+    if not prompt.length:
+        yield field, "empty; at least one token id is required"
+    elif prompt.length > limit:
+        given = counted(prompt.length, "token")
         yield field, f"{given}; this worker takes prompts of at most {limit}"
-    if max(prompt) >= info.vocabulary_size:
-        at = next(i for i, token in enumerate(prompt) if token >= info.vocabulary_size)
-        yield f"{field}[{at}]", _beyond_vocabulary(prompt[at], info)
+    elif prompt.highest >= info.vocabulary_size:
+        yield f"{field}[{prompt.highest_at}]", _beyond_vocabulary(prompt.highest, info)
 
 
 def _beyond_vocabulary(token_id: int, info: EngineInfo) -> str:
@@ -143,9 +159,9 @@ def _stopping(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
     limit = info.stop_token_ids
     if len(stops) > limit:
         yield "stopping.stop_token_ids", f"{len(stops)} ids; at most {limit} are taken"
-    for at, token_id in enumerate(stops[:limit]):
-        if token_id >= info.vocabulary_size:
-            yield f"stopping.stop_token_ids[{at}]", _beyond_vocabulary(token_id, info)
+    unknown = [at for at, token in enumerate(stops[:limit]) if token >= info.vocabulary_size]
+    for at in unknown[:TOLD_FAULTS]:
+        yield f"stopping.stop_token_ids[{at}]", _beyond_vocabulary(stops[at], info)
     most = _max_tokens(request, info)
     if request.min_tokens and request.min_tokens > max(most, 0):
         yield (
@@ -194,25 +210,31 @@ def _guide(guide: Guide | None, info: EngineInfo) -> Iterator[Fault]:
         return
     if not guide.text.strip():
         yield field, "empty"
-    size = len(guide.text.encode())
+    size = _bytes(guide.text)
     if size > GUIDE_BYTES:
         yield field, f"{size} bytes; at most {GUIDE_BYTES} are taken"
     elif (depth := nesting(guide.text)) > GUIDE_DEPTH:
         yield field, f"brackets nest {depth} deep; at most {GUIDE_DEPTH} are taken"
 
 
-def _choice(options: tuple[str, ...]) -> Iterator[Fault]:
+def _choice(options: Sequence[str]) -> Iterator[Fault]:
     field = f"{Ability.GUIDED_CHOICE.value}.options"
     if not options:
-        yield field, "empty; at least one option is needed"
+        yield field, "empty; at least one option is required"
     if len(options) > CHOICE_OPTIONS:
         yield field, f"{len(options)} options; at most {CHOICE_OPTIONS} are taken"
-    size = sum(len(option.encode()) for option in options)
+        return
+    size = sum(_bytes(option) for option in options)
     if size > GUIDE_BYTES:
         yield field, f"{size} bytes in all; at most {GUIDE_BYTES} are taken"
-    for at, option in enumerate(options):
-        if not option:
-            yield f"{field}[{at}]", "empty"
+    empty = [at for at, option in enumerate(options) if not option]
+    for at in empty[:TOLD_FAULTS]:
+        yield f"{field}[{at}]", "empty"
+
+
+def _bytes(text: str) -> int:
+    """Returns the size of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def nesting(text: str) -> int:
@@ -238,7 +260,8 @@ def _rest(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
             yield _unable(Ability.LORA, info)
         elif request.lora_adapter not in info.lora_adapters:
             known = ", ".join(info.lora_adapters)
-            yield "lora_adapter", f"{request.lora_adapter!r} is not here; there are: {known}"
+            asked = cut(request.lora_adapter, NAME_BYTES)
+            yield "lora_adapter", f"{asked!r} is not here; there are: {known}"
     if request.cache_salt:
         if Ability.CACHE_SALT not in info.abilities:
             yield _unable(Ability.CACHE_SALT, info)

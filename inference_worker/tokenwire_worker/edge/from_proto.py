@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import Sequence
 
 from google.protobuf import duration_pb2
+from opentelemetry.context import Context
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_service.errors import invalid
+from tokenwire_service.telemetry import tracing
 
-from tokenwire_worker.core.request import GenerationRequest
-from tokenwire_worker.engines.port import Ability, Guide, Sampling
+from tokenwire_worker.core import validation
+from tokenwire_worker.core.request import GenerationRequest, Prompt
+from tokenwire_worker.engines.port import Ability, EngineInfo, Guide, Sampling
 
 _NANOS = 1_000_000_000
 
@@ -23,8 +28,19 @@ _TEXT_FORMS = {
 }
 
 
-def generation_request(message: pb.Request) -> GenerationRequest:
-    """Returns what a Request asks for.
+MOST_CANCELLED = 8 * validation.SEQUENCES_PER_REQUEST
+"""Most sequences of a Cancel that are read."""
+
+SLICE_IDS = 32_768
+"""Token ids that are read in one turn of the event loop: about 2 ms."""
+
+TRACE_CHARACTERS = 2048
+"""Longest traceparent or tracestate that is read: W3C asks for 512 at least. A longer one is
+dropped, as W3C has it for what can't be read."""
+
+
+async def generation_request(message: pb.Request, info: EngineInfo) -> GenerationRequest:
+    """Returns what a Request asks for; long prompts are read in several turns of the event loop.
 
     Raises:
         InvalidRequestError: a guide without a form, or with one of a later contract.
@@ -32,12 +48,12 @@ def generation_request(message: pb.Request) -> GenerationRequest:
     stopping = message.stopping
     budget = message.time_budget if message.HasField("time_budget") else None
     return GenerationRequest(
-        prompt=list(message.prompt_token_ids),
+        prompt=await _prompt(message.prompt_token_ids, validation.prompt_token_limit(info)),
         request_id=message.request_id,
         sampling=_sampling(message.sampling),
         max_tokens=stopping.max_tokens,
         min_tokens=stopping.min_tokens,
-        stop_token_ids=tuple(stopping.stop_token_ids),
+        stop_token_ids=stopping.stop_token_ids,
         ignore_eos=stopping.ignore_eos,
         sequence_count=message.sequence_count,
         logprobs=message.logprobs,
@@ -47,9 +63,40 @@ def generation_request(message: pb.Request) -> GenerationRequest:
         cache_salt=message.cache_salt,
         priority=message.priority,
         time_budget_s=None if budget is None else seconds(budget),
-        traceparent=message.trace_context.traceparent,
-        tracestate=message.trace_context.tracestate,
+        traceparent=_header(message.trace_context.traceparent),
+        tracestate=_header(message.trace_context.tracestate),
     )
+
+
+def trace_parent(request: pb.Request) -> Context | None:
+    """Returns the trace context that a request brings, or None."""
+    traceparent = _header(request.trace_context.traceparent)
+    if not traceparent:
+        return None
+    tracestate = _header(request.trace_context.tracestate)
+    return tracing.extract({tracing.TRACEPARENT: traceparent, tracing.TRACESTATE: tracestate})
+
+
+def cancelled_sequences(cancel: pb.Cancel) -> list[int]:
+    """Returns the sequences that a Cancel names; empty: all.
+
+    A generation has so few that further ones are no sequences of it.
+    """
+    return cancel.sequences[:MOST_CANCELLED]
+
+
+def _header(text: str) -> str:
+    return text if len(text) <= TRACE_CHARACTERS else ""
+
+
+async def _prompt(ids: Sequence[int], limit: int) -> Prompt:
+    prompt = Prompt(len(ids))
+    if prompt.length <= limit:
+        for start in range(0, prompt.length, SLICE_IDS):
+            if start:
+                await asyncio.sleep(0)
+            prompt.add(ids[start : start + SLICE_IDS])
+    return prompt
 
 
 def seconds(duration: duration_pb2.Duration) -> float:
@@ -83,5 +130,7 @@ def _guide(message: pb.Guide) -> Guide:
     if form == "json_object":
         return Guide(Ability.GUIDED_JSON_OBJECT)
     if form == "choice":
-        return Guide(Ability.GUIDED_CHOICE, options=tuple(message.choice.options))
+        options = message.choice.options
+        few = len(options) <= validation.CHOICE_OPTIONS
+        return Guide(Ability.GUIDED_CHOICE, options=tuple(options) if few else options)
     return Guide(_TEXT_FORMS[form], text=getattr(message, form))

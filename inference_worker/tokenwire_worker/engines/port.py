@@ -102,7 +102,7 @@ class Guide:
 
     form: Ability
     text: str = ""
-    options: tuple[str, ...] = ()
+    options: Sequence[str] = ()
     """With GUIDED_CHOICE: the texts."""
 
     @cached_property

@@ -50,6 +50,11 @@ def inject(context: Context) -> dict[str, str]:
     return carrier
 
 
+def current_trace_id() -> str:
+    """Returns the trace id of the span that is current, 32 lower-case hex digits; zeros of none."""
+    return trace.format_trace_id(trace.get_current_span().get_span_context().trace_id)
+
+
 def wall_ns(monotonic_s: float) -> int:
     """Returns the wall clock's time, in nanoseconds since 1970, of a time.monotonic()."""
     return round(monotonic_s * 1e9) + _WALL_AHEAD_NS
