@@ -16,6 +16,7 @@ from typing import Any
 import tokenizers
 
 from tokenwire_frontend.core.detokenizer import Detokenizer
+from tokenwire_frontend.core.stop_matcher import SpecialTokens
 from tokenwire_frontend.core.token_texts import TokenTexts
 from tokenwire_frontend.models.chat_template import ChatTemplate
 
@@ -41,11 +42,10 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         description = json.loads(source)
-        self.special_tokens: dict[int, str] = {
-            token_id: token.content
-            for token_id, token in self._tokenizer.get_added_tokens_decoder().items()
-            if token.special
-        }
+        added = self._tokenizer.get_added_tokens_decoder()
+        self.special_tokens = SpecialTokens(
+            {token_id: token.content for token_id, token in added.items() if token.special}
+        )
         """Texts of the special tokens, by id."""
         self._texts = {
             skip: TokenTexts(
