@@ -14,6 +14,7 @@ Each function makes one tokenwire_service.errors.ServiceError:
     tokenizer_busy      RESOURCE_EXHAUSTED  TOKENIZER_BUSY
     answer_too_large    RESOURCE_EXHAUSTED  ANSWER_TOO_LARGE
     internal_fault      INTERNAL            INTERNAL_FAULT
+    tokenizer_lost      UNAVAILABLE         TOKENIZER_LOST
     no_chat_template    FAILED_PRECONDITION NO_CHAT_TEMPLATE
     template_failed     INVALID_ARGUMENT    CHAT_TEMPLATE_FAILED
     (invalid fields)    INVALID_ARGUMENT    INVALID_FIELD
@@ -132,14 +133,24 @@ def too_many(limit: int, holder: str = "frontend") -> ServiceError:
     )
 
 
-def tokenizer_busy(limit: int) -> ServiceError:
-    """Too many texts wait for the tokenizer."""
+def tokenizer_busy(bound: str) -> ServiceError:
+    """Too many texts, or too large ones, wait for the tokenizer."""
     return ServiceError(
         Code.RESOURCE_EXHAUSTED,
         "TOKENIZER_BUSY",
-        f"the tokenizer has {counted(limit, 'text')} already",
+        f"the tokenizer has {bound} already",
         retry_after_s=RETRY_SOON_S,
-        quota=Quota("frontend/tokenizer", f"at most {counted(limit, 'text')} at once"),
+        quota=Quota("frontend/tokenizer", f"at most {bound} at once"),
+    )
+
+
+def tokenizer_lost(why: str) -> ServiceError:
+    """The process that had the text has ended; another takes its place."""
+    return ServiceError(
+        Code.UNAVAILABLE,
+        "TOKENIZER_LOST",
+        f"this text was not tokenised: {why}",
+        retry_after_s=RETRY_SOON_S,
     )
 
 

@@ -92,9 +92,11 @@ class Frontend:
 
     def __init__(self, chosen: FrontendSettings, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._tokenizers = TokenizerPool(chosen.tokenizer_threads, chosen.tokenizer_waiting_limit)
+        self._tokenizers = TokenizerPool(
+            supervisor, chosen.tokenizer_processes, chosen.tokenizer_waiting_limit
+        )
         credentials = channel_credentials(chosen.worker_tls, "--worker-tls.")
-        self.pool = WorkerPool(chosen.worker, credentials, LeastLoaded())
+        self.pool = WorkerPool(chosen.worker, credentials, LeastLoaded(), self._tokenizers)
         recorder = Recorder(
             FrontendMetrics(), Activity(chosen.records_limit), content=chosen.trace_content
         )
@@ -115,7 +117,7 @@ class Frontend:
         await self.generator.drain(grace_s)
         await self.server.stop()
         await self.pool.close()
-        self._tokenizers.close()
+        await self._tokenizers.close()
 
     async def _keep_health(self) -> None:
         """Serving means that at least one worker is ready."""

@@ -23,11 +23,11 @@ class FrontendSettings(ServiceSettings):
     generations_limit: int = Field(
         1024, ge=1, description="generations at once; the next is refused with RESOURCE_EXHAUSTED"
     )
-    tokenizer_threads: int = Field(
+    tokenizer_processes: int = Field(
         2,
-        ge=1,
+        ge=2,
         le=64,
-        description="threads that tokenise and render; they run beside the event loop",
+        description="processes that tokenise and render; one of them is kept for short texts",
     )
     tokenizer_waiting_limit: int = Field(
         512, ge=1, description="texts in and before the tokenizer; the next is refused"

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenwire_frontend.core.detokenizer import HELD_BYTES_LIMIT
-from tokenwire_frontend.models.tokenizer import Tokenizer
 
-from tests.frontend.tokenizer_kinds import REAL, kinds
+from tests.frontend.tokenizer_kinds import REAL, WholeTokenizer, kinds
 
 NAMES = sorted(kinds())
 EXAMPLES = settings(max_examples=150, deadline=None, derandomize=True)
@@ -32,7 +31,9 @@ def pieces(ids: list[int], cuts: list[int]) -> list[list[int]]:
     return parts
 
 
-def streamed(tokenizer: Tokenizer, ids: list[int], cuts: list[int], seed: list[int] = ()) -> str:
+def streamed(
+    tokenizer: WholeTokenizer, ids: list[int], cuts: list[int], seed: list[int] = ()
+) -> str:
     detokenizer = tokenizer.detokenizer(seed=seed)
     text = "".join(detokenizer.push(part) for part in pieces(ids, cuts))
     return text + detokenizer.held()
@@ -109,19 +110,19 @@ def test_what_the_prompt_left_broken_is_not_the_answers():
     assert "".join(detokenizer.push([token]) for token in word) + detokenizer.held() == "Hello"
 
 
-def id_of(tokenizer: Tokenizer, piece: str) -> int:
+def id_of(tokenizer: WholeTokenizer, piece: str) -> int:
     """The id of a vocabulary's entry; without one, of none at all."""
-    token_id = tokenizer._tokenizer.token_to_id(piece)
-    return tokenizer.vocabulary_size + 7 if token_id is None else token_id
+    tokens = tokenizer._tokens
+    return tokens.index(piece) if piece in tokens else tokenizer.vocabulary_size + 7
 
 
-def word_of(tokenizer: Tokenizer) -> list[int]:
+def word_of(tokenizer: WholeTokenizer) -> list[int]:
     """Ids of a word, in a vocabulary that knows it."""
     ids = tokenizer.encode_ids("hello", add_special_tokens=False)
     return ids or [id_of(tokenizer, "hello</w>")]
 
 
-def textless_runs(tokenizer: Tokenizer) -> dict[str, list[int]]:
+def textless_runs(tokenizer: WholeTokenizer) -> dict[str, list[int]]:
     """Runs of ids of which each has no text, or none yet, whatever the vocabulary."""
     special = next(iter(tokenizer.special_tokens), tokenizer.vocabulary_size)
     unfinished = tokenizer.encode_ids("🜁", add_special_tokens=False)

@@ -34,7 +34,7 @@ GOOD = GenerationRequest(prompt=TextPrompt("hello"))
 
 def chat(**changes) -> ChatPrompt:
     user = {"role": "user", "content": "hi"}
-    return replace(ChatPrompt([user], [], [], True, False, {}), **changes)
+    return replace(ChatPrompt([user], [], [], True, False, ""), **changes)
 
 
 def sampling(**values) -> GenerationRequest:
@@ -79,7 +79,14 @@ BEYOND = {
     "prompt.token_ids.ids": [replace(GOOD, prompt=TokenPrompt([]))],
     "prompt.token_ids.ids[1]": [replace(GOOD, prompt=TokenPrompt([0, 50]))],
     "prompt.add_special_tokens": [replace(GOOD, prompt=TokenPrompt([1]), add_special_tokens=True)],
-    "prompt.chat.messages": [replace(GOOD, prompt=chat(messages=[]))],
+    "prompt.chat.messages": [
+        replace(GOOD, prompt=chat(messages=[])),
+        replace(GOOD, prompt=chat(messages=[{"role": "user", "content": "hi"}] * 4097)),
+    ],
+    "prompt.chat.tools": [
+        replace(GOOD, prompt=chat(tools=[{"function": {"name": "f"}}] * 1025)),
+    ],
+    "prompt.chat.documents": [replace(GOOD, prompt=chat(documents=[{"text": "d"}] * 1025))],
     "prompt.chat.messages[0].role": [message(role=""), message(role="robot")],
     "prompt.chat.messages[0].content": [message(content="")],
     "prompt.chat.messages[0].tool_calls[0].name": [

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import marshal
 import os
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenwire_frontend.models.encoder import Encoder
 from tokenwire_frontend.models.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,14 +160,25 @@ MADE = [
 ]  # fmt: skip
 
 
+class WholeTokenizer(Tokenizer):
+    """A tokenizer with both of its sides in this process."""
+
+    def __init__(self, source: str) -> None:
+        self.encoder = Encoder(source)
+        description = self.encoder.describe(source)
+        tokens = list(chain.from_iterable(map(marshal.loads, description["tokens"])))
+        super().__init__(**{**description, "tokens": tokens})
+
+    def encode_ids(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        return self.encoder.encode(text, add_special_tokens=add_special_tokens)[0].tolist()
+
+
 @functools.cache
-def kinds() -> dict[str, Tokenizer]:
+def kinds() -> dict[str, WholeTokenizer]:
     """Every tokenizer to test with, by name."""
-    found = {
-        make.__name__: Tokenizer({"tokenizer.json": make().to_str().encode()}) for make in MADE
-    }
+    found = {make.__name__: WholeTokenizer(make().to_str()) for make in MADE}
     files = {"demo": DEMO, "gpt2": REAL / "gpt2.json", "llama2": REAL / "llama2.json"}
     for name, path in files.items():
         if path.exists():
-            found[name] = Tokenizer({"tokenizer.json": path.read_bytes()})
+            found[name] = WholeTokenizer(path.read_text())
     return found

@@ -89,7 +89,7 @@ def test_a_frontend_started_wrongly_ends_with_64_and_the_setting(processes, argu
         (["--listen", "127.0.0.1"], "--listen"),
         (["--listen", "127.0.0.1:70000"], "--listen"),
         (["--generations-limit", "many"], "--generations-limit"),
-        (["--tokenizer-threads", "0"], "--tokenizer-threads"),
+        (["--tokenizer-processes", "1"], "--tokenizer-processes"),
         (["--tokenizer-waiting-limit", "0"], "--tokenizer-waiting-limit"),
         (["--drain-grace-s", "-1"], "--drain-grace-s"),
         (["--drain-grace-s", "nan"], "--drain-grace-s"),

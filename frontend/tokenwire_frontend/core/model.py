@@ -64,21 +64,3 @@ class SamplingDefaults:
     top_k: int = 0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
-
-    @classmethod
-    def from_generation_config(cls, config: dict[str, object]) -> SamplingDefaults:
-        """Reads generation_config.json; `do_sample: false` means greedy."""
-        defaults = cls()
-
-        def number(name: str, default: float) -> float:
-            value = config.get(name)
-            return float(value) if isinstance(value, (int, float)) else default
-
-        greedy = config.get("do_sample") is False
-        return cls(
-            temperature=0.0 if greedy else number("temperature", defaults.temperature),
-            top_p=number("top_p", defaults.top_p),
-            top_k=int(number("top_k", defaults.top_k)),
-            min_p=number("min_p", defaults.min_p),
-            repetition_penalty=number("repetition_penalty", defaults.repetition_penalty),
-        )

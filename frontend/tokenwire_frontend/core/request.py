@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -22,19 +23,23 @@ class TextPrompt:
 class TokenPrompt:
     """Token ids to continue."""
 
-    token_ids: list[int]
+    token_ids: Sequence[int]
+    """As they came: many of them are read in slices, by models.token_ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """A conversation, in the form that chat templates take."""
+    """A conversation, in the form that chat templates take.
+
+    JSON is text still: core.chat_variables reads it.
+    """
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]]
     documents: list[dict[str, Any]]
     add_generation_prompt: bool
     continue_final_message: bool
-    template_arguments: dict[str, Any]
+    template_arguments: str
 
 
 Prompt: TypeAlias = "TextPrompt | TokenPrompt | ChatPrompt"

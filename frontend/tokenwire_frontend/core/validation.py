@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tokenwire_service.errors import FieldViolation
-from tokenwire_service.wording import counted
+from tokenwire_service.wording import counted, cut
 
 from tokenwire_frontend.core.model import Ability, ModelLimits
 from tokenwire_frontend.core.request import (
@@ -29,16 +29,29 @@ CHOICES_LIMIT = 256
 CACHE_SALT_CHARS_LIMIT = 256
 PRIORITY_LIMIT = 100
 MESSAGES_LIMIT = 4096
+TOOL_CALLS_LIMIT = 4096
+"""Of all messages of a chat."""
+TOOLS_LIMIT = 1024
+DOCUMENTS_LIMIT = 1024
+NAME_BYTES = 80
+"""Of a caller's name in an error."""
 GUIDE_CHARS_LIMIT = 256 * 1024
 """Longest schema, regex or grammar: engines compile them, and a long one blocks the engine."""
+FIRST_IDS = 16 * 1024
+"""Ids of a prompt that are checked together with everything else; more would hold up others, so
+they are checked when they are read."""
 TEMPERATURE_LIMIT = 100.0
 PENALTY_LIMIT = 2.0
 TIME_BUDGET_LIMIT_S = 24 * 3600.0
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{0,128}")
-_CHAT_VARIABLES = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
-"""Names in a chat template that the chat's own fields fill."""
 _ROLES = frozenset({"system", "user", "assistant", "tool", "developer"})
+
+_CHAT_LIMITS = {
+    "messages": MESSAGES_LIMIT,
+    "tools": TOOLS_LIMIT,
+    "documents": DOCUMENTS_LIMIT,
+}
 
 Violations = Iterator[FieldViolation]
 
@@ -55,6 +68,16 @@ def violations(request: GenerationRequest, limits: ModelLimits) -> list[FieldVio
     ]
 
 
+def prompt_too_long(prompt: str, limits: ModelLimits) -> FieldViolation:
+    """Returns what is wrong with a prompt of more tokens than the model takes.
+
+    Args:
+        prompt: how many it has, such as `at least 2 tokens`.
+        limits: the model's.
+    """
+    return FieldViolation("prompt", f"has {prompt}; at most {limits.prompt_tokens}")
+
+
 def prompt_length_violation(
     prompt_tokens: int, request: GenerationRequest, limits: ModelLimits
 ) -> FieldViolation | None:
@@ -63,9 +86,7 @@ def prompt_length_violation(
         return FieldViolation("prompt", "is empty once tokenised")
     prompt = counted(prompt_tokens, "token")
     if prompt_tokens > limits.prompt_tokens:
-        return FieldViolation(
-            "prompt", f"has {prompt}; at most {limits.prompt_tokens} can be taken"
-        )
+        return prompt_too_long(prompt, limits)
     room = limits.context_tokens - prompt_tokens
     if room < 1:
         return FieldViolation(
@@ -97,7 +118,7 @@ def _prompt(request: GenerationRequest, limits: ModelLimits) -> Violations:
     elif isinstance(prompt, TokenPrompt):
         if not prompt.token_ids:
             yield FieldViolation("prompt.token_ids.ids", "is empty")
-        yield from _ids("prompt.token_ids.ids", prompt.token_ids, limits)
+        yield from _ids("prompt.token_ids.ids", prompt.token_ids[:FIRST_IDS], limits)
         if request.add_special_tokens is not None:
             yield FieldViolation("prompt.add_special_tokens", "does not go with `token_ids`")
     else:
@@ -108,9 +129,9 @@ def chat_violations(chat: ChatPrompt, path: str) -> Violations:
     """Yields what is wrong with a chat that stands at `path`."""
     if not chat.messages:
         yield FieldViolation(f"{path}.messages", "is empty")
-    if len(chat.messages) > MESSAGES_LIMIT:
-        count = len(chat.messages)
-        yield FieldViolation(f"{path}.messages", f"has {count}; at most {MESSAGES_LIMIT}")
+    for name, limit in _CHAT_LIMITS.items():
+        if len(getattr(chat, name)) > limit:
+            yield FieldViolation(f"{path}.{name}", f"has more than {limit}, which is the most")
     for index, message in enumerate(chat.messages[:MESSAGES_LIMIT]):
         at = f"{path}.messages[{index}]"
         if message.get("role") not in _ROLES:
@@ -120,20 +141,16 @@ def chat_violations(chat: ChatPrompt, path: str) -> Violations:
         for place, call in enumerate(message.get("tool_calls", ())):
             if not call["function"]["name"]:
                 yield FieldViolation(f"{at}.tool_calls[{place}].name", "is empty")
-    for index, tool in enumerate(chat.tools):
+    for index, tool in enumerate(chat.tools[:TOOLS_LIMIT]):
         if not tool["function"]["name"]:
             yield FieldViolation(f"{path}.tools[{index}].name", "is empty")
-    for name in sorted(_CHAT_VARIABLES & chat.template_arguments.keys()):
-        yield FieldViolation(
-            f"{path}.template_arguments", f"has `{name}`, which is the chat's own field"
-        )
     if chat.add_generation_prompt and chat.continue_final_message:
         yield FieldViolation(
             f"{path}.add_generation_prompt", "does not go with `continue_final_message`"
         )
 
 
-def _ids(field: str, token_ids: list[int] | tuple[int, ...], limits: ModelLimits) -> Violations:
+def _ids(field: str, token_ids: Sequence[int], limits: ModelLimits) -> Violations:
     if token_ids and max(token_ids) >= limits.vocabulary_size:
         index = next(i for i, token in enumerate(token_ids) if token >= limits.vocabulary_size)
         yield FieldViolation(
@@ -179,7 +196,7 @@ def _stopping(request: GenerationRequest, limits: ModelLimits) -> Violations:
             "stop.min_tokens", f"is {stopping.min_tokens}, above max_tokens {stopping.max_tokens}"
         )
     if len(stopping.stop) > STOP_STRINGS_LIMIT:
-        yield FieldViolation("stop.stop", f"has {len(stopping.stop)}; at most {STOP_STRINGS_LIMIT}")
+        yield FieldViolation("stop.stop", f"has more than {STOP_STRINGS_LIMIT}, which is the most")
     for index, text in enumerate(stopping.stop):
         if not 1 <= len(text) <= STOP_STRING_CHARS_LIMIT:
             yield FieldViolation(
@@ -187,8 +204,9 @@ def _stopping(request: GenerationRequest, limits: ModelLimits) -> Violations:
                 f"has {len(text)} characters; 1 to {STOP_STRING_CHARS_LIMIT}",
             )
     if len(stopping.stop_token_ids) > STOP_TOKEN_IDS_LIMIT:
-        count = len(stopping.stop_token_ids)
-        yield FieldViolation("stop.stop_token_ids", f"has {count}; at most {STOP_TOKEN_IDS_LIMIT}")
+        yield FieldViolation(
+            "stop.stop_token_ids", f"has more than {STOP_TOKEN_IDS_LIMIT}, which is the most"
+        )
     yield from _ids("stop.stop_token_ids", stopping.stop_token_ids, limits)
 
 
@@ -216,7 +234,7 @@ def _guide(guide: Guide | None, limits: ModelLimits) -> Violations:
     if guide.form is Ability.GUIDED_CHOICE:
         if not 1 <= len(guide.options) <= CHOICES_LIMIT:
             yield FieldViolation(
-                f"{field}.options", f"has {len(guide.options)}; 1 to {CHOICES_LIMIT}"
+                f"{field}.options", f"has none, or more than {CHOICES_LIMIT}, which is the most"
             )
         for index, option in enumerate(guide.options):
             if not option:
@@ -235,8 +253,9 @@ def _rest(request: GenerationRequest, limits: ModelLimits) -> Violations:
         )
     if request.lora_adapter and request.lora_adapter not in limits.lora_adapters:
         known = ", ".join(limits.lora_adapters) or "none"
+        name = cut(request.lora_adapter, NAME_BYTES)
         yield FieldViolation(
-            "lora_adapter", f"{request.lora_adapter!r} is not among this model's adapters ({known})"
+            "lora_adapter", f"{name!r} is not among this model's adapters ({known})"
         )
     if request.cache_salt:
         yield from _able(Ability.CACHE_SALT, limits)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, NoReturn
+from typing import Any
 
 from google.protobuf import duration_pb2
 from tokenwire.frontend.v1 import generation_pb2, options_pb2, prompt_pb2
@@ -22,6 +21,15 @@ from tokenwire_frontend.core.request import (
     TextPrompt,
     TokenPrompt,
 )
+from tokenwire_frontend.core.validation import (
+    CHOICES_LIMIT,
+    DOCUMENTS_LIMIT,
+    MESSAGES_LIMIT,
+    STOP_STRINGS_LIMIT,
+    STOP_TOKEN_IDS_LIMIT,
+    TOOL_CALLS_LIMIT,
+    TOOLS_LIMIT,
+)
 
 MAX_DELAY_LIMIT_S = 10.0
 
@@ -38,7 +46,7 @@ def generation_request(message: generation_pb2.Generation) -> GenerationRequest:
     """Reads a generation; what it holds is checked by core.validation.
 
     Raises:
-        InvalidRequestError: a duration or a guide that can't be read at all.
+        InvalidRequestError: a duration or a guide that can't be read at all, or too many calls.
     """
     prompt = message.prompt
     special = prompt.HasField("add_special_tokens")
@@ -79,33 +87,33 @@ def pace(message: options_pb2.StreamOptions, field: str) -> Pace:
 def chat_prompt(chat: prompt_pb2.Chat, field: str) -> ChatPrompt:
     """Reads a chat that stands at `field`, in the form that chat templates take.
 
+    Of a list that is too long, only so much is read that core.validation refuses it.
+
     Raises:
-        InvalidRequestError: text that is not a JSON object; names the field.
+        InvalidRequestError: too many calls of tools.
     """
+    messages = chat.messages[: MESSAGES_LIMIT + 1]
+    calls = sum(len(message.tool_calls) for message in messages)
+    if calls > TOOL_CALLS_LIMIT:
+        raise invalid(
+            f"{field}.messages", f"have {calls} tool_calls; at most {TOOL_CALLS_LIMIT} in all"
+        )
     asked = chat.HasField("add_generation_prompt")
     return ChatPrompt(
-        messages=[
-            _message(each, f"{field}.messages[{index}]") for index, each in enumerate(chat.messages)
-        ],
+        messages=list(map(_message, messages)),
         tools=[
-            {
-                "type": "function",
-                "function": {
-                    "name": tool.name,
-                    "description": tool.description,
-                    "parameters": _json_object(
-                        tool.parameters, f"{field}.tools[{index}].parameters"
-                    ),
-                },
-            }
-            for index, tool in enumerate(chat.tools)
+            _function(name=tool.name, description=tool.description, parameters=tool.parameters)
+            for tool in chat.tools[: TOOLS_LIMIT + 1]
         ],
-        documents=[{"title": each.title, "text": each.text} for each in chat.documents],
+        documents=[
+            {"title": each.title, "text": each.text}
+            for each in chat.documents[: DOCUMENTS_LIMIT + 1]
+        ],
         add_generation_prompt=(
             chat.add_generation_prompt if asked else not chat.continue_final_message
         ),
         continue_final_message=chat.continue_final_message,
-        template_arguments=_json_object(chat.template_arguments, f"{field}.template_arguments"),
+        template_arguments=chat.template_arguments,
     )
 
 
@@ -114,13 +122,13 @@ def _prompt(message: prompt_pb2.Prompt) -> Prompt | None:
     if form == "text":
         return TextPrompt(message.text)
     if form == "token_ids":
-        return TokenPrompt(message.token_ids.ids[:])
+        return TokenPrompt(message.token_ids.ids)
     if form == "chat":
         return chat_prompt(message.chat, "prompt.chat")
     return None
 
 
-def _message(message: prompt_pb2.ChatMessage, field: str) -> dict[str, Any]:
+def _message(message: prompt_pb2.ChatMessage) -> dict[str, Any]:
     """Leaves out what is empty: templates ask whether a key is defined."""
     plain: dict[str, Any] = {"role": _ROLES.get(message.role, ""), "content": message.content}
     if message.name:
@@ -131,47 +139,15 @@ def _message(message: prompt_pb2.ChatMessage, field: str) -> dict[str, Any]:
         plain["reasoning_content"] = message.reasoning
     if message.tool_calls:
         plain["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {
-                    "name": call.name,
-                    "arguments": _json_object(
-                        call.arguments, f"{field}.tool_calls[{place}].arguments"
-                    ),
-                },
-            }
-            for place, call in enumerate(message.tool_calls)
+            {"id": call.id, **_function(name=call.name, arguments=call.arguments)}
+            for call in message.tool_calls
         ]
     return plain
 
 
-def _json_object(text: str, field: str) -> dict[str, Any]:
-    """Reads a JSON object, its keys in their order; empty text is an empty object.
-
-    Raises:
-        InvalidRequestError: the text is not valid JSON, or not an object; names the field.
-    """
-    if not text:
-        return {}
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
-    except (ValueError, RecursionError) as error:
-        raise invalid(field, f"is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise invalid(field, "is JSON, but not an object")
-    return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise ValueError("an object names a key twice")
-    return members
+def _function(**parts: str) -> dict[str, Any]:
+    """Returns a tool, or a call of one."""
+    return {"type": "function", "function": parts}
 
 
 def _sampling(message: options_pb2.SamplingOptions) -> Sampling:
@@ -182,8 +158,8 @@ def _stopping(message: options_pb2.StopConditions) -> Stopping:
     return Stopping(
         max_tokens=message.max_tokens if message.HasField("max_tokens") else None,
         min_tokens=message.min_tokens,
-        stop=tuple(message.stop),
-        stop_token_ids=tuple(message.stop_token_ids),
+        stop=tuple(message.stop[: STOP_STRINGS_LIMIT + 1]),
+        stop_token_ids=tuple(message.stop_token_ids[: STOP_TOKEN_IDS_LIMIT + 1]),
         ignore_eos=message.ignore_eos,
         include_stop_in_output=message.include_stop_in_output,
     )
@@ -207,7 +183,7 @@ def _guide(message: generation_pb2.Generation) -> Guide | None:
         raise invalid("guided", "is set, but none of its forms is")
     ability = Ability(f"guided.{form}")
     if ability is Ability.GUIDED_CHOICE:
-        return Guide(ability, options=tuple(message.guided.choice.options))
+        return Guide(ability, options=tuple(message.guided.choice.options[: CHOICES_LIMIT + 1]))
     if ability is Ability.GUIDED_JSON_OBJECT:
         return Guide(ability)
     return Guide(ability, text=getattr(message.guided, form))

@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from array import array
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 from tokenwire.frontend.v1 import tokenization_pb2, tokenization_pb2_grpc
 from tokenwire_service.errors import InvalidRequestError, invalid
+from tokenwire_service.wording import cut
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.detokenizer import Detokenizer
 from tokenwire_frontend.core.validation import chat_violations
 from tokenwire_frontend.edge import from_proto
-from tokenwire_frontend.generation.prompt import render
 from tokenwire_frontend.models.model import Model
-from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
+from tokenwire_frontend.models.token_ids import read_ids, write_ids
+from tokenwire_frontend.models.tokenizer_pool import (
+    TextTooLargeError,
+    TokenizerPool,
+    TooManyTokensError,
+)
 from tokenwire_frontend.workers.pool import WorkerPool
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 OPEN_SEQUENCES_LIMIT = 1024
 """Sequences that one StreamDetokenize call may hold open; each keeps a few ids."""
+
+ANSWER_BYTES_LIMIT = 4 * 2**20 - 1024
+"""Most bytes of a unary answer's columns and texts: stubs of every language take 4 MiB by
+default."""
+
+STREAMED_BYTES_LIMIT = 2**20 - 1024
+"""The same, of a streamed response: the contract has it under 1 MiB."""
+
+DETOKENIZED_IDS_LIMIT = 1_000_000
+"""Ids of one Detokenize: with four bytes of text each, the most that an answer holds."""
+
+STREAMED_IDS_LIMIT = 128 * 1024
+"""Ids of one StreamDetokenize message: with eight bytes of text each, the most that a response
+holds."""
+
+
+RUN_IDS = 1024
+"""Ids that are detokenised before others run: at most about 10 ms, where none is known."""
 
 
 class TokenizationServicer(tokenization_pb2_grpc.TokenizationServiceServicer):
@@ -38,19 +63,19 @@ class TokenizationServicer(tokenization_pb2_grpc.TokenizationServiceServicer):
         context: Context,
     ) -> tokenization_pb2.TokenizeResponse:
         """Turns a text into token ids."""
-        tokenizer = self._pool.model(request.model, "model").tokenizer
-        special = not request.HasField("add_special_tokens") or request.add_special_tokens
-        if not request.with_offsets:
-            ids = await self._encode(tokenizer, request.text, special)
-            return tokenization_pb2.TokenizeResponse(token_ids=ids)
-        encoding = await self._tokenizers.run(
-            lambda: tokenizer.encode(request.text, add_special_tokens=special)
+        model = self._pool.model(request.model, "model")
+        text = request.text
+        token_bytes = _varint_bytes(model.limits.vocabulary_size)
+        if request.with_offsets:
+            token_bytes += 2 * _varint_bytes(len(text))
+        columns = await self._columns(
+            model, request, ANSWER_BYTES_LIMIT // token_bytes, with_offsets=request.with_offsets
         )
-        return tokenization_pb2.TokenizeResponse(
-            token_ids=encoding.ids,
-            offset_starts=[start for start, _ in encoding.offsets],
-            offset_ends=[end for _, end in encoding.offsets],
-        )
+        answer = tokenization_pb2.TokenizeResponse()
+        fields = (answer.token_ids, answer.offset_starts, answer.offset_ends)
+        for column, into in zip(columns, fields, strict=False):
+            await write_ids(column, into)
+        return answer
 
     async def Detokenize(
         self,
@@ -60,11 +85,19 @@ class TokenizationServicer(tokenization_pb2_grpc.TokenizationServiceServicer):
         """Turns token ids into text."""
         model = self._pool.model(request.model, "model")
         skip = not request.HasField("skip_special_tokens") or request.skip_special_tokens
-        ids = request.token_ids[:]
-        _check_ids(model, ids)
-        text = await self._tokenizers.run(
-            lambda: model.tokenizer.decode(ids, skip_special_tokens=skip)
-        )
+        _check_count(len(request.token_ids), DETOKENIZED_IDS_LIMIT)
+        ids = await read_ids(request.token_ids, model.limits.vocabulary_size, "token_ids")
+        try:
+            text = await self._tokenizers.decode(
+                model.key, ids, skip_special_tokens=skip, most_bytes=ANSWER_BYTES_LIMIT
+            )
+        except TextTooLargeError as error:
+            raise invalid(
+                "token_ids",
+                f"have a text of {error.size} bytes; an answer has at most {ANSWER_BYTES_LIMIT}; "
+                f"use StreamDetokenize, a part at a time",
+                reason="ANSWER_TOO_LARGE",
+            ) from error
         return tokenization_pb2.DetokenizeResponse(text=text)
 
     async def RenderChat(
@@ -74,20 +107,25 @@ class TokenizationServicer(tokenization_pb2_grpc.TokenizationServiceServicer):
     ) -> tokenization_pb2.RenderChatResponse:
         """Renders a chat with the model's template."""
         model = self._pool.model(request.model, "model")
-        tokenizer = model.tokenizer
-        if tokenizer.chat_template is None:
+        if not model.has_chat_template:
             raise errors.no_chat_template(model.name)
         chat = from_proto.chat_prompt(request.chat, "chat")
         faults = list(chat_violations(chat, "chat"))
         if faults:
             raise InvalidRequestError(faults)
-
-        def work() -> tuple[str, list[int]]:
-            text = render(tokenizer, chat, "chat")
-            return text, tokenizer.encode_ids(text, add_special_tokens=False)
-
-        text, ids = await self._tokenizers.run(work)
-        return tokenization_pb2.RenderChatResponse(text=text, token_ids=ids)
+        rendered = await self._tokenizers.render(model.key, chat, "chat")
+        text_bytes = len(rendered.text.encode())
+        token_bytes = _varint_bytes(model.limits.vocabulary_size) * len(rendered.ids)
+        if text_bytes + token_bytes > ANSWER_BYTES_LIMIT:
+            raise invalid(
+                "chat",
+                f"renders to a text of {text_bytes} bytes and {len(rendered.ids)} tokens; an "
+                f"answer has at most {ANSWER_BYTES_LIMIT} bytes; render fewer messages at a time",
+                reason="ANSWER_TOO_LARGE",
+            )
+        answer = tokenization_pb2.RenderChatResponse(text=rendered.text)
+        await write_ids(rendered.ids, answer.token_ids)
+        return answer
 
     async def StreamTokenize(  # type: ignore[override] # a coroutine that writes: see rpc_boundary
         self,
@@ -96,10 +134,12 @@ class TokenizationServicer(tokenization_pb2_grpc.TokenizationServiceServicer):
     ) -> None:
         """Tokenises many texts on one stream, in order."""
         async for request in request_iterator:
-            tokenizer = self._pool.model(request.model, "model").tokenizer
-            special = not request.HasField("add_special_tokens") or request.add_special_tokens
-            ids = await self._encode(tokenizer, request.text, special)
-            await context.write(tokenization_pb2.StreamTokenizeResponse(token_ids=ids))
+            model = self._pool.model(request.model, "model")
+            most = STREAMED_BYTES_LIMIT // _varint_bytes(model.limits.vocabulary_size)
+            [ids] = await self._columns(model, request, most)
+            response = tokenization_pb2.StreamTokenizeResponse()
+            await write_ids(ids, response.token_ids)
+            await context.write(response)
 
     async def StreamDetokenize(  # type: ignore[override] # a coroutine that writes: see rpc_boundary
         self,
@@ -111,16 +151,38 @@ class TokenizationServicer(tokenization_pb2_grpc.TokenizationServiceServicer):
         async for request in request_iterator:
             if stream is None:
                 stream = _DetokenizeStream(self._pool.model(request.model, "model"))
-            text = stream.push(request)
+            text = await stream.push(request)
             await context.write(
                 tokenization_pb2.StreamDetokenizeResponse(sequence=request.sequence, text=text)
             )
 
-    async def _encode(self, tokenizer: Any, text: str, special: bool) -> list[int]:
-        ids: list[int] = await self._tokenizers.run(
-            lambda: tokenizer.encode_ids(text, add_special_tokens=special)
-        )
-        return ids
+    async def _columns(
+        self,
+        model: Model,
+        request: tokenization_pb2.TokenizeRequest | tokenization_pb2.StreamTokenizeRequest,
+        most_tokens: int,
+        *,
+        with_offsets: bool = False,
+    ) -> list[array[int]]:
+        special = not request.HasField("add_special_tokens") or request.add_special_tokens
+        try:
+            fewest = model.tokenizer.fewest_tokens(request.text)
+            if fewest > most_tokens:
+                raise TooManyTokensError(fewest, at_least=True)
+            return await self._tokenizers.encode(
+                model.key,
+                request.text,
+                add_special_tokens=special,
+                with_offsets=with_offsets,
+                most_tokens=most_tokens,
+            )
+        except TooManyTokensError as error:
+            raise invalid(
+                "text",
+                f"has {error.told}; a response holds at most {most_tokens}; use StreamTokenize, "
+                f"a part of the text at a time",
+                reason="ANSWER_TOO_LARGE",
+            ) from error
 
 
 @dataclass
@@ -130,21 +192,35 @@ class _DetokenizeStream:
     model: Model
     sequences: dict[int, Detokenizer] = field(default_factory=dict)
 
-    def push(self, request: tokenization_pb2.StreamDetokenizeRequest) -> str:
+    async def push(self, request: tokenization_pb2.StreamDetokenizeRequest) -> str:
         """Returns the text that has become certain."""
         if request.model not in ("", self.model.name):
             raise invalid(
-                "model", f"is {request.model!r}; this stream began with {self.model.name!r}"
+                "model",
+                f"is {cut(request.model, 80)!r}; this stream began with {self.model.name!r}",
             )
-        ids = request.token_ids[:]
-        _check_ids(self.model, ids)
+        _check_count(len(request.token_ids), STREAMED_IDS_LIMIT)
+        ids = await read_ids(request.token_ids, self.model.limits.vocabulary_size, "token_ids")
         sequence = self.sequences.get(request.sequence)
         if sequence is None:
             sequence = self._open(request)
-        text = sequence.push(ids) if ids else ""
+        texts = []
+        for start in range(0, len(ids), RUN_IDS):
+            if start:
+                await asyncio.sleep(0)
+            texts.append(sequence.push(ids[start : start + RUN_IDS]))
         if request.end:
-            text += sequence.held()
+            texts.append(sequence.held())
             del self.sequences[request.sequence]
+        text = "".join(texts)
+        size = len(text) if text.isascii() else len(text.encode())
+        if size > STREAMED_BYTES_LIMIT:
+            raise invalid(
+                "token_ids",
+                f"have a text of {size} bytes; a response has at most {STREAMED_BYTES_LIMIT}; send "
+                f"fewer at a time",
+                reason="ANSWER_TOO_LARGE",
+            )
         return text
 
     def _open(self, request: tokenization_pb2.StreamDetokenizeRequest) -> Detokenizer:
@@ -156,8 +232,14 @@ class _DetokenizeStream:
         return sequence
 
 
-def _check_ids(model: Model, ids: Sequence[int]) -> None:
-    limit = model.limits.vocabulary_size
-    if ids and max(ids) >= limit:
-        index = next(place for place, token in enumerate(ids) if token >= limit)
-        raise invalid(f"token_ids[{index}]", f"is {ids[index]}; the vocabulary has {limit} ids")
+def _check_count(count: int, limit: int) -> None:
+    if count > limit:
+        raise invalid(
+            "token_ids",
+            f"has {count}; at most {limit}; send a part at a time with StreamDetokenize",
+        )
+
+
+def _varint_bytes(limit: int) -> int:
+    """Returns the most bytes of a number below the limit on the wire."""
+    return max(-(-(limit - 1).bit_length() // 7), 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 
 from tokenwire_service.errors import Code, InvalidRequestError, ServiceError
@@ -40,7 +40,7 @@ class Generator:
 
     Args:
         pool: the workers.
-        tokenizers: the threads that tokenise.
+        tokenizers: the processes that tokenise.
         recorder: where generations are written down.
         admission: the places for generations.
     """
@@ -121,7 +121,7 @@ class Generator:
 
     async def _prepare(
         self, generation: Generation, request: GenerationRequest, incoming: Incoming
-    ) -> tuple[Model, list[int]]:
+    ) -> tuple[Model, Sequence[int]]:
         """Checks and tokenises a request; returns its model and its prompt's ids."""
         model = self.pool.model(request.model, "model")
         faults = violations(request, model.limits)
@@ -144,16 +144,15 @@ class Generator:
         incoming: Incoming,
         model: Model,
         request: GenerationRequest,
-        ids: list[int],
+        ids: Sequence[int],
     ) -> None:
         """Submits to one worker after the other until one takes it."""
         tried: list[WorkerLink] = []
         while not generation.done:
             routed_s = time.monotonic()
             link, choice = self.pool.route(model, ids, tried)
-            attempt = _submit(generation, link, incoming, model, request, ids, choice, routed_s)
-            if attempt is None:
-                return
+            attempt = Attempt(generation, link)
+            _submit(attempt, generation, incoming, model, request, ids, choice, routed_s)
             refusal = await attempt.settled
             if refusal is None:
                 return
@@ -164,25 +163,22 @@ class Generator:
 
 
 def _submit(
+    attempt: Attempt,
     generation: Generation,
-    link: WorkerLink,
     incoming: Incoming,
     model: Model,
     request: GenerationRequest,
-    ids: list[int],
+    ids: Sequence[int],
     choice: Choice,
     routed_s: float,
-) -> Attempt | None:
-    """Sends the generation to one worker, with what is left of its budget and deadline.
-
-    Returns None where the budget is spent: the generation is done.
-    """
-    record = generation.record
+) -> None:
+    """Sends the generation to one worker, with what is left of its budget and deadline."""
+    record, link = generation.record, attempt.link
     budget_s, deadline_s = request.time_budget_s, incoming.deadline_s
     elapsed_s = time.monotonic() - incoming.received_s
     if budget_s is not None and budget_s <= elapsed_s:
         generation.end(Finish.TIME_BUDGET)
-        return None
+        return
     limits = [limit for limit in (budget_s, deadline_s) if limit is not None]
     message = worker_request(
         request,
@@ -192,8 +188,6 @@ def _submit(
         time_left_s=max(min(limits) - elapsed_s, 0.0) if limits else None,
         trace_context=record.routed(link.info.name if link.info else "", link.address, choice),
     )
-    deadline_first = limits != [] and min(limits) == deadline_s
-    attempt = generation.try_at(link, deadline_first=deadline_first)
+    generation.try_at(attempt, deadline_first=limits != [] and min(limits) == deadline_s)
     attempt.sent(link.submit(message, attempt))
     record.stage(semconv.SPAN_ROUTE, routed_s, time.monotonic())
-    return attempt

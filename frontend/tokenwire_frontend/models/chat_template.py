@@ -1,8 +1,10 @@
-"""A model's chat template, rendered as Hugging Face transformers renders it: sandboxed Jinja."""
+"""A model's chat template, rendered as Hugging Face transformers renders it: sandboxed Jinja.
+
+It runs in the processes of TokenizerPool, which end one that no budget can stop.
+"""
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -10,9 +12,11 @@ import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from tokenwire_frontend.core.request import ChatPrompt
+from tokenwire_frontend.models.sandbox import Budget, BudgetEnvironment, BudgetError, TooLargeError
+
+REASON_CHARS_LIMIT = 500
+"""Of a template's own message, which may quote the chat."""
 
 
 class ChatTemplateError(ValueError):
@@ -42,40 +46,57 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, special_tokens: dict[str, str]) -> None:
-        environment = ImmutableSandboxedEnvironment(
+        self._environment = BudgetEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, loopcontrols]
         )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = _strftime_now
+        self._environment.globals["raise_exception"] = _raise_exception
+        self._environment.globals["strftime_now"] = _strftime_now
         try:
-            self._template = environment.from_string(source)
-        except jinja2.TemplateError as error:
-            raise ChatTemplateError(f"is no Jinja template: {error}") from error
+            self._template = self._environment.from_string(source)
+        except Exception as error:
+            raise ChatTemplateError(f"is no Jinja template: {_reason(error)}") from error
         self._special_tokens = special_tokens
 
-    def render(self, chat: ChatPrompt) -> str:
-        """Returns the chat as text.
+    def render(self, variables: dict[str, Any], budget: Budget, *, final: str | None = None) -> str:
+        """Returns a chat as text.
+
+        Args:
+            variables: the chat's, see core.chat_variables.
+            budget: what rendering it may use.
+            final: content of the last message, where it is left open.
 
         Raises:
             ChatTemplateError: the template refused the chat or failed on it.
+            BudgetError: the template needs more than the budget.
         """
-        final = chat.messages[-1]["content"] if chat.continue_final_message else None
         try:
-            # One dict, since a caller's argument may have any name, even `self`.
-            text = self._template.render(
-                {
-                    **self._special_tokens,
-                    **chat.template_arguments,
-                    "messages": chat.messages,
-                    "tools": chat.tools or None,
-                    "documents": chat.documents or None,
-                    "add_generation_prompt": chat.add_generation_prompt,
-                }
-            )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, ArithmeticError) as error:
-            raise ChatTemplateError(str(error)) from error
+            text = self._write({**self._special_tokens, **variables}, budget)
+        except BudgetError:
+            raise
+        except Exception as error:  # whatever a template does is its own failure
+            raise ChatTemplateError(_reason(error)) from error
         return text if final is None else _cut_after(text, final.strip())
+
+    def _write(self, variables: dict[str, Any], budget: Budget) -> str:
+        self._environment.begin(budget)
+        room = budget.output_chars
+        pieces = []
+        for piece in self._template.root_render_func(self._template.new_context(variables)):
+            room -= len(piece)
+            if room < 0:
+                raise TooLargeError(f"writes more than {budget.output_chars} characters")
+            pieces.append(piece)
+        return "".join(pieces)
+
+
+def _reason(error: Exception) -> str:
+    """Returns an exception of Jinja or Python as text for people."""
+    if isinstance(error, RecursionError):
+        return "it calls itself without end"
+    message = str(error)
+    if not isinstance(error, jinja2.TemplateError):
+        message = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return message if len(message) <= REASON_CHARS_LIMIT else f"{message[:REASON_CHARS_LIMIT]}..."
 
 
 def _cut_after(text: str, final: str) -> str:
@@ -86,11 +107,6 @@ def _cut_after(text: str, final: str) -> str:
             "the final message does not appear as it is, so it can't be continued"
         )
     return text[: end + len(final)]
-
-
-def _to_json(value: Any, indent: int | None = None, **options: Any) -> str:
-    # Jinja's own filter escapes <, > and &, which a model would read literally.
-    return json.dumps(value, ensure_ascii=False, indent=indent, **options)
 
 
 def _raise_exception(message: str) -> NoReturn:

@@ -2,45 +2,49 @@
 
 from __future__ import annotations
 
-import json
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tokenwire_frontend.core.model import ModelLimits, SamplingDefaults
-from tokenwire_frontend.models.chat_template import ChatTemplateError
-from tokenwire_frontend.models.tokenizer import Tokenizer
-
-GENERATION_CONFIG_FILE = "generation_config.json"
+from tokenwire_frontend.models.tokenizer import Tokenizer, read_tokenizer
+from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 
 
-class ModelFilesError(Exception):
-    """A model's text files can't be used; the message says which, and why."""
-
-
-@dataclass
+@dataclass(weakref_slot=True, slots=True)
 class Model:
     """A model that some worker serves, or has served."""
 
     name: str
+    key: str
+    """What the TokenizerPool knows it by."""
+    fingerprint: str
+    """SHA-256 of tokenizer.json, 64 lower-case hex digits."""
     tokenizer: Tokenizer
+    has_chat_template: bool
     defaults: SamplingDefaults
     limits: ModelLimits
     """What all its ready workers can serve; while none is, what the last ones could."""
     ready_workers: int = 0
 
 
-def build_model(name: str, files: Mapping[str, bytes], limits: ModelLimits) -> Model:
-    """Builds a model from the contents of its files by name. Takes long: run it off the loop.
+async def build_model(
+    pool: TokenizerPool, name: str, files: Mapping[str, bytes], limits: ModelLimits
+) -> Model:
+    """Builds a model from the contents of its files by name, aside from what runs.
 
     Raises:
         ModelFilesError: the files can't be used.
     """
-    try:
-        tokenizer = Tokenizer(files)
-        config = json.loads(files.get(GENERATION_CONFIG_FILE, b"{}"))
-        defaults = SamplingDefaults.from_generation_config(config)
-    except (KeyError, ValueError, ChatTemplateError) as error:
-        raise ModelFilesError(f"its tokenizer files can't be used: {error!r}") from error
-    except Exception as error:
-        raise ModelFilesError(f"its tokenizer.json can't be used: {error}") from error
-    return Model(name, tokenizer, defaults, limits)
+    key, told = await pool.load(files)
+    model = Model(
+        name,
+        key,
+        told["fingerprint"],
+        await read_tokenizer(told["tokenizer"]),
+        told["has_chat_template"],
+        SamplingDefaults(**told["defaults"]),
+        limits,
+    )
+    weakref.finalize(model, pool.forget, key)
+    return model

@@ -1,85 +1,64 @@
-"""A model's tokenizer and chat template.
+"""What the frontend itself holds of a model's tokenizer: enough to turn ids into text.
 
-`encode` of Hugging Face tokenizers holds the GIL and would stop the event loop for as long as a
-long text takes; `encode_batch_fast` releases it. So encoding runs in a TokenizerPool, and decoding,
-which takes about a microsecond a step, runs in place.
+Text becomes ids in the processes of TokenizerPool. Ids become text here, a few at each step, as
+`tokenizers` itself does it: the ids' tokens go through the model's own decoder.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping, Sequence
+import marshal
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from hashlib import sha256
 from typing import Any
 
 import tokenizers
 
 from tokenwire_frontend.core.detokenizer import Detokenizer
-from tokenwire_frontend.core.stop_matcher import SpecialTokens
 from tokenwire_frontend.core.token_texts import TokenTexts
-from tokenwire_frontend.models.chat_template import ChatTemplate
-
-TOKENIZER_FILE = "tokenizer.json"
-TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
-CHAT_TEMPLATE_FILE = "chat_template.jinja"
 
 
 class Tokenizer:
-    """One model's text side. Build it off the event loop: reading a large vocabulary takes seconds.
+    """One model's ids and their texts. `read_tokenizer` makes one of what `Encoder.describe` says.
 
     Args:
-        files: contents by name; tokenizer.json is needed, tokenizer_config.json and
-            chat_template.jinja are used where they are given.
+        tokens: each id's entry in the vocabulary; None where it has a gap.
+        special_tokens: texts of the special tokens, by id.
+        decoder: the decoder of tokenizer.json, or None.
+        vocabulary_size: ids that the tokenizer knows, added tokens included.
+        bytes_per_token: most bytes of a text's UTF-8 that one token stands for; None: no bound.
     """
 
-    def __init__(self, files: Mapping[str, bytes]) -> None:
-        source = files[TOKENIZER_FILE]
-        self.fingerprint = sha256(source).hexdigest()
-        """SHA-256 of tokenizer.json, 64 lower-case hex digits."""
-        self._tokenizer = tokenizers.Tokenizer.from_buffer(source)
-        # A tokenizer.json may carry its training's truncation and padding; serving wants neither.
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        description = json.loads(source)
-        added = self._tokenizer.get_added_tokens_decoder()
-        self.special_tokens = SpecialTokens(
-            {token_id: token.content for token_id, token in added.items() if token.special}
-        )
-        """Texts of the special tokens, by id."""
+    def __init__(
+        self,
+        tokens: list[str | None],
+        *,
+        special_tokens: Mapping[int, str],
+        decoder: Mapping[str, Any] | None,
+        vocabulary_size: int,
+        bytes_per_token: int | None,
+    ) -> None:
+        self.special_tokens = special_tokens
+        self.vocabulary_size = vocabulary_size
+        self._bytes_per_token = bytes_per_token
+        self._tokens = tokens
+        self._join = _join(decoder)
         self._texts = {
             skip: TokenTexts(
-                partial(self._tokenizer.decode, skip_special_tokens=skip),
-                self._tokenizer.id_to_token,
-                skipped=frozenset(self.special_tokens.values() if skip else ()),
-                decoder=description.get("decoder"),
+                partial(self.decode, skip_special_tokens=skip),
+                self._token,
+                skipped=frozenset(special_tokens.values() if skip else ()),
+                decoder=decoder,
             )
             for skip in (False, True)
         }
-        config = json.loads(files.get(TOKENIZER_CONFIG_FILE, b"{}"))
-        self.chat_template = _chat_template(files, config)
-
-    @property
-    def vocabulary_size(self) -> int:
-        """Ids that the tokenizer knows, added tokens included."""
-        size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
-        return size
-
-    def encode(self, text: str, *, add_special_tokens: bool) -> tokenizers.Encoding:
-        """Returns the encoding: `ids`, and `offsets` in code points. Releases the GIL."""
-        return self._tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)[0]
-
-    def encode_ids(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Returns the ids alone, without the cost of offsets. Releases the GIL."""
-        [encoding] = self._tokenizer.encode_batch_fast(
-            [text], add_special_tokens=add_special_tokens
-        )
-        ids: list[int] = encoding.ids
-        return ids
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
-        """Returns the text of the ids."""
-        return self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+        """Returns the text of the ids; those that the vocabulary lacks have none."""
+        hidden = self.special_tokens if skip_special_tokens else ()
+        tokens = [self._token(token_id) for token_id in token_ids if token_id not in hidden]
+        return self._join([token for token in tokens if token is not None])
 
     def detokenizer(
         self, *, skip_special_tokens: bool = True, seed: Sequence[int] = ()
@@ -87,26 +66,38 @@ class Tokenizer:
         """Returns a fresh incremental detokeniser, with the ids before it for context."""
         return Detokenizer(self._texts[skip_special_tokens], seed=seed)
 
+    def fewest_tokens(self, text: str) -> int:
+        """Returns a count of tokens that the text has at least, without tokenising it."""
+        return fewest_tokens(text, self._bytes_per_token)
 
-def _chat_template(files: Mapping[str, bytes], config: dict[str, Any]) -> ChatTemplate | None:
-    """Returns chat_template.jinja's template, else tokenizer_config.json's, else None."""
-    if CHAT_TEMPLATE_FILE in files:
-        source: Any = files[CHAT_TEMPLATE_FILE].decode()
-    else:
-        source = config.get("chat_template")
-    if isinstance(source, list):  # several named templates; `default` is the plain one
-        source = next((each["template"] for each in source if each["name"] == "default"), None)
-    if not source:
-        return None
-    return ChatTemplate(source, _special_tokens(config))
+    def _token(self, token_id: int) -> str | None:
+        return self._tokens[token_id] if token_id < len(self._tokens) else None
 
 
-def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
-    """Returns the config's `*_token` entries as text."""
-    tokens = {}
-    for name, value in config.items():
-        if name.endswith("_token"):
-            text = value.get("content") if isinstance(value, dict) else value
-            if isinstance(text, str):
-                tokens[name] = text
-    return tokens
+async def read_tokenizer(description: Mapping[str, Any]) -> Tokenizer:
+    """Makes a tokenizer of what `Encoder.describe` returned, in slices that let others run."""
+    tokens: list[str | None] = []
+    for part in description["tokens"]:
+        tokens.extend(marshal.loads(part))  # noqa: S302 - written by this frontend's own process
+        await asyncio.sleep(0)
+    return Tokenizer(**{**description, "tokens": tokens})
+
+
+def fewest_tokens(text: str, bytes_per_token: int | None) -> int:
+    """Returns a count of tokens that the text has at least; 0 without a bound."""
+    if bytes_per_token is None:
+        return 0
+    size = len(text) if text.isascii() else len(text.encode(errors="replace"))
+    return -(-size // bytes_per_token)
+
+
+def _join(decoder: Mapping[str, Any] | None) -> Callable[[list[str]], str]:
+    """Returns what joins tokens into text, as `tokenizers.Tokenizer.decode` does."""
+    if decoder is None:
+        return " ".join
+    empty = {"type": "WordLevel", "vocab": {}, "unk_token": ""}
+    whole = {"version": "1.0", "added_tokens": [], "model": empty, "decoder": decoder}
+    join: Callable[[list[str]], str] = tokenizers.Tokenizer.from_str(
+        json.dumps(whole)
+    ).decoder.decode
+    return join

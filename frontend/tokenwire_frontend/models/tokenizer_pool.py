@@ -1,45 +1,373 @@
-"""The threads that tokenise and render."""
+"""Tokenising and rendering, in processes of their own.
+
+The event loop must never wait for a text. `tokenizers` holds the GIL while it builds a tokenizer
+and while it hands out ids, Jinja all the time, and neither can be stopped. A process can: each job
+has a bound, one that exceeds it costs its process, and the frontend goes on.
+
+A model is built aside, in a process that serves nobody yet, which takes the place of one that does
+not have the model; then the others follow, one at a time.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+import time
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tokenwire_service.errors import FieldViolation, InvalidRequestError
+from tokenwire_service.tasks import Supervisor
+from tokenwire_service.wording import counted
 
 from tokenwire_frontend import errors
+from tokenwire_frontend.core.request import ChatPrompt
+from tokenwire_frontend.models.files import ModelFilesError, digest
+from tokenwire_frontend.models.lanes import SHORT_BYTES, Job, Lanes
+from tokenwire_frontend.models.sandbox import Budget
+from tokenwire_frontend.models.text_process import (
+    JobTooLongError,
+    ProcessLostError,
+    TextProcess,
+    packed,
+)
 
-ResultT = TypeVar("ResultT")
+HELD_BYTES_LIMIT = 64 * 2**20
+"""All texts that run or wait: 16 of the longest."""
+
+LOAD_LIMIT_S = 60.0
+"""To build one model: a vocabulary of 256k ids takes about a second on a free core."""
+
+TOKENIZE_LIMIT_S = 30.0
+"""To tokenise one text: the longest takes about 2 s on a free core."""
+
+RENDER_LIMIT_S = 0.8
+"""To render one chat, whatever it does; together with the first, short try, under a second."""
+
+SHORT_RENDERING = Budget(steps=20_000, cpu_s=0.1, output_chars=256 * 1024)
+"""What a chat may need among short texts: a hundred times what plain chats do."""
+
+LONG_RENDERING = Budget(steps=5_000_000, cpu_s=0.6, output_chars=4 * 2**20)
+"""What it may need among long ones, where it goes if that was not enough."""
+
+REFUSED_LIMIT = 64
+"""Sets of files that are remembered as refused."""
+
+NO_LIMIT = 2**31 - 1
+
+
+class TokenizerFaultError(Exception):
+    """A job failed in a way that no text should make it fail: a fault of the code."""
+
+
+class TooManyTokensError(Exception):
+    """A text has more tokens than were asked for.
+
+    Args:
+        count: how many it has.
+        at_least: whether it may have more than that.
+    """
+
+    def __init__(self, count: int, *, at_least: bool) -> None:
+        super().__init__(count, at_least)
+        self.count = count
+        self.told = f"{'at least ' if at_least else ''}{counted(count, 'token')}"
+
+
+class TextTooLargeError(Exception):
+    """Ids have a text of more bytes than were asked for; `size` says how many."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A chat as text and ids, with time.monotonic() at its stages."""
+
+    text: str
+    ids: array[int]
+    began_s: float
+    rendered_s: float
+    ended_s: float
+
+
+class _Slot:
+    """One of the processes that serve."""
+
+    def __init__(self) -> None:
+        self.process: TextProcess | None = None
+        self.lost = asyncio.Event()
 
 
 class TokenizerPool:
-    """The threads that tokenise and render, with a bound on what waits for them.
+    """The processes, and what waits for them.
 
     Args:
-        threads: threads to run.
+        supervisor: owns the tasks that start a process anew.
+        processes: processes to run, at least 2; one is kept for short texts.
         waiting_limit: texts at once, running and waiting; the next is refused.
     """
 
-    def __init__(self, threads: int, waiting_limit: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="tokenizer")
+    def __init__(self, supervisor: Supervisor, processes: int, waiting_limit: int) -> None:
         self._waiting_limit = waiting_limit
+        self._lanes = Lanes()
+        self._slots = [_Slot() for _ in range(processes)]
+        self._processes: set[TextProcess] = set()
+        """All that run, those that only build or have yet to finish a job included."""
+        self._sources: dict[str, dict[str, bytes]] = {}
+        self._refused: dict[str, str] = {}
+        self._building = asyncio.Lock()
+        self._closed = False
         self.held = 0
         """Texts now, running and waiting."""
+        self._held_bytes = 0
+        for slot in self._slots:
+            supervisor.keep("tokenizer_process", partial(self._mend, slot))
 
-    async def run(self, work: Callable[[], ResultT]) -> ResultT:
-        """Runs the work on a thread and returns its result.
+    async def load(self, files: Mapping[str, bytes]) -> tuple[str, dict[str, Any]]:
+        """Takes a model's files by name; returns its key and what the process says of it.
+
+        The same files that were refused before are refused at once.
 
         Raises:
-            ServiceError: TOKENIZER_BUSY, when too much waits already.
+            ModelFilesError: they can't be used.
         """
-        if self.held >= self._waiting_limit:
-            raise errors.tokenizer_busy(self._waiting_limit)
-        self.held += 1
+        files = dict(files)
+        whole = await asyncio.get_running_loop().run_in_executor(None, digest, files)
+        key = whole.hex()
+        if key in self._refused:
+            raise ModelFilesError(self._refused[key])
+        async with self._building:
+            try:
+                fresh, told = await self._started(len(self._slots), {**self._sources, key: files})
+            except ModelFilesError as error:
+                if len(self._refused) >= REFUSED_LIMIT:
+                    del self._refused[next(iter(self._refused))]
+                self._refused[key] = str(error)
+                raise
+            self._sources[key] = files
+            for slot, process in zip(self._slots, fresh, strict=True):
+                self._serve(slot, process)
+        return key, told
+
+    def forget(self, key: str) -> None:
+        """Lets go of a model; processes that start from now on do without it."""
+        self._sources.pop(key, None)
+
+    async def encode(
+        self,
+        key: str,
+        text: str,
+        *,
+        add_special_tokens: bool,
+        with_offsets: bool = False,
+        most_tokens: int = NO_LIMIT,
+    ) -> list[array[int]]:
+        """Returns a text's ids and, where asked for, each token's first code point and its end.
+
+        Raises:
+            ServiceError: TOKENIZER_BUSY or TOKENIZER_LOST.
+            TooManyTokensError: more than `most_tokens`.
+        """
+        job = packed("encode", key, text, add_special_tokens, with_offsets, most_tokens)
+        return [array("I", column) for column in await self._result(job, TOKENIZE_LIMIT_S)]
+
+    async def decode(
+        self,
+        key: str,
+        token_ids: array[int],
+        *,
+        skip_special_tokens: bool,
+        most_bytes: int = NO_LIMIT,
+    ) -> str:
+        """Returns the text of ids; for a few, Tokenizer.decode does the same at once.
+
+        Raises:
+            ServiceError: as `encode`.
+            TextTooLargeError: the text's UTF-8 has more than `most_bytes`.
+        """
+        job = packed("decode", key, token_ids.tobytes(), skip_special_tokens, most_bytes)
+        text: str = await self._result(job, TOKENIZE_LIMIT_S)
+        return text
+
+    async def render(
+        self,
+        key: str,
+        chat: ChatPrompt,
+        field: str,
+        *,
+        add_special_tokens: bool = False,
+        most_tokens: int = NO_LIMIT,
+    ) -> Rendered:
+        """Renders and tokenises a chat that stands at `field`.
+
+        Raises:
+            ServiceError: as `encode`; InvalidRequestError for JSON text that can't be read, and
+                CHAT_TEMPLATE_FAILED.
+            TooManyTokensError: more than `most_tokens`.
+        """
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+            return await self._rendered(key, chat, field, add_special_tokens, most_tokens)
+        except _TemplateError as error:
+            raise errors.template_failed(field, str(error)) from error
+
+    async def _rendered(
+        self, key: str, chat: ChatPrompt, field: str, special: bool, most_tokens: int
+    ) -> Rendered:
+        fields = (
+            chat.messages, chat.tools, chat.documents, chat.add_generation_prompt,
+            chat.continue_final_message, chat.template_arguments,
+        )  # fmt: skip
+
+        def job(budget: Budget, *, tokenises: bool) -> bytes:
+            limits = (budget.steps, budget.cpu_s, budget.output_chars)
+            return packed("chat", key, fields, field, special, limits, most_tokens, tokenises)
+
+        first = job(SHORT_RENDERING, tokenises=True)
+        if len(first) <= SHORT_BYTES:
+            try:
+                text, ids, times = await self._result(first, RENDER_LIMIT_S)
+                return Rendered(text, array("I", ids), *times)
+            except _BudgetError:
+                pass
+        try:
+            text, _, times = await self._result(
+                job(LONG_RENDERING, tokenises=False), RENDER_LIMIT_S, short=False
+            )
+        except _BudgetError as error:
+            raise _TemplateError("it takes too long") from error
+        [tokens] = await self.encode(key, text, add_special_tokens=special, most_tokens=most_tokens)
+        began_s, rendered_s, _ = times
+        return Rendered(text, tokens, began_s, rendered_s, time.monotonic())
+
+    async def close(self) -> None:
+        """Ends the processes."""
+        self._closed = True
+        for process in list(self._processes):
+            process.kill()
+            await process.ended()
+
+    async def _result(self, payload: bytes, limit_s: float, *, short: bool | None = None) -> Any:
+        """Returns the result of a job, once a process has done it."""
+        if self.held >= self._waiting_limit:
+            raise errors.tokenizer_busy(counted(self._waiting_limit, "text"))
+        if self._held_bytes + len(payload) > HELD_BYTES_LIMIT:
+            raise errors.tokenizer_busy(f"texts of {HELD_BYTES_LIMIT // 2**20} MiB")
+        if short is None:
+            short = len(payload) <= SHORT_BYTES
+        job = Job(payload, limit_s, short, asyncio.get_running_loop().create_future())
+        self.held += 1
+        self._held_bytes += len(payload)
+        try:
+            self._lanes.put(job)
+            self._dispatch()
+            return _read(*await (await job.taken))
+        except JobTooLongError as error:
+            if limit_s == RENDER_LIMIT_S:
+                raise _TemplateError(f"it takes longer than {limit_s} s") from error
+            raise errors.tokenizer_lost(f"the text took longer than {limit_s:g} s") from error
+        except ProcessLostError as error:
+            raise errors.tokenizer_lost("the tokenizer's process ended") from error
         finally:
             self.held -= 1
+            self._held_bytes -= len(payload)
+            self._lanes.drop(job)
 
-    def close(self) -> None:
-        """Ends the threads once they have finished what they run."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+    def _dispatch(self) -> None:
+        """Gives every idle process a job."""
+        last = len(self._slots) - 1
+        for place, slot in enumerate(self._slots):
+            process = slot.process
+            while process is not None and process.idle:
+                job = self._lanes.take(long=place > 0, long_first=place == last)
+                if job is None:
+                    break
+                if not job.taken.done():
+                    job.taken.set_result(process.run(job.payload, job.limit_s))
+
+    async def _started(
+        self, count: int, sources: Mapping[str, dict[str, bytes]]
+    ) -> tuple[list[TextProcess], Any]:
+        """Starts processes that have these models; returns also what is said of the last one.
+
+        Raises:
+            ModelFilesError: one of the models can't be used.
+        """
+        fresh = [TextProcess(self._dispatch, self._on_lost) for _ in range(count)]
+        self._processes.update(fresh)
+        told: Any = None
+        try:
+            for process in fresh:
+                await process.start()
+            for key, files in sources.items():
+                job = packed("load", key, files)
+                for answer in [process.run(job, LOAD_LIMIT_S) for process in fresh]:
+                    told = _read(*await answer)
+        except BaseException as error:
+            for process in fresh:
+                process.kill()
+            if isinstance(error, JobTooLongError):
+                raise ModelFilesError(
+                    f"it takes longer than {LOAD_LIMIT_S:g} s to build"
+                ) from error
+            if isinstance(error, ProcessLostError):
+                raise ModelFilesError("building it ends the process that does it") from error
+            raise
+        return fresh, told
+
+    async def _mend(self, slot: _Slot) -> None:
+        """Starts the slot's process anew whenever it has ended."""
+        while True:
+            await slot.lost.wait()
+            async with self._building:
+                if slot.lost.is_set():
+                    [process], _ = await self._started(1, self._sources)
+                    self._serve(slot, process)
+
+    def _serve(self, slot: _Slot, process: TextProcess) -> None:
+        old, slot.process = slot.process, process
+        slot.lost.clear()
+        if old is not None:
+            old.retire()
+        if not process.alive:
+            slot.lost.set()
+        self._dispatch()
+
+    def _on_lost(self, process: TextProcess) -> None:
+        self._processes.discard(process)
+        for slot in self._slots:
+            if slot.process is process and not self._closed:
+                slot.lost.set()
+
+
+class _BudgetError(Exception):
+    """The chat needs more than its rendering's budget."""
+
+
+class _TemplateError(Exception):
+    """The template refused the chat or failed on it."""
+
+
+def _read(kind: str, value: Any) -> Any:
+    """Returns a job's result, or raises what it failed with."""
+    match kind:
+        case "done":
+            return value
+        case "budget":
+            raise _BudgetError
+        case "template":
+            raise _TemplateError(value)
+        case "files":
+            raise ModelFilesError(value)
+        case "invalid":
+            raise InvalidRequestError([FieldViolation(*each) for each in value])
+        case "too_many":
+            count, at_least = value
+            raise TooManyTokensError(count, at_least=at_least)
+        case "too_large":
+            raise TextTooLargeError(value)
+    raise TokenizerFaultError(value)

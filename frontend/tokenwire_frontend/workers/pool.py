@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from functools import partial
 
 import grpc
 import structlog
@@ -12,7 +11,9 @@ import structlog
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.model import common_limits
 from tokenwire_frontend.core.router import Candidate, Choice, Router
-from tokenwire_frontend.models.model import Model, ModelFilesError, build_model
+from tokenwire_frontend.models.files import ModelFilesError
+from tokenwire_frontend.models.model import Model, build_model
+from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 from tokenwire_frontend.workers.link import LinkState, WorkerLink, WorkerRefusedError
 from tokenwire_frontend.workers.messages import WorkerInfo
 
@@ -26,6 +27,7 @@ class WorkerPool:
         addresses: the workers' HOST:PORT.
         credentials: TLS of the worker hop, or None.
         router: chooses among the ready workers.
+        tokenizers: what builds the workers' models.
     """
 
     def __init__(
@@ -33,8 +35,10 @@ class WorkerPool:
         addresses: Sequence[str],
         credentials: grpc.ChannelCredentials | None,
         router: Router,
+        tokenizers: TokenizerPool,
     ) -> None:
         self._router = router
+        self._tokenizers = tokenizers
         self.models: dict[str, Model] = {}
         self.links = [
             WorkerLink(address, credentials, self._meet, self._update) for address in addresses
@@ -98,19 +102,18 @@ class WorkerPool:
         if self._suits(link, info):
             return
         files = await link.fetch_tokenizer()
-        build = partial(build_model, info.model, files, info.limits)
         try:
-            model = await asyncio.get_running_loop().run_in_executor(None, build)
+            model = await build_model(self._tokenizers, info.model, files, info.limits)
         except ModelFilesError as error:
             raise WorkerRefusedError(str(error)) from error
-        if model.tokenizer.fingerprint != info.tokenizer_fingerprint:
+        if model.fingerprint != info.tokenizer_fingerprint:
             raise WorkerRefusedError(
                 "its tokenizer.json does not have the fingerprint that it names"
             )
         if self._suits(link, info):  # another worker may have brought the model meanwhile
             return
         self.models[info.model] = model
-        log.info("model", model=model.name, tokenizer=model.tokenizer.fingerprint[:12])
+        log.info("model", model=model.name, tokenizer=model.fingerprint[:12])
 
     def _suits(self, link: WorkerLink, info: WorkerInfo) -> bool:
         """Tells whether the model is known with the worker's tokenizer.
@@ -121,12 +124,12 @@ class WorkerPool:
         known = self.models.get(info.model)
         if known is None:
             return False
-        if known.tokenizer.fingerprint == info.tokenizer_fingerprint:
+        if known.fingerprint == info.tokenizer_fingerprint:
             return True
         if any(other is not link for other in self._serving(info.model)):
             raise WorkerRefusedError(
                 f"its tokenizer is {info.tokenizer_fingerprint[:12]}; that of model {info.model!r} "
-                f"here is {known.tokenizer.fingerprint[:12]}"
+                f"here is {known.fingerprint[:12]}"
             )
         return False
 
