@@ -76,7 +76,9 @@ async def _serve(chosen: FrontendSettings, telemetry: Telemetry, supervisor: Sup
     frontend = Frontend(chosen, supervisor)
     offer_gauges(frontend.generator)
     await frontend.start()
-    async with administered(chosen.admin_listen, frontend.server, telemetry, supervisor):
+    async with administered(
+        chosen.admin_listen, lambda: frontend.server.serving, telemetry, supervisor
+    ):
         await first_of(stop, supervisor.failed)
         log_draining(chosen.drain_grace_s)
         await frontend.stop(chosen.drain_grace_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import threading
@@ -25,11 +26,11 @@ from tokenwire_worker import __version__, check_engine, engines
 from tokenwire_worker.dispatcher import Dispatcher
 from tokenwire_worker.edge.execution_servicer import ExecutionServicer
 from tokenwire_worker.edge.worker_servicer import Identity, WorkerServicer
-from tokenwire_worker.engines.port import Engine
 from tokenwire_worker.gauges import offer_gauges
 from tokenwire_worker.generation_record import Recorder
+from tokenwire_worker.loading import Loaded, load
 from tokenwire_worker.metrics import WorkerMetrics
-from tokenwire_worker.model_files import ModelError, TextFiles, read_text_files
+from tokenwire_worker.model_files import ModelError, TextFiles
 from tokenwire_worker.settings import WorkerSettings
 
 PROGRAM = "tokenwire-worker"
@@ -54,31 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logs.configure(settings.log_level, settings.log_format, PROGRAM)
     refuse_if(PROGRAM, variables.faults())
     try:
-        module = engines.module_of(settings)
-        module.check_model(settings)
-        files = _text_files(settings)
-        log.info("loading", model=settings.shown_model_name, engine=settings.engine)
-        engine = module.build(settings)
+        code = uvloop.run(_run(settings))
     except ModelError as error:
         refuse(PROGRAM, f"{settings.text_setting}: {error}")
-    except engines.EngineError as error:
+    except (engines.EngineError, ListenError, TlsError) as error:
         refuse(PROGRAM, str(error))
     except engines.EngineStartError as error:
         log.critical("engine_did_not_start", reason=str(error))
-        _exit(EX_SOFTWARE)
-    _exit(uvloop.run(_run(settings, engine, files)))
-
-
-def _text_files(settings: WorkerSettings) -> TextFiles:
-    try:
-        return read_text_files(settings.text_folder)
-    except ModelError as error:
-        if settings.tokenizer_folder is None and settings.model_path.is_file():
-            raise ModelError(
-                f"{error} beside it; give --tokenizer-folder, the folder of the tokenizer.json "
-                f"and config.json that go with the file"
-            ) from error
-        raise
+        code = EX_SOFTWARE
+    _exit(code)
 
 
 def _exit(code: int) -> NoReturn:
@@ -89,52 +74,85 @@ def _exit(code: int) -> NoReturn:
     sys.exit(code)
 
 
-async def _run(settings: WorkerSettings, engine: Engine, files: TextFiles) -> int:
-    """Serves until told to stop or the engine dies; returns the exit code."""
+async def _run(settings: WorkerSettings) -> int:
+    """Loads, and serves until told to stop or the engine dies; returns the exit code."""
+    stop = stop_signal()
     identity = Identity(settings.shown_worker_name, settings.shown_model_name)
     scraped = settings.admin_listen is not None
     telemetry = Telemetry(PROGRAM, identity.worker, __version__, scraped=scraped)
-    metrics = WorkerMetrics(identity.model)
-    recorder = Recorder(identity.worker, identity.model, engine.info, metrics)
-    async with Supervisor() as supervisor:
-        dispatcher = Dispatcher(engine, recorder, settings.max_waiting_requests, settings.stall_s)
-        offer_gauges(dispatcher)
-        services = _services(identity, dispatcher, recorder, files)
-        try:
-            request_bytes = settings.max_request_bytes + HOP_EXTRA_BYTES
-            server = RpcServer(settings.listen, settings.tls, services, request_bytes)
-            async with administered(settings.admin_listen, server, telemetry, supervisor):
-                await _serve(settings, server, dispatcher, supervisor)
-        except (ListenError, TlsError) as error:
-            refuse(PROGRAM, str(error))
-        await dispatcher.close()
+    worker: Worker | None = None
+    try:
+        async with (
+            Supervisor() as supervisor,
+            administered(
+                settings.admin_listen,
+                lambda: worker is not None and worker.server.serving,
+                telemetry,
+                supervisor,
+            ),
+        ):
+            loaded = await load(settings, supervisor, stop)
+            if loaded is not None:
+                worker = Worker(settings, identity, loaded, supervisor)
+                return await worker.run(stop)
+    finally:
         telemetry.shutdown()
+    log.info("stopped")
+    return 0
+
+
+class Worker:
+    """What a worker consists of, wired together.
+
+    Args:
+        settings: its settings.
+        identity: its name and its model's.
+        loaded: the engine, not started.
+        supervisor: owns its tasks.
+
+    Raises:
+        ListenError: the address can't be listened on.
+        TlsError: a file of TLS can't be used.
+    """
+
+    def __init__(
+        self, settings: WorkerSettings, identity: Identity, loaded: Loaded, supervisor: Supervisor
+    ) -> None:
+        self._settings = settings
+        self._supervisor = supervisor
+        metrics = WorkerMetrics(identity.model)
+        recorder = Recorder(identity.worker, identity.model, loaded.engine.info, metrics)
+        self._dispatcher = Dispatcher(
+            loaded.engine, recorder, settings.max_waiting_requests, settings.stall_s
+        )
+        offer_gauges(self._dispatcher)
+        services = _services(identity, self._dispatcher, recorder, loaded.files)
+        request_bytes = settings.max_request_bytes + HOP_EXTRA_BYTES
+        self.server = RpcServer(settings.listen, settings.tls, services, request_bytes)
+
+    async def run(self, stop: asyncio.Future[None]) -> int:
+        """Serves until told to stop or it can't go on; drains, and returns the exit code."""
+        dispatcher, supervisor = self._dispatcher, self._supervisor
+        dispatcher.start(supervisor)
+        await self.server.start()
+        await self.server.set_serving(serving=True)
+        await first_of(stop, dispatcher.died, supervisor.failed)
+        await self.server.set_serving(serving=False)
+        if dispatcher.died.done():
+            await self.server.stop(DEATH_GRACE_S)
+        else:
+            log_draining(self._settings.drain_grace_s)
+            await dispatcher.drain(self._settings.drain_grace_s)
+            await self.server.stop()
+        await dispatcher.close()
         if dispatcher.died.done():
             log.critical("engine_died", reason=dispatcher.died.result())
             return EX_SOFTWARE
         if supervisor.failed.done():
             log.critical("task_required", task=supervisor.failed.result())
             return EX_SOFTWARE
-    log.info("stopped")
-    return 0
-
-
-async def _serve(
-    settings: WorkerSettings, server: RpcServer, dispatcher: Dispatcher, supervisor: Supervisor
-) -> None:
-    """Starts engine and server, waits for a signal or the engine's death, and drains."""
-    stop = stop_signal()
-    dispatcher.start(supervisor)
-    await server.start()
-    await server.set_serving(serving=True)
-    await first_of(stop, dispatcher.died, supervisor.failed)
-    await server.set_serving(serving=False)
-    if dispatcher.died.done():
-        await server.stop(DEATH_GRACE_S)
-        return
-    log_draining(settings.drain_grace_s)
-    await dispatcher.drain(settings.drain_grace_s)
-    await server.stop()
+        log.info("stopped")
+        return 0
 
 
 def _services(

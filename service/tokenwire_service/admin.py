@@ -18,7 +18,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
-from tokenwire_service.server import ListenError, RpcServer
+from tokenwire_service.server import ListenError
 from tokenwire_service.tasks import Supervisor
 from tokenwire_service.telemetry import loop_lag
 from tokenwire_service.telemetry.providers import Telemetry
@@ -31,14 +31,23 @@ Scrape = Callable[[str], tuple[bytes, str]]
 
 @asynccontextmanager
 async def administered(
-    address: str | None, server: RpcServer, telemetry: Telemetry, supervisor: Supervisor
+    address: str | None,
+    serving: Callable[[], bool],
+    telemetry: Telemetry,
+    supervisor: Supervisor,
 ) -> AsyncIterator[None]:
     """Answers on the admin port, if there is one, and watches the event loop, inside the block.
+
+    Args:
+        address: HOST:PORT to listen on; None: nowhere.
+        serving: tells whether work is welcome.
+        telemetry: what `/metrics` shows.
+        supervisor: owns what watches the loop.
 
     Raises:
         ListenError: the address can't be listened on.
     """
-    admin = AdminServer(address, lambda: server.serving, telemetry.scrape) if address else None
+    admin = AdminServer(address, serving, telemetry.scrape) if address else None
     if admin is not None:
         await admin.start()
     if telemetry.measures:
