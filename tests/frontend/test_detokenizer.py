@@ -10,7 +10,9 @@ from tokenwire_frontend.core.detokenizer import HELD_BYTES_LIMIT
 from tests.frontend.tokenizer_kinds import REAL, WholeTokenizer, kinds
 
 NAMES = sorted(kinds())
-EXAMPLES = settings(max_examples=150, deadline=None, derandomize=True)
+LONG = ("byte_level", "byte_fallback")
+"""Kinds that are tried with long runs; the others would only take longer to say the same."""
+EXAMPLES = settings(max_examples=100, deadline=None, derandomize=True)
 
 TEXT = st.text(
     st.one_of(
@@ -151,8 +153,8 @@ def textless_runs(tokenizer: WholeTokenizer) -> dict[str, list[int]]:
 @pytest.mark.parametrize("skip", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 def test_an_id_costs_the_same_whatever_came_before(name, skip, monkeypatch):
-    """Ten thousand ids without text cost a bounded number of decodes of a bounded number each."""
-    tokenizer = kinds()[name]
+    """Any number of ids without text costs a bounded number of decodes of a bounded number each."""
+    tokenizer, count = kinds()[name], 10_000 if name in LONG else 1_000
     texts = tokenizer._texts[skip]
     decode, sizes = texts.decode, []
 
@@ -164,15 +166,15 @@ def test_an_id_costs_the_same_whatever_came_before(name, skip, monkeypatch):
     for kind, run in textless_runs(tokenizer).items():
         detokenizer = tokenizer.detokenizer(skip_special_tokens=skip, seed=run)
         whole, calls = 0, 0
-        for place in range(10_000):
+        for place in range(count):
             sizes.clear()
             detokenizer.push([run[place % len(run)]])
             whole += sum(sizes)
             calls += len(sizes)
             assert len(sizes) <= 6, (kind, place)
             assert max(sizes, default=0) <= HELD_BYTES_LIMIT + 16, (kind, place)
-        assert calls <= 30_000, kind
-        assert whole <= 200_000, kind
+        assert calls <= 3 * count, kind
+        assert whole <= 20 * count, kind
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -183,9 +185,9 @@ def test_ids_at_once_cost_no_more_than_one_by_one(name, monkeypatch):
     monkeypatch.setattr(texts, "decode", lambda ids: sizes.append(len(ids)) or decode(ids))
     for kind, run in textless_runs(tokenizer).items():
         sizes.clear()
-        tokenizer.detokenizer().push((run * 10_000)[:10_000])
-        assert len(sizes) <= 30_000, kind
-        assert sum(sizes) <= 200_000, kind
+        tokenizer.detokenizer().push((run * 1_000)[:1_000])
+        assert len(sizes) <= 3_000, kind
+        assert sum(sizes) <= 20_000, kind
 
 
 @pytest.mark.parametrize("name", NAMES)
