@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
+
+from tokenwire_service.wording import cut
 
 from tokenwire_frontend.core.model import SamplingDefaults
 
@@ -43,8 +44,6 @@ class TextFiles:
 
     tokenizer: str
     """tokenizer.json."""
-    fingerprint: str
-    """SHA-256 of tokenizer.json, 64 lower-case hex digits."""
     template: str | None
     """The chat template's Jinja source."""
     special_tokens: dict[str, str]
@@ -66,20 +65,29 @@ def read_files(files: Mapping[str, bytes]) -> TextFiles:
     config = _object(files, TOKENIZER_CONFIG_FILE)
     return TextFiles(
         tokenizer=_text(files, TOKENIZER_FILE),
-        fingerprint=sha256(files[TOKENIZER_FILE]).hexdigest(),
         template=_template(files, config),
         special_tokens=_special_tokens(config),
         defaults=_defaults(_object(files, GENERATION_CONFIG_FILE)),
     )
 
 
-def digest(files: Mapping[str, bytes]) -> bytes:
+def digest(files: Mapping[str, bytes]) -> str:
     """Returns a digest of all files' names and contents."""
     whole = sha256()
     for name in sorted(files):
         whole.update(f"{len(name)} {len(files[name])} {name}".encode(errors="replace"))
         whole.update(files[name])
-    return whole.digest()
+    return whole.hexdigest()
+
+
+def check_fingerprint(files: Mapping[str, bytes], fingerprint: str) -> None:
+    """Refuses a tokenizer.json that is another than the worker says.
+
+    Raises:
+        ModelFilesError: it is.
+    """
+    if sha256(files.get(TOKENIZER_FILE, b"")).hexdigest() != fingerprint:
+        raise ModelFilesError(f"its {TOKENIZER_FILE} does not have the fingerprint that it names")
 
 
 def _text(files: Mapping[str, bytes], name: str) -> str:
@@ -158,12 +166,10 @@ def _defaults(config: dict[str, Any]) -> SamplingDefaults:
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ModelFilesError(f"{GENERATION_CONFIG_FILE}: {name} is not a number")
-        if math.isnan(value) or not low <= value <= high:
-            shown = (
-                str(value) if isinstance(value, float) else f"{min(max(value, -(10**9)), 10**9)}"
-            )
+        if not low <= value <= high:  # which NaN is not, either
             raise ModelFilesError(
-                f"{GENERATION_CONFIG_FILE}: {name} is {shown}; it must be {low:g} to {high:g}"
+                f"{GENERATION_CONFIG_FILE}: {name} is {cut(str(value), 40)}; it must be {low:g} to "
+                f"{high:g}"
             )
         found[name] = value
     defaults = SamplingDefaults()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tokenwire_frontend.core.model import ModelLimits, SamplingDefaults
+from tokenwire_frontend.models.files import check_fingerprint
 from tokenwire_frontend.models.tokenizer import Tokenizer, read_tokenizer
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 
@@ -29,18 +31,30 @@ class Model:
 
 
 async def build_model(
-    pool: TokenizerPool, name: str, files: Mapping[str, bytes], limits: ModelLimits
+    pool: TokenizerPool,
+    name: str,
+    files: Mapping[str, bytes],
+    limits: ModelLimits,
+    fingerprint: str,
 ) -> Model:
     """Builds a model from the contents of its files by name, aside from what runs.
+
+    Args:
+        pool: builds and holds the tokenizer.
+        name: the model's.
+        files: contents by name.
+        limits: the worker's.
+        fingerprint: SHA-256 of tokenizer.json as the worker names it.
 
     Raises:
         ModelFilesError: the files can't be used.
     """
+    await asyncio.get_running_loop().run_in_executor(None, check_fingerprint, files, fingerprint)
     key, told = await pool.load(files)
     model = Model(
         name,
         key,
-        told["fingerprint"],
+        fingerprint,
         await read_tokenizer(told["tokenizer"]),
         told["has_chat_template"],
         SamplingDefaults(**told["defaults"]),

@@ -71,7 +71,6 @@ class Jobs:
         self._models[key] = encoder, template, description["bytes_per_token"]
         return {
             "tokenizer": description,
-            "fingerprint": read.fingerprint,
             "has_chat_template": template is not None,
             "defaults": {
                 name: getattr(read.defaults, name) for name in type(read.defaults).__slots__

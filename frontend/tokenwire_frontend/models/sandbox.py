@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, ItemsView, Iterable, KeysView, Sequence, ValuesView
 from dataclasses import dataclass
 from functools import wraps
+from itertools import chain
 from types import BuiltinMethodType
 from typing import Any
 
@@ -306,8 +307,8 @@ class BudgetEnvironment(ImmutableSandboxedEnvironment):
         """Checks a format: its widths, those among the values, and all values at each mark."""
         widths = sum(int(digits[:12]) for digits in _DIGITS.findall(form))
         if "*" in form or _NESTED_FIELD.search(form):
-            flat = [*values, *(values[-1].values() if isinstance(values[-1], dict) else ())]
-            widths += sum(abs(each) for each in flat if isinstance(each, int))
+            named = chain.from_iterable(each.values() for each in values if isinstance(each, dict))
+            widths += sum(abs(each) for each in (*values, *named) if isinstance(each, int))
         characters = self.weigh(values) if values else 0
         bounded(len(form) + widths)
         bounded(form.count(mark) * characters // 4)  # rarely is each value at each mark

@@ -16,6 +16,7 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any
 
 from tokenwire_service.errors import FieldViolation, InvalidRequestError
@@ -121,6 +122,7 @@ class TokenizerPool:
         self._sources: dict[str, dict[str, bytes]] = {}
         self._refused: dict[str, str] = {}
         self._building = asyncio.Lock()
+        self._keys = count(1)
         self._closed = False
         self.held = 0
         """Texts now, running and waiting."""
@@ -138,16 +140,16 @@ class TokenizerPool:
         """
         files = dict(files)
         whole = await asyncio.get_running_loop().run_in_executor(None, digest, files)
-        key = whole.hex()
-        if key in self._refused:
-            raise ModelFilesError(self._refused[key])
+        if whole in self._refused:
+            raise ModelFilesError(self._refused[whole])
+        key = str(next(self._keys))
         async with self._building:
             try:
                 fresh, told = await self._started(len(self._slots), {**self._sources, key: files})
             except ModelFilesError as error:
                 if len(self._refused) >= REFUSED_LIMIT:
                     del self._refused[next(iter(self._refused))]
-                self._refused[key] = str(error)
+                self._refused[whole] = str(error)
                 raise
             self._sources[key] = files
             for slot, process in zip(self._slots, fresh, strict=True):
@@ -290,14 +292,14 @@ class TokenizerPool:
                     job.taken.set_result(process.run(job.payload, job.limit_s))
 
     async def _started(
-        self, count: int, sources: Mapping[str, dict[str, bytes]]
+        self, processes: int, sources: Mapping[str, dict[str, bytes]]
     ) -> tuple[list[TextProcess], Any]:
         """Starts processes that have these models; returns also what is said of the last one.
 
         Raises:
             ModelFilesError: one of the models can't be used.
         """
-        fresh = [TextProcess(self._dispatch, self._on_lost) for _ in range(count)]
+        fresh = [TextProcess(self._dispatch, self._on_lost) for _ in range(processes)]
         self._processes.update(fresh)
         told: Any = None
         try:

@@ -103,13 +103,11 @@ class WorkerPool:
             return
         files = await link.fetch_tokenizer()
         try:
-            model = await build_model(self._tokenizers, info.model, files, info.limits)
+            model = await build_model(
+                self._tokenizers, info.model, files, info.limits, info.tokenizer_fingerprint
+            )
         except ModelFilesError as error:
             raise WorkerRefusedError(str(error)) from error
-        if model.fingerprint != info.tokenizer_fingerprint:
-            raise WorkerRefusedError(
-                "its tokenizer.json does not have the fingerprint that it names"
-            )
         if self._suits(link, info):  # another worker may have brought the model meanwhile
             return
         self.models[info.model] = model
