@@ -73,6 +73,11 @@ class TextProcess(asyncio.Protocol):
         self._transport.writelines((HEADER.pack(len(job)), job))
         return answer
 
+    @property
+    def gone(self) -> bool:
+        """Whether the process has ended, or was never started."""
+        return self._process is None or self._process.returncode is not None
+
     async def ended(self) -> None:
         """Returns once the process has ended, after `kill`."""
         if self._process is not None:

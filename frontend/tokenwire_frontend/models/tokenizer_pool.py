@@ -117,7 +117,7 @@ class TokenizerPool:
         self._waiting_limit = waiting_limit
         self._lanes = Lanes()
         self._slots = [_Slot() for _ in range(processes)]
-        self._processes: set[TextProcess] = set()
+        self._processes: list[TextProcess] = []
         """All that run, those that only build or have yet to finish a job included."""
         self._sources: dict[str, dict[str, bytes]] = {}
         self._refused: dict[str, str] = {}
@@ -127,8 +127,9 @@ class TokenizerPool:
         self.held = 0
         """Texts now, running and waiting."""
         self._held_bytes = 0
-        for slot in self._slots:
-            supervisor.keep("tokenizer_process", partial(self._mend, slot))
+        self._menders = [
+            supervisor.keep("tokenizer_process", partial(self._mend, slot)) for slot in self._slots
+        ]
 
     async def load(self, files: Mapping[str, bytes]) -> tuple[str, dict[str, Any]]:
         """Takes a model's files by name; returns its key and what the process says of it.
@@ -249,7 +250,10 @@ class TokenizerPool:
     async def close(self) -> None:
         """Ends the processes."""
         self._closed = True
-        for process in list(self._processes):
+        for task in self._menders:
+            task.cancel()
+        await asyncio.wait(self._menders)
+        for process in self._processes:
             process.kill()
             await process.ended()
 
@@ -278,6 +282,8 @@ class TokenizerPool:
             self.held -= 1
             self._held_bytes -= len(payload)
             self._lanes.drop(job)
+            if job.taken.done() and not job.taken.cancelled():
+                job.taken.result().cancel()  # the caller has left
 
     def _dispatch(self) -> None:
         """Gives every idle process a job."""
@@ -300,16 +306,20 @@ class TokenizerPool:
             ModelFilesError: one of the models can't be used.
         """
         fresh = [TextProcess(self._dispatch, self._on_lost) for _ in range(processes)]
-        self._processes.update(fresh)
+        self._processes = [each for each in self._processes if not each.gone] + fresh
+        answers: list[asyncio.Future[tuple[str, Any]]] = []
         told: Any = None
         try:
             for process in fresh:
                 await process.start()
             for key, files in sources.items():
                 job = packed("load", key, files)
-                for answer in [process.run(job, LOAD_LIMIT_S) for process in fresh]:
+                answers = [process.run(job, LOAD_LIMIT_S) for process in fresh]
+                for answer in answers:
                     told = _read(*await answer)
         except BaseException as error:
+            for answer in answers:
+                answer.cancel()
             for process in fresh:
                 process.kill()
             if isinstance(error, JobTooLongError):
@@ -340,7 +350,6 @@ class TokenizerPool:
         self._dispatch()
 
     def _on_lost(self, process: TextProcess) -> None:
-        self._processes.discard(process)
         for slot in self._slots:
             if slot.process is process and not self._closed:
                 slot.lost.set()

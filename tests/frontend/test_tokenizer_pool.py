@@ -1,0 +1,268 @@
+"""The processes that tokenise and render: what one of them meets harms no other text."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from hashlib import sha256
+
+import pytest
+from tokenwire_frontend.core.model import ModelLimits
+from tokenwire_frontend.core.request import ChatPrompt
+from tokenwire_frontend.models import tokenizer_pool
+from tokenwire_frontend.models.files import ModelFilesError
+from tokenwire_frontend.models.model import Model, build_model
+from tokenwire_frontend.models.tokenizer_pool import TokenizerPool, TooManyTokensError
+from tokenwire_service.errors import Code, InvalidRequestError, ServiceError
+from tokenwire_service.tasks import Supervisor
+
+from tests.frontend.frontend_here import until
+from tests.frontend.tokenizer_kinds import WholeTokenizer, byte_level
+
+SOURCE = byte_level().to_str()
+WHOLE = WholeTokenizer(SOURCE)
+LIMITS = ModelLimits(2048, 2047, 400, 1, 0, (), frozenset(), ())
+
+NATIVE_RUNAWAY = (
+    "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}"
+    "{% set ns.y = [ns.y, ns.y] %}{% endfor %}{{ ns.x == ns.y }}"
+)
+"""Compares two lists for ever, in one operation, which no count of steps sees."""
+
+TEMPLATE = (
+    "{% if messages[0].content == 'runaway' %}{% for i in range(99999) %}"
+    "{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    "{% elif messages[0].content == 'native' %}" + NATIVE_RUNAWAY + "{% elif "
+    "messages[0].content == 'recursive' %}{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}{% else %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% endif %}"
+)
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[TokenizerPool]:
+    async with Supervisor() as supervisor:
+        pool = TokenizerPool(supervisor, processes=2, waiting_limit=8)
+        yield pool
+        await pool.close()
+        assert pool.held == 0
+        assert not pool._held_bytes
+
+
+async def built(pool: TokenizerPool, **files: bytes) -> Model:
+    everything = {
+        "tokenizer.json": SOURCE.encode(), "chat_template.jinja": TEMPLATE.encode(),
+        **{name.replace("__", "."): data for name, data in files.items()},
+    }  # fmt: skip
+    fingerprint = sha256(everything["tokenizer.json"]).hexdigest()
+    return await build_model(pool, "m", everything, LIMITS, fingerprint)
+
+
+@pytest.fixture
+async def model(pool: TokenizerPool) -> Model:
+    return await built(pool)
+
+
+def chat(*contents: str) -> ChatPrompt:
+    messages = [{"role": "user", "content": content} for content in contents]
+    return ChatPrompt(messages, [], [], True, False, "")
+
+
+def processes(pool: TokenizerPool) -> set[int]:
+    return {each._process.pid for each in pool._processes if not each.gone}
+
+
+async def encoded(pool: TokenizerPool, model: Model, text: str) -> list[int]:
+    [ids] = await pool.encode(model.key, text, add_special_tokens=True)
+    return ids.tolist()
+
+
+async def test_texts_and_chats_come_out_as_the_tokenizer_has_them(pool, model):
+    text = "Hello, wörld! 😀\n"
+    ids = WHOLE.encode_ids(text, add_special_tokens=True)
+    assert await encoded(pool, model, text) == ids
+    columns = await pool.encode(model.key, text, add_special_tokens=True, with_offsets=True)
+    assert columns[0].tolist() == ids
+    spans = list(zip(columns[1], columns[2], strict=True))
+    assert {place for start, end in spans for place in range(start, end)} == set(range(len(text)))
+    assert await pool.decode(model.key, columns[0], skip_special_tokens=False) == text
+    assert model.tokenizer.decode(ids, skip_special_tokens=False) == text
+    rendered = await pool.render(model.key, chat("a", "b"), "chat")
+    assert rendered.text == "<user>a<user>b"
+    assert rendered.ids.tolist() == WHOLE.encode_ids(rendered.text, add_special_tokens=False)
+    assert rendered.began_s <= rendered.rendered_s <= rendered.ended_s <= time.monotonic()
+
+
+async def test_a_chat_that_is_long_comes_out_as_a_short_one_does(pool, model):
+    contents = ["word " * 20_000] * 20
+    rendered = await pool.render(model.key, chat(*contents), "chat")
+    assert rendered.text == "".join(f"<user>{content}" for content in contents)
+    assert rendered.ids.tolist() == await encoded(pool, model, rendered.text)
+
+
+@pytest.mark.parametrize("content", ["runaway", "native", "recursive"])
+async def test_a_template_that_runs_away_fails_within_a_second_and_leaves_nothing(
+    pool, model, content, monkeypatch
+):
+    await encoded(pool, model, "warm")
+    began_s = time.monotonic()
+    with pytest.raises(InvalidRequestError) as failed:
+        await pool.render(model.key, chat(content), "prompt.chat")
+    assert failed.value.reason == "CHAT_TEMPLATE_FAILED"
+    assert [each.field for each in failed.value.violations] == ["prompt.chat"]
+    # On an idle machine it is 0.8 s at most; here others may compute.
+    assert time.monotonic() - began_s < 5
+    await until(lambda: len(processes(pool)) == 2 and all(s.process.idle for s in pool._slots))
+    assert await encoded(pool, model, "after") == WHOLE.encode_ids("after", add_special_tokens=True)
+
+
+async def test_short_texts_go_on_while_a_template_runs_away(pool, model):
+    runaway = asyncio.gather(
+        *(pool.render(model.key, chat("runaway"), "chat") for _ in range(2)), return_exceptions=True
+    )
+    while not runaway.done():
+        async with asyncio.timeout(5):
+            await encoded(pool, model, "short")
+        await asyncio.sleep(0.01)
+    assert all(isinstance(each, InvalidRequestError) for each in runaway.result())
+
+
+async def test_a_short_text_passes_long_ones(pool, model):
+    done: list[str] = []
+
+    async def tokenise(name: str, text: str) -> None:
+        await encoded(pool, model, text)
+        done.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(3):
+            group.create_task(tokenise(f"long {number}", "many words " * 40_000))
+        group.create_task(tokenise("short", "few words"))
+    assert done[0] == "short"
+
+
+async def test_what_a_caller_has_left_is_not_worked_for(pool, model):
+    long = asyncio.create_task(encoded(pool, model, "many words " * 40_000))
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(encoded(pool, model, "other words " * 40_000))
+    await until(lambda: pool.held == 2)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert pool.held == 1
+    assert pool._lanes.take(long=True, long_first=True) is None
+    await long
+
+
+async def test_the_bounds_refuse_the_next_text_and_let_go_of_the_others(pool, model, monkeypatch):
+    tasks = [asyncio.create_task(encoded(pool, model, "words " * 20_000)) for _ in range(8)]
+    await until(lambda: pool.held == 8)
+    with pytest.raises(ServiceError) as busy:
+        await encoded(pool, model, "one more")
+    assert (busy.value.code, busy.value.reason) == (Code.RESOURCE_EXHAUSTED, "TOKENIZER_BUSY")
+    assert busy.value.quota is not None
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    monkeypatch.setattr(tokenizer_pool, "HELD_BYTES_LIMIT", 1000)
+    with pytest.raises(ServiceError) as busy:
+        await encoded(pool, model, "x" * 1000)
+    assert busy.value.reason == "TOKENIZER_BUSY"
+    assert await encoded(pool, model, "short")
+
+
+async def test_a_process_that_is_lost_is_started_anew(pool, model):
+    task = asyncio.create_task(encoded(pool, model, "many words " * 100_000))
+    await until(lambda: any(not slot.process.idle for slot in pool._slots))
+    before = processes(pool)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(ServiceError) as lost:
+        await task
+    assert (lost.value.code, lost.value.reason) == (Code.UNAVAILABLE, "TOKENIZER_LOST")
+    assert await encoded(pool, model, "after") == WHOLE.encode_ids("after", add_special_tokens=True)
+    await until(lambda: len(processes(pool)) == 2)
+    assert not before & processes(pool)
+
+
+async def test_a_text_that_takes_too_long_costs_its_process_alone(pool, model, monkeypatch):
+    monkeypatch.setattr(tokenizer_pool, "TOKENIZE_LIMIT_S", 0.001)
+    with pytest.raises(ServiceError) as late:
+        await encoded(pool, model, "many words " * 100_000)
+    assert (late.value.code, late.value.reason) == (Code.UNAVAILABLE, "TOKENIZER_LOST")
+    monkeypatch.undo()
+    assert await encoded(pool, model, "after")
+
+
+async def test_more_tokens_than_were_asked_for_are_counted_and_not_sent(pool, model):
+    with pytest.raises(TooManyTokensError) as many:
+        await pool.encode(model.key, "a b c d", add_special_tokens=True, most_tokens=3)
+    assert many.value.count == len(WHOLE.encode_ids("a b c d", add_special_tokens=True))
+    with pytest.raises(TooManyTokensError) as many:
+        await pool.render(model.key, chat("word " * 100), "chat", most_tokens=10)
+    assert many.value.told.startswith("at least ")
+    assert (
+        10
+        < many.value.count
+        <= len(WHOLE.encode_ids("<user>" + "word " * 100, add_special_tokens=False))
+    )
+
+
+async def test_files_that_were_refused_are_not_built_again_until_they_change(pool, monkeypatch):
+    started = 0
+    start = tokenizer_pool.TextProcess.start
+
+    async def counting(self) -> None:
+        nonlocal started
+        started += 1
+        await start(self)
+
+    monkeypatch.setattr(tokenizer_pool.TextProcess, "start", counting)
+    reasons = set()
+    for _ in range(3):
+        with pytest.raises(ModelFilesError) as refused:
+            await built(pool, tokenizer_config__json=b"[]")
+        reasons.add(str(refused.value))
+    assert len(reasons) == 1
+    assert started == 2
+    await until(lambda: processes(pool) == set())
+    model = await built(pool, tokenizer_config__json=b"{}")
+    assert await encoded(pool, model, "mended")
+
+
+async def test_a_model_that_is_refused_leaves_the_others_alone(pool, model):
+    before = processes(pool)
+    with pytest.raises(ModelFilesError, match="no Jinja template"):
+        await built(pool, chat_template__jinja=b"{% if %}")
+    with pytest.raises(ModelFilesError, match="fingerprint"):
+        await build_model(pool, "m", {"tokenizer.json": SOURCE.encode()}, LIMITS, "0" * 64)
+    await until(lambda: processes(pool) == before)
+    assert await encoded(pool, model, "as before")
+
+
+async def test_a_second_model_comes_and_the_first_goes(pool, model):
+    tasks = [asyncio.create_task(encoded(pool, model, "words " * 1000)) for _ in range(6)]
+    other = await built(pool, chat_template__jinja=b"other")
+    assert (await pool.render(other.key, chat("a"), "chat")).text == "other"
+    assert (await pool.render(model.key, chat("a"), "chat")).text == "<user>a"
+    assert await asyncio.gather(*tasks)
+    await until(lambda: len(processes(pool)) == 2)
+    key = other.key
+    del other
+    gc.collect()
+    assert key not in pool._sources
+    assert model.key in pool._sources
+
+
+async def test_processes_end_with_their_pool():
+    async with Supervisor() as supervisor:
+        pool = TokenizerPool(supervisor, processes=2, waiting_limit=8)
+        await built(pool)
+        pids = processes(pool)
+        await pool.close()
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
