@@ -147,6 +147,18 @@ def connectionist() -> HfTokenizer:
     return tokenizer
 
 
+def nested_fallback() -> HfTokenizer:
+    """Byte fallback by a decoder that is a sequence of sequences."""
+    tokenizer = byte_fallback()
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback()]),
+            decoders.Sequence([decoders.Fuse(), decoders.Strip(" ", 1, 0)]),
+        ]
+    )
+    return tokenizer
+
+
 def nested_bytes() -> HfTokenizer:
     """Bytes as the alphabet, by a decoder that is one of several."""
     tokenizer = byte_level()
@@ -156,7 +168,7 @@ def nested_bytes() -> HfTokenizer:
 
 MADE = [
     byte_level, byte_fallback, without_strip, unigram, word_piece, word_suffix, word_level,
-    connectionist, nested_bytes,
+    connectionist, nested_fallback, nested_bytes,
 ]  # fmt: skip
 
 

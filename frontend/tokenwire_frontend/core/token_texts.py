@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
+from itertools import islice
 from typing import Any
 
 REPLACEMENT = "\ufffd"
@@ -69,8 +70,7 @@ class TokenTexts(dict[int, "str | None"]):
         self._byte_fallback = any(each.get("type") == "ByteFallback" for each in _parts(decoder))
         self.context = _context(decoder)
         if self.context is Context.START:
-            found = filter(self._visible, range(ANCHOR_SEARCH_IDS))
-            self.anchor = [*found][:1]
+            self.anchor = [*islice(filter(self._visible, range(ANCHOR_SEARCH_IDS)), 1)]
             if not self.anchor:
                 self.context = Context.UNKNOWN
         self.joins_bytes = self.context is not Context.START and not self._byte_fallback
@@ -110,10 +110,12 @@ class TokenTexts(dict[int, "str | None"]):
 
 
 def _parts(decoder: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """Returns the steps of a decoder."""
+    """Returns the steps of a decoder, those of sequences within it too."""
     if decoder is None:
         return []
-    return list(decoder.get("decoders", [decoder]))
+    if decoder.get("type") != "Sequence":
+        return [decoder]
+    return [part for each in decoder.get("decoders", ()) for part in _parts(each)]
 
 
 def _context(decoder: Mapping[str, Any] | None) -> Context:
