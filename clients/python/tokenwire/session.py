@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 import grpc
 
 from tokenwire import _requests
+from tokenwire._ending import Ending
 from tokenwire._generation import Progress, StreamedGeneration
 from tokenwire._requests import Chat, Prompt
 from tokenwire._retry import Attempts, RetryPolicy
@@ -177,13 +178,17 @@ class Session:
             "the session has ended", code=grpc.StatusCode.UNAVAILABLE, trace_id=trace.trace_id
         )
         try:
-            async for response in trace.start(self._stub.Session, self._write()):
+            call = trace.start(self._stub.Session, self._write())
+            ending = Ending(call)
+            async for response in call:
                 for event in response.events:
                     lane = lanes.get(event.id)
                     if lane is not None:
                         self._deliver(lane, event)
         except grpc.RpcError as failure:
-            error = from_rpc_error(failure, trace.trace_id)
+            real = ending.real(failure)
+            if real is not None:
+                error = from_rpc_error(real, trace.trace_id)
         finally:
             self._error = error
             self._commands.put_nowait(None)
