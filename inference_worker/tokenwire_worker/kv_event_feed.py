@@ -5,22 +5,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
+import structlog
+
 from tokenwire_worker.core.kv_events import KvEventLog
-from tokenwire_worker.engines.port import KvEvent
+from tokenwire_worker.engines.port import KvCleared, KvEvent
+
+log = structlog.get_logger()
 
 
 class KvEventFeed:
     """The log of KV cache events, and the watches that read it, each at its own pace."""
 
-    def __init__(self, log: KvEventLog | None = None) -> None:
+    def __init__(self, events: KvEventLog | None = None) -> None:
         """Starts with an empty log."""
-        self._log = log or KvEventLog()
+        self._log = events or KvEventLog()
         self._watches: set[asyncio.Event] = set()
         self._ended = False
 
     def publish(self, events: Sequence[KvEvent]) -> None:
-        """Takes events from the engine."""
-        self._log.append(events)
+        """Takes events from the engine.
+
+        One that can't be understood stands for lost count: whoever mirrors the cache starts over.
+        """
+        try:
+            self._log.append(events)
+        except Exception:
+            log.exception("engine_event_fault")
+            self._log.append([KvCleared()])
         self._wake()
 
     def end(self) -> None:

@@ -113,59 +113,22 @@ def execute(worker: Worker, asked: pb.Request) -> Generated:
     return read_execute(call, asked.sequence_count or 1)
 
 
-class Exchange:
-    """An Exchange call: commands go out at once; messages are read by the caller's own thread."""
+class Received:
+    """What an Exchange call has brought, by handle."""
 
-    def __init__(self, worker: Worker, timeout: float = WAIT_S) -> None:
-        self._commands: queue.SimpleQueue[pb.ExchangeRequest | None] = queue.SimpleQueue()
-        self.call = worker.execution.Exchange(iter(self._commands.get, None), timeout=timeout)
+    def __init__(self) -> None:
         self.messages: list[pb.ExchangeResponse] = []
         self._live: dict[int, Generated] = {}
-        self._sequences: dict[int, int] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close_sending()
-        self.call.cancel()
-
-    def send(self, **command: Any) -> None:
-        self._commands.put(pb.ExchangeRequest(**command))
-
-    def submit(self, handle: int, asked: pb.Request) -> None:
-        self.expect(handle, asked.sequence_count or 1)
-        self.send(submit=pb.Submit(handle=handle, request=asked))
 
     def expect(self, handle: int, sequences: int = 1) -> None:
         """What comes under the handle from now on is another generation's."""
         self._live[handle] = Generated(sequences)
 
-    def cancel(self, handle: int, *sequences: int) -> None:
-        self.send(cancel=pb.Cancel(handle=handle, sequences=sequences))
-
-    def close_sending(self) -> None:
-        self._commands.put(None)
-
     def __getitem__(self, handle: int) -> Generated:
         return self._live[handle]
 
-    def read_until(self, done: Callable[[], bool]) -> None:
-        """Reads messages until something holds."""
-        while not done():
-            self._take(next(self.call))
-
-    def read_to_end(self) -> None:
-        """Reads what is left."""
-        for message in self.call:
-            self._take(message)
-
-    def finish(self, *handles: int) -> list[Generated]:
-        """Reads until these generations are over."""
-        self.read_until(lambda: all(self[handle].over for handle in handles))
-        return [self[handle] for handle in handles]
-
-    def _take(self, message: pb.ExchangeResponse) -> None:
+    def take(self, message: pb.ExchangeResponse) -> None:
+        """Takes the next message."""
         self.messages.append(message)
         for handle in message.accepted:
             assert not self[handle].accepted, "accepted twice"
@@ -192,3 +155,47 @@ class Exchange:
             ids = list(message.token_ids[start : start + counts[entry]])
             start += counts[entry]
             self[handle].take_tokens(sequences[entry], ids, logprobs.get(entry, ()))
+
+
+class Exchange(Received):
+    """An Exchange call: commands go out at once; messages are read by the caller's own thread."""
+
+    def __init__(self, worker: Worker, timeout: float = WAIT_S) -> None:
+        self._commands: queue.SimpleQueue[pb.ExchangeRequest | None] = queue.SimpleQueue()
+        self.call = worker.execution.Exchange(iter(self._commands.get, None), timeout=timeout)
+        super().__init__()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close_sending()
+        self.call.cancel()
+
+    def send(self, **command: Any) -> None:
+        self._commands.put(pb.ExchangeRequest(**command))
+
+    def submit(self, handle: int, asked: pb.Request) -> None:
+        self.expect(handle, asked.sequence_count or 1)
+        self.send(submit=pb.Submit(handle=handle, request=asked))
+
+    def cancel(self, handle: int, *sequences: int) -> None:
+        self.send(cancel=pb.Cancel(handle=handle, sequences=sequences))
+
+    def close_sending(self) -> None:
+        self._commands.put(None)
+
+    def read_until(self, done: Callable[[], bool]) -> None:
+        """Reads messages until something holds."""
+        while not done():
+            self.take(next(self.call))
+
+    def read_to_end(self) -> None:
+        """Reads what is left."""
+        for message in self.call:
+            self.take(message)
+
+    def finish(self, *handles: int) -> list[Generated]:
+        """Reads until these generations are over."""
+        self.read_until(lambda: all(self[handle].over for handle in handles))
+        return [self[handle] for handle in handles]

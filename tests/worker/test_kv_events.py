@@ -183,3 +183,26 @@ async def test_a_watch_that_is_too_slow_starts_over_and_one_that_keeps_up_misses
     waiting = asyncio.ensure_future(anext(fast, None))
     feed.end()
     assert await waiting is None
+
+
+async def test_a_large_event_is_divided_into_parts_of_a_chain():
+    engine = StillEngine(Ability.KV_EVENTS)
+    blocks, tokens = 60_000, 4
+    hashes = [BIG - at for at in range(blocks)]
+    async with Worker(engine) as worker:
+        call = await worker.watching(engine)
+        engine.publish(KvStored(7, hashes, list(range(blocks * tokens))), KvRemoved(hashes * 2))
+        parent, stored, ids, removed = 7, [], [], []
+        while len(removed) < 2 * blocks:
+            message = await call.read()
+            assert message.ByteSize() < 2**20
+            if message.HasField("stored"):
+                assert message.stored.parent_hash == parent
+                stored += message.stored.block_hashes
+                ids += message.stored.token_ids
+                parent = stored[-1]
+            else:
+                removed += message.removed.block_hashes
+    assert stored == hashes
+    assert ids == list(range(blocks * tokens))
+    assert removed == hashes * 2

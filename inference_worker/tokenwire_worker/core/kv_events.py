@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tokenwire_worker.engines.port import KvCleared, KvEvent, KvRemoved, KvStored
 
@@ -18,6 +18,11 @@ KEPT_EVENTS = 65_536
 
 KEPT_WORDS = 4_194_304
 """Most token ids and hashes of the kept events together: about 20 MiB."""
+
+
+EVENT_WORDS = 65_536
+"""Most token ids and hashes of one event, unless it is of one block: its message stays under 1 MiB,
+at 10 bytes for each. An event of more is divided, each part the child of the one before."""
 
 
 class NumberGoneError(LookupError):
@@ -50,13 +55,18 @@ class KvEventLog:
         return self.next_number - len(self._kept)
 
     def append(self, events: Iterable[KvEvent]) -> None:
-        """Numbers events and keeps them, dropping the oldest where there are too many."""
+        """Numbers events and keeps them, dropping the oldest where there are too many.
+
+        Raises:
+            Exception: one is not what the port has; those before it are kept.
+        """
         kept = self._kept
         for event in events:
-            compact = _compact(event)
-            kept.append(compact)
-            self._words += _words(compact)
-            self.next_number += 1
+            for compact in _divided(_compact(event)):
+                words = _words(compact)
+                kept.append(compact)
+                self._words += words
+                self.next_number += 1
         # The last stays whatever its size, so that a watch always gets on.
         while len(kept) > self._kept_events or (self._words > self._kept_words and len(kept) > 1):
             self._words -= _words(kept.popleft())
@@ -81,7 +91,29 @@ def _compact(event: KvEvent) -> KvEvent:
         )
     if isinstance(event, KvRemoved):
         return KvRemoved(array("Q", event.block_hashes))
-    return event
+    if isinstance(event, KvCleared):
+        return event
+    raise TypeError(f"{event!r} is no event of a KV cache")
+
+
+def _divided(event: KvEvent) -> Iterator[KvEvent]:
+    """Yields the event, in parts where it is large."""
+    if isinstance(event, KvCleared) or _words(event) <= EVENT_WORDS:
+        yield event
+        return
+    hashes = event.block_hashes
+    if isinstance(event, KvRemoved):
+        for at in range(0, len(hashes), EVENT_WORDS):
+            yield KvRemoved(hashes[at : at + EVENT_WORDS])
+        return
+    tokens = len(event.token_ids) // len(hashes)
+    blocks = max(EVENT_WORDS // (tokens + 1), 1)
+    for at in range(0, len(hashes), blocks):
+        yield KvStored(
+            hashes[at - 1] if at else event.parent_hash,
+            hashes[at : at + blocks],
+            event.token_ids[at * tokens : (at + blocks) * tokens],
+        )
 
 
 def _words(event: KvEvent) -> int:

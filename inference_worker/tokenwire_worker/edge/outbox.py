@@ -121,7 +121,7 @@ class Outbox:
             await asyncio.sleep(LOOK_S)
             looks = looks + 1 if self._writing and self._written == written else 0
             written = self._written
-            if looks and self.frame.size_bytes > MOST_UNREAD_BYTES:
+            if self.frame.size_bytes > MOST_UNREAD_BYTES:
                 self.end_with(errors.not_reading(f"more than {MOST_UNREAD_BYTES} bytes wait"))
             elif looks * LOOK_S >= UNREAD_S:
                 self.end_with(errors.not_reading(f"nothing was read for {UNREAD_S:g} s"))
