@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenwire_frontend.core.decoder import SequenceDecoder
 from tokenwire_frontend.core.detokenizer import Detokenizer
 from tokenwire_frontend.core.log import Delta, End, Finish, SequenceLog
-from tokenwire_frontend.core.stop_matcher import StopMatcher, StopStrings
+from tokenwire_frontend.core.stop_matcher import SpecialTokens, StopMatcher, StopStrings
 from tokenwire_frontend.core.token_texts import TokenTexts
 
 from tests.frontend.tokenizer_kinds import kinds
@@ -86,7 +86,9 @@ def build(spelling: Spelling, options: dict[str, str]) -> SequenceDecoder:
     include = "include_stop" in options
     matcher = None
     if stops is not None:
-        matcher = StopMatcher(StopStrings(stops.split("|"), spelling.special), include=include)
+        matcher = StopMatcher(
+            StopStrings(stops.split("|"), SpecialTokens(spelling.special)), include=include
+        )
     return SequenceDecoder(
         SequenceLog(0, echo=options.get("echo", "").encode()),
         Detokenizer(spelling.texts()),
@@ -156,7 +158,7 @@ def cases(draw):
 
 def decoder_of(case) -> SequenceDecoder:
     tokenizer = case["tokenizer"]
-    left_out = tokenizer.special_tokens if case["skip"] else {}
+    left_out = tokenizer.special_tokens if case["skip"] else None
     stops = case["stops"]
     return SequenceDecoder(
         SequenceLog(0),

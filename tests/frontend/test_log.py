@@ -255,3 +255,17 @@ def test_taking_a_long_log_in_small_deltas_costs_in_proportion_to_it():
 
     short = min(seconds(10_000) for _ in range(5))
     assert min(seconds(80_000) for _ in range(3)) < 8 * 4 * short
+
+
+def test_log_probabilities_of_some_ids_only_are_a_fault():
+    """A worker that sends them so is at fault; what it sent before can still be read."""
+    value = TokenLogprob(1, -1.0)
+    log = SequenceLog(0)
+    log.append([1, 2], "a", [value, value])
+    log.append([3], "b")
+    with pytest.raises(ValueError, match="for some ids and not for others"):
+        log.append([4], "c", [value])
+    cursor = log.start()
+    assert log.slice(cursor, MIB).logprobs[:2] == [value, value]
+    log.trim(cursor)
+    assert log.is_read(cursor)

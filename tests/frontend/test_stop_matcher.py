@@ -7,7 +7,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenwire_frontend.core.stop_matcher import StopMatcher, StopStrings
+from tokenwire_frontend.core.stop_matcher import SpecialTokens, StopMatcher, StopStrings
 
 
 def feed(matcher: StopMatcher, parts: list[str]) -> str:
@@ -120,6 +120,28 @@ def test_preparing_long_stop_strings_costs_little_until_text_begins_them():
 
 
 def test_special_tokens_that_no_stop_string_holds_are_not_followed():
-    stops = StopStrings(["\nUser:", "<|end|>"], {3: "<|end|>", 4: "<|begin|>", 5: "", 6: "User"})
-    assert sorted(stops.marks) == [3, 6]
-    assert StopStrings(["\nUser:"], {3: "<|end|>"}).marks == {}
+    special = SpecialTokens({3: "<|end|>", 4: "<|begin|>", 5: "", 6: "User", 7: "<|end|>"})
+    assert sorted(StopStrings(["\nUser:", "<|end|>"], special).marks) == [3, 6, 7]
+    assert StopStrings(["\nuser:", "<|en"], special).marks == {}
+    assert StopStrings(["\nuser:"], SpecialTokens({})).marks == {}
+
+
+def test_of_special_tokens_that_begin_alike_the_longest_is_meant():
+    special = SpecialTokens({1: "<a", 2: "<a>", 3: "b"})
+    assert special.split("x<a>b<a<ab") == ["x", "<a>", "", "b", "", "<a", "", "<a", "", "b", ""]
+    assert special.split("plain") == ["plain"]
+
+
+def test_looking_for_special_tokens_costs_the_same_however_many_there_are():
+    stops = ["<|reserved" * 100 + str(number) for number in range(16)]
+
+    def seconds(count: int) -> float:
+        texts = {number: f"<|reserved_special_token_{number:05}|>" for number in range(count)}
+        special, best = SpecialTokens(texts), 10.0
+        for _ in range(10):
+            start_s = time.thread_time()
+            StopStrings(stops, special)
+            best = min(best, time.thread_time() - start_s)
+        return best
+
+    assert seconds(10_000) < 4 * seconds(10)

@@ -65,7 +65,8 @@ class SequenceDecoder:
 
         Ids after the end (the worker may be a step ahead of a stop string) are passed over.
         """
-        if self.log.end is not None:
+        log = self.log
+        if log.end is not None:
             return False
         if self._stops is not None:
             # One by one, so that the sequence ends with the id that completes a stop string.
@@ -73,12 +74,16 @@ class SequenceDecoder:
                 self._push_matched(self._stops, token_ids[place], logprobs[place : place + 1])
                 for place in range(len(token_ids))
             )
-        if len(token_ids) == 1:
-            self._push_run(token_ids, logprobs)
+        if len(token_ids) > RUN_IDS:
+            for start in range(0, len(token_ids), RUN_IDS):
+                end = start + RUN_IDS
+                self.push(token_ids[start:end], logprobs[start:end])
             return False
-        for start in range(0, len(token_ids), RUN_IDS):
-            end = start + RUN_IDS
-            self._push_run(token_ids[start:end], logprobs[start:end])
+        if self._withheld is None and token_ids[-1] not in self._unseen_ids:
+            text = self._detokenizer.push(token_ids)
+        else:
+            text = self._push_around_stop(token_ids)
+        log.append(token_ids, text, logprobs)
         return False
 
     def finish(self, finish: Finish, stop_token_id: int | None = None) -> None:
@@ -96,16 +101,15 @@ class SequenceDecoder:
             stop_token_id = None
         self.log.close(text, End(finish, stop_token_id=stop_token_id))
 
-    def _push_run(self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]) -> None:
-        """Takes ids of a request without stop strings."""
-        shown = token_ids
+    def _push_around_stop(self, token_ids: Sequence[int]) -> str:
+        """Returns the text of ids before which, or as the last of which, a stop token came."""
+        shown = [*token_ids]
         if self._withheld is not None:
-            shown = [self._withheld, *token_ids]
+            shown.insert(0, self._withheld)
             self._withheld = None
         if token_ids[-1] in self._unseen_ids and self._counts(len(token_ids)):
-            self._withheld = token_ids[-1]
-            shown = shown[:-1]
-        self.log.append(token_ids, self._detokenizer.push(shown) if shown else "", logprobs)
+            self._withheld = shown.pop()
+        return self._detokenizer.push(shown) if shown else ""
 
     def _push_matched(
         self, stops: StopMatcher, token_id: int, logprobs: Sequence[TokenLogprob]

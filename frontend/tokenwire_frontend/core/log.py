@@ -145,7 +145,11 @@ class SequenceLog:
     def append(
         self, token_ids: Sequence[int], text: str, logprobs: Sequence[TokenLogprob] = ()
     ) -> None:
-        """Adds ids, at least one, and the text that is certain now, which may be none."""
+        """Adds ids, at least one, and the text that is certain now, which may be none.
+
+        Raises:
+            ValueError: there is not one log probability for each id of the sequence.
+        """
         ids, cut = self.ids, self.cut
         certain = cut[-1]
         if len(token_ids) == 1:
@@ -160,6 +164,8 @@ class SequenceLog:
         cut.append(certain)
         if logprobs:
             self._logprobs.extend(logprobs)
+            if self._base_token + len(self._logprobs) != len(ids):
+                raise ValueError("log probabilities came for some ids and not for others")
             others = ALTERNATIVE_BYTES * self._logprobs.most
             self._token_bytes = ID_BYTES + LOGPROB_BYTES + others
 

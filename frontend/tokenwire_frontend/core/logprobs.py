@@ -62,9 +62,10 @@ class Logprobs:
             self.most = max(self.most, len(each.alternatives))
 
     def part(self, start: int, end: int) -> list[TokenLogprob]:
-        """Returns the values of these places."""
+        """Returns the values of these places, as far as there are any."""
+        start, end = (min(place, len(self._ids)) for place in (start, end))
         begin, values = self._end(start), []
-        for place in range(start, min(end, len(self._ids))):
+        for place in range(start, end):
             until = self._end(place + 1)
             alternatives = zip(self._other_ids[begin:until], self._others[begin:until], strict=True)
             values.append(TokenLogprob(self._ids[place], self._values[place], tuple(alternatives)))
@@ -72,7 +73,8 @@ class Logprobs:
         return values
 
     def drop(self, count: int) -> None:
-        """Drops so many values from the beginning."""
+        """Drops so many values from the beginning, or all."""
+        count = min(count, len(self._ids))
         begin = self._end(count)
         self._dropped += begin
         del self._other_ids[:begin], self._others[:begin]

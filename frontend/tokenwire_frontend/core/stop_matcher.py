@@ -78,6 +78,45 @@ class _Pattern:
         return borders[size - 1]
 
 
+class SpecialTokens(dict[int, str]):
+    """Texts of a tokenizer's special tokens by id, prepared to be looked for in others' texts.
+
+    Looking costs what the text's length and the number of different lengths demand, not the number
+    of tokens: there are vocabularies with thousands.
+    """
+
+    def __init__(self, texts: Mapping[int, str]) -> None:
+        super().__init__(texts)
+        self._ids: dict[str, list[int]] = {}
+        for token_id, text in texts.items():
+            if text:
+                self._ids.setdefault(text, []).append(token_id)
+        self._lengths = sorted({len(text) for text in self._ids}, reverse=True)
+        beginnings = sorted({text[:2] for text in self._ids}, reverse=True)
+        self._begins = re.compile("|".join(map(re.escape, beginnings))) if beginnings else None
+
+    def ids(self, text: str) -> list[int]:
+        """Returns the ids of the special tokens with this text."""
+        return self._ids[text]
+
+    def split(self, text: str) -> list[str]:
+        """Returns the parts of a text, of which each second one is a special token's text.
+
+        Where one special token's text begins another's, the longer is meant.
+        """
+        parts, start, place = [], 0, 0
+        while self._begins is not None and (found := self._begins.search(text, place)):
+            place = found.start()
+            for length in self._lengths:
+                if text[place : place + length] in self._ids:
+                    parts += [text[start:place], text[place : place + length]]
+                    start = place = place + length
+                    break
+            else:
+                place += 1
+        return [*parts, text[start:]]
+
+
 class StopStrings:
     """A request's stop strings, prepared once for all its sequences.
 
@@ -86,28 +125,26 @@ class StopStrings:
 
     Args:
         stops: the stop strings, at least one, none empty.
-        left_out: texts, by id, of the special tokens that the output's text leaves out.
+        left_out: the special tokens that the output's text leaves out.
     """
 
     __slots__ = ("begins", "marks", "patterns")
 
-    def __init__(self, stops: Sequence[str], left_out: Mapping[int, str] | None = None) -> None:
-        everything = "\n".join(stops)
-        named: dict[str, list[int]] = {}
-        for token_id, text in (left_out or {}).items():
-            if text and text in everything and len(named) < MARKS_LIMIT:
-                named.setdefault(text, []).append(token_id)
-        marks = {text: chr(FIRST_MARK + number) for number, text in enumerate(named)}
-        self.marks = {token_id: marks[text] for text, ids in named.items() for token_id in ids}
-        """What a special token puts into the stream, by id."""
+    def __init__(self, stops: Sequence[str], left_out: SpecialTokens | None = None) -> None:
         patterns = {stop: stop for stop in stops}
-        if marks:
-            # Where one special token's text begins another's, the longer is meant.
-            texts = sorted(marks, key=len, reverse=True)
-            special = re.compile("|".join(map(re.escape, texts)))
+        self.marks: dict[int, str] = {}
+        """What a special token puts into the stream, by id."""
+        if left_out:
+            marks: dict[str, str] = {}
             for stop in stops:
-                marked = special.sub(lambda found: marks[found[0]], stop)
-                patterns.setdefault(marked, stop)
+                parts = left_out.split(stop)
+                for text in parts[1::2]:
+                    if len(marks) < MARKS_LIMIT:
+                        marks.setdefault(text, chr(FIRST_MARK + len(marks)))
+                parts[1::2] = [marks.get(text, text) for text in parts[1::2]]
+                patterns.setdefault("".join(parts), stop)
+            for text, mark in marks.items():
+                self.marks.update(dict.fromkeys(left_out.ids(text), mark))
         # The longest first, so that it wins among those completed together.
         longest_first = sorted(patterns.items(), key=lambda each: len(each[1]), reverse=True)
         self.patterns = [_Pattern(text, stop) for text, stop in longest_first]

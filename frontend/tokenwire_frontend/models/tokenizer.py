@@ -16,6 +16,7 @@ from typing import Any
 import tokenizers
 
 from tokenwire_frontend.core.detokenizer import Detokenizer
+from tokenwire_frontend.core.stop_matcher import SpecialTokens
 from tokenwire_frontend.core.token_texts import TokenTexts
 
 
@@ -39,7 +40,7 @@ class Tokenizer:
         vocabulary_size: int,
         bytes_per_token: int | None,
     ) -> None:
-        self.special_tokens = special_tokens
+        self.special_tokens = SpecialTokens(special_tokens)
         self.vocabulary_size = vocabulary_size
         self._bytes_per_token = bytes_per_token
         self._tokens = tokens
