@@ -18,8 +18,9 @@ class Admission:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
-        """Generations now: started, or at a worker, or with something that the client has yet to
-        take, so that this also bounds what waits for clients that do not read."""
+        """Generations now: being started, or at a worker, or with something that the client has yet
+        to take. So this also bounds what waits for clients that do not read, and what workers have
+        yet to cancel."""
         self.closing = asyncio.Event()
         """Set once new generations are refused because the frontend is being stopped."""
         self.over = asyncio.Event()

@@ -11,6 +11,7 @@ from tokenwire_service.errors import ServiceError
 
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.logprobs import TokenLogprob
+from tokenwire_frontend.generation.lease import Lease
 from tokenwire_frontend.workers.link import WorkerLink
 from tokenwire_frontend.workers.receiver import WorkerReport
 
@@ -28,11 +29,12 @@ class Attempt:
     Args:
         generation: what is tried.
         link: the worker.
+        lease: the generation's, which the attempt keeps open for as long as the worker has it.
     """
 
-    __slots__ = ("_generation", "_handle", "accepted", "link", "settled", "submitted_s")
+    __slots__ = ("_generation", "_handle", "_lease", "accepted", "link", "settled", "submitted_s")
 
-    def __init__(self, generation: Generation, link: WorkerLink) -> None:
+    def __init__(self, generation: Generation, link: WorkerLink, lease: Lease) -> None:
         self.link = link
         self.accepted = False
         self.settled: asyncio.Future[ServiceError | None]
@@ -41,11 +43,13 @@ class Attempt:
         self.submitted_s = 0.0
         """time.monotonic() of the submission."""
         self._generation: Generation | None = generation
+        self._lease = lease
         self._handle = 0
 
     def sent(self, handle: int) -> None:
         """Notes the link's handle of it, once it is sent."""
         self._handle = handle
+        self._lease.lend()
         self.submitted_s = time.monotonic()
 
     def cancel(self, sequence: int | None = None) -> None:
@@ -59,7 +63,8 @@ class Attempt:
             self._generation = None
             self.link.cancel(self._handle)
 
-    # What the link tells: see workers.receiver.Receiver.
+    # What the link tells: see workers.receiver.Receiver. Nothing that these raise would reach the
+    # generation; it would end the link, and with it every other.
 
     def on_accepted(self) -> None:
         """The worker took it."""
@@ -67,22 +72,24 @@ class Attempt:
         if generation is None or self.accepted:
             return
         self.accepted = True
-        generation.accepted()
-        if not self.settled.done():
-            self.settled.set_result(None)
+        try:
+            generation.accepted()
+        except Exception as error:  # noqa: BLE001 - ends this generation alone
+            generation.fault(error)
+        self._settle(None)
 
     def on_tokens(
         self, sequence: int, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob] = ()
     ) -> None:
         """New ids of one sequence. The hot path."""
+        if not self.accepted:
+            self.on_accepted()
         generation = self._generation
         if generation is None:
             return
-        if not self.accepted:
-            self.on_accepted()
         try:
             generation.tokens(sequence, token_ids, logprobs)
-        except Exception as error:  # noqa: BLE001 - ends this generation alone
+        except Exception as error:  # noqa: BLE001 - as above
             generation.fault(error)
 
     def on_ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:
@@ -97,8 +104,8 @@ class Attempt:
 
     def on_completed(self, report: WorkerReport) -> None:
         """Every sequence has ended."""
-        if self._generation is not None and not self.accepted:
-            self.on_accepted()
+        self._lease.regain()
+        self.on_accepted()
         generation, self._generation = self._generation, None
         if generation is None:
             return
@@ -109,11 +116,20 @@ class Attempt:
 
     def on_failed(self, error: ServiceError) -> None:
         """The worker refused it, failed at it, or is gone."""
+        self._lease.regain()
         generation, self._generation = self._generation, None
         if generation is None:
             return
-        if self.accepted:
-            generation.lost(error)
-        else:
-            generation.refused(error)
-            self.settled.set_result(error)
+        try:
+            if self.accepted:
+                generation.lost(error)
+            else:
+                generation.refused(error)
+        except Exception as fault:  # noqa: BLE001 - as above
+            generation.fault(fault)
+        self._settle(error)
+
+    def _settle(self, refusal: ServiceError | None) -> None:
+        # It is done already where whoever waits was cancelled, and has yet to find out.
+        if not self.settled.done():
+            self.settled.set_result(refusal)

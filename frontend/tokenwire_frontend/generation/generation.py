@@ -31,6 +31,7 @@ from tokenwire_frontend.generation.attempt import Attempt
 from tokenwire_frontend.generation.lease import Lease
 from tokenwire_frontend.generation.reader import Reader
 from tokenwire_frontend.generation.record import GenerationRecord
+from tokenwire_frontend.workers.link import WorkerLink
 from tokenwire_frontend.workers.receiver import WorkerReport
 
 log = structlog.get_logger()
@@ -125,13 +126,14 @@ class Generation:
         self._decoders = decoders
         self.logs = [decoder.log for decoder in decoders]
 
-    def try_at(self, attempt: Attempt, *, deadline_first: bool) -> None:
-        """Hears from now on of this attempt; the one before was refused.
+    def try_at(self, link: WorkerLink, *, deadline_first: bool) -> Attempt:
+        """Returns an attempt at this worker, to be sent; the one before was refused.
 
         `deadline_first` says that the worker's time ends with the deadline, not with the budget.
         """
-        self._attempt = attempt
+        self._attempt = attempt = Attempt(self, link, self._lease)
         self._deadline_first = deadline_first
+        return attempt
 
     # How it ends, by the frontend's or the client's will.
 

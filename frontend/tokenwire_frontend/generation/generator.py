@@ -151,8 +151,9 @@ class Generator:
         while not generation.done:
             routed_s = time.monotonic()
             link, choice = self.pool.route(model, ids, tried)
-            attempt = Attempt(generation, link)
-            _submit(attempt, generation, incoming, model, request, ids, choice, routed_s)
+            attempt = _submit(generation, link, incoming, model, request, ids, choice, routed_s)
+            if attempt is None:
+                return
             refusal = await attempt.settled
             if refusal is None:
                 return
@@ -163,22 +164,25 @@ class Generator:
 
 
 def _submit(
-    attempt: Attempt,
     generation: Generation,
+    link: WorkerLink,
     incoming: Incoming,
     model: Model,
     request: GenerationRequest,
     ids: Sequence[int],
     choice: Choice,
     routed_s: float,
-) -> None:
-    """Sends the generation to one worker, with what is left of its budget and deadline."""
-    record, link = generation.record, attempt.link
+) -> Attempt | None:
+    """Sends the generation to one worker, with what is left of its budget and deadline.
+
+    Returns None where the budget is spent: the generation is done.
+    """
+    record = generation.record
     budget_s, deadline_s = request.time_budget_s, incoming.deadline_s
     elapsed_s = time.monotonic() - incoming.received_s
     if budget_s is not None and budget_s <= elapsed_s:
         generation.end(Finish.TIME_BUDGET)
-        return
+        return None
     limits = [limit for limit in (budget_s, deadline_s) if limit is not None]
     message = worker_request(
         request,
@@ -188,6 +192,8 @@ def _submit(
         time_left_s=max(min(limits) - elapsed_s, 0.0) if limits else None,
         trace_context=record.routed(link.info.name if link.info else "", link.address, choice),
     )
-    generation.try_at(attempt, deadline_first=limits != [] and min(limits) == deadline_s)
+    deadline_first = limits != [] and min(limits) == deadline_s
+    attempt = generation.try_at(link, deadline_first=deadline_first)
     attempt.sent(link.submit(message, attempt))
     record.stage(semconv.SPAN_ROUTE, routed_s, time.monotonic())
+    return attempt
