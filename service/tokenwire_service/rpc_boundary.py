@@ -26,7 +26,7 @@ from tokenwire_service import deadlines
 from tokenwire_service.errors import Code, ServiceError
 from tokenwire_service.status import abort
 from tokenwire_service.stream import Stream
-from tokenwire_service.tasks import Scope
+from tokenwire_service.tasks import Scope, StrayCancellationError
 from tokenwire_service.telemetry import registry, semconv, tracing
 from tokenwire_service.telemetry.histogram import Histogram
 
@@ -131,10 +131,13 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
         self._open.add(call)
         try:
             yield
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if call.ending is not None:
                 call.task.uncancel()
                 raise call.ending from None
+            if not call.task.cancelling():
+                # gRPC would take it for the caller's, and say nothing but CANCELLED.
+                raise StrayCancellationError from error
             raise
         finally:
             self._open.discard(call)

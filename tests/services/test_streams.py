@@ -251,6 +251,22 @@ async def test_a_handler_that_heeds_nothing_still_ends_as_it_is_told():
     assert refusal_of(error).reason == "DRAINING"
 
 
+@pytest.mark.parametrize("begun", [False, True], ids=["at once", "after an answer"])
+async def test_somebody_elses_cancellation_is_no_bare_cancelled(begun):
+    """What a handler awaits may be cancelled, such as a call that it reads."""
+
+    async def handler(_requests: Any, context: Any) -> None:
+        if begun:
+            await context.write(b"1")
+        other = asyncio.get_running_loop().create_future()
+        other.cancel()
+        await other
+
+    async with serving(handler) as (method, _):
+        _, error = await read_to_end(method(timeout=WAIT_S))
+    assert refusal_of(error).reason == "INTERNAL_FAULT"
+
+
 async def test_a_failed_write_is_its_handlers_to_know():
     """What can't be sent is told to who sends it, the first message as any later one."""
     told: list[bool] = []

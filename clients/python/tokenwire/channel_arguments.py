@@ -22,6 +22,7 @@ MAX_CONCURRENT_STREAMS = "grpc.max_concurrent_streams"
 MAX_METADATA_SIZE = "grpc.max_metadata_size"
 ABSOLUTE_MAX_METADATA_SIZE = "grpc.absolute_max_metadata_size"
 ENABLE_HTTP_PROXY = "grpc.enable_http_proxy"
+MAX_UNREQUESTED_TIME_S = "grpc.server_max_unrequested_time_in_server"
 SO_REUSEPORT = "grpc.so_reuseport"
 ENABLE_RETRIES = "grpc.enable_retries"
 USE_LOCAL_SUBCHANNEL_POOL = "grpc.use_local_subchannel_pool"
@@ -65,6 +66,10 @@ CONCURRENT_STREAMS = 4096
 """Calls at once on one connection; admission refuses long before, with a reason a caller can act
 on."""
 
+UNREQUESTED_S = 3600
+"""Time that gRPC's core holds a call which the event loop is too busy to take: as long as any
+caller waits. By default it ends such calls after 30 s, with a bare CANCELLED."""
+
 ChannelArguments = Sequence[tuple[str, int | str]]
 
 
@@ -107,6 +112,7 @@ SERVER: ChannelArguments = (
     # Half of what the clients send, so that a client's clock skew never counts as abuse.
     (MIN_PING_INTERVAL_WITHOUT_DATA_MS, CLIENT_PING_INTERVAL_MS // 2),
     (MAX_CONCURRENT_STREAMS, CONCURRENT_STREAMS),
+    (MAX_UNREQUESTED_TIME_S, UNREQUESTED_S),
     (MAX_RECEIVE_MESSAGE_LENGTH, REQUEST_BYTES),
     # Two servers must not share a port by accident: each port is one process.
     (SO_REUSEPORT, 0),
