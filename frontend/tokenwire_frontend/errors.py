@@ -34,7 +34,10 @@ from tokenwire_service.errors import (
     ServiceError,
     invalid,
 )
-from tokenwire_service.wording import counted
+from tokenwire_service.wording import counted, cut
+
+NAME_BYTES = 256
+"""Of a caller's name in a message."""
 
 RETRY_SOON_S = 1.0
 """Suggested to callers where waiting a moment may help: about the time of a short generation."""
@@ -49,8 +52,8 @@ def unknown_model(name: str, served: Sequence[str]) -> ServiceError:
     return ServiceError(
         Code.NOT_FOUND,
         "UNKNOWN_MODEL",
-        f"model {name!r} is not served here; served: {known}",
-        metadata={"model": name},
+        f"model {cut(name, NAME_BYTES)!r} is not served here; served: {known}",
+        metadata={"model": cut(name, NAME_BYTES)},
     )
 
 

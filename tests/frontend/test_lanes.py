@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from tokenwire_frontend.models.lanes import OLDEST_EVERY, Job, Lanes
+from tokenwire_frontend.models.text_process import TimeLimit
 
 
 def job(size: int, *, short: bool) -> Job:
     loop = asyncio.get_running_loop()
-    return Job(b"x" * size, limit_s=1.0, short=short, taken=loop.create_future())
+    return Job(
+        b"x" * size, limit=TimeLimit(cpu_s=1.0, wall_s=1.0), short=short, taken=loop.create_future()
+    )
 
 
 async def test_a_process_for_short_jobs_takes_no_other():

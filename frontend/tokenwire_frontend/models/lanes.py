@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from tokenwire_frontend.models.text_process import TimeLimit
+
 SHORT_BYTES = 32 * 1024
 """A short job: about 8,000 tokens, which take about 10 ms."""
 
@@ -20,7 +22,7 @@ class Job:
     """A job that waits."""
 
     payload: bytes
-    limit_s: float
+    limit: TimeLimit
     short: bool
     """Whether it goes before long ones."""
     taken: asyncio.Future[asyncio.Future[tuple[str, Any]]]

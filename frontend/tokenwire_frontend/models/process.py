@@ -81,6 +81,8 @@ class Jobs:
         self, key: str, text: str, special: bool, offsets: bool, most_tokens: int
     ) -> list[bytes]:
         """Returns the columns of a text's tokens: ids and, where asked for, starts and ends."""
+        if offsets and len(text) > most_tokens:  # counted first, since offsets cost the most
+            self.encode(key, text, special, offsets=False, most_tokens=most_tokens)
         columns = self._models[key][0].encode(
             text, add_special_tokens=special, with_offsets=offsets
         )

@@ -32,25 +32,26 @@ from tokenwire_frontend.models.text_process import (
     JobTooLongError,
     ProcessLostError,
     TextProcess,
+    TimeLimit,
     packed,
 )
 
 HELD_BYTES_LIMIT = 64 * 2**20
 """All texts that run or wait: 16 of the longest."""
 
-LOAD_LIMIT_S = 60.0
-"""To build one model: a vocabulary of 256k ids takes about a second on a free core."""
+LOAD_LIMIT = TimeLimit(cpu_s=60.0, wall_s=300.0)
+"""To build one model: a vocabulary of 256k ids takes about a second of CPU time."""
 
-TOKENIZE_LIMIT_S = 30.0
-"""To tokenise one text: the longest takes about 2 s on a free core."""
+TOKENIZE_LIMIT = TimeLimit(cpu_s=30.0, wall_s=300.0)
+"""To tokenise one text: the longest takes about 2 s of CPU time."""
 
-RENDER_LIMIT_S = 0.8
-"""To render one chat, whatever it does; together with the first, short try, under a second."""
+RENDER_LIMIT = TimeLimit(cpu_s=0.7, wall_s=2.0)
+"""To render one chat, whatever it does."""
 
 SHORT_RENDERING = Budget(steps=20_000, cpu_s=0.1, output_chars=256 * 1024)
 """What a chat may need among short texts: a hundred times what plain chats do."""
 
-LONG_RENDERING = Budget(steps=5_000_000, cpu_s=0.6, output_chars=4 * 2**20)
+LONG_RENDERING = Budget(steps=5_000_000, cpu_s=0.5, output_chars=4 * 2**20)
 """What it may need among long ones, where it goes if that was not enough."""
 
 REFUSED_LIMIT = 64
@@ -177,7 +178,7 @@ class TokenizerPool:
             TooManyTokensError: more than `most_tokens`.
         """
         job = packed("encode", key, text, add_special_tokens, with_offsets, most_tokens)
-        return [array("I", column) for column in await self._result(job, TOKENIZE_LIMIT_S)]
+        return [array("I", column) for column in await self._result(job, TOKENIZE_LIMIT)]
 
     async def decode(
         self,
@@ -194,7 +195,7 @@ class TokenizerPool:
             TextTooLargeError: the text's UTF-8 has more than `most_bytes`.
         """
         job = packed("decode", key, token_ids.tobytes(), skip_special_tokens, most_bytes)
-        text: str = await self._result(job, TOKENIZE_LIMIT_S)
+        text: str = await self._result(job, TOKENIZE_LIMIT)
         return text
 
     async def render(
@@ -233,13 +234,13 @@ class TokenizerPool:
         first = job(SHORT_RENDERING, tokenises=True)
         if len(first) <= SHORT_BYTES:
             try:
-                text, ids, times = await self._result(first, RENDER_LIMIT_S)
+                text, ids, times = await self._result(first, RENDER_LIMIT)
                 return Rendered(text, array("I", ids), *times)
             except _BudgetError:
                 pass
         try:
             text, _, times = await self._result(
-                job(LONG_RENDERING, tokenises=False), RENDER_LIMIT_S, short=False
+                job(LONG_RENDERING, tokenises=False), RENDER_LIMIT, short=False
             )
         except _BudgetError as error:
             raise _TemplateError("it takes too long") from error
@@ -257,7 +258,7 @@ class TokenizerPool:
             process.kill()
             await process.ended()
 
-    async def _result(self, payload: bytes, limit_s: float, *, short: bool | None = None) -> Any:
+    async def _result(self, payload: bytes, limit: TimeLimit, *, short: bool | None = None) -> Any:
         """Returns the result of a job, once a process has done it."""
         if self.held >= self._waiting_limit:
             raise errors.tokenizer_busy(counted(self._waiting_limit, "text"))
@@ -265,7 +266,7 @@ class TokenizerPool:
             raise errors.tokenizer_busy(f"texts of {HELD_BYTES_LIMIT // 2**20} MiB")
         if short is None:
             short = len(payload) <= SHORT_BYTES
-        job = Job(payload, limit_s, short, asyncio.get_running_loop().create_future())
+        job = Job(payload, limit, short, asyncio.get_running_loop().create_future())
         self.held += 1
         self._held_bytes += len(payload)
         try:
@@ -273,9 +274,9 @@ class TokenizerPool:
             self._dispatch()
             return _read(*await (await job.taken))
         except JobTooLongError as error:
-            if limit_s == RENDER_LIMIT_S:
-                raise _TemplateError(f"it takes longer than {limit_s} s") from error
-            raise errors.tokenizer_lost(f"the text took longer than {limit_s:g} s") from error
+            if limit is RENDER_LIMIT:
+                raise _TemplateError("it takes too long") from error
+            raise errors.tokenizer_lost(f"it took longer than {limit.cpu_s:g} s") from error
         except ProcessLostError as error:
             raise errors.tokenizer_lost("the tokenizer's process ended") from error
         finally:
@@ -295,7 +296,7 @@ class TokenizerPool:
                 if job is None:
                     break
                 if not job.taken.done():
-                    job.taken.set_result(process.run(job.payload, job.limit_s))
+                    job.taken.set_result(process.run(job.payload, job.limit))
 
     async def _started(
         self, processes: int, sources: Mapping[str, dict[str, bytes]]
@@ -306,7 +307,7 @@ class TokenizerPool:
             ModelFilesError: one of the models can't be used.
         """
         fresh = [TextProcess(self._dispatch, self._on_lost) for _ in range(processes)]
-        self._processes = [each for each in self._processes if not each.gone] + fresh
+        self._processes = [each for each in self._processes if each.pid] + fresh
         answers: list[asyncio.Future[tuple[str, Any]]] = []
         told: Any = None
         try:
@@ -314,7 +315,7 @@ class TokenizerPool:
                 await process.start()
             for key, files in sources.items():
                 job = packed("load", key, files)
-                answers = [process.run(job, LOAD_LIMIT_S) for process in fresh]
+                answers = [process.run(job, LOAD_LIMIT) for process in fresh]
                 for answer in answers:
                     told = _read(*await answer)
         except BaseException as error:
@@ -324,7 +325,7 @@ class TokenizerPool:
                 process.kill()
             if isinstance(error, JobTooLongError):
                 raise ModelFilesError(
-                    f"it takes longer than {LOAD_LIMIT_S:g} s to build"
+                    f"it takes longer than {LOAD_LIMIT.cpu_s:g} s to build"
                 ) from error
             if isinstance(error, ProcessLostError):
                 raise ModelFilesError("building it ends the process that does it") from error
