@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.activity import Activity
 from tokenwire_frontend.core.events import Completion
 from tokenwire_frontend.core.log import Finish
-from tokenwire_frontend.core.model import ModelLimits
+from tokenwire_frontend.core.model import ModelLimits, SamplingDefaults
 from tokenwire_frontend.core.request import GenerationRequest, Stopping, TextPrompt
 from tokenwire_frontend.core.router import Choice
 from tokenwire_frontend.generation.admission import Admission
@@ -21,11 +21,9 @@ from tokenwire_frontend.generation.incoming import Incoming
 from tokenwire_frontend.generation.reader import Reader
 from tokenwire_frontend.generation.record import Recorder
 from tokenwire_frontend.metrics import FrontendMetrics
-from tokenwire_frontend.models.model import Model, build_model
+from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.workers.receiver import Receiver, WorkerReport
 from tokenwire_service.errors import Code, ServiceError
-
-from tests.services.processes import MODEL
 
 LIMITS = ModelLimits(2048, 2000, 4096, 8, 0, (2,), frozenset(), ())
 FAR_S = 86_000.0
@@ -34,10 +32,25 @@ FAR_S = 86_000.0
 REPORT = WorkerReport(None, None, None, None)
 
 
-@functools.cache
-def model() -> Model:
-    files = {name: (MODEL / name).read_bytes() for name in ("tokenizer.json",)}
-    return build_model("demo", files, LIMITS)
+class Letters:
+    """A tokenizer whose every id is the letter x."""
+
+    special_tokens: ClassVar[dict[int, str]] = {}
+
+    def fewest_tokens(self, _text: str) -> int:
+        return 1
+
+    def detokenizer(self, **_: Any) -> Letters:
+        return self
+
+    def push(self, token_ids: Sequence[int]) -> str:
+        return "x" * len(token_ids)
+
+    def held(self) -> str:
+        return ""
+
+
+LETTERS = Model("demo", "", "", Letters(), False, SamplingDefaults(), LIMITS)  # type: ignore[arg-type]
 
 
 class Link:
@@ -99,7 +112,7 @@ class Pool:
         return "demo"
 
     def model(self, _name: str, _field: str) -> Model:
-        return model()
+        return LETTERS
 
     def full(self, _name: str) -> None:
         return None
@@ -119,11 +132,11 @@ class Tokenizers:
         self.gate = asyncio.Event()
         self.held = 0
 
-    async def run(self, work: Callable[[], Any], *_: Any, **__: Any) -> Any:
+    async def encode(self, *_: Any, **__: Any) -> list[array[int]]:
         self.held += 1
         try:
             await self.gate.wait()
-            return work()
+            return [array("I", [300, 301])]
         finally:
             self.held -= 1
 
