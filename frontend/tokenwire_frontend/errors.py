@@ -7,6 +7,11 @@ Each function makes one tokenwire_service.errors.ServiceError:
     model_not_named     INVALID_ARGUMENT    MODEL_NOT_NAMED
     no_worker           UNAVAILABLE         NO_WORKER
     worker_lost         UNAVAILABLE         WORKER_LOST
+    worker_silent       UNAVAILABLE         WORKER_SILENT
+    worker_behind       RESOURCE_EXHAUSTED  WORKER_BEHIND
+    worker_protocol     INTERNAL            WORKER_PROTOCOL
+    queue_full          RESOURCE_EXHAUSTED  QUEUE_FULL
+    request_too_large   INVALID_ARGUMENT    REQUEST_TOO_LARGE
     draining            UNAVAILABLE         DRAINING
     grace_over          UNAVAILABLE         DRAINING
     deadline_exceeded   DEADLINE_EXCEEDED   DEADLINE_EXCEEDED
@@ -92,6 +97,63 @@ def worker_lost(worker: str, why: str) -> ServiceError:
         f"worker {worker} was lost: {why}",
         retry_after_s=RETRY_SOON_S,
         metadata={"worker": worker},
+    )
+
+
+def worker_silent(worker: str, waited_s: float) -> ServiceError:
+    """The worker has neither taken nor refused the request, or does not complete it."""
+    return ServiceError(
+        Code.UNAVAILABLE,
+        "WORKER_SILENT",
+        f"worker {worker} has said nothing of the request for {waited_s:g} s",
+        retry_after_s=RETRY_SOON_S,
+        metadata={"worker": worker},
+    )
+
+
+def worker_behind(worker: str, limit_bytes: int) -> ServiceError:
+    """The worker does not read what it is sent."""
+    return ServiceError(
+        Code.RESOURCE_EXHAUSTED,
+        "WORKER_BEHIND",
+        f"worker {worker} has yet to read {limit_bytes // 2**20} MiB of requests",
+        retry_after_s=RETRY_SOON_S,
+        quota=Quota(f"worker:{worker}/unread", f"at most {limit_bytes // 2**20} MiB"),
+    )
+
+
+def worker_protocol(worker: str, fault: str, trace_id: str) -> ServiceError:
+    """What the worker sent of this generation can't be right."""
+    return ServiceError(
+        Code.INTERNAL,
+        "WORKER_PROTOCOL",
+        f"worker {worker} has broken the worker contract: the generation {fault}; "
+        f"the frontend's log has it under trace id {trace_id}",
+        metadata={"worker": worker},
+    )
+
+
+def queue_full(model: str, limit: int) -> ServiceError:
+    """Every worker of the model has as many requests as may wait there."""
+    return ServiceError(
+        Code.RESOURCE_EXHAUSTED,
+        "QUEUE_FULL",
+        f"every worker of model {model!r} is overloaded: its queue is full",
+        retry_after_s=RETRY_SOON_S,
+        quota=Quota(
+            f"model:{model}/waiting_requests",
+            f"its queue is full; at most {counted(limit, 'request')} may wait",
+        ),
+    )
+
+
+def request_too_large(size_bytes: int, limit_bytes: int) -> InvalidRequestError:
+    """The request, tokenised, is more than a worker reads."""
+    return invalid(
+        "prompt",
+        f"the request has {size_bytes} bytes once it is tokenised; "
+        f"a worker reads at most {limit_bytes}",
+        reason="REQUEST_TOO_LARGE",
     )
 
 

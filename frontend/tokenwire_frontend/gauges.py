@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from tokenwire_service.telemetry import metrics, registry, semconv
 from tokenwire_service.telemetry.metrics import Attributes
 
+from tokenwire_frontend.core.link_state import LinkState
 from tokenwire_frontend.generation.generator import Generator
-from tokenwire_frontend.workers.link import LinkState
 
 
 def offer_gauges(generator: Generator) -> None:

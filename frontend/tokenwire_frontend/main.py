@@ -35,6 +35,7 @@ from tokenwire_frontend.generation.record import Recorder
 from tokenwire_frontend.metrics import FrontendMetrics
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 from tokenwire_frontend.settings import FrontendSettings
+from tokenwire_frontend.workers.link import Patience
 from tokenwire_frontend.workers.pool import WorkerPool
 
 PROGRAM = "tokenwire-frontend"
@@ -98,7 +99,14 @@ class Frontend:
             supervisor, chosen.tokenizer_processes, chosen.tokenizer_waiting_limit
         )
         credentials = channel_credentials(chosen.worker_tls, "--worker-tls.")
-        self.pool = WorkerPool(chosen.worker, credentials, LeastLoaded(), self._tokenizers)
+        self.pool = WorkerPool(
+            chosen.worker,
+            credentials,
+            LeastLoaded(),
+            self._tokenizers,
+            Patience(chosen.worker_suspect_s, chosen.worker_lost_s, chosen.worker_answer_s),
+            supervisor,
+        )
         recorder = Recorder(
             FrontendMetrics(), Activity(chosen.records_limit), content=chosen.trace_content
         )

@@ -20,6 +20,26 @@ class FrontendSettings(ServiceSettings):
     worker_tls: TlsSettings = Field(
         default=TlsSettings(), description="TLS of the hop to the workers"
     )
+    worker_suspect_s: float = Field(
+        3.0,
+        ge=1.5,
+        le=3600,
+        description="silence in seconds after which a worker gets no requests, unless all are "
+        "silent; a worker is heard at least once a second",
+    )
+    worker_lost_s: float = Field(
+        8.0,
+        ge=1.5,
+        le=3600,
+        description="silence in seconds after which what a worker has fails as WORKER_LOST",
+    )
+    worker_answer_s: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="time in seconds that a worker has to accept or refuse a request before it is "
+        "tried elsewhere, the trial of a guided form included, and to complete one that has ended",
+    )
     generations_limit: int = Field(
         1024, ge=1, description="generations at once; the next is refused with RESOURCE_EXHAUSTED"
     )

@@ -15,9 +15,10 @@ from tokenwire.frontend.v1 import (
     model_pb2_grpc,
     tokenization_pb2_grpc,
 )
+from tokenwire_frontend.core.link_state import LinkState
 from tokenwire_frontend.main import Frontend
 from tokenwire_frontend.settings import FrontendSettings
-from tokenwire_frontend.workers.link import LinkState, WorkerLink
+from tokenwire_frontend.workers.link import WorkerLink
 from tokenwire_service.tasks import Supervisor
 
 from tests.frontend.scripted_worker import ScriptedWorker

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Self
 
 import grpc
@@ -133,8 +134,10 @@ class Stream:
 class ScriptedWorker:
     """An asynchronous context manager: it listens inside, at the same address after `restart`."""
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Takes channel arguments of its server."""
         self.address = "127.0.0.1:0"
+        self._arguments = arguments
         self.info = worker_pb2.GetWorkerInfoResponse(
             worker_name="scripted",
             contract_revision=2,
@@ -175,6 +178,7 @@ class ScriptedWorker:
         """Calls of GetTokenizer so far."""
         self._load = worker_pb2.WatchLoadResponse()
         self._reports: set[asyncio.Event] = set()
+        self._watches_end = asyncio.Event()
         self._opened: asyncio.Queue[Stream] = asyncio.Queue()
         self._server: grpc.aio.Server | None = None
         self.awake.set()
@@ -188,7 +192,7 @@ class ScriptedWorker:
         await self.stop()
 
     async def start(self) -> None:
-        self._server = grpc.aio.server(options=SERVER)
+        self._server = grpc.aio.server(options=list({**dict(SERVER), **self._arguments}.items()))
         self._server.add_generic_rpc_handlers(self._handlers())
         port = self._server.add_insecure_port(self.address)
         self.address = f"127.0.0.1:{port}"
@@ -212,6 +216,13 @@ class ScriptedWorker:
     def report(self, **load: Any) -> None:
         """Sends a load to everyone who watches, and from now on."""
         self._load = worker_pb2.WatchLoadResponse(**load)
+        for changed in self._reports:
+            changed.set()
+
+    def end_watches(self) -> None:
+        """Ends every call of WatchLoad."""
+        self._watches_end.set()
+        self._watches_end = asyncio.Event()
         for changed in self._reports:
             changed.set()
 
@@ -244,10 +255,10 @@ class ScriptedWorker:
             )
 
     async def _WatchLoad(self, request: Any, context: Any) -> None:
-        changed = asyncio.Event()
+        changed, end = asyncio.Event(), self._watches_end
         self._reports.add(changed)
         try:
-            while True:
+            while not end.is_set():
                 await self.awake.wait()
                 changed.clear()
                 await context.write(self._load)

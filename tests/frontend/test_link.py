@@ -1,67 +1,470 @@
-"""The link to a worker, on streams that a test ends when it likes."""
+"""The link to a worker: its state, its reconnects, and what becomes of what the worker had."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
+from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
-from tokenwire_frontend.workers.link import WorkerLink
+import structlog
+from tokenwire.channel_arguments import KEEPALIVE_TIME_MS, MIN_PING_INTERVAL_WITHOUT_DATA_MS
+from tokenwire.frontend.v1 import generation_pb2 as fg
+from tokenwire.frontend.v1 import model_pb2
+from tokenwire.worker.v1 import execution_pb2 as pb
+from tokenwire_frontend.core.link_state import LinkState
+from tokenwire_frontend.workers import link as link_module
+from tokenwire_frontend.workers import remote
+from tokenwire_service.errors import ServiceError
+
+from tests.frontend.frontend_here import FrontendHere, frontend_of, until
+from tests.frontend.scripted_worker import ScriptedWorker, Stream
+from tests.services.calls import Refusal, generation, refusal_of
+
+CONNECTING, READY, SUSPECT = LinkState.CONNECTING, LinkState.READY, LinkState.SUSPECT
+DRAINING, REFUSED, LOST = LinkState.DRAINING, LinkState.REFUSED, LinkState.LOST
+
+MARKS = count(1)
+"""Loads to tell reports by."""
 
 
-class EndedStream:
-    """What the worker has closed."""
-
-    def __aiter__(self) -> EndedStream:
-        return self
-
-    async def __anext__(self) -> Any:
-        raise StopAsyncIteration
-
-    def cancel(self) -> None: ...
+@pytest.fixture
+async def worker() -> AsyncIterator[ScriptedWorker]:
+    async with ScriptedWorker() as started:
+        yield started
 
 
-class LateStream(EndedStream):
-    """Takes its time to end when it is cancelled."""
-
-    def __init__(self) -> None:
-        self.ending = asyncio.Event()
-        self.end = asyncio.Event()
-
-    async def __anext__(self) -> Any:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.ending.set()
-            await self.end.wait()
+@pytest.fixture
+async def other() -> AsyncIterator[ScriptedWorker]:
+    async with ScriptedWorker() as started:
+        started.info.worker_name = "other"
+        yield started
 
 
-class Streams:
-    """Both stubs of a worker."""
-
-    def __init__(self) -> None:
-        self.load = LateStream()
-
-    def Exchange(self, _requests: Any) -> EndedStream:
-        return EndedStream()
-
-    def WatchLoad(self, _request: Any) -> EndedStream:
-        return self.load
+@pytest.fixture
+async def frontend(worker: ScriptedWorker) -> AsyncIterator[FrontendHere]:
+    async with frontend_of(worker) as started:
+        await started.wait_for(worker, READY)
+        yield started
 
 
-async def nothing(*_: Any) -> None: ...
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets links reconnect without a wait."""
+    monkeypatch.setattr(link_module, "RECONNECT_FIRST_S", 0.0)
 
 
-async def test_a_link_ends_when_its_worker_does_at_the_same_time(monkeypatch):
+@pytest.fixture
+def lines():
+    """The log lines of the test."""
+    with structlog.testing.capture_logs() as captured:
+        yield captured
+
+
+def generate(frontend: FrontendHere, **fields: Any) -> Any:
+    """Starts a Generate call."""
+    what = generation([7, 8], max_tokens=9, **fields)
+    return frontend.generations.Generate(fg.GenerateRequest(generation=what))
+
+
+async def refused(call: Any) -> Refusal:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return refusal_of(caught.value)
+
+
+def answers(stream: Stream, submit: pb.Submit) -> None:
+    """A script: every generation is three tokens."""
+    stream.generate(submit.handle, 5, 6, 7)
+
+
+async def listed(frontend: FrontendHere, worker: ScriptedWorker) -> model_pb2.Worker:
+    workers = await frontend.models.ListWorkers(model_pb2.ListWorkersRequest())
+    [found] = [each for each in workers.workers if each.address == worker.address]
+    return found
+
+
+async def hear(frontend: FrontendHere, worker: ScriptedWorker) -> None:
+    """Lets a worker give a sign of life, and waits until it is heard."""
+    link = frontend.link(worker)
+    mark = next(MARKS)
+    worker.report(running_sequences=mark)
+    await until(lambda: link.load.running_sequences == mark)
+
+
+def let_pass(frontend: FrontendHere, seconds: float) -> None:
+    """Lets time pass on the clock that workers' silence is counted on, and looks at them."""
+    frontend.pool.clock.now_s += seconds
+    for link in frontend.pool.links:
+        link.tick()
+
+
+# --- silence -------------------------------------------------------------------------------------
+
+
+async def test_a_silent_worker_is_suspect_then_lost_and_gets_nothing(worker, other):
+    other.script = answers
+    async with frontend_of(worker, other) as frontend:
+        for each in (worker, other):
+            await frontend.wait_for(each, READY)
+        stream = await worker.stream()
+        worker.freeze()
+        let_pass(frontend, 2.5)
+        assert frontend.link(worker).state is READY
+        await hear(frontend, other)
+        let_pass(frontend, 0.5)
+        await frontend.wait_for(worker, SUSPECT, "silent for 3 s")
+        assert (await listed(frontend, worker)).state == model_pb2.WORKER_STATE_SUSPECT
+        for _ in range(6):
+            assert (await generate(frontend)).timings.worker == "other"
+        await hear(frontend, other)
+        let_pass(frontend, 5)
+        await frontend.wait_for(worker, LOST, "silent for 8 s")
+        assert (await listed(frontend, worker)).state == model_pb2.WORKER_STATE_LOST
+        assert not stream.messages
+        worker.thaw()
+        await frontend.wait_for(worker, READY)
+
+
+async def test_what_a_lost_worker_had_fails_as_worker_lost(worker, frontend):
+    call = generate(frontend)
+    stream = await worker.stream()
+    stream.accept((await stream.submit()).handle)
+    await until(lambda: frontend.link(worker).in_flight == 1)
+    worker.freeze()
+    let_pass(frontend, 8)
+    refusal = await refused(call)
+    assert refusal.code is grpc.StatusCode.UNAVAILABLE
+    assert refusal.reason == "WORKER_LOST"
+    assert "silent for 8 s" in refusal.message
+    assert frontend.link(worker).in_flight == 0
+    await asyncio.wait_for(stream.left.wait(), 10)
+
+
+async def test_where_all_workers_are_suspect_they_are_used(worker, frontend):
+    worker.script = answers
+    worker.heartbeat_s = None
+    worker.report()
+    await hear(frontend, worker)
+    let_pass(frontend, 3)
+    await frontend.wait_for(worker, SUSPECT)
+    call = generate(frontend)
+    assert (await call).sequences[0].token_ids == [5, 6, 7]
+    # Its frames are signs of life too.
+    await frontend.wait_for(worker, READY)
+
+
+async def test_a_draining_worker_is_lost_too_but_never_ready_again(worker, frontend):
+    worker.report(draining=True)
+    await frontend.wait_for(worker, DRAINING)
+    let_pass(frontend, 3)
+    assert frontend.link(worker).state is DRAINING
+    worker.freeze()
+    let_pass(frontend, 8)
+    await frontend.wait_for(worker, LOST)
+
+
+async def test_a_worker_that_promises_no_heartbeat_is_asked_for_it(worker):
+    worker.info.contract_revision = 1
+    worker.heartbeat_s = None
+    async with frontend_of(worker) as frontend:
+        await frontend.wait_for(worker, READY)
+        await hear(frontend, worker)
+        asked = worker.asked
+        let_pass(frontend, 4)
+        await frontend.wait_for(worker, SUSPECT)
+        await frontend.wait_for(worker, READY)
+        assert worker.asked > asked
+        worker.freeze()
+        let_pass(frontend, 8)
+        await frontend.wait_for(worker, LOST)
+
+
+async def test_a_connection_that_was_lost_is_not_taken_up_again(worker, frontend, at_once):
+    """A peer that accepts connections and says nothing is LOST for as long as it does so."""
+    worker.freeze()
+    let_pass(frontend, 8)
+    await frontend.wait_for(worker, LOST)
+    await worker.stop()
+    host, port = worker.address.split(":")
+    with socket.create_server((host, int(port))) as mute:
+        mute.setblocking(False)
+        loop = asyncio.get_running_loop()
+        connection, _ = await asyncio.wait_for(loop.sock_accept(mute), 10)
+        connection.close()
+        assert frontend.link(worker).state is LOST
+    worker.thaw()
+    await worker.start()
+    await frontend.wait_for(worker, READY)
+
+
+# --- words that are owed -------------------------------------------------------------------------
+
+
+async def test_a_request_that_is_neither_accepted_nor_refused_is_tried_elsewhere(worker, other):
+    other.script = answers
+    async with frontend_of(worker, other) as frontend:
+        for each in (worker, other):
+            await frontend.wait_for(each, READY)
+        calls = [generate(frontend) for _ in range(2)]
+        stream = await worker.stream()
+        handle = (await stream.submit()).handle
+        let_pass(frontend, 2)
+        assert frontend.link(worker).in_flight == 1
+        while frontend.link(worker).in_flight and not stream.messages[1:]:
+            await until(lambda: frontend.link(worker).state is READY)
+            let_pass(frontend, 2)
+        assert [(await call).timings.worker for call in calls] == ["other", "other"]
+        assert (await stream.cancel()).handle == handle
+        # What it says of it later harms nobody.
+        stream.generate(handle, 5)
+        await until(lambda: frontend.link(worker).in_flight == 0)
+        assert frontend.link(worker).state is READY
+
+
+async def test_of_one_worker_alone_it_is_refused(worker, frontend):
+    call = generate(frontend)
+    await (await worker.stream()).submit()
+    for _ in range(5):
+        await until(lambda: frontend.link(worker).state is READY)
+        let_pass(frontend, 2)
+    refusal = await refused(call)
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "WORKER_SILENT")
+
+
+async def test_a_generation_whose_end_never_comes_is_given_up(worker, frontend):
+    call = generate(frontend)
+    stream = await worker.stream()
+    handle = (await stream.submit()).handle
+    stream.accept(handle)
+    stream.tokens(handle, 5)
+    stream.end(handle)
+    await until(lambda: frontend.link(worker).in_flight == 1)
+    for _ in range(10):
+        await until(lambda: frontend.link(worker).state is READY)
+        let_pass(frontend, 2.5)
+    answer = await call
+    assert answer.sequences[0].token_ids == [5]
+    assert frontend.link(worker).in_flight == 0
+
+
+# --- meeting -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("tokenizer_config.json", b"[]"),
+        ("tokenizer_config.json", b'{"chat_template": [1]}'),
+        ("tokenizer_config.json", b"\xff"),
+        ("generation_config.json", b'{"top_k": Infinity}'),
+        ("generation_config.json", b"[]"),
+        ("tokenizer.json", b"{}"),
+        ("tokenizer.json", b""),
+        ("chat_template.jinja", b"{% if"),
+    ],
+)
+async def test_odd_text_files_are_told_and_the_worker_is_back_once_mended(worker, file, content):
+    good = dict(worker.files)
+    if b"chat_template" in content:
+        del worker.files["chat_template.jinja"]  # which goes before it
+    worker.files[file] = content
+    async with frontend_of(worker) as frontend:
+        link = await frontend.wait_for(worker, REFUSED)
+        assert link.state_reason
+        assert (await listed(frontend, worker)).state_reason == link.state_reason
+        worker.files = good
+        await frontend.wait_for(worker, READY)
+
+
+async def abort(request: Any, context: Any) -> None:
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED)
+
+
+async def garbage(request: Any, context: Any) -> bytes:
+    return b"\xff"
+
+
+async def garbage_stream(request: Any, context: Any) -> None:
+    await context.write(b"\xff")
+
+
+@pytest.mark.parametrize(
+    ("method", "handler", "reason"),
+    [
+        ("GetWorkerInfo", abort, "no worker"),
+        ("GetWorkerInfo", garbage, "can't be parsed"),
+        ("GetTokenizer", garbage_stream, "can't be parsed"),
+        ("WatchLoad", abort, "does not implement WatchLoad"),
+        ("Exchange", abort, "does not implement Exchange"),
+    ],
+)
+async def test_a_worker_that_answers_oddly_is_refused_and_back_once_mended(
+    worker, method, handler, reason
+):
+    worker.overrides[method] = handler
+    async with frontend_of(worker) as frontend:
+        await frontend.wait_for(worker, REFUSED, reason)
+        del worker.overrides[method]
+        await frontend.wait_for(worker, READY)
+
+
+async def test_a_description_that_lacks_what_is_needed_is_refused_by_name(worker):
+    worker.info.limits.vocabulary_size = 0
+    async with frontend_of(worker) as frontend:
+        await frontend.wait_for(worker, REFUSED, "limits.vocabulary_size is 0")
+        worker.info.limits.vocabulary_size = 4096
+        worker.info.model = ""
+        await frontend.wait_for(worker, REFUSED, "model is empty")
+
+
+async def test_text_files_without_end_are_refused(worker, monkeypatch):
+    monkeypatch.setattr(remote, "TEXT_FILES_BYTES", 2**16)
+    async with frontend_of(worker) as frontend:
+        await frontend.wait_for(worker, REFUSED, "its text files have more than")
+
+
+async def test_an_exception_in_meeting_is_told_and_met_again(worker, monkeypatch, lines):
+    async with frontend_of(worker) as frontend:
+        monkeypatch.setattr(frontend.link(worker), "_meet", None)
+        await frontend.wait_for(worker, REFUSED, "TypeError")
+    assert [line["address"] for line in lines if line["event"] == "worker_fault"]
+
+
+# --- streams that end ----------------------------------------------------------------------------
+
+
+async def test_a_watch_that_ends_is_opened_again_and_harms_nothing(worker, frontend):
+    async def ends(request: Any, context: Any) -> None:
+        worker.overrides.clear()
+
+    worker.overrides["WatchLoad"] = ends
+    call = generate(frontend)
+    stream = await worker.stream()
+    handle = (await stream.submit()).handle
+    stream.accept(handle)
+    worker.end_watches()
+    await until(lambda: not worker.overrides)
+    worker.report(running_sequences=3)
+    await until(lambda: frontend.link(worker).load.running_sequences == 3)
+    stream.tokens(handle, 5)
+    stream.end(handle)
+    stream.complete(handle)
+    assert (await call).sequences[0].token_ids == [5]
+
+
+async def test_a_load_report_that_is_none_is_a_line_of_the_log(worker, lines):
+    async def odd(request: Any, context: Any) -> None:
+        await context.write(b"\xff")
+        await worker._WatchLoad(request, context)
+
+    worker.overrides["WatchLoad"] = odd
+    async with frontend_of(worker) as frontend:
+        await frontend.wait_for(worker, READY)
+        worker.report(running_sequences=3)
+        await until(lambda: frontend.link(worker).load.running_sequences == 3)
+    assert any("load report can't be parsed" in line.get("fault", "") for line in lines)
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.OK, grpc.StatusCode.INTERNAL])
+async def test_a_closed_exchange_is_opened_again_and_fails_what_it_had(worker, frontend, code):
+    call = generate(frontend)
+    stream = await worker.stream()
+    stream.accept((await stream.submit()).handle)
+    stream.close(code, "as scripted")
+    refusal = await refused(call)
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "WORKER_LOST")
+    await worker.stream()
+    worker.script = answers
+    await frontend.wait_for(worker, READY)
+    assert (await generate(frontend)).sequences[0].token_ids == [5, 6, 7]
+
+
+async def test_bytes_that_are_no_frame_end_the_stream_with_a_reason(worker, frontend):
+    call = generate(frontend)
+    stream = await worker.stream()
+    stream.accept((await stream.submit()).handle)
+    stream.send(b"\xff\xff\xff")
+    refusal = await refused(call)
+    assert refusal.reason == "WORKER_LOST"
+    assert "a frame can't be parsed" in refusal.message
+    await worker.stream()
+    await frontend.wait_for(worker, READY)
+
+
+async def test_a_draining_worker_fails_nothing(worker, frontend):
+    call = generate(frontend)
+    stream = await worker.stream()
+    handle = (await stream.submit()).handle
+    stream.accept(handle)
+    worker.report(draining=True)
+    await frontend.wait_for(worker, DRAINING)
+    assert (await refused(generate(frontend))).reason == "NO_WORKER"
+    stream.tokens(handle, 5)
+    stream.end(handle)
+    stream.complete(handle)
+    assert (await call).sequences[0].token_ids == [5]
+
+
+async def test_a_server_that_permits_too_few_pings_is_told_by_name(monkeypatch):
+    frequent = {**dict(remote.ARGUMENTS), KEEPALIVE_TIME_MS: 100}
+    monkeypatch.setattr(remote, "ARGUMENTS", tuple(frequent.items()))
+    strict = {MIN_PING_INTERVAL_WITHOUT_DATA_MS: 300_000}
+    async with ScriptedWorker(strict) as worker, frontend_of(worker) as frontend:
+        worker.heartbeat_s = None  # what a server sends makes it lenient
+        await frontend.wait_for(worker, CONNECTING, "too_many_pings")
+        assert "let it permit" in frontend.link(worker).state_reason
+
+
+# --- nothing stays behind ------------------------------------------------------------------------
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_fifty_reconnects_leave_nothing_behind(worker, frontend, monkeypatch):
+    monkeypatch.setattr(link_module, "RECONNECT_FIRST_S", 0.0)
+    monkeypatch.setattr(link_module, "SETTLED_S", 0.0)
+
+    async def lose() -> None:
+        stream = await worker.stream()
+        call = generate(frontend)
+        stream.accept((await stream.submit()).handle)
+        stream.close(grpc.StatusCode.INTERNAL)
+        assert (await refused(call)).reason == "WORKER_LOST"
+        await until(lambda: len(worker.streams) > seen)
+        await frontend.wait_for(worker, READY)
+
+    counts = []
+    for round_number in range(51):
+        seen = len(worker.streams)
+        await lose()
+        if round_number in (0, 50):
+            gc.collect()
+            await until(lambda: frontend.link(worker).in_flight == 0)
+            counts.append((len(asyncio.all_tasks()), open_files()))
+    (tasks_before, files_before), (tasks_after, files_after) = counts
+    assert tasks_after <= tasks_before + 2
+    assert files_after <= files_before + 2
+
+
+async def test_a_submission_to_a_worker_that_is_gone_is_refused(worker, frontend):
+    await worker.stop()
+    await frontend.wait_for(worker, CONNECTING)
+    with pytest.raises(ServiceError) as refusal:
+        frontend.link(worker).submit(pb.Request(), receiver=None)
+    assert refusal.value.reason == "WORKER_LOST"
+
+
+async def test_a_link_ends_when_its_worker_does_at_the_same_time(worker, frontend):
     """A cancel that comes while the streams of a worker are being ended is not lost."""
-    link = WorkerLink("127.0.0.1:1", None, nothing, lambda: None)
-    streams = Streams()
-    monkeypatch.setattr(link, "_execution", streams)
-    monkeypatch.setattr(link, "_worker", streams)
-    monkeypatch.setattr(link, "_handshake", nothing)
-    running = asyncio.create_task(link.run())
-    await asyncio.wait_for(streams.load.ending.wait(), 10)
-    running.cancel()
-    streams.load.end.set()
-    with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(asyncio.shield(running), 10)
+    stream = await worker.stream()
+    stream.close()
+    await stream.left.wait()
+    await asyncio.wait_for(frontend.pool.close(), 10)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokenwire.frontend.v1 import generation_pb2 as fg
-from tokenwire_frontend.workers.link import LinkState
+from tokenwire_frontend.core.link_state import LinkState
 
 from tests.frontend.frontend_here import frontend_of
 from tests.frontend.scripted_worker import ScriptedWorker

@@ -38,6 +38,8 @@ up pays for it once in some hundred tokens."""
 class Finish(Enum):
     """Why a sequence ended."""
 
+    UNSPECIFIED = "unspecified"
+    """The worker gave a reason that this frontend does not know."""
     STOP = "stop"
     LENGTH = "length"
     TIME_BUDGET = "time_budget"

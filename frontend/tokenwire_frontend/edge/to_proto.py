@@ -6,16 +6,18 @@ from google.protobuf import duration_pb2
 from tokenwire.frontend.v1 import generation_pb2, model_pb2
 
 from tokenwire_frontend.core.events import Completion
+from tokenwire_frontend.core.link_state import LinkState
 from tokenwire_frontend.core.log import Delta, End, Finish
 from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.core.model import Ability
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.models.model import Model
-from tokenwire_frontend.workers.link import LinkState, WorkerLink
+from tokenwire_frontend.workers.link import WorkerLink
 from tokenwire_frontend.workers.messages import duration
 from tokenwire_frontend.workers.pool import WorkerPool
 
 _FINISH_REASONS = {
+    Finish.UNSPECIFIED: generation_pb2.FINISH_REASON_UNSPECIFIED,
     Finish.STOP: generation_pb2.FINISH_REASON_STOP,
     Finish.LENGTH: generation_pb2.FINISH_REASON_LENGTH,
     Finish.TIME_BUDGET: generation_pb2.FINISH_REASON_TIME_BUDGET,
@@ -40,6 +42,8 @@ _STATES = {
     LinkState.READY: model_pb2.WORKER_STATE_READY,
     LinkState.DRAINING: model_pb2.WORKER_STATE_DRAINING,
     LinkState.REFUSED: model_pb2.WORKER_STATE_REFUSED,
+    LinkState.SUSPECT: model_pb2.WORKER_STATE_SUSPECT,
+    LinkState.LOST: model_pb2.WORKER_STATE_LOST,
 }
 
 

@@ -1,89 +1,94 @@
-"""One worker: its channel, its Exchange stream, its load, and the generations that it holds.
+"""One worker: its connection, its state, its load, and the generations that it holds.
 
-A link lives as long as the frontend and reconnects by itself. While it is READY, every generation
-submitted through it travels on one Exchange stream, whose frames are always read at once: what a
-slow client has not taken yet waits in that client's generation, not in the stream.
+A link lives as long as the frontend. It makes one connection after the other; each has a channel,
+an Exchange stream and a watch of the load, which begin and end together. Whatever ends them, or
+goes wrong before, is the reason of the link's state; what the worker held fails as WORKER_LOST, and
+the next connection is tried after a wait. Frames are always read at once: what a slow client has
+not taken yet waits in that client's generation, not in the stream.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from enum import Enum
-from itertools import count
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import grpc
 import structlog
-from tokenwire.channel_arguments import WORKER_HOP
-from tokenwire.worker.v1 import (
-    execution_pb2,
-    execution_pb2_grpc,
-    worker_pb2,
-    worker_pb2_grpc,
-)
+from google.protobuf.message import DecodeError
+from tokenwire.worker.v1 import execution_pb2, worker_pb2
+from tokenwire_service.tasks import Scope
 
 from tokenwire_frontend import errors
+from tokenwire_frontend.core.call_order import Handles
+from tokenwire_frontend.core.link_state import AwakeClock, LinkState, LinkStatus, Liveness
 from tokenwire_frontend.workers import messages
+from tokenwire_frontend.workers.complaints import Complaints
+from tokenwire_frontend.workers.exchange import Exchange
 from tokenwire_frontend.workers.messages import WorkerInfo, WorkerLoad
 from tokenwire_frontend.workers.receiver import Receiver
+from tokenwire_frontend.workers.remote import Remote, WorkerRefusedError
 
 log = structlog.get_logger()
 
 RECONNECT_FIRST_S = 0.2
 RECONNECT_MOST_S = 2.0
-"""Bounds of the wait between attempts, doubling: a restarted worker is back within a few
+"""Bounds of the wait between connections, doubling: a restarted worker is back within a few
 seconds."""
 
-HANDSHAKE_TIMEOUT_S = 10.0
-"""Time that a worker has to describe itself and send its tokenizer."""
+REFUSED_MOST_S = 5.0
+"""Longest wait where the worker was refused, since its text files may have to be fetched again to
+see whether it has been mended."""
+
+SETTLED_S = 5.0
+"""A connection that served for so long was sound: the wait after it is the first again."""
+
+HEARTBEAT_S = 1.0
+"""Longest time between two signs of life that a worker promises; also how often one is asked for
+that promises none."""
+
+HEARTBEAT_REVISION = 2
+"""Contract revision from which on WatchLoad has a message at least once a second."""
+
+REASON_LIMIT = 300
+"""Most characters of a state's reason: some of it comes from the peer."""
 
 
-class LinkState(Enum):
-    """Whether a worker gets requests."""
+@dataclass(frozen=True)
+class Patience:
+    """How long a worker's silence is borne."""
 
-    CONNECTING = "connecting"
-    READY = "ready"
-    DRAINING = "draining"
-    REFUSED = "refused"
+    suspect_s: float
+    """Until it gets no requests where others can take them."""
+    lost_s: float
+    """Until what it holds fails and it is connected anew."""
+    answer_s: float
+    """Until a request that it neither accepts nor refuses, or does not complete once it has ended
+    or was cancelled, is given up."""
 
 
-class WorkerRefusedError(Exception):
-    """The worker was reached but can't serve here."""
+class ConnectionOverError(Exception):
+    """The streams of a connection have ended."""
 
 
-class _Outgoing:
-    """The commands of one Exchange stream.
+class _Serving:
+    """The streams of one connection."""
 
-    Each stream has its own: gRPC goes on to read the requests of a stream that has ended, and must
-    not take those of the next one.
-    """
+    def __init__(self, exchange: Exchange, liveness: Liveness) -> None:
+        self.exchange = exchange
+        self.liveness = liveness
+        self.load = WorkerLoad()
+        self.over = asyncio.Event()
+        self.reason: Exception | None = None
+        """Why it is over."""
 
-    def __init__(self) -> None:
-        self._waiting: deque[execution_pb2.ExchangeRequest] = deque()
-        self._ready = asyncio.Event()
-        self._closed = False
-
-    def put(self, request: execution_pb2.ExchangeRequest) -> None:
-        """Sends a command after those before it."""
-        self._waiting.append(request)
-        self._ready.set()
-
-    def close(self) -> None:
-        """Ends `requests`; the stream is over."""
-        self._closed = True
-        self._ready.set()
-
-    async def requests(self) -> AsyncIterator[execution_pb2.ExchangeRequest]:
-        """Yields the commands; gRPC allows one write at a time on a stream."""
-        while True:
-            while self._waiting:
-                yield self._waiting.popleft()
-            if self._closed:
-                return
-            self._ready.clear()
-            await self._ready.wait()
+    def end(self, reason: Exception) -> None:
+        """Ends the streams; the first reason counts."""
+        if not self.over.is_set():
+            self.reason = reason
+            self.over.set()
 
 
 class WorkerLink:
@@ -92,8 +97,10 @@ class WorkerLink:
     Args:
         address: HOST:PORT.
         credentials: TLS, or None for plain text.
+        patience: how long silence is borne.
+        clock: what silence is counted on; whoever ticks it calls `tick` after it.
         meet: called with each worker that answers, before it gets requests; raises
-            WorkerRefusedError where it can't serve here. It may fetch the worker's tokenizer.
+            WorkerRefusedError where it can't serve here. It may fetch the worker's text files.
         on_change: called when the state has changed.
     """
 
@@ -101,206 +108,246 @@ class WorkerLink:
         self,
         address: str,
         credentials: grpc.ChannelCredentials | None,
-        meet: Callable[[WorkerLink], Awaitable[None]],
+        patience: Patience,
+        clock: AwakeClock,
+        meet: Callable[[WorkerLink, WorkerInfo, Remote], Awaitable[None]],
         on_change: Callable[[], None],
     ) -> None:
         self.address = address
-        self.state = LinkState.CONNECTING
-        self.state_reason = "not reached yet"
         self.info: WorkerInfo | None = None
-        self.load = WorkerLoad()
-        self.unreported = 0
-        """Requests submitted, less those ended, since the last load report."""
+        self._credentials = credentials
+        self._patience = patience
+        self._clock = clock
         self._meet = meet
         self._on_change = on_change
-        self._live: dict[int, Receiver] = {}
-        self._handles = count(1)
-        self._outgoing = _Outgoing()
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(address, options=WORKER_HOP)
-        else:
-            self._channel = grpc.aio.secure_channel(address, credentials, options=WORKER_HOP)
-        self._execution = execution_pb2_grpc.ExecutionServiceStub(self._channel)
-        self._worker = worker_pb2_grpc.WorkerServiceStub(self._channel)
+        self._status = LinkStatus()
+        self._handles = Handles()
+        self._complain = Complaints(address)
+        self._serving: _Serving | None = None
+
+    @property
+    def state(self) -> LinkState:
+        """Whether the worker gets requests."""
+        return self._status.state
+
+    @property
+    def state_reason(self) -> str:
+        """Why, where the state is not READY."""
+        return self._status.reason
+
+    @property
+    def load(self) -> WorkerLoad:
+        """What the worker last reported; of one that is not connected nothing."""
+        return self._serving.load if self._serving else WorkerLoad()
 
     @property
     def in_flight(self) -> int:
         """Generations that the worker holds for this frontend."""
-        return len(self._live)
+        return len(self._serving.exchange) if self._serving else 0
+
+    @property
+    def unreported(self) -> int:
+        """Requests submitted, less those ended, since the last load report."""
+        return self._serving.exchange.unreported if self._serving else 0
 
     def submit(self, request: execution_pb2.Request, receiver: Receiver) -> int:
-        """Sends a generation; the receiver hears of it from now on. Returns its handle."""
-        handle = next(self._handles)
-        self._live[handle] = receiver
-        self.unreported += 1
-        submit = execution_pb2.Submit(handle=handle, request=request)
-        self._outgoing.put(execution_pb2.ExchangeRequest(submit=submit))
-        return handle
+        """Sends a generation; the receiver hears of it from now on. Returns its handle.
+
+        Raises:
+            ServiceError: it can't be sent; the receiver hears nothing.
+        """
+        if self._serving is None:
+            raise errors.worker_lost(self.address, self.state_reason)
+        return self._serving.exchange.submit(request, receiver)
 
     def cancel(self, handle: int, sequence: int | None = None) -> None:
         """Cancels a generation or one of its sequences; on_ending and on_completed still come."""
-        if handle in self._live:
-            sequences = () if sequence is None else (sequence,)
-            cancel = execution_pb2.Cancel(handle=handle, sequences=sequences)
-            self._outgoing.put(execution_pb2.ExchangeRequest(cancel=cancel))
+        if self._serving is not None:
+            self._serving.exchange.cancel(handle, sequence)
+
+    def detach(self, handle: int) -> None:
+        """Cancels a generation whose receiver is to hear nothing more."""
+        if self._serving is not None:
+            self._serving.exchange.detach(handle)
+
+    def tick(self) -> None:
+        """Draws the consequences of what the worker has not said; to be called every TICK_S."""
+        serving = self._serving
+        if serving is None:
+            return
+        if self._status.judge(serving.liveness):
+            self._tell()
+        if self.state is LinkState.LOST:
+            serving.end(ConnectionOverError(self.state_reason))
+        else:
+            serving.exchange.expire(self._patience.answer_s)
 
     async def run(self) -> None:
         """Connects, serves and reconnects, until cancelled."""
         wait_s = RECONNECT_FIRST_S
+        while True:
+            began_s = time.monotonic()
+            await self._connect()
+            if time.monotonic() - began_s >= SETTLED_S:
+                wait_s = RECONNECT_FIRST_S
+            # Jitter, so that many frontends do not return to a restarted worker together.
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311
+            refused = self.state is LinkState.REFUSED
+            wait_s = min(wait_s * 2, REFUSED_MOST_S if refused else RECONNECT_MOST_S)
+
+    async def _connect(self) -> None:
+        """Makes one connection, and serves on it until it is over."""
+        remote = Remote(self.address, self._credentials)
         try:
-            while True:
-                try:
-                    await self._handshake()
-                    wait_s = RECONNECT_FIRST_S
-                    await self._serve()
-                    state, reason = LinkState.CONNECTING, "the worker closed the stream"
-                except grpc.aio.AioRpcError as error:
-                    state = LinkState.CONNECTING
-                    reason = f"{error.code().name}: {error.details()}"
-                except WorkerRefusedError as error:
-                    state, reason = LinkState.REFUSED, str(error)
-                self.load, self.unreported = WorkerLoad(), 0
-                self._set_state(state, reason)
-                self._fail_live(reason)
-                # Jitter, so that many frontends do not return to a restarted worker together.
-                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311
-                wait_s = min(wait_s * 2, RECONNECT_MOST_S)
+            try:
+                self.info = await self._described(remote)
+                await self._meet(self, self.info, remote)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the state tells it
+                self._note(error)
+            else:
+                await self._serve(remote, self.info)
         finally:
-            self._fail_live("this frontend has stopped")
-            await self._channel.close()
+            await remote.close()
 
-    async def _handshake(self) -> None:
+    async def _described(self, remote: Remote) -> WorkerInfo:
         try:
-            described = await self._worker.GetWorkerInfo(
-                worker_pb2.GetWorkerInfoRequest(), timeout=HANDSHAKE_TIMEOUT_S
-            )
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
-                raise
+            info = messages.worker_info(await remote.describe())
+        except ValueError as error:
+            raise WorkerRefusedError(f"its description can't be used: {error}") from error
+        if info.contract_revision < messages.CONTRACT_REVISION:
             raise WorkerRefusedError(
-                "it is a gRPC service but no worker, such as another frontend; "
-                "--worker is the address that a tokenwire-worker listens on"
-            ) from error
-        self.info = messages.worker_info(described)
-        if self.info.contract_revision < messages.CONTRACT_REVISION:
-            raise WorkerRefusedError(
-                f"speaks contract revision {self.info.contract_revision}; "
-                f"this frontend needs {messages.CONTRACT_REVISION}"
+                f"speaks contract revision {info.contract_revision}; "
+                f"this frontend requires {messages.CONTRACT_REVISION}"
             )
-        await self._meet(self)
+        return info
 
-    async def fetch_tokenizer(self) -> dict[str, bytes]:
-        """Returns the worker's text-side files by name."""
-        parts: dict[str, bytearray] = {}
-        call = self._worker.GetTokenizer(
-            worker_pb2.GetTokenizerRequest(), timeout=HANDSHAKE_TIMEOUT_S
+    async def _serve(self, remote: Remote, info: WorkerInfo) -> None:
+        """Holds the streams until one says that they are over."""
+        patience = self._patience
+        serving = self._serving = _Serving(
+            Exchange(self.address, info, self._handles, self._clock),
+            Liveness(self._clock, patience.suspect_s, patience.lost_s),
         )
-        async for part in call:
-            parts.setdefault(part.file_name, bytearray()).extend(part.data)
-        return {name: bytes(data) for name, data in parts.items()}
+        call = remote.exchange()
+        works = [self._read(call, serving), self._write(call, serving)]
+        works.append(self._watch(remote, serving))
+        if info.contract_revision < HEARTBEAT_REVISION:
+            works.append(self._ask(remote, serving))
+        reason = "this frontend has stopped"
+        async with Scope("worker_link") as scope:
+            for work in works:
+                scope.start(work, on_fault=serving.end, address=self.address)
+            if self._status.serve():
+                self._tell()
+            try:
+                await serving.over.wait()
+                assert serving.reason is not None  # noqa: S101 - for the type checker
+                self._note(serving.reason)
+                reason = self.state_reason
+            finally:
+                self._serving = None
+                serving.exchange.fail_all(lambda: errors.worker_lost(self.address, reason))
 
-    async def _serve(self) -> None:
-        """Holds the Exchange and load streams until either ends."""
-        outgoing = self._outgoing = _Outgoing()
-        self.load, self.unreported = WorkerLoad(), 0
-        exchange = self._execution.Exchange(outgoing.requests())
-        watch = self._worker.WatchLoad(worker_pb2.WatchLoadRequest())
-        self._set_state(LinkState.READY, "")
-        readers = [
-            asyncio.create_task(self._read_exchange(exchange)),
-            asyncio.create_task(self._read_load(watch)),
-        ]
+    async def _read(
+        self,
+        call: grpc.aio.StreamStreamCall[bytes, execution_pb2.ExchangeResponse | DecodeError],
+        serving: _Serving,
+    ) -> None:
         try:
-            done, _ = await asyncio.wait(readers, return_when=asyncio.FIRST_COMPLETED)
-            for reader in done:
-                reader.result()
-            # A worker that stops ends both; the last tokens may still be on their way.
-            await readers[0]
-        finally:
-            outgoing.close()
-            for reader in readers:
-                reader.cancel()
-            exchange.cancel()
-            watch.cancel()
-            # Not a suppressed CancelledError, which could be this task's own: the frontend stops.
-            await asyncio.gather(*readers, return_exceptions=True)
-
-    async def _read_load(
-        self,
-        watch: grpc.aio.UnaryStreamCall[worker_pb2.WatchLoadRequest, worker_pb2.WatchLoadResponse],
-    ) -> None:
-        async for message in watch:
-            self.load = messages.worker_load(message)
-            self.unreported = 0
-            if self.load.draining and self.state is LinkState.READY:
-                self._set_state(LinkState.DRAINING, "the worker is draining")
-
-    async def _read_exchange(
-        self,
-        exchange: grpc.aio.StreamStreamCall[
-            execution_pb2.ExchangeRequest, execution_pb2.ExchangeResponse
-        ],
-    ) -> None:
-        async for frame in exchange:
-            self._deliver(frame)
-
-    def _deliver(self, frame: execution_pb2.ExchangeResponse) -> None:
-        """Hands one frame's columns to the receivers. The per-token path of the whole frontend."""
-        live = self._live
-        for handle in frame.accepted:
-            if receiver := live.get(handle):
-                receiver.on_accepted()
-        if frame.counts or frame.sequences or frame.logprobs:
-            self._deliver_columns(frame)
+            async for frame in call:
+                serving.liveness.hear()
+                if isinstance(frame, DecodeError):
+                    # Which generations it was about can't be told.
+                    serving.end(ConnectionOverError(f"a frame can't be parsed: {frame}"))
+                    return
+                serving.exchange.deliver(frame)
+        except grpc.aio.AioRpcError as error:
+            serving.end(_unless_unimplemented(error, "Exchange"))
         else:
-            for handle, token_id in zip(frame.handles[:], frame.token_ids[:], strict=True):
-                if receiver := live.get(handle):
-                    receiver.on_tokens(0, (token_id,))
-        for ending in frame.endings:
-            if receiver := live.get(ending.handle):
-                self._deliver_ending(receiver, ending)
-        for end in frame.completions:
-            if receiver := self._drop(end.handle):
-                receiver.on_completed(messages.worker_report(end.completed))
-        for failure in frame.failures:
-            if receiver := self._drop(failure.handle):
-                receiver.on_failed(messages.worker_failure(failure.status))
-
-    def _deliver_columns(self, frame: execution_pb2.ExchangeResponse) -> None:
-        handles, token_ids = frame.handles[:], frame.token_ids[:]
-        sequences = frame.sequences[:] or [0] * len(handles)
-        counts = frame.counts[:] or [1] * len(handles)
-        logprobs = {each.entry: messages.token_logprobs(each.tokens) for each in frame.logprobs}
-        start = 0
-        for entry, (handle, sequence, size) in enumerate(
-            zip(handles, sequences, counts, strict=True)
-        ):
-            if receiver := self._live.get(handle):
-                ids = token_ids[start : start + size]
-                receiver.on_tokens(sequence, ids, logprobs.get(entry, ()))
-            start += size
+            serving.end(ConnectionOverError("the worker closed the stream"))
 
     @staticmethod
-    def _deliver_ending(receiver: Receiver, message: execution_pb2.SequenceEnding) -> None:
-        ending = message.ending
-        stop_token_id = ending.stop_token_id if ending.HasField("stop_token_id") else None
-        receiver.on_ending(message.sequence, messages.FINISHES[ending.reason], stop_token_id)
+    async def _write(call: grpc.aio.StreamStreamCall[bytes, object], serving: _Serving) -> None:
+        try:
+            async for message in serving.exchange.commands():
+                await call.write(message)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return  # the stream is over: its reader tells why
 
-    def _drop(self, handle: int) -> Receiver | None:
-        receiver = self._live.pop(handle, None)
-        if receiver is not None:
-            self.unreported -= 1
-        return receiver
+    async def _watch(self, remote: Remote, serving: _Serving) -> None:
+        """Takes the worker's load reports, which are its heartbeat too."""
+        while not serving.over.is_set():
+            try:
+                async for report in remote.watch_load():
+                    self._on_report(report, serving)
+            except grpc.aio.AioRpcError as error:
+                told = _unless_unimplemented(error, "WatchLoad")
+                if told is not error or _pings_are_too_many(error):
+                    serving.end(told)
+            # It ends with the Exchange where the worker stops; else it is opened again.
+            await asyncio.sleep(HEARTBEAT_S)
 
-    def _fail_live(self, reason: str) -> None:
-        live, self._live = self._live, {}
-        for receiver in live.values():
-            receiver.on_failed(errors.worker_lost(self.address, reason))
-
-    def _set_state(self, state: LinkState, reason: str) -> None:
-        if (state, reason) == (self.state, self.state_reason):
+    def _on_report(
+        self, report: worker_pb2.WatchLoadResponse | DecodeError, serving: _Serving
+    ) -> None:
+        serving.liveness.hear()
+        if isinstance(report, DecodeError):
+            self._complain(f"a load report can't be parsed: {report}")
             return
-        self.state, self.state_reason = state, reason
-        level = log.info if state is LinkState.READY else log.warning
-        level("worker", address=self.address, state=state.value, reason=reason)
+        serving.load = messages.worker_load(report)
+        serving.exchange.unreported = 0
+        if serving.load.draining and self._status.drain():
+            self._tell()
+
+    @staticmethod
+    async def _ask(remote: Remote, serving: _Serving) -> None:
+        """Asks a worker that promises no heartbeat for a sign of life."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            try:
+                await remote.describe()
+            except grpc.aio.AioRpcError:
+                continue  # silence, which liveness counts
+            serving.liveness.hear()
+
+    def _note(self, error: Exception) -> None:
+        """Lets the state tell how a connection has ended."""
+        if isinstance(error, grpc.aio.AioRpcError):
+            changed = self._status.fail(_reason(error))
+        elif isinstance(error, ConnectionOverError):
+            changed = self._status.fail(str(error)[:REASON_LIMIT])
+        elif isinstance(error, WorkerRefusedError):
+            changed = self._status.refuse(str(error)[:REASON_LIMIT])
+        else:
+            reason = f"this frontend failed at it: {error!r}"[:REASON_LIMIT]
+            changed = self._status.refuse(reason)
+            if changed:
+                log.error("worker_fault", address=self.address, exc_info=error)
+        if changed:
+            self._tell()
+
+    def _tell(self) -> None:
+        level = log.info if self.state is LinkState.READY else log.warning
+        level("worker", address=self.address, state=self.state.value, reason=self.state_reason)
         self._on_change()
+
+
+def _unless_unimplemented(error: grpc.aio.AioRpcError, method: str) -> Exception:
+    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return WorkerRefusedError(f"it does not implement {method}")
+    return error
+
+
+def _pings_are_too_many(error: grpc.aio.AioRpcError) -> bool:
+    told = f"{error.details()} {error.debug_error_string()}".lower().replace(" ", "_")
+    return "too_many_pings" in told
+
+
+def _reason(error: grpc.aio.AioRpcError) -> str:
+    """Returns why a call failed, and what to do where it is known."""
+    if _pings_are_too_many(error):
+        return (
+            "too_many_pings: the worker's server, or a proxy before it, permits fewer keepalive "
+            "pings than one in 20 s; let it permit one in 10 s, with calls and without"
+        )
+    return f"{error.code().name}: {error.details()}"[:REASON_LIMIT]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from google.protobuf import duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 from tokenwire.worker.v1 import execution_pb2, worker_pb2
-from tokenwire_service.errors import FieldViolation, InvalidRequestError, ServiceError
+from tokenwire_service.errors import Code, FieldViolation, InvalidRequestError, ServiceError
 from tokenwire_service.status import from_status
 
 from tokenwire_frontend.core.log import Finish
@@ -43,6 +44,14 @@ FINISHES = {
 }
 
 
+_NEEDED_LIMITS = ("context_tokens", "prompt_tokens", "vocabulary_size", "sequence_count")
+
+MOST_S = 24 * 3600.0
+"""Longest time that is believed of a worker."""
+
+REASON_LIMIT = 63
+"""Most characters of a reason (google.rpc.ErrorInfo)."""
+
 _CALLER_FIELDS = {
     "sampling": "sampling",
     "stopping": "stop",
@@ -66,6 +75,9 @@ class WorkerInfo:
     contract_revision: int
     tokenizer_fingerprint: str
     running_limit: int
+    """Sequences that its engine runs at once; at least 1."""
+    waiting_limit: int
+    """Requests that may wait there; 0: none, or it does not say."""
     limits: ModelLimits
 
 
@@ -80,8 +92,17 @@ class WorkerLoad:
 
 
 def worker_info(message: worker_pb2.GetWorkerInfoResponse) -> WorkerInfo:
-    """Reads a worker's description."""
+    """Reads a worker's description.
+
+    Raises:
+        ValueError: it lacks what no worker can do without.
+    """
     limits = message.limits
+    if not message.model:
+        raise ValueError("model is empty")
+    for name in _NEEDED_LIMITS:
+        if not getattr(limits, name):
+            raise ValueError(f"limits.{name} is 0")
     return WorkerInfo(
         name=message.worker_name,
         model=message.model,
@@ -89,6 +110,7 @@ def worker_info(message: worker_pb2.GetWorkerInfoResponse) -> WorkerInfo:
         contract_revision=message.contract_revision,
         tokenizer_fingerprint=message.tokenizer_fingerprint,
         running_limit=max(limits.running_sequences, 1),
+        waiting_limit=limits.waiting_requests,
         limits=ModelLimits(
             context_tokens=limits.context_tokens,
             prompt_tokens=limits.prompt_tokens,
@@ -106,10 +128,11 @@ def worker_info(message: worker_pb2.GetWorkerInfoResponse) -> WorkerInfo:
 
 def worker_load(message: worker_pb2.WatchLoadResponse) -> WorkerLoad:
     """Reads a load report."""
+    usage = message.kv_cache_usage
     return WorkerLoad(
         running_sequences=message.running_sequences,
         waiting_requests=message.waiting_requests,
-        kv_cache_usage=message.kv_cache_usage,
+        kv_cache_usage=usage if 0 <= usage <= 1 else 0.0,
         draining=message.draining,
     )
 
@@ -118,7 +141,10 @@ def worker_report(message: execution_pb2.Completed) -> WorkerReport:
     """Reads what a worker counted and timed."""
 
     def seconds(name: Literal["queue", "prefill", "decode"]) -> float | None:
-        return getattr(message, name).ToNanoseconds() / 1e9 if message.HasField(name) else None
+        if not message.HasField(name):
+            return None
+        told_s = getattr(message, name).ToNanoseconds() / 1e9
+        return told_s if 0 <= told_s <= MOST_S else None
 
     cached = message.HasField("cached_prompt_tokens")
     return WorkerReport(
@@ -130,8 +156,20 @@ def worker_report(message: execution_pb2.Completed) -> WorkerReport:
 
 
 def worker_failure(status: status_pb2.Status) -> ServiceError:
-    """Reads a refusal or failure; fields of the worker's request become those of the caller's."""
-    error = from_status(status)
+    """Reads a refusal or failure; fields of the worker's request become those of the caller's.
+
+    Raises:
+        ValueError: the status can't be read.
+    """
+    if status.code not in Code.__members__.values():
+        raise ValueError(f"code {status.code}")
+    try:
+        error = from_status(status)
+    except DecodeError as fault:
+        raise ValueError(f"details: {fault}") from fault
+    error.reason = error.reason[:REASON_LIMIT]
+    if error.retry_after_s is not None:
+        error.retry_after_s = min(max(error.retry_after_s, 0.0), MOST_S)
     if not error.violations:
         return error
     violations = [
@@ -149,13 +187,19 @@ def _caller_field(field: str) -> str:
     return path
 
 
+def trace_id(request: execution_pb2.Request) -> str:
+    """Returns the trace id of a request in hexadecimal digits; empty: it is not part of a trace."""
+    parts = request.trace_context.traceparent.split("-")
+    return parts[1] if len(parts) > 1 else ""
+
+
 def token_logprobs(messages: Sequence[execution_pb2.TokenLogprob]) -> list[TokenLogprob]:
     """Reads log probabilities."""
     return [
         TokenLogprob(
             message.token_id,
             message.logprob,
-            tuple((each.token_id, each.logprob) for each in message.alternatives),
+            tuple([(each.token_id, each.logprob) for each in message.alternatives]),
         )
         for message in messages
     ]

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Sequence
 
 import grpc
 import structlog
+from tokenwire_service.errors import ServiceError
+from tokenwire_service.tasks import Supervisor
 
 from tokenwire_frontend import errors
+from tokenwire_frontend.core.link_state import SERVING, TICK_S, AwakeClock, LinkState
 from tokenwire_frontend.core.model import common_limits
 from tokenwire_frontend.core.router import Candidate, Choice, Router
 from tokenwire_frontend.models.files import ModelFilesError
 from tokenwire_frontend.models.model import Model, build_model
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
-from tokenwire_frontend.workers.link import LinkState, WorkerLink, WorkerRefusedError
+from tokenwire_frontend.workers.link import Patience, WorkerLink
 from tokenwire_frontend.workers.messages import WorkerInfo
+from tokenwire_frontend.workers.remote import Remote, WorkerRefusedError
 
 log = structlog.get_logger()
 
@@ -28,6 +33,8 @@ class WorkerPool:
         credentials: TLS of the worker hop, or None.
         router: chooses among the ready workers.
         tokenizers: what builds the workers' models.
+        patience: how long a worker's silence is borne.
+        supervisor: owns the links' tasks.
     """
 
     def __init__(
@@ -36,16 +43,24 @@ class WorkerPool:
         credentials: grpc.ChannelCredentials | None,
         router: Router,
         tokenizers: TokenizerPool,
+        patience: Patience,
+        supervisor: Supervisor,
     ) -> None:
         self._router = router
         self._tokenizers = tokenizers
+        self.clock = AwakeClock()
+        """What the silence of workers is counted on."""
         self.models: dict[str, Model] = {}
         self.links = [
-            WorkerLink(address, credentials, self._meet, self._update) for address in addresses
+            WorkerLink(address, credentials, patience, self.clock, self._meet, self._update)
+            for address in addresses
         ]
         self.changed = asyncio.Event()
         """Set whenever a worker has come, gone or changed its state."""
-        self._tasks = [asyncio.create_task(link.run()) for link in self.links]
+        self._tasks = [
+            supervisor.keep("worker_link", link.run, address=link.address) for link in self.links
+        ]
+        self._tasks.append(supervisor.keep("worker_clock", self._tick))
 
     def model(self, name: str, field: str) -> Model:
         """Returns the named model, or the only one if the name is empty.
@@ -88,20 +103,31 @@ class WorkerPool:
         return links[choice.index], choice
 
     def ready(self, model: str) -> list[WorkerLink]:
-        """Returns the links of the workers that take requests for the model."""
-        return [
-            link
-            for link in self.links
-            if link.state is LinkState.READY and link.info and link.info.model == model
-        ]
+        """Returns the links of the workers that get requests for the model."""
+        links = [link for link in self.links if link.info and link.info.model == model]
+        ready = [link for link in links if link.state is LinkState.READY]
+        return ready or [link for link in links if link.state is LinkState.SUSPECT]
 
-    async def _meet(self, link: WorkerLink) -> None:
+    def full(self, model: str) -> ServiceError | None:
+        """Returns the refusal of one more request, where each ready worker's queue is full.
+
+        It is as right as the workers' last load reports, which come within 200 ms of a change.
+        """
+        limits = [_full_at(link) for link in self.ready(model)]
+        return errors.queue_full(model, max(limits)) if limits and all(limits) else None
+
+    async def _tick(self) -> None:
+        while True:
+            self.clock.tick(time.monotonic())
+            for link in self.links:
+                link.tick()
+            await asyncio.sleep(TICK_S)
+
+    async def _meet(self, link: WorkerLink, info: WorkerInfo, remote: Remote) -> None:
         """Takes a worker's model, or refuses a worker whose tokenizer is not the model's."""
-        info = link.info
-        assert info is not None  # noqa: S101 - the link has just read it; for the type checker
         if self._suits(link, info):
             return
-        files = await link.fetch_tokenizer()
+        files = await remote.text_files()
         try:
             model = await build_model(
                 self._tokenizers, info.model, files, info.limits, info.tokenizer_fingerprint
@@ -132,11 +158,10 @@ class WorkerPool:
         return False
 
     def _serving(self, model: str) -> list[WorkerLink]:
-        states = (LinkState.READY, LinkState.DRAINING)
         return [
             link
             for link in self.links
-            if link.state in states and link.info and link.info.model == model
+            if link.state in SERVING and link.info and link.info.model == model
         ]
 
     def _update(self) -> None:
@@ -151,7 +176,7 @@ class WorkerPool:
         """Ends every link."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.wait(self._tasks)
 
 
 def _candidate(link: WorkerLink) -> Candidate:
@@ -161,3 +186,14 @@ def _candidate(link: WorkerLink) -> Candidate:
     unreported = max(link.unreported, link.in_flight - running - waiting)
     limit = link.info.running_limit if link.info else 1
     return Candidate(link.address, running, waiting, unreported, limit)
+
+
+def _full_at(link: WorkerLink) -> int:
+    """Returns how many requests may wait at a worker where no more can; else 0."""
+    if link.info is None:
+        return 0
+    load, limit, since = link.load, link.info.waiting_limit, link.unreported
+    if since > 0:
+        # What was submitted since the report goes to the engine first, as far as there is room.
+        since = max(since - max(link.info.running_limit - load.running_sequences, 0), 0)
+    return limit if load.waiting_requests + since >= limit else 0

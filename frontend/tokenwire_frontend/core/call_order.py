@@ -1,0 +1,87 @@
+"""What a worker may send of one generation, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+from tokenwire_frontend.core.logprobs import TokenLogprob
+
+HANDLES = 2**32 - 1
+"""Handles run from 1 to this: the contract has them as uint32."""
+
+
+class Handles:
+    """Numbers for the generations of a link: none twice until all were used, none that is live."""
+
+    def __init__(self, last: int = 0) -> None:
+        self._last = last
+
+    def take(self, live: Container[int]) -> int:
+        """Returns the next handle that is not live; fewer than HANDLES are."""
+        while True:
+            self._last = self._last % HANDLES + 1
+            if self._last not in live:
+                return self._last
+
+
+class CallOrder:
+    """Follows one generation. Each method takes an event, and returns what is wrong with it.
+
+    Args:
+        sequence_count: sequences that were asked for.
+        logprobs: whether log probabilities were asked for.
+        vocabulary_size: token ids run from 0 to this less one.
+    """
+
+    __slots__ = ("_vocabulary_size", "accepted", "logprobs", "open")
+
+    def __init__(self, sequence_count: int, vocabulary_size: int, *, logprobs: bool) -> None:
+        self.accepted = False
+        """The worker has taken it."""
+        self.open = set(range(sequence_count))
+        """Sequences that have not ended."""
+        self.logprobs = logprobs
+        """Its tokens have log probabilities."""
+        self._vocabulary_size = vocabulary_size
+
+    def accept(self) -> str | None:
+        """The worker has taken it."""
+        if self.accepted:
+            return "was accepted twice"
+        self.accepted = True
+        return None
+
+    def tokens(
+        self, sequence: int, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]
+    ) -> str | None:
+        """New ids of one sequence."""
+        if not self.accepted:
+            return "has tokens before it was accepted"
+        if sequence not in self.open:
+            return f"has tokens of sequence {sequence}, which is not open"
+        if not token_ids:
+            return "has an entry without tokens"
+        if max(token_ids) >= self._vocabulary_size:
+            return f"has token id {max(token_ids)} of a vocabulary of {self._vocabulary_size}"
+        if self.logprobs and [each.token_id for each in logprobs] != list(token_ids):
+            return "has log probabilities that are not those of its tokens"
+        return None
+
+    def end(self, sequence: int, stop_token_id: int | None) -> str | None:
+        """One sequence has ended."""
+        if not self.accepted:
+            return "has the end of a sequence before it was accepted"
+        if sequence not in self.open:
+            return f"has the end of sequence {sequence}, which is not open"
+        if stop_token_id is not None and stop_token_id >= self._vocabulary_size:
+            return f"has stop token {stop_token_id} of a vocabulary of {self._vocabulary_size}"
+        self.open.discard(sequence)
+        return None
+
+    def complete(self) -> str | None:
+        """The worker is done with it."""
+        if not self.accepted:
+            return "was completed before it was accepted"
+        if self.open:
+            return f"was completed while sequence {min(self.open)} was open"
+        return None

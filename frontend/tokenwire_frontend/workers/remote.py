@@ -1,0 +1,140 @@
+"""One connection to a worker: a channel of its own, and the calls that a link makes on it.
+
+An answer that can't be parsed is returned as the DecodeError that it met. gRPC by itself would hand
+out None and a traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError
+from tokenwire.channel_arguments import USE_LOCAL_SUBCHANNEL_POOL, WORKER_HOP
+from tokenwire.worker.v1 import execution_pb2, worker_pb2
+
+ARGUMENTS = (
+    *WORKER_HOP,
+    # A connection that was lost is never taken up again: its peer may be frozen behind it.
+    (USE_LOCAL_SUBCHANNEL_POOL, 1),
+)
+
+MEETING_TIMEOUT_S = 10.0
+"""Time that a worker has to describe itself, and to send its text files."""
+
+TEXT_FILES_BYTES = 128 * 2**20
+"""Most bytes of a worker's text files together; a tokenizer.json of 256k tokens has about 35 MB."""
+
+WORKER_SERVICE = "/tokenwire.worker.v1.WorkerService/"
+EXECUTION_SERVICE = "/tokenwire.worker.v1.ExecutionService/"
+
+MessageT = TypeVar("MessageT")
+
+
+class WorkerRefusedError(Exception):
+    """The worker was reached but can't serve here."""
+
+
+class Remote:
+    """The calls of one connection.
+
+    Args:
+        address: HOST:PORT.
+        credentials: TLS, or None for plain text.
+    """
+
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(address, options=ARGUMENTS)
+        else:
+            self._channel = grpc.aio.secure_channel(address, credentials, options=ARGUMENTS)
+        self._describe = self._channel.unary_unary(
+            f"{WORKER_SERVICE}GetWorkerInfo",
+            worker_pb2.GetWorkerInfoRequest.SerializeToString,
+            _lenient(worker_pb2.GetWorkerInfoResponse.FromString),
+        )
+        self._text_files = self._channel.unary_stream(
+            f"{WORKER_SERVICE}GetTokenizer",
+            worker_pb2.GetTokenizerRequest.SerializeToString,
+            _lenient(worker_pb2.GetTokenizerResponse.FromString),
+        )
+        self._watch_load = self._channel.unary_stream(
+            f"{WORKER_SERVICE}WatchLoad",
+            worker_pb2.WatchLoadRequest.SerializeToString,
+            _lenient(worker_pb2.WatchLoadResponse.FromString),
+        )
+        self._exchange: grpc.aio.StreamStreamMultiCallable[bytes, Any] = (
+            self._channel.stream_stream(
+                f"{EXECUTION_SERVICE}Exchange",
+                None,  # commands are serialised when they are given
+                _lenient(execution_pb2.ExchangeResponse.FromString),
+            )
+        )
+
+    async def describe(self) -> worker_pb2.GetWorkerInfoResponse:
+        """Asks the worker what it is.
+
+        Raises:
+            WorkerRefusedError: it is no worker, or its answer can't be read.
+        """
+        try:
+            described = await self._describe(
+                worker_pb2.GetWorkerInfoRequest(), timeout=MEETING_TIMEOUT_S
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
+            raise WorkerRefusedError(
+                "it is a gRPC service but no worker, such as another frontend; "
+                "--worker is the address that a tokenwire-worker listens on"
+            ) from error
+        return _readable(described, "GetWorkerInfo")
+
+    async def text_files(self) -> dict[str, bytes]:
+        """Returns the worker's text-side files by name.
+
+        Raises:
+            WorkerRefusedError: they are too large, or can't be read.
+        """
+        parts: dict[str, bytearray] = {}
+        total = 0
+        async for message in self._text_files(
+            worker_pb2.GetTokenizerRequest(), timeout=MEETING_TIMEOUT_S
+        ):
+            part = _readable(message, "GetTokenizer")
+            total += len(part.data)
+            if total > TEXT_FILES_BYTES:
+                raise WorkerRefusedError(
+                    f"its text files have more than {TEXT_FILES_BYTES // 2**20} MiB"
+                )
+            parts.setdefault(part.file_name, bytearray()).extend(part.data)
+        return {name: bytes(data) for name, data in parts.items()}
+
+    def watch_load(self) -> AsyncIterable[worker_pb2.WatchLoadResponse | DecodeError]:
+        """Opens a stream of load reports."""
+        return self._watch_load(worker_pb2.WatchLoadRequest())
+
+    def exchange(self) -> grpc.aio.StreamStreamCall[bytes, Any]:
+        """Opens an Exchange stream: takes serialised requests, yields frames or DecodeErrors."""
+        return self._exchange()
+
+    async def close(self) -> None:
+        """Ends every call, and closes the connection."""
+        await self._channel.close()
+
+
+def _lenient(parse: Callable[[bytes], MessageT]) -> Callable[[bytes], MessageT | DecodeError]:
+    def read(data: bytes) -> MessageT | DecodeError:
+        try:
+            return parse(data)
+        except DecodeError as error:
+            return error
+
+    return read
+
+
+def _readable(message: MessageT | DecodeError, method: str) -> MessageT:
+    if isinstance(message, DecodeError):
+        raise WorkerRefusedError(f"its answer to {method} can't be parsed: {message}")
+    return message
