@@ -8,8 +8,10 @@ its places in the engine are given back when the engine has confirmed the end of
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -38,6 +40,9 @@ from tokenwire_worker.stall_watch import watch_for_stall
 
 SHOWN_REQUESTS = 16
 """Most request ids that the log line of a stall names."""
+
+DEAD_CLOSE_S = 0.5
+"""Time that an engine has to end which is dead: there is nothing left to save."""
 
 log = structlog.get_logger()
 
@@ -305,8 +310,20 @@ class Dispatcher:
         self._end_streams()
 
     async def close(self) -> None:
-        """Ends the engine and waits until its thread has ended."""
-        await self._loop.run_in_executor(None, self._engine.close)
+        """Ends the engine and waits until its thread has ended; a dead one's only for a while."""
+        closed: asyncio.Future[None] = self._loop.create_future()
+
+        def close() -> None:
+            try:
+                self._engine.close()
+            except Exception:
+                log.exception("engine_close_fault")
+            with suppress(RuntimeError):  # the loop may be closed by now
+                self._loop.call_soon_threadsafe(_resolve, closed)
+
+        # A daemon thread, since what a dead engine holds up must not hold up the process.
+        threading.Thread(target=close, name="engine-close", daemon=True).start()
+        await asyncio.wait([closed], timeout=DEAD_CLOSE_S if self.died.done() else None)
 
     def _on_death(self, reason: str) -> None:
         self._give_up(reason, errors.engine_died(self._worker, reason))
@@ -359,6 +376,11 @@ class Dispatcher:
     def _load_changed(self) -> None:
         for event in self._watchers:
             event.set()
+
+
+def _resolve(closed: asyncio.Future[None]) -> None:
+    if not closed.done():
+        closed.set_result(None)
 
 
 def _left(budget_s: float | None, received_s: float) -> float | None:

@@ -39,6 +39,9 @@ LINGER_S = 30.0
 """Time that an engine's threads and exit hooks may hold the process up at its end. A GPU engine of
 which a process is dead can do so for ever, and nobody would start the worker again."""
 
+DEATH_LINGER_S = 1.0
+"""The same where there is nothing left to save."""
+
 DEATH_GRACE_S = 0.5
 """Time that calls have to end after the engine's death: all have been told by then, and the sooner
 the process ends, the sooner there is another."""
@@ -68,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _exit(code: int) -> NoReturn:
     """Ends the process, whatever still holds it up."""
-    timer = threading.Timer(LINGER_S, os._exit, [code])
+    linger_s = DEATH_LINGER_S if code == EX_SOFTWARE else LINGER_S
+    timer = threading.Timer(linger_s, os._exit, [code])
     timer.daemon = True
     timer.start()
     sys.exit(code)

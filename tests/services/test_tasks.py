@@ -21,8 +21,6 @@ OWNED = Path("service/tokenwire_service/tasks.py")
 
 STILL_TO_DO = {
     "frontend/tokenwire_frontend/edge/session.py",
-    "inference_worker/tokenwire_worker/engines/tensorrt_llm/engine.py",
-    "inference_worker/tokenwire_worker/engines/vllm/engine.py",
 }
 
 

@@ -251,19 +251,20 @@ def test_what_the_adapter_itself_ends_is_no_progress_of_the_engine(started):
     engine = started()
     engine.run(generation())
     engine.stand_in.pause()
-    before = engine.engine.progress()
-    assert before > 0
-    key = engine.submit(generation(200))
-    engine.engine.cancel(key)
-    engine.finish(key)
-    assert engine.engine.progress() == before
+    counts = []
+    for first in (200, 300):  # statistics of the first run may still come during the first of these
+        key = engine.submit(generation(first))
+        engine.engine.cancel(key)
+        engine.finish(key)
+        counts.append(engine.engine.progress())
+    assert counts[0] == counts[1] > 0
 
 
 def test_an_engine_is_dead_whose_event_loop_stands_still():
     healthy, deaths = [True], []
     dog = Watchdog(lambda: healthy[0], deaths.append)
     now_s = dog._turn_s
-    assert dog.look(now_s + LOOP_STUCK_S) is None
+    assert dog.look(now_s + LOOP_STUCK_S - 1) is None
     assert "blocked its caller" in dog.look(now_s + LOOP_STUCK_S + 1)
     healthy[0] = False
     assert "shut down" in dog.look(now_s)

@@ -194,7 +194,7 @@ def test_deltas_come_in_order_until_max_tokens(engine):
     outputs = engine.listener.one()
     assert ids(outputs) == [30, 31, 32, 33, 34]
     assert [output.finish for output in outputs] == [None] * (len(outputs) - 1) + [Finish.LENGTH]
-    assert engine.listener.threads == {engine._thread.ident}
+    assert engine.listener.threads == {engine._thread._thread.ident}
 
 
 def test_a_stop_token_ends_a_sequence_and_is_its_last_id(engine):
@@ -225,11 +225,11 @@ def test_an_engine_step_that_brings_nothing_is_a_step_too(engine):
     engine.submit(1, Generation([40], 2, GREEDY))
     while not llm().requests:
         time.sleep(0.01)
-    engine._loop.call_soon_threadsafe(llm().loggers[0].record, None, None)
+    engine._thread.call(llm().loggers[0].record, None, None)
     assert engine.listener.steps.get(timeout=WAIT_S).outputs == []
     llm().paused = False
     assert ids(engine.listener.one()) == [40, 41]
-    engine._loop.call_soon_threadsafe(llm().loggers[0].record, None, None)  # the engine is idle
+    engine._thread.call(llm().loggers[0].record, None, None)  # the engine is idle
     engine.submit(2, Generation([50], 1, GREEDY))
     assert engine.listener.steps.get(timeout=WAIT_S).outputs[0].key == 2
 
@@ -359,7 +359,7 @@ def test_cancel_of_one_sequence_leaves_the_others(engine):
 
 
 def test_cancel_before_vllm_has_heard_of_it(engine):
-    engine._loop.call_soon_threadsafe(
+    engine._thread.call(
         lambda: (engine._add(1, Generation([40], 50, GREEDY)), engine._cancel(1, None))
     )
     (output,) = engine.listener.one()
@@ -388,7 +388,7 @@ def test_what_vllm_refuses_fails_alone(engine):
 def test_an_ending_that_the_port_does_not_know_is_an_error(engine):
     engine.submit(1, Generation([40], 4000, GREEDY))
     engine.listener.steps.get(timeout=WAIT_S)
-    engine._loop.call_soon_threadsafe(lambda: llm().requests.pop("1-0").put([], "error"))
+    engine._thread.call(lambda: llm().requests.pop("1-0").put([], "error"))
     assert engine.listener.one()[-1].error == "vLLM ended it with 'error'"
 
 
@@ -411,7 +411,7 @@ def test_death_is_told_once_and_the_engine_can_still_be_closed(engine, busy):
     if busy:
         engine.submit(1, Generation([40], 4000, GREEDY, sequence_count=3))
         engine.listener.steps.get(timeout=WAIT_S)
-    engine._loop.call_soon_threadsafe(llm().die)
+    engine._thread.call(llm().die)
     assert "engine" in engine.listener.deaths.get(timeout=WAIT_S).lower()
     engine.submit(2, Generation([40], 5, GREEDY))
     engine.close()
@@ -424,7 +424,7 @@ def test_close_cancels_what_it_holds_and_ends_the_thread(engine):
     engine.close()
     outputs = engine.listener.collect(2)
     assert {each[-1].finish for each in outputs.values()} == {Finish.CANCELLED}
-    assert not engine._thread.is_alive()
+    assert not engine._thread._thread.is_alive()
     assert llm().stopped
     assert engine.listener.deaths.empty()
     engine.close()  # a second time changes nothing
@@ -445,6 +445,6 @@ def test_kv_events_arrive(engine):
 
 def test_lost_kv_events_have_the_reader_start_over(engine):
     event = stand_in.BlockStored([5], None, [0] * 16, 16, None, "GPU", None)
-    engine._loop.call_soon_threadsafe(lambda: llm().publish(event, skip=3))
+    engine._thread.call(lambda: llm().publish(event, skip=3))
     assert engine.listener.kv_events.get(timeout=WAIT_S) == KvCleared()
     assert isinstance(engine.listener.kv_events.get(timeout=WAIT_S), KvStored)

@@ -17,13 +17,14 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
-import uvloop
 from tensorrt_llm.llmapi import RequestError
 
 from tokenwire_worker.engines.descendants import kill_descendants
+from tokenwire_worker.engines.loop_thread import LoopThread
 from tokenwire_worker.engines.port import (
     Ability,
     EngineInfo,
@@ -112,17 +113,14 @@ class TensorRtLlmEngine:
         """It has died or is being closed: the listener hears of no death any more."""
         self._progress = 0
         self._watchdog = Watchdog(self._is_healthy, self._die)
-        self._loop = uvloop.new_event_loop()
-        # A daemon, so that a process that ends before the engine is closed is not held up by it.
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
+        self._thread = LoopThread()
 
     # --- from any thread -------------------------------------------------------------------------
 
     def start(self, listener: EngineListener) -> None:
         """Has the listener hear of it from now on."""
         self._listener = listener
-        self._loop.call_soon_threadsafe(self._begin)
+        self._thread.call(self._begin)
         self._watchdog.start()
 
     async def check(self, generation: Generation) -> None:
@@ -132,11 +130,11 @@ class TensorRtLlmEngine:
 
     def submit(self, key: int, generation: Generation) -> None:
         """Takes a generation under a number not in use."""
-        self._loop.call_soon_threadsafe(self._add, key, generation)
+        self._thread.call(self._add, key, generation)
 
     def cancel(self, key: int, sequence: int | None = None) -> None:
         """Stops a generation, or one sequence of it."""
-        self._loop.call_soon_threadsafe(self._cancel, key, sequence)
+        self._thread.call(self._cancel, key, sequence)
 
     def load(self) -> EngineLoad:
         """Tells how busy the engine is, from what it last saw."""
@@ -154,7 +152,7 @@ class TensorRtLlmEngine:
 
     def run(self, coroutine: Any) -> Any:
         """Runs a coroutine on the engine's loop and returns what it returns."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        return self._thread.run(coroutine)
 
     def close(self) -> None:
         """Ends TensorRT-LLM and the thread; what is held ends as cancelled."""
@@ -165,17 +163,15 @@ class TensorRtLlmEngine:
         self._watchdog.stop()
         if self.guides is not None:
             self.guides.close()
-        ending = asyncio.run_coroutine_threadsafe(self._end_all(), self._loop)
-        with suppress(TimeoutError, asyncio.TimeoutError):  # the same from Python 3.11 on
-            ending.result(UNHEARD_S)
+        with suppress(TimeoutError):
+            self._thread.run(self._end_all(), UNHEARD_S)
         # By a thread that may be left behind: it blocks for ever where a worker process is dead.
         shutdown = threading.Thread(target=self._shut_down, name="engine-shutdown", daemon=True)
         shutdown.start()
         shutdown.join(SHUTDOWN_S)
         if shutdown.is_alive():
             log.warning("engine_shutdown_stuck", waited_s=SHUTDOWN_S)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(UNHEARD_S)
+        self._thread.close(UNHEARD_S)
 
     def _shut_down(self) -> None:
         try:
@@ -198,24 +194,17 @@ class TensorRtLlmEngine:
 
     # --- the thread ------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.close()
-
     def _begin(self) -> None:
         self._tick()
         feeds = [follow_statistics(self._llm, self._submitted, self._on_statistics)]
         if Ability.KV_EVENTS in self.info.abilities:
             reader = KvEventReader(self.info.kv_block_tokens)
             feeds.append(follow_kv_events(self._llm, self._submitted, reader, self._on_kv_events))
-        self._feeds = [self._loop.create_task(feed) for feed in feeds]
+        self._feeds = [self._thread.scope.start(feed) for feed in feeds]
 
     def _tick(self) -> None:
         self._watchdog.note_turn()
-        self._loop.call_later(LOOK_S, self._tick)
+        self._thread.later(LOOK_S, self._tick)
 
     async def _end_all(self) -> None:
         for feed in self._feeds:
@@ -238,8 +227,10 @@ class TensorRtLlmEngine:
         self._live[key] = group
         self._live_count += len(group)
         for sequence in group:
-            # A loop holds its tasks only weakly.
-            sequence.task = self._loop.create_task(self._follow(sequence, generation, ends))
+            sequence.task = self._thread.scope.start(
+                self._follow(sequence, generation, ends),
+                on_fault=partial(self._on_error, sequence),
+            )
 
     async def _follow(
         self, sequence: _Sequence, generation: Generation, ends: sampling.Stops
@@ -338,7 +329,7 @@ class TensorRtLlmEngine:
                 self._abort(sequence)
                 patience_s = LOST_S if sequence.reader.begun else UNHEARD_S
                 if sequence.task is not None:
-                    self._loop.call_later(patience_s, sequence.task.cancel)
+                    self._thread.later(patience_s, sequence.task.cancel)
 
     def _abort(self, sequence: _Sequence) -> None:
         """Has TensorRT-LLM stop a request; dropping its result would let it run on."""
@@ -354,7 +345,7 @@ class TensorRtLlmEngine:
     def _put(self, output: Output) -> None:
         """Adds to the step; it is handed over after all that this turn of the loop brings."""
         if not self._outputs:
-            self._loop.call_soon(self._flush)
+            self._thread.soon(self._flush)
         self._outputs.append(output)
 
     def _flush(self) -> None:
@@ -375,7 +366,7 @@ class TensorRtLlmEngine:
 
     def _on_kv_events(self, events: Sequence[KvEvent]) -> None:
         if events and not self._kv_events:
-            self._loop.call_soon(self._flush)
+            self._thread.soon(self._flush)
         self._kv_events += events
 
 

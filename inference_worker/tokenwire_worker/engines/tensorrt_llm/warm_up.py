@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 from tensorrt_llm import SamplingParams
+from tokenwire_service.tasks import Scope
 
 from tokenwire_worker.model_files import ModelLimits
 
@@ -33,7 +34,16 @@ async def warm_up(
     """
     if not requests:
         return
-    await asyncio.gather(*(_run(llm, number, limits) for number in range(requests)))
+    faults: list[Exception] = []
+    async with Scope("warm_up") as scope:
+        await asyncio.wait(
+            [
+                scope.start(_run(llm, number, limits), on_fault=faults.append, request=number)
+                for number in range(requests)
+            ]
+        )
+    if faults:
+        raise faults[0]
     try:
         async for statistics in llm.get_stats_async(timeout=STATISTICS_S):
             take(statistics)

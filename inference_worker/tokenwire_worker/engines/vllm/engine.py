@@ -14,18 +14,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import uvloop
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from tokenwire_worker.engines.descendants import kill_descendants
 from tokenwire_worker.engines.guides.checker import compiler_checker
+from tokenwire_worker.engines.loop_thread import LoopThread
 from tokenwire_worker.engines.port import (
     Ability,
     EngineInfo,
@@ -66,6 +65,7 @@ class _Sequence:
     fresh: bool = True
     """Nothing has come of it yet."""
     cancelled: bool = False
+    task: asyncio.Task[None] | None = None
 
     @property
     def request_id(self) -> str:
@@ -80,7 +80,6 @@ class VllmEngine:
         self._listener: EngineListener | None = None
         self._live: dict[int, list[_Sequence]] = {}
         """Sequences that have not ended, by the generation's number."""
-        self._tasks: set[asyncio.Task[None]] = set()
         self._outputs: list[Output] = []
         self._aborts: list[str] = []
         self._step_began_s = time.monotonic()
@@ -89,15 +88,12 @@ class VllmEngine:
         self._death: str | None = None
         self._closed = False
         self._kv_events = KvEventReader()
-        self._loop = uvloop.new_event_loop()
-        # A daemon, so that a process that ends before the engine is closed is not held up by it.
-        self._thread = threading.Thread(target=self._run_loop, name="engine", daemon=True)
-        self._thread.start()
+        self._thread = LoopThread()
         starting = async_llm.start(settings, self._kv_events.endpoint, self._on_engine_step)
         try:
-            self._started: async_llm.Started = self._on_loop(starting)
+            self._started: async_llm.Started = self._thread.run(starting)
         except Exception:
-            self._end_loop()
+            self._end_thread()
             raise
         self._llm = self._started.llm
         self._guides = compiler_checker(settings.text_folder, self.info.vocabulary_size)
@@ -110,7 +106,7 @@ class VllmEngine:
     def start(self, listener: EngineListener) -> None:
         """Has the listener hear of it from now on. From any thread."""
         self._listener = listener
-        self._loop.call_soon_threadsafe(self._begin)
+        self._thread.call(self._begin)
 
     async def check(self, generation: Generation) -> None:
         """Tries the guide of a generation. On any event loop.
@@ -138,11 +134,11 @@ class VllmEngine:
 
     def submit(self, key: int, generation: Generation) -> None:
         """Takes a generation under a number not in use. From any thread."""
-        self._loop.call_soon_threadsafe(self._add, key, generation)
+        self._thread.call(self._add, key, generation)
 
     def cancel(self, key: int, sequence: int | None = None) -> None:
         """Stops a generation, or one sequence of it. From any thread."""
-        self._loop.call_soon_threadsafe(self._cancel, key, sequence)
+        self._thread.call(self._cancel, key, sequence)
 
     def load(self) -> EngineLoad:
         """Tells how busy the engine is, from what it last saw. From any thread."""
@@ -164,42 +160,23 @@ class VllmEngine:
         if not self._closed:
             self._closed = True
             self._guides.close()
-            self._on_loop(self._stop())
-            self._end_loop()
+            self._thread.run(self._stop())
+            self._end_thread()
 
-    # --- the thread ------------------------------------------------------------------------------
-
-    def _run_loop(self) -> None:
-        # The engine's process is spawned from this thread and inherits the mask: Ctrl-C reaches a
-        # terminal's whole group of processes, and is to drain the worker and not to end its engine.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.close()
-
-    def _on_loop(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    def _end_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+    def _end_thread(self) -> None:
+        self._thread.close()
         self._kv_events.close()
 
-    def _spawn(self, coroutine: Any) -> None:
-        task = self._loop.create_task(coroutine)
-        self._tasks.add(task)  # a loop holds its tasks only weakly
-        task.add_done_callback(self._tasks.discard)
-
     async def _stop(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
+        tasks = []
         for sequence in [each for group in self._live.values() for each in group]:
             self._end(sequence, Output(sequence.key, sequence.number, [], Finish.CANCELLED))
+            if sequence.task is not None:
+                sequence.task.cancel()
+                tasks.append(sequence.task)
         self._flush()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks)  # vLLM hears of each while it still can
         self._llm.shutdown(timeout=STOP_S)
 
     # --- the engine's life -----------------------------------------------------------------------
@@ -207,13 +184,14 @@ class VllmEngine:
     def _begin(self) -> None:
         self._watch()
         if Ability.KV_EVENTS in self.info.abilities:
-            self._spawn(self._kv_events.run(self.info.kv_block_tokens, self._on_kv_events))
+            events = self._kv_events.run(self.info.kv_block_tokens, self._on_kv_events)
+            self._thread.scope.start(events)
 
     def _watch(self) -> None:
         if self._llm.errored:
             self._die("vLLM's engine process ended")
         else:
-            self._loop.call_later(WATCH_INTERVAL_S, self._watch)
+            self._thread.later(WATCH_INTERVAL_S, self._watch)
 
     def _die(self, reason: str) -> None:
         if self._death is None and not self._closed:
@@ -236,7 +214,9 @@ class VllmEngine:
         ]
         self._live[key] = sequences
         for sequence in sequences:
-            self._spawn(self._generate(sequence))
+            sequence.task = self._thread.scope.start(
+                self._generate(sequence), on_fault=partial(self._on_fault, sequence)
+            )
 
     async def _generate(self, sequence: _Sequence) -> None:
         """Runs one sequence. Its loop is the hot path: once for each sequence and step."""
@@ -244,7 +224,7 @@ class VllmEngine:
         try:
             if sequence.cancelled:  # before vLLM has heard of it
                 self._end(sequence, Output(sequence.key, sequence.number, [], Finish.CANCELLED))
-                self._loop.call_soon(self._flush)
+                self._thread.soon(self._flush)
                 return
             outputs = self._llm.generate(
                 params.prompt(generation),
@@ -260,6 +240,9 @@ class VllmEngine:
             self._die(told(error.__cause__ or error))
         except Exception as error:  # noqa: BLE001 - vLLM goes on after what it refuses here
             self._fail(sequence, told(error))
+
+    def _on_fault(self, sequence: _Sequence, error: Exception) -> None:
+        self._fail(sequence, told(error))
 
     def _take(self, sequence: _Sequence, result: Any) -> None:
         """Takes what one step brought to one sequence."""
@@ -281,7 +264,7 @@ class VllmEngine:
             output.times = _times(result.metrics)
             self._end(sequence, output)
             if output.finish is Finish.CANCELLED:  # comes of no engine step
-                self._loop.call_soon(self._flush)
+                self._thread.soon(self._flush)
         else:
             self._fail(sequence, f"vLLM ended it with {reason!r}")
 
@@ -302,7 +285,7 @@ class VllmEngine:
             return
         self._outputs.append(Output(sequence.key, sequence.number, [], error=reason))
         self._abort(each for each in siblings if each is not sequence)
-        self._loop.call_soon(self._flush)
+        self._thread.soon(self._flush)
 
     def _cancel(self, key: int, number: int | None) -> None:
         self._abort(each for each in self._live.get(key, ()) if number in (None, each.number))
@@ -313,7 +296,7 @@ class VllmEngine:
             if not sequence.cancelled:
                 sequence.cancelled = True
                 if not self._aborts:
-                    self._spawn(self._send_aborts())
+                    self._thread.scope.start(self._send_aborts())
                 self._aborts.append(sequence.request_id)
 
     async def _send_aborts(self) -> None:
@@ -332,7 +315,7 @@ class VllmEngine:
         self._progress += 1
         if stats is not None:
             self._load = EngineLoad(stats.num_running_reqs, stats.kv_cache_usage)
-        self._loop.call_soon(self._flush, bool(self._live))
+        self._thread.soon(self._flush, bool(self._live))
 
     def _flush(self, stepped: bool = False) -> None:
         """Hands over what has gathered as one Step.
