@@ -171,6 +171,10 @@ class Dispatcher:
         except TimeoutError:
             if not time_left.expired():
                 raise
+            # The loop's clock is coarse: `submit` has to find the budget spent, as the guide was
+            # not tried to its end.
+            while (left_s := _left(request.time_budget_s, received_s) or 0.0) > 0:  # noqa: ASYNC110
+                await asyncio.sleep(left_s)
         except Refused as refusal:
             raise errors.refused_by_engine(refusal) from refusal
         except Busy as busy:

@@ -239,3 +239,16 @@ def test_who_asks_for_a_form_of_the_first_process_after_it_was_replaced(started)
     asyncio.run(recorder.engine.check(held(recorder, schema())))
     until(lambda: pid(recorder.engine._current) != first)
     assert recorder.run(made)[0].finish is not None
+
+
+@pytest.mark.parametrize("text", ["never tried", "(("])
+def test_a_guide_that_was_not_found_good_never_reaches_the_compiler(started, text):
+    recorder = started(*SMALL)
+    guide = Guide(Ability.GUIDED_REGEX, text)
+    if text == "((":
+        with pytest.raises(Refused):
+            recorder.check(held(recorder, guide))
+    key = recorder.submit(held(recorder, guide))
+    recorder.wait(lambda: key in recorder.errors)
+    assert recorder.errors[key] == "its guide was not tried"
+    assert recorder.run(generation(max_tokens=2))[0].finish is Finish.LENGTH

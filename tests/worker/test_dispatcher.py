@@ -11,11 +11,21 @@ import pytest
 import structlog
 from tokenwire_service.errors import Code, ServiceError
 from tokenwire_service.tasks import Supervisor
+from tokenwire_worker import dispatcher as dispatcher_module
 from tokenwire_worker.core.generations import Completion, Ending, Reason
 from tokenwire_worker.core.request import GenerationRequest, Prompt
 from tokenwire_worker.core.stall import StallClock
 from tokenwire_worker.dispatcher import Dispatcher
-from tokenwire_worker.engines.port import Finish, KvCleared, Output, Sampling, Step, TokenLogprob
+from tokenwire_worker.engines.port import (
+    Ability,
+    Finish,
+    Guide,
+    KvCleared,
+    Output,
+    Sampling,
+    Step,
+    TokenLogprob,
+)
 
 from tests.worker.scripted_engine import PLACES, ScriptedEngine, heard
 from tests.worker.worker_here import NOTHING, parts, until
@@ -399,3 +409,18 @@ async def test_odd_log_probabilities_fail_one_generation(rig, lines):
     assert caller.error is None
     await rig.engine.finish(key, 2)
     assert caller.completion is not None
+
+
+# --- guides --------------------------------------------------------------------------------------
+
+
+async def test_a_clock_that_ends_a_budget_early_lets_no_untried_guide_through(rig, monkeypatch):
+    left = iter([0.01, 0.005, 0.001])
+    monkeypatch.setattr(dispatcher_module, "_left", lambda *_: next(left, -0.001))
+    guide = Guide(Ability.GUIDED_REGEX, "a{9}")
+    asked = GenerationRequest(Prompt.of([5]), max_tokens=5, guide=guide, time_budget_s=1.0)
+    generation = rig.dispatcher.validated(asked)
+    await rig.dispatcher.try_guide(asked, generation, 0.0)
+    _, caller = rig.submit(guide=guide, time_budget_s=1.0)
+    assert caller.reasons == {Reason.TIME_BUDGET}
+    assert not rig.engine.running

@@ -38,7 +38,9 @@ from tokenwire_worker.engines.port import (
     EngineLoad,
     Generation,
     Guide,
+    Output,
     Refused,
+    Step,
 )
 from tokenwire_worker.model_files import ModelError
 
@@ -129,15 +131,13 @@ class OpenVinoEngine:
 
     def submit(self, key: int, generation: Generation) -> None:
         """Takes a generation under a number not in use."""
-        guide, heavy, held_bytes = generation.guide, False, 0
-        if guide is not None and self._guides is not None:
-            verdict = self._guides.known(guide)
-            if verdict is not None:
-                heavy, held_bytes = verdict.cpu_s >= HEAVY_CPU_S, verdict.held_bytes
         with self._changing:
-            if guide is not None:  # another process may have taken over since it was checked
-                self._current.hold(guide.digest, held_bytes)
-            self._current.tell(Submit(key, generation, heavy))
+            tried, heavy = self._known(generation.guide)
+            if tried:
+                self._current.tell(Submit(key, generation, heavy))
+        if not tried:  # compiling it might take for ever, and nobody could end that
+            error = "its guide was not tried"
+            self._listener.on_step(Step([Output(key, 0, [], error=error)]))
 
     def cancel(self, key: int, sequence: int | None = None) -> None:
         """Stops a generation, or one sequence of it."""
@@ -226,7 +226,18 @@ class OpenVinoEngine:
         if not dead:
             self._listener.on_death(reason)
 
-    # --- memory for guides -----------------------------------------------------------------------
+    # --- guides ----------------------------------------------------------------------------------
+
+    def _known(self, guide: Guide | None) -> tuple[bool, bool]:
+        """Tells whether a guide was tried, and whether it takes long to compile; under the lock."""
+        if guide is None:
+            return True, False
+        verdict = self._guides.known(guide) if self._guides is not None else None
+        if verdict is None or verdict.fault is not None:
+            return guide.digest in self._current.forms, False
+        # Another process may have taken over since it was checked.
+        self._current.hold(guide.digest, verdict.held_bytes)
+        return True, verdict.cpu_s >= HEAVY_CPU_S
 
     def _hold(self, guide: Guide, held_bytes: int) -> None:
         with self._changing:
