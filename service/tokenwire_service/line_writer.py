@@ -23,6 +23,9 @@ LINE_OVERHEAD_BYTES = 128
 BATCH_BYTES = 64 * 1024
 """Most that is written at a time: what a pipe holds by default."""
 
+GATHER_S = 0.005
+"""Lines of this time are written together: waking for each would cost more than the line."""
+
 FLUSH_S = 1.0
 """Time that a process which ends gives to lines that still wait."""
 
@@ -58,7 +61,8 @@ class LineWriter:
                 return
             self._lines.append(raw)
             self._waiting_bytes += size
-            self._changed.notify_all()
+            if not self._busy:
+                self._changed.notify_all()
 
     def flush(self, timeout_s: float = FLUSH_S) -> None:
         """Waits until every line is written, or for so long."""
@@ -69,6 +73,7 @@ class LineWriter:
 
     def _run(self) -> None:
         while True:
+            self._wait()
             batch, dropped = self._next()
             if not self._put(batch):
                 with self._changed:
@@ -76,13 +81,18 @@ class LineWriter:
             elif dropped:
                 self._on_dropped(dropped)
 
-    def _next(self) -> tuple[bytes, int]:
-        """Returns the next lines, as soon as there are some, and how many were dropped till now."""
+    def _wait(self) -> None:
+        """Waits until there are lines, and a moment for more."""
         with self._changed:
             self._busy = False
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._lines)
             self._busy = True
+        time.sleep(GATHER_S)
+
+    def _next(self) -> tuple[bytes, int]:
+        """Returns the next lines, and how many were dropped till now."""
+        with self._changed:
             batch = bytearray()
             while self._lines and len(batch) < BATCH_BYTES:
                 line = self._lines.popleft()

@@ -21,6 +21,7 @@ import structlog
 from opentelemetry import trace
 
 from tokenwire_service.line_writer import LineWriter
+from tokenwire_service.refusal_lines import RefusalLines
 from tokenwire_service.wording import cut
 
 FIELD_BYTES = 1024
@@ -62,6 +63,7 @@ def configure(level: str, form: str, service: str) -> None:
     structlog.contextvars.bind_contextvars(service=service)
     structlog.configure(
         processors=[
+            RefusalLines(),
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -46,6 +46,8 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
 
     def __init__(self) -> None:
         self._duration = Histogram(registry.RPC_SERVER_DURATION)
+        self._handlers: dict[str, Any] = {}
+        """The wrapped handler of each method that was called."""
         self._open: set[_Call] = set()
         self._closed = False
         self._admits = asyncio.Event()
@@ -88,16 +90,21 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
         if not self._admits.is_set():
             self._arrived_s = time.monotonic()
             await self._admits.wait()
+        path = handler_call_details.method
+        wrapped = self._handlers.get(path)
+        if wrapped is not None:
+            return wrapped
         handler = await continuation(handler_call_details)
-        method = handler_call_details.method.lstrip("/")
+        method = path.lstrip("/")
         if handler is None or method.startswith("grpc."):
             return handler
         make, behavior = _parts(handler)
-        return make(
+        wrapped = self._handlers[path] = make(
             self._bounded(_Method(method, behavior, handler)),
             request_deserializer=_lenient(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
+        return wrapped
 
     def _bounded(self, method: _Method) -> Behavior:
         async def bounded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
@@ -241,9 +248,10 @@ class _Call:
         carrier = {
             key: value
             for key, value in context.invocation_metadata() or ()
-            if isinstance(value, str)
+            if key in tracing.HEADERS and isinstance(value, str)
         }
-        self.span = tracing.begin(method, tracing.extract(carrier), SpanKind.SERVER, self._began_s)
+        parent = tracing.extract(carrier)
+        self.span = tracing.begin(method, parent, SpanKind.SERVER, self._began_s)
         self.context = self.span.as_parent()
         self.code = "OK"
 

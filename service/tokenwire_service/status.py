@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import NoReturn
 from urllib.parse import quote
 
@@ -51,6 +53,17 @@ def to_status(error: ServiceError) -> status_pb2.Status:
 
     It has ErrorInfo, and of the other details as much as there is room for.
     """
+    return _status(_told(error))
+
+
+def _told(error: ServiceError) -> _Told:
+    return _Told(
+        error.code, error.reason, error.message, error.retry_after_s, error.quota,
+        tuple(error.metadata.items()), tuple(error.violations),
+    )  # fmt: skip
+
+
+def _status(error: _Told) -> status_pb2.Status:
     status = status_pb2.Status(code=int(error.code), message=_message(error.message))
     status.details.add().Pack(_error_info(error))
     if error.retry_after_s is not None:
@@ -77,10 +90,10 @@ def _message(text: str) -> str:
     return message
 
 
-def _error_info(error: ServiceError) -> error_details_pb2.ErrorInfo:
+def _error_info(error: _Told) -> error_details_pb2.ErrorInfo:
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     room = METADATA_BYTES
-    for key, value in error.metadata.items():
+    for key, value in error.metadata:
         told = cut(value, NAME_BYTES)
         room -= len(key) + len(told.encode())
         if room >= 0:
@@ -133,13 +146,31 @@ def _read_detail(error: ServiceError, detail: object) -> None:
         error.quota = Quota(quota.violations[0].subject, quota.violations[0].description)
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """All that an error tells."""
+
+    code: Code
+    reason: str
+    message: str
+    retry_after_s: float | None
+    quota: Quota | None
+    metadata: tuple[tuple[str, str], ...]
+    violations: tuple[FieldViolation, ...]
+
+
+@lru_cache(maxsize=128)  # an overload is one refusal, told ten thousand times
+def _serialized(told: _Told) -> tuple[str, bytes]:
+    """Returns the message and the Status of what an error tells."""
+    status = _status(told)
+    return status.message, status.SerializeToString()
+
+
 async def abort(context: grpc.aio.ServicerContext, error: ServiceError) -> NoReturn:  # type: ignore[type-arg]
     """Ends the RPC with the error's status and details."""
-    status = to_status(error)
+    message, details = _serialized(_told(error))
     await context.abort(
-        _GRPC_CODES[status.code],
-        status.message,
-        trailing_metadata=((DETAILS_KEY, status.SerializeToString()),),
+        _GRPC_CODES[error.code], message, trailing_metadata=((DETAILS_KEY, details),)
     )
     raise AssertionError("context.abort always raises. This is a bug.")
 

@@ -8,11 +8,14 @@ import secrets
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
-from tokenwire_service import line_writer
+import structlog
+from tokenwire_service import line_writer, refusal_lines
 from tokenwire_service.line_writer import LineWriter
 from tokenwire_service.logs import FIELD_BYTES, LINE_BYTES
+from tokenwire_service.refusal_lines import LINES_EACH_S, RefusalLines
 
 from tests.services.calls import Frontend, generation, refused
 from tests.services.processes import MODEL_NAME, ROOT, SERVING, WAIT_S, wait_for_health
@@ -24,13 +27,11 @@ class Pipe:
     def __init__(self) -> None:
         self.reads, self._writes = os.pipe()
         self.dropped: list[int] = []
-        self.told = threading.Event()
         self.writer = LineWriter(self._writes, self._on_dropped)
 
     def _on_dropped(self, count: int) -> None:
         self.dropped.append(count)
         self.writer.write(f"dropped {count}")
-        self.told.set()
 
     def read_until(self, end: str) -> list[str]:
         """Reads lines up to one that begins so."""
@@ -60,7 +61,8 @@ def test_a_reader_that_is_away_costs_no_time_and_bounded_memory(pipe):
     for _ in range(count):
         pipe.writer.write(line)  # would stand still here without the thread
     lines = pipe.read_until("dropped")
-    assert pipe.dropped
+    while lines.count(line) + sum(pipe.dropped) < count:
+        lines += pipe.read_until("dropped")  # what was dropped after the first was told
     assert lines.count(line) + sum(pipe.dropped) == count
     assert lines.count(line) * len(line) < 2 * line_writer.QUEUE_BYTES
 
@@ -223,3 +225,54 @@ def test_a_service_goes_on_though_nobody_reads_its_log(plain_worker):
                     assert refused(lambda: client.generate(what)).reason == "INVALID_FIELD"
         finally:
             process.kill()
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+class Refusals:
+    """What the processor lets through, by a clock of the test's own."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.now_s = 0.0
+        self._lines = RefusalLines()
+        monkeypatch.setattr(refusal_lines.time, "monotonic", lambda: self.now_s)
+
+    def written(self, count: int, **fields: str) -> list[dict]:
+        """Returns those of so many lines that are written."""
+        lines = []
+        for _ in range(count):
+            with suppress(structlog.DropEvent):
+                lines.append(self._lines(None, "info", dict(fields)))
+        return lines
+
+
+@pytest.fixture
+def refusals(monkeypatch):
+    return Refusals(monkeypatch)
+
+
+REFUSED = {"event": "generation", "outcome": "refused"}
+
+
+def test_of_many_refusals_a_second_some_are_written_and_the_others_counted(refusals):
+    full = {**REFUSED, "reason": "QUEUE_FULL"}
+    assert len(refusals.written(1000, **full)) == LINES_EACH_S
+    assert refusals.written(1, event="rpc_refused", reason="NO_WORKER"), "others have their own"
+    refusals.now_s = 0.9
+    assert refusals.written(1, **full) == []
+    refusals.now_s = 1.0
+    first, second = refusals.written(2, **full)
+    assert first["omitted"] == 1000 - LINES_EACH_S + 1
+    assert "omitted" not in second
+
+
+def test_what_is_no_refusal_is_always_written(refusals):
+    done = {"event": "generation", "outcome": "completed", "reason": "length"}
+    assert len(refusals.written(1000, **done)) == 1000
+    assert len(refusals.written(1000, event="task_fault")) == 1000
+
+
+def test_reasons_without_end_take_no_memory(refusals):
+    for number in range(1000):
+        assert refusals.written(1, **REFUSED, reason=f"REASON_{number}")

@@ -29,6 +29,7 @@ from tokenwire_service.telemetry.attributes import bounded
 
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
+HEADERS = frozenset({TRACEPARENT, TRACESTATE})
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 
@@ -40,7 +41,7 @@ largest of several, since a process that is held up between the two readings fin
 
 def extract(carrier: Mapping[str, str]) -> Context:
     """Returns the context that `traceparent` and `tracestate` of the carrier name."""
-    return _PROPAGATOR.extract(carrier)
+    return _PROPAGATOR.extract(carrier) if TRACEPARENT in carrier else Context()
 
 
 def inject(context: Context) -> dict[str, str]:
