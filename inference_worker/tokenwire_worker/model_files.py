@@ -6,7 +6,20 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
+
+from tokenwire_service.wording import cut
+
+CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
+
+MOST_TOKENS = 2**31 - 1
+"""Most that a count of tokens or an id may be, as engines keep them."""
+
+LEAST_CONTEXT = 2
+"""A token of prompt and one of output."""
+
+SHOWN_BYTES = 64
+"""Most bytes of a value that an error repeats."""
 
 TEXT_FILES = (
     "tokenizer.json",
@@ -62,15 +75,51 @@ class ModelLimits:
 def read_text_files(folder: Path) -> TextFiles:
     """Reads the text-side files of a folder.
 
+    The tokenizer is checked, since no frontend can use a worker without one. What is odd in the
+    other files is the frontends' to judge and to tell.
+
     Raises:
-        ModelError: there is no tokenizer.json, or a file can't be read.
+        ModelError: there is no tokenizer.json, it is none, or a file can't be read.
     """
     if not folder.is_dir():
         raise ModelError(f"there is no folder {folder}")
     if not (folder / TEXT_FILES[0]).is_file():
         raise ModelError(f"{folder} has no tokenizer.json")
     present = [name for name in TEXT_FILES if (folder / name).is_file()]
-    return TextFiles(tuple(_read(folder / name) for name in present))
+    files = TextFiles(tuple(_read(folder / name) for name in present))
+    _check_tokenizer(folder / TEXT_FILES[0], files.files[0].data)
+    return files
+
+
+def _check_tokenizer(path: Path, data: bytes) -> None:
+    """Raises ModelError where a tokenizer.json is not what the tokenizers package writes."""
+    tokenizer = _object(path, data)
+    model = tokenizer.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, dict):
+        sound = all(_is_count(token_id) for token_id in vocabulary.values())
+    elif isinstance(vocabulary, list):  # of Unigram: pieces and their scores
+        sound = all(isinstance(each, list) and len(each) == 2 for each in vocabulary)
+    else:
+        raise ModelError(f"{path} is no tokenizer: it has no model.vocab")
+    if not sound or not vocabulary:
+        raise ModelError(f"{path} is no tokenizer: model.vocab does not give tokens with their ids")
+    added = tokenizer.get("added_tokens") or []
+    if not isinstance(added, list) or not all(_is_added(token) for token in added):
+        raise ModelError(f"{path} is no tokenizer: added_tokens are not texts with their ids")
+
+
+def _is_added(token: Any) -> bool:
+    return (
+        isinstance(token, dict)
+        and isinstance(token.get("content"), str)
+        and _is_count(token.get("id"))
+    )
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    # JSON's true is an int to Python.
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def read_limits(folder: Path, context_tokens: int | None = None) -> ModelLimits:
@@ -85,9 +134,9 @@ def read_limits(folder: Path, context_tokens: int | None = None) -> ModelLimits:
     """
     config, text = _config(folder)
     vocabulary = text.get("vocab_size", config.get("vocab_size"))
-    if not isinstance(vocabulary, int) or vocabulary < 1:
+    if not _is_count(vocabulary) or not 1 <= vocabulary <= MOST_TOKENS:
         raise ModelError(f"{folder / 'config.json'} does not tell vocab_size")
-    context = next((text[key] for key in _CONTEXT_KEYS if isinstance(text.get(key), int)), None)
+    context = _context(folder / "config.json", text)
     if context is None and context_tokens is None:
         raise ModelError(
             f"{folder / 'config.json'} does not tell max_position_embeddings; give --context-tokens"
@@ -99,6 +148,19 @@ def read_limits(folder: Path, context_tokens: int | None = None) -> ModelLimits:
         )
     bounds = [bound for bound in (context, context_tokens) if bound is not None]
     return ModelLimits(min(bounds), vocabulary, _eos_token_ids(folder, text, config))
+
+
+def _context(path: Path, text: dict[str, Any]) -> int | None:
+    """Returns the context that config.json tells, if it tells one."""
+    told = [(key, text[key]) for key in _CONTEXT_KEYS if text.get(key) is not None]
+    if not told:
+        return None
+    key, context = told[0]
+    if isinstance(context, float) and context.is_integer():
+        context = int(context)  # as in 1e6
+    if not _is_count(context) or not LEAST_CONTEXT <= context <= MOST_TOKENS:
+        raise ModelError(f"{path}: {key} is {cut(repr(context), SHOWN_BYTES)}, no number of tokens")
+    return context
 
 
 def read_eos_token_ids(folder: Path) -> tuple[int, ...]:
@@ -123,21 +185,29 @@ def _config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _eos_token_ids(folder: Path, *configs: dict[str, Any]) -> tuple[int, ...]:
     """Returns generation_config.json's ids, which may be more than config.json's; else those."""
-    generation = folder / "generation_config.json"
+    generation = folder / GENERATION_CONFIG
     sources = [_json(generation)] if generation.is_file() else []
-    for source in (*sources, *configs):
-        ids = source.get("eos_token_id")
-        ids = [ids] if isinstance(ids, int) else ids or []
-        valid = [token_id for token_id in ids if isinstance(token_id, int) and token_id >= 0]
-        if valid:
-            return tuple(dict.fromkeys(valid))
+    names = [GENERATION_CONFIG] * len(sources) + [CONFIG] * len(configs)
+    for name, source in zip(names, (*sources, *configs), strict=True):
+        told = source.get("eos_token_id")
+        ids = told if isinstance(told, list) else [] if told is None else [told]
+        wrong = [each for each in ids if not _is_count(each) or each > MOST_TOKENS]
+        if wrong:
+            shown = cut(repr(wrong[0]), SHOWN_BYTES)
+            raise ModelError(f"{folder / name}: eos_token_id has {shown}, which is no token id")
+        if ids:
+            return tuple(dict.fromkeys(ids))
     return ()
 
 
 def _json(path: Path) -> dict[str, Any]:
+    return _object(path, _read(path).data)
+
+
+def _object(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} can't be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} holds no JSON object")

@@ -106,6 +106,17 @@ def test_min_tokens_puts_off_a_stop(recorder):
     assert len(ran.ids) >= 8
 
 
+def test_a_stop_counts_from_the_token_of_number_min_tokens_on(recorder):
+    (whole,) = recorder.run(generation())
+    stop = next(each for each in whole.ids[2:] if whole.ids.count(each) == 1)
+    number = whole.ids.index(stop) + 1
+    for min_tokens in (0, 1, number - 1, number):
+        (ran,) = recorder.run(generation(stop_token_ids=(stop,), min_tokens=min_tokens))
+        assert (ran.ids, ran.finish) == (whole.ids[:number], Finish.STOP), min_tokens
+    (ran,) = recorder.run(generation(stop_token_ids=(stop,), min_tokens=number + 1))
+    assert len(ran.ids) > number
+
+
 def test_a_prompt_of_the_whole_context_but_one(recorder):
     info = recorder.engine.info
     tokens = min(info.prompt_tokens, info.context_tokens - 1)

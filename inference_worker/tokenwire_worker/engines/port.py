@@ -126,6 +126,7 @@ class Generation:
     """Most tokens to generate, per sequence; at least 1, within the context."""
     sampling: Sampling = Sampling()
     min_tokens: int = 0
+    """A stop token ends a sequence only as its token of this number, counted from 1, or later."""
     stop_token_ids: tuple[int, ...] = ()
     """Every id that ends a sequence; the model's own are among them unless EOS is to be ignored."""
     sequence_count: int = 1

@@ -34,7 +34,8 @@ def model(tmp_path_factory) -> Path:
     config = {"vocab_size": VOCABULARY, "max_position_embeddings": 2048, "eos_token_id": list(EOS)}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": list(EOS)}))
-    (folder / "tokenizer.json").write_text("{}")
+    tokenizer = {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     return folder
 
 

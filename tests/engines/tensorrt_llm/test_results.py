@@ -165,7 +165,7 @@ def test_a_guide_ends_without_the_models_end_where_the_caller_has_none(make, han
 
 
 def test_min_tokens_is_kept_here(make, hand):
-    reader, result = make(stop_token_ids=(9, *EOS), min_tokens=3)
+    reader, result = make(stop_token_ids=(9, *EOS), min_tokens=4)
     hand(result, 9, EOS[0])
     assert reader.read(result).finish is None
     hand(result, 11)
@@ -177,7 +177,7 @@ def test_min_tokens_is_kept_here(make, hand):
 
 
 def test_min_tokens_and_the_engines_end_in_one_message(make, hand):
-    reader, result = make(stop_token_ids=EOS, min_tokens=1, logprobs=True)
+    reader, result = make(stop_token_ids=EOS, min_tokens=2, logprobs=True)
     hand(result, 11, EOS[0], 12, logprobs=[{11: -1.0}, {EOS[0]: -2.0}, {12: -3.0}], reason="length")
     output = reader.read(result)
     assert (output.token_ids, output.finish) == ([11, EOS[0]], Finish.STOP)

@@ -125,7 +125,12 @@ def test_with_min_tokens_the_engine_stops_at_nothing(sampling, params):
     made = params(asked)
     assert made["end_id"] == -1
     assert not {"stop_token_ids", "min_tokens"} & set(made)
-    assert sampling.stops(asked, EOS) == sampling.Stops(-1, (), frozenset(EOS), 4)
+    assert sampling.stops(asked, EOS) == sampling.Stops(-1, (), frozenset(EOS), 3)
+
+
+def test_a_minimum_of_one_token_is_none(sampling):
+    one = sampling.stops(generation(stop_token_ids=EOS, min_tokens=1), EOS)
+    assert one == sampling.stops(generation(stop_token_ids=EOS), EOS)
 
 
 def test_a_guide_ends_at_the_models_ends_in_any_case(params):

@@ -41,7 +41,9 @@ def test_every_field_arrives(adapter):
     assert (made.temperature, made.top_p, made.top_k, made.min_p) == (0.5, 0.9, 40, 0.1)
     assert (made.repetition_penalty, made.presence_penalty) == (1.2, 0.3)
     assert (made.frequency_penalty, made.seed) == (-0.4, 11)
-    assert (made.max_tokens, made.min_tokens) == (7, 3)
+    # Its own count is of the tokens before a stop, ours counts the stop.
+    assert (made.max_tokens, made.min_tokens) == (7, 2)
+    assert [params(adapter, min_tokens=each).min_tokens for each in (0, 1, 2)] == [0, 0, 1]
     assert made.stop_token_ids == [1, 9]
     assert made.logprobs == 4
     assert made.n == 1

@@ -25,7 +25,8 @@ def generation_config(generation: Generation, sequence: int, draft: dict[str, in
     """
     config = ov_genai.GenerationConfig()
     config.max_new_tokens = generation.max_tokens
-    config.min_new_tokens = generation.min_tokens
+    # The pipeline lets no stop token be among the first of this number; the last of ours may be.
+    config.min_new_tokens = max(generation.min_tokens - 1, 0)
     stops = generation.stop_token_ids
     if stops:
         config.stop_token_ids = set(stops)

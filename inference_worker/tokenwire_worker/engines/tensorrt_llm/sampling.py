@@ -57,7 +57,7 @@ class Stops:
     ours: frozenset[int] = frozenset()
     """Ids that the adapter stops at instead."""
     after_tokens: int = 0
-    """Tokens before which `ours` end nothing."""
+    """Tokens among which `ours` end nothing: the first of the sequence."""
 
 
 def stops(generation: Generation, eos_token_ids: tuple[int, ...]) -> Stops:
@@ -74,8 +74,8 @@ def stops(generation: Generation, eos_token_ids: tuple[int, ...]) -> Stops:
     if generation.guide is not None:
         # A completed form leaves the end-of-sequence id as the only token that is allowed.
         ids = tuple(dict.fromkeys((*ids, *eos_token_ids)))
-    if generation.min_tokens:
-        return Stops(NEVER, (), frozenset(ids), generation.min_tokens)
+    if generation.min_tokens > 1:
+        return Stops(NEVER, (), frozenset(ids), generation.min_tokens - 1)
     first = next((token_id for token_id in eos_token_ids if token_id in ids), NEVER)
     if generation.logprobs:
         first = NEVER

@@ -52,7 +52,8 @@ def sampling_params(generation: Generation, sequence: int, guide_stops: tuple[in
     return SamplingParams(
         **_sampling(generation.sampling, sequence),
         max_tokens=generation.max_tokens,
-        min_tokens=generation.min_tokens,
+        # vLLM lets no stop token be among the first of this number; the last of ours may be one.
+        min_tokens=max(generation.min_tokens - 1, 0),
         stop_token_ids=list(stops),
         # The stop ids above are complete: what the model's own would add is among them, or is to
         # be ignored.
