@@ -49,9 +49,6 @@ _NEEDED_LIMITS = ("context_tokens", "prompt_tokens", "vocabulary_size", "sequenc
 MOST_S = 24 * 3600.0
 """Longest time that is believed of a worker."""
 
-REASON_LIMIT = 63
-"""Most characters of a reason (google.rpc.ErrorInfo)."""
-
 _CALLER_FIELDS = {
     "sampling": "sampling",
     "stopping": "stop",
@@ -167,7 +164,6 @@ def worker_failure(status: status_pb2.Status) -> ServiceError:
         error = from_status(status)
     except DecodeError as fault:
         raise ValueError(f"details: {fault}") from fault
-    error.reason = error.reason[:REASON_LIMIT]
     if error.retry_after_s is not None:
         error.retry_after_s = min(max(error.retry_after_s, 0.0), MOST_S)
     if not error.violations:
