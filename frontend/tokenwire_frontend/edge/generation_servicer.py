@@ -72,7 +72,9 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 ready.clear()
                 news = reader.take(MESSAGE_BYTES_LIMIT)
                 for delta in news.deltas:
-                    await context.write(event(delta=to_proto.delta(delta)))
+                    response = event()
+                    to_proto.put_delta(delta, response.delta)
+                    await context.write(response)
                 if news.failure is not None:
                     raise news.failure
                 if news.completion is not None:

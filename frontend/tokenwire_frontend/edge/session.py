@@ -231,22 +231,22 @@ class Session:
             self._news.clear()
             if self._broken is not None:
                 raise self._broken
-            events = self._collect()
-            if events:
-                await self._context.write(generation_pb2.SessionResponse(events=events))
+            response = self._collect()
+            if response.events:
+                await self._context.write(response)
             self._room.set()
 
-    def _collect(self) -> list[Event]:
-        """Returns the next message's events; what it has no room for is news again."""
-        events: list[Event] = []
+    def _collect(self) -> generation_pb2.SessionResponse:
+        """Returns the next message; what it has no room for is news again."""
+        response = generation_pb2.SessionResponse()
         left = MESSAGE_BYTES_LIMIT
         while self._events and left >= LEAST_BYTES:
             event = self._events.popleft()
             left -= event.ByteSize()
-            events.append(event)
+            response.events.append(event)
         if self._events:
             self._news.set()
-            return events
+            return response
         told, self._told = self._told, {}
         for number, opened in told.items():
             if self._open.get(number) is not opened:
@@ -254,25 +254,31 @@ class Session:
             if left < LEAST_BYTES:
                 self._tell(opened)
             else:
-                left -= self._take(opened, left, events)
-        return events
+                left -= self._take(opened, left, response)
+        return response
 
-    def _take(self, opened: _Opened, max_bytes: int, events: list[Event]) -> int:
-        """Takes a generation's news; returns how many bytes they have at most."""
-        number, generation = opened.number, opened.generation
+    def _take(
+        self, opened: _Opened, max_bytes: int, response: generation_pb2.SessionResponse
+    ) -> int:
+        """Takes a generation's news into the message; returns how many bytes it has at most."""
+        number, generation, events = opened.number, opened.generation, response.events
         assert generation is not None  # noqa: S101 - it has begun; for the type checker
+        before = len(events)
         try:
             news = opened.reader.take(max_bytes)
-            made = [Event(id=number, delta=to_proto.delta(delta)) for delta in news.deltas]
+            for delta in news.deltas:
+                event = events.add()
+                event.id = number
+                to_proto.put_delta(delta, event.delta)
             if news.completion is not None:
-                made.append(Event(id=number, completed=to_proto.completed(news.completion)))
+                events.add(id=number, completed=to_proto.completed(news.completion))
         except Exception as error:  # noqa: BLE001 - ends this generation alone
+            del events[before:]
+            events.add(id=number, error=to_status(generation.fault(error)))
             self._finish(opened)
-            events.append(Event(id=number, error=to_status(generation.fault(error))))
             return LEAST_BYTES
-        events.extend(made)
         if news.failure is not None:
-            events.append(Event(id=number, error=to_status(news.failure)))
+            events.add(id=number, error=to_status(news.failure))
             if news.failure.code is Code.DEADLINE_EXCEEDED:
                 self._overdue = news.failure
         if news.failure is not None or news.completion is not None:

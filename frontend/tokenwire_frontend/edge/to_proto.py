@@ -56,20 +56,21 @@ def accepted(generation: Generation) -> generation_pb2.Accepted:
     )
 
 
-def delta(value: Delta) -> generation_pb2.Delta:
-    """Returns the event for what is new of one sequence."""
-    message = generation_pb2.Delta(
-        sequence=value.sequence,
-        token_offset=value.token_offset,
-        token_ids=value.token_ids,
-        text=value.text,
-        text_offset=value.text_offset,
-    )
+def put_delta(value: Delta, message: generation_pb2.Delta) -> None:
+    """Writes what is new of one sequence into an empty message.
+
+    In place, since a message that is made for another is copied into it: this is the hot path.
+    """
+    message.token_offset = value.token_offset
+    message.token_ids.extend(value.token_ids)
+    message.text = value.text
+    message.text_offset = value.text_offset
+    if value.sequence:
+        message.sequence = value.sequence
     if value.logprobs:
         message.logprobs.extend(map(_token_logprob, value.logprobs))
     if value.end is not None:
         message.end.CopyFrom(_sequence_end(value.end))
-    return message
 
 
 def sequence(value: Delta) -> generation_pb2.Sequence:

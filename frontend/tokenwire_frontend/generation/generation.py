@@ -3,10 +3,6 @@
 What a worker sends comes in through the attempt and is written into the sequences' logs; nothing
 waits anywhere else.
 
-    STARTING    admitted; being read, tokenised, and offered to workers
-    RUNNING     a worker has taken it
-    DONE        nothing more will come; what came may still wait to be taken
-
 Every way to DONE goes through `_finish`, once, so whatever meets in one turn of the event loop, the
 first counts and the others find it done.
 """
@@ -17,7 +13,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from enum import Enum
 
 import structlog
 from tokenwire_service.errors import ServiceError
@@ -31,6 +26,7 @@ from tokenwire_frontend.generation.attempt import Attempt
 from tokenwire_frontend.generation.lease import Lease
 from tokenwire_frontend.generation.reader import Reader
 from tokenwire_frontend.generation.record import GenerationRecord
+from tokenwire_frontend.generation.state import State
 from tokenwire_frontend.workers.link import WorkerLink
 from tokenwire_frontend.workers.receiver import WorkerReport
 
@@ -43,14 +39,6 @@ generation itself."""
 
 ANSWER_CHECK_TOKENS = 256
 """Tokens of a sequence between two looks at the size of a unary call's answer."""
-
-
-class State(Enum):
-    """How far a generation has come."""
-
-    STARTING = "starting"
-    RUNNING = "running"
-    DONE = "done"
 
 
 class Generation:
@@ -212,7 +200,7 @@ class Generation:
             self._attempt.cancel(None if len(self.logs) == 1 else sequence)
         if self._answer_bytes_limit is not None:
             self._check_answer(self._answer_bytes_limit, decoder.log.token_count)
-        self._reader.wake(urgent=stopped or decoder.log.token_count == len(token_ids))
+        self._reader.wake(urgent=stopped or len(decoder.log.ids) == len(token_ids))
 
     def ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:
         """One sequence has ended."""

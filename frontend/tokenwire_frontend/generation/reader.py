@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tokenwire_frontend.core.events import News, Pace
+from tokenwire_frontend.generation.state import State
 
 if TYPE_CHECKING:
     from tokenwire_frontend.core.log import Cursor
@@ -111,37 +112,41 @@ class Reader:
         """
         generation = self._generation
         assert generation is not None  # noqa: S101 - nothing tells before; for the type checker
-        if not self._cursors:
-            self._cursors = [each.start() for each in generation.logs]
         if self.pace.max_delay_s:
             self._taken_s = time.monotonic()
         news = News()
         everything = self._slice(generation, news, max_bytes)
-        generation.record.deltas(len(news.deltas))
         self._silent = False
         if not everything:
             self.wake(urgent=True)
-        elif generation.done:
+        elif generation.state is State.DONE:
             news.completion, news.failure = generation.completion, generation.failure
         return news
 
     def _slice(self, generation: Generation, news: News, max_bytes: int) -> bool:
         """Takes what fits; returns whether that is everything."""
-        keeps = generation.record.captures
-        for log, cursor in zip(generation.logs, self._cursors, strict=True):
-            left = max_bytes - news.wire_bytes
+        logs, record, deltas = generation.logs, generation.record, news.deltas
+        if not self._cursors:
+            self._cursors = [each.start() for each in logs]
+        left = max_bytes
+        everything = True
+        for log, cursor in zip(logs, self._cursors, strict=True):
             if left < LEAST_BYTES:
-                return False
+                everything = False
+                break
             delta = log.slice(cursor, left)
             if delta is None:
                 continue
-            news.deltas.append(delta)
-            news.wire_bytes += delta.wire_bytes
-            if not keeps:
+            deltas.append(delta)
+            left -= delta.wire_bytes
+            if not record.captures:
                 log.trim(cursor)
             if not log.is_read(cursor):
-                return False
-        return True
+                everything = False
+                break
+        news.wire_bytes = max_bytes - left
+        record.deltas(len(deltas))
+        return everything
 
     def _release(self) -> None:
         self._held = None
