@@ -44,7 +44,7 @@ ODD_CONFIGS = [
     (b'{"chat_template": {"default": "x"}}', "neither a text nor a list"),
     (b'{"chat_template": 1}', "neither a text nor a list"),
     (b'{"chat_template": true}', "neither a text nor a list"),
-    (json.dumps({"chat_template": "x" * (2**20 + 1)}).encode(), "at most 1 MiB"),
+    (json.dumps({"chat_template": "x" * (2**20 + 1)}).encode(), "at most 1048576"),
 ]
 
 ODD_DEFAULTS = [
@@ -73,7 +73,7 @@ ODD_DEFAULTS = [
         *(({"config": data}, CONFIG, reason) for data, reason in ODD_CONFIGS),
         *(({"defaults": data}, DEFAULTS, reason) for data, reason in ODD_DEFAULTS),
         ({"template": b"\xff"}, TEMPLATE, "not UTF-8"),
-        ({"template": b"x" * (2**20 + 1)}, TEMPLATE, "at most 1 MiB"),
+        ({"template": b"x" * (2**20 + 1)}, TEMPLATE, "at most 1048576"),
         ({"tokenizer": b"\xff"}, "tokenizer.json", "not UTF-8"),
     ],
 )  # fmt: skip

@@ -20,7 +20,7 @@ GENERATION_CONFIG_FILE = "generation_config.json"
 FILES_BYTES_LIMIT = 256 * 2**20
 """All files of a model; tokenizer.json of the largest vocabularies in use has about 35 MiB."""
 
-TEMPLATE_BYTES_LIMIT = 2**20
+TEMPLATE_CHARS_LIMIT = 2**20
 """A chat template; the largest in use have about 50 KB."""
 
 _RANGES = {
@@ -114,20 +114,18 @@ def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
 
 def _template(files: Mapping[str, bytes], config: dict[str, Any]) -> str | None:
     """Returns chat_template.jinja's template, else tokenizer_config.json's, else None."""
-    source: Any
+    name = f"{TOKENIZER_CONFIG_FILE}: chat_template"
+    source = config.get("chat_template")
+    if isinstance(source, list):
+        source = _default_template(name, source)
+    if source is not None and not isinstance(source, str):
+        raise ModelFilesError(f"{name} is neither a text nor a list of named templates")
     if CHAT_TEMPLATE_FILE in files:
         name, source = CHAT_TEMPLATE_FILE, _text(files, CHAT_TEMPLATE_FILE)
-    else:
-        name = f"{TOKENIZER_CONFIG_FILE}: chat_template"
-        source = config.get("chat_template")
-        if isinstance(source, list):
-            source = _default_template(name, source)
-    if source is None:
-        return None
-    if not isinstance(source, str):
-        raise ModelFilesError(f"{name} is neither a text nor a list of named templates")
-    if len(source) > TEMPLATE_BYTES_LIMIT:
-        raise ModelFilesError(f"{name} has {len(source)} characters; at most 1 MiB")
+    if source is not None and len(source) > TEMPLATE_CHARS_LIMIT:
+        raise ModelFilesError(
+            f"{name} has {len(source)} characters; at most {TEMPLATE_CHARS_LIMIT}"
+        )
     return source or None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import marshal
+import os
 import resource
 import signal
 import socket
@@ -161,6 +162,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with suppress(OSError, ValueError):  # a lower limit may be set already
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is one text at a time
     jobs = Jobs()
     channel = socket.socket(fileno=int(sys.argv[1]))
     with suppress(OSError), channel.makefile("rb") as incoming:  # OSError: the frontend is gone
