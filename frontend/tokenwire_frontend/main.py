@@ -15,7 +15,8 @@ from tokenwire.frontend.v1 import (
 )
 from tokenwire_service import logs, settings
 from tokenwire_service.admin import administered
-from tokenwire_service.server import ListenError, RpcServer, Service, log_draining, stop_signal
+from tokenwire_service.server import ListenError, RpcServer, Service, log_draining
+from tokenwire_service.signals import stop_signal
 from tokenwire_service.tasks import EX_SOFTWARE, Supervisor, first_of
 from tokenwire_service.telemetry import variables
 from tokenwire_service.telemetry.providers import Telemetry
@@ -45,7 +46,7 @@ log = structlog.get_logger()
 
 
 def main() -> None:
-    """Runs the frontend until SIGTERM or SIGINT."""
+    """Runs the frontend until SIGTERM, SIGINT or SIGHUP."""
     chosen = settings.parse(FrontendSettings, PROGRAM, sys.argv[1:])
     logs.configure(chosen.log_level, chosen.log_format, PROGRAM)
     settings.refuse_if(PROGRAM, variables.faults())

@@ -15,8 +15,9 @@ from tokenwire.channel_arguments import HOP_EXTRA_BYTES
 from tokenwire.worker.v1 import execution_pb2_grpc, worker_pb2_grpc
 from tokenwire_service import logs
 from tokenwire_service.admin import administered
-from tokenwire_service.server import ListenError, RpcServer, Service, log_draining, stop_signal
+from tokenwire_service.server import ListenError, RpcServer, Service, log_draining
 from tokenwire_service.settings import parse, refuse, refuse_if
+from tokenwire_service.signals import stop_signal
 from tokenwire_service.tasks import EX_SOFTWARE, Supervisor, first_of
 from tokenwire_service.telemetry import variables
 from tokenwire_service.telemetry.providers import Telemetry
@@ -50,7 +51,7 @@ log = structlog.get_logger()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a worker until SIGTERM or SIGINT; see --help."""
+    """Runs a worker until SIGTERM, SIGINT or SIGHUP; see --help."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if list(arguments[:1]) == ["check-engine"]:
         sys.exit(check_engine.main(PROGRAM, arguments[1:]))

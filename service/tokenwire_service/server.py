@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -126,25 +125,6 @@ class RpcServer:
             await asyncio.sleep(FAREWELL_S)
             self._boundary.release()
             await stopping
-
-
-def stop_signal() -> asyncio.Future[None]:
-    """Returns a future that SIGTERM or SIGINT resolves; call it inside the running loop.
-
-    A SIGINT after that ends the process at once: who presses Ctrl-C twice waits for no drain.
-    """
-    loop = asyncio.get_running_loop()
-    stopped: asyncio.Future[None] = loop.create_future()
-
-    def stop() -> None:
-        if not stopped.done():
-            stopped.set_result(None)
-        loop.remove_signal_handler(signal.SIGINT)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    return stopped
 
 
 def log_draining(grace_s: float) -> None:

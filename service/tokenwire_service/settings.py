@@ -114,7 +114,7 @@ class ServiceSettings(BaseSettings):
         default=30.0,
         ge=0,
         le=3600,
-        description="time in seconds that work in flight has to finish after SIGTERM or SIGINT",
+        description="time in seconds that work in flight has to finish after a signal to stop",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe log lines to write"

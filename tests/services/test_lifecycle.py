@@ -155,11 +155,31 @@ def test_an_idle_frontend_stops_at_once_and_well(own_frontend):
     assert "Traceback" not in started.output
 
 
-def test_sigint_stops_it_as_well(own_frontend):
-    started, _ = own_frontend
-    started.process.send_signal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_other_signals_stop_it_as_well(own_frontend, number):
+    started, frontend = own_frontend
+    streamed = frontend.start(generation("One day", 250))
+    begun = read_to_first_token(streamed)
+    started.process.send_signal(number)
+    for event in streamed:
+        begun.take(event)
+    assert len(begun.ids()) == 250, "what is in flight finishes"
     assert started.wait() == 0
     assert "Traceback" not in started.output
+
+
+def test_nohup_keeps_it_running(processes, plain_worker):
+    """As nohup does, SIGHUP is ignored before the service starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        started = processes.frontend(workers=[plain_worker])
+        with Frontend(started.address) as client:
+            wait_for_health(client.raw, SERVING)
+            started.process.send_signal(signal.SIGHUP)
+            assert len(client.stream(generation("One day", 5)).ids()) == 5
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert started.events(event="draining") == []
 
 
 def test_both_stop_when_they_are_told_at_once(processes):

@@ -58,7 +58,7 @@ def test_the_engines_process_does_not_outlive_the_worker(pair_of):
         os.close(watched)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_to_the_engines_process_end_nothing(pair_of, number):
     _, worker, engine = pair_of
     with Exchange(worker) as exchange:

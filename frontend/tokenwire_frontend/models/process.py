@@ -10,7 +10,6 @@ import ctypes
 import marshal
 import os
 import resource
-import signal
 import socket
 import struct
 import sys
@@ -21,6 +20,7 @@ from contextlib import suppress
 from typing import Any
 
 from tokenwire_service.errors import InvalidRequestError
+from tokenwire_service.signals import STOPS, leave_to_parent
 
 from tokenwire_frontend.core.chat_variables import chat_variables
 from tokenwire_frontend.core.request import ChatPrompt
@@ -157,9 +157,7 @@ def result(work: Callable[[], Any]) -> tuple[str, Any]:
 
 def main() -> None:
     """Runs as a process; see the module."""
-    # Signals reach every process of a terminal or a unit; when this one ends is the frontend's say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    leave_to_parent(*STOPS)
     with suppress(OSError, ValueError):  # a lower limit may be set already
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is one text at a time

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import uvloop
+from tokenwire_service.signals import FROM_TERMINAL
 from tokenwire_service.tasks import Scope
 
 
@@ -68,7 +69,7 @@ class LoopThread:
     def _run(self) -> None:
         # What is spawned from this thread inherits the mask: Ctrl-C reaches a terminal's whole
         # group of processes, and is to drain the worker and not to end its engine.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()

@@ -24,6 +24,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from tokenwire_service.signals import FROM_TERMINAL, leave_to_parent
+
 from tokenwire_worker.engines.guides.memory import heap_bytes, resident_bytes
 from tokenwire_worker.engines.port import Ability, Guide
 
@@ -263,8 +265,7 @@ def answer(load: Callable[[], FaultOf]) -> None:
     Args:
         load: loads the compiler, and returns what tries forms on it.
     """
-    # Ctrl-C reaches every process of a terminal; when this one ends is its parent's to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_to_parent(*FROM_TERMINAL)
     # What libraries print goes elsewhere: standard output is for answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

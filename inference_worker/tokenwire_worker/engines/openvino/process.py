@@ -7,11 +7,12 @@ told to, or when the worker is gone.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
+
+from tokenwire_service.signals import STOPS, leave_to_parent
 
 from tokenwire_worker.engines import EngineError
 from tokenwire_worker.engines.guides.process import FaultOf
@@ -35,8 +36,7 @@ def _serve() -> None:
     """Loads, says so, and steps."""
     # Signals reach every process of a terminal or a unit; when this one ends is the worker's to
     # say, which lets what is live finish before.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    leave_to_parent(*STOPS)
     if sys.platform == "linux":
         # It computes all the time, and on a CPU on all cores: it shall not interrupt the services,
         # whose work is short, only because it waited for them.

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from tokenwire_service.signals import FROM_TERMINAL
 
 from tokenwire_worker.engines import EngineError, EngineStartError
 from tokenwire_worker.engines.tensorrt_llm import arguments
@@ -107,12 +108,12 @@ def _load(settings: WorkerSettings, context_tokens: int) -> Any:
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Has the processes that are spawned meanwhile inherit a blocked SIGINT.
+    """Has the processes that are spawned meanwhile inherit a blocked SIGINT and SIGHUP.
 
     Ctrl-C reaches a terminal's whole group of processes; it is to drain the worker, and not to end
     its engine.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)
     try:
         yield
     finally:
