@@ -47,15 +47,6 @@ def test_the_environment_sets_what_the_command_line_does_not(processes, plain_wo
         running.cancel()
 
 
-@pytest.fixture(scope="module")
-def taken():
-    """An address that something else listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-
-
 ONE = ["--worker", "127.0.0.1:50061"]
 
 
@@ -75,9 +66,9 @@ ONE = ["--worker", "127.0.0.1:50061"]
         ([*ONE, "--worker-tls.key", "/no/such/file"], "--worker-tls"),
     ],
 )
-def test_a_frontend_started_wrongly_ends_with_64_and_the_setting(processes, arguments, setting):
+def test_a_frontend_started_wrongly_ends_with_64_and_the_setting(main_here, arguments, setting):
     arguments = ["--listen", "127.0.0.1:0", *arguments]
-    check_refused(processes.run("tokenwire_frontend", arguments), setting)
+    main_here("tokenwire_frontend", *arguments).check_refused(setting)
 
 
 @pytest.mark.parametrize(
@@ -113,16 +104,16 @@ def test_a_bad_value_of_each_setting_is_refused_by_its_name(arguments, setting, 
         ("TOKENWIRE_FRONTEND_WORKERS", "not json", "TOKENWIRE_FRONTEND_WORKERS"),
     ],
 )
-def test_a_bad_variable_ends_with_64_and_its_name(processes, name, value, setting):
+def test_a_bad_variable_ends_with_64_and_its_name(main_here, name, value, setting):
     arguments = [] if name.endswith("WORKERS") else ONE
-    check_refused(processes.run("tokenwire_frontend", arguments, {name: value}), setting)
+    main_here("tokenwire_frontend", *arguments, **{name: value}).check_refused(setting)
 
 
 @pytest.mark.parametrize("module", ["tokenwire_frontend", "tokenwire_worker"])
-def test_a_bad_opentelemetry_variable_ends_with_64_and_its_name(processes, module):
+def test_a_bad_opentelemetry_variable_ends_with_64_and_its_name(main_here, module):
     arguments = ONE if module == "tokenwire_frontend" else ["--model", str(MODEL)]
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:4318"}
-    check_refused(processes.run(module, arguments, variables), "OTEL_EXPORTER_OTLP_ENDPOINT")
+    main_here(module, *arguments, **variables).check_refused("OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 @pytest.mark.parametrize(
@@ -142,16 +133,23 @@ def test_a_bad_opentelemetry_variable_ends_with_64_and_its_name(processes, modul
         (["--model", str(MODEL), "--tls.key", "/no/such/file"], "--tls"),
     ],
 )
-def test_a_worker_started_wrongly_ends_with_64_and_the_setting(processes, arguments, setting):
-    check_refused(processes.run("tokenwire_worker", arguments), setting)
+def test_a_worker_started_wrongly_ends_with_64_and_the_setting(main_here, arguments, setting):
+    main_here("tokenwire_worker", *arguments).check_refused(setting)
+
+
+def test_a_port_that_is_taken_ends_with_64(processes):
+    """A process of its own, as of somebody who starts it so; for a worker see its settings."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        taken = f"127.0.0.1:{listener.getsockname()[1]}"
+        check_refused(
+            processes.run("tokenwire_frontend", [*ONE, "--listen", taken]), f"--listen {taken}"
+        )
 
 
 @pytest.mark.parametrize("module", ["tokenwire_frontend", "tokenwire_worker"])
-def test_a_port_that_is_taken_ends_with_64(processes, taken, module):
-    own = ONE if module.endswith("frontend") else ["--model", str(MODEL)]
-    check_refused(processes.run(module, [*own, "--listen", taken]), "--listen")
-
-
-@pytest.mark.parametrize("module", ["tokenwire_frontend", "tokenwire_worker"])
-def test_help_is_no_error(processes, module):
-    assert processes.run(module, ["--help"]).wait() == 0
+def test_help_is_no_error(main_here, module):
+    ended = main_here(module, "--help")
+    assert ended.code == 0
+    assert "--listen" in ended.printed

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 from tokenwire.worker.v1 import worker_pb2
 from tokenwire_service.settings import parse
 from tokenwire_worker.settings import WorkerSettings
 
-from tests.services.processes import MODEL, ROOT, WAIT_S
+from tests.services.processes import MODEL, check_refused
 from tests.worker.calls import LENGTH, execute, request
 
 
-def run(*arguments: str, **environment: str) -> tuple[int, str]:
-    """Starts a worker that is to end at once; returns its exit code and what it said."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "tokenwire_worker", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        check=False,
-    )
-    return ended.returncode, ended.stderr
+@pytest.fixture
+def run(main_here):
+    """Starts a worker in this process, which is to refuse its settings; returns how it ended."""
+    return partial(main_here, "tokenwire_worker")
 
 
 @pytest.mark.parametrize(
@@ -60,79 +50,66 @@ def run(*arguments: str, **environment: str) -> tuple[int, str]:
         (["--tokenizer-folder", "nowhere"], "worker: --tokenizer-folder nowhere: there is no"),
     ],
 )
-def test_a_wrong_setting_is_named(arguments, says):
+def test_a_wrong_setting_is_named(run, arguments, says):
     model = [] if says.startswith("--model") else ["--model", str(MODEL)]
-    code, said = run(*model, *arguments)
-    assert says in said
-    assert code == 64
-    assert "Traceback" not in said
+    run(*model, *arguments).check_refused(says)
 
 
 @pytest.mark.parametrize("what", ["hub id", "hugging face folder"])
-def test_a_model_without_ir_is_told_how_to_make_it(tmp_path, what):
+def test_a_model_without_ir_is_told_how_to_make_it(run, tmp_path, what):
     model = "meta-llama/Llama-3.2-1B" if what == "hub id" else str(tmp_path)
     if what != "hub id":
         shutil.copy(MODEL / "config.json", tmp_path)
         shutil.copy(MODEL / "tokenizer.json", tmp_path)
-    code, said = run("--model", model)
-    assert code == 64
-    assert f"optimum-cli export openvino --model {model} FOLDER" in said
-    assert len(said.splitlines()) == 1
+    ended = run("--model", model)
+    ended.check_refused(f"optimum-cli export openvino --model {model} FOLDER")
+    assert len(ended.said.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
     ("missing", "says"),
     [("tokenizer.json", "has no tokenizer.json"), ("config.json", "has no config.json")],
 )
-def test_a_model_folder_that_lacks_a_file(tmp_path, missing, says):
+def test_a_model_folder_that_lacks_a_file(run, tmp_path, missing, says):
     for file in MODEL.iterdir():
         if file.name != missing:
             (tmp_path / file.name).symlink_to(file.resolve())
-    code, said = run("--model", str(tmp_path))
-    assert code == 64
-    assert says in said
+    run("--model", str(tmp_path)).check_refused(says)
 
 
-def test_a_config_that_is_no_json(tmp_path):
+def test_a_config_that_is_no_json(run, tmp_path):
     for file in MODEL.iterdir():
         if file.name != "config.json":
             (tmp_path / file.name).symlink_to(file.resolve())
     (tmp_path / "config.json").write_text("{")
-    code, said = run("--model", str(tmp_path))
-    assert code == 64
-    assert "config.json can't be read as JSON" in said
+    run("--model", str(tmp_path)).check_refused("config.json can't be read as JSON")
 
 
-def test_an_address_in_use():
+def test_an_address_in_use(processes):
+    """A process of its own, as of somebody who starts it so: the last thing that can be refused."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        code, said = run("--model", str(MODEL), "--listen", address)
-    assert code == 64
-    assert f"{address} can't be listened on" in said
+        started = processes.run("tokenwire_worker", ["--model", str(MODEL), "--listen", address])
+        check_refused(started, f"--listen {address} can't be listened on")
 
 
-def test_a_package_that_is_not_installed(tmp_path):
+def test_a_package_that_is_not_installed(processes, tmp_path):
     # Python's own way to say that there is no such module, although it is installed.
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['openvino_genai'] = None")
-    code, said = run("--model", str(MODEL), PYTHONPATH=str(tmp_path))
-    assert code == 64
-    assert "pip install -c constraints/cpu.txt '.[openvino]'" in said
-    assert len(said.splitlines()) == 1
-
-
-def test_help_says_everything_and_ends_with_0():
-    ended = subprocess.run(
-        [sys.executable, "-m", "tokenwire_worker", "--help"],
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        check=False,
+    started = processes.run(
+        "tokenwire_worker", ["--model", str(MODEL)], {"PYTHONPATH": str(tmp_path)}
     )
-    assert ended.returncode == 0
+    check_refused(started, "pip install -c constraints/cpu.txt '.[openvino]'")
+    assert len(started.lines) == 1
+
+
+def test_help_says_everything_and_ends_with_0(run):
+    ended = run("--help")
+    assert ended.code == 0
     for flag in ("--model", "--listen", "--openvino.kv-blocks", "--openvino.lora", "--tls.ca"):
-        assert flag in ended.stdout
+        assert flag in ended.printed
 
 
 def test_repeated_and_nested_settings():
