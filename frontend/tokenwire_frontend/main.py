@@ -7,6 +7,7 @@ import sys
 
 import structlog
 import uvloop
+from tokenwire.channel_arguments import HOP_EXTRA_BYTES
 from tokenwire.frontend.v1 import (
     activity_pb2_grpc,
     generation_pb2_grpc,
@@ -36,7 +37,7 @@ from tokenwire_frontend.generation.record import Recorder
 from tokenwire_frontend.metrics import FrontendMetrics
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 from tokenwire_frontend.settings import FrontendSettings
-from tokenwire_frontend.workers.link import Patience
+from tokenwire_frontend.workers.link import LinkLimits
 from tokenwire_frontend.workers.pool import WorkerPool
 
 PROGRAM = "tokenwire-frontend"
@@ -105,7 +106,12 @@ class Frontend:
             credentials,
             LeastLoaded(),
             self._tokenizers,
-            Patience(chosen.worker_suspect_s, chosen.worker_lost_s, chosen.worker_answer_s),
+            LinkLimits(
+                suspect_s=chosen.worker_suspect_s,
+                lost_s=chosen.worker_lost_s,
+                answer_s=chosen.worker_answer_s,
+                request_bytes=chosen.max_request_bytes + HOP_EXTRA_BYTES,
+            ),
             supervisor,
         )
         recorder = Recorder(

@@ -22,6 +22,7 @@ from tokenwire_frontend.core.model import ModelLimits
 from tokenwire_frontend.workers import outgoing
 from tokenwire_frontend.workers.exchange import Exchange
 from tokenwire_frontend.workers.messages import WorkerInfo
+from tokenwire_frontend.workers.outgoing import Outgoing
 from tokenwire_service.errors import Code, ServiceError
 
 from tests.frontend.frontend_here import frontend_of, until
@@ -73,7 +74,8 @@ class Receiver:
 def exchange(revision: int = 2, last_handle: int = 0) -> Exchange:
     limits = ModelLimits(4096, 4095, 1000, 32, 20, (2,), frozenset(), ())
     info = WorkerInfo("w", "demo", "scripted 0", revision, "", 64, 64, limits)
-    return Exchange("127.0.0.1:1", info, Handles(last_handle), AwakeClock())
+    commands = Outgoing("127.0.0.1:1", revision, REQUEST_BYTES)
+    return Exchange("127.0.0.1:1", info, commands, Handles(last_handle), AwakeClock())
 
 
 def request(**fields: Any) -> pb.Request:

@@ -324,7 +324,7 @@ async def test_a_description_that_lacks_what_is_needed_is_refused_by_name(worker
 
 
 async def test_text_files_without_end_are_refused(worker, monkeypatch):
-    monkeypatch.setattr(remote, "TEXT_FILES_BYTES", 2**16)
+    monkeypatch.setattr(remote, "FILES_BYTES_LIMIT", 2**16)
     async with frontend_of(worker) as frontend:
         await frontend.wait_for(worker, REFUSED, "its text files have more than")
 
@@ -462,3 +462,43 @@ async def test_a_link_ends_when_its_worker_does_at_the_same_time(worker, fronten
     stream.close()
     await stream.left.wait()
     await asyncio.wait_for(frontend.pool.close(), 10)
+
+
+# --- full queues ---------------------------------------------------------------------------------
+
+
+async def test_where_every_queue_is_full_a_request_is_refused_before_it_is_sent(worker, other):
+    for each in (worker, other):
+        each.info.limits.waiting_requests = 4
+        each.script = answers
+    async with frontend_of(worker, other) as frontend:
+        for each in (worker, other):
+            await frontend.wait_for(each, READY)
+            each.report(running_sequences=64, waiting_requests=4)
+        await until(lambda: frontend.pool.full("demo"))
+        refusal = await refused(generate(frontend))
+        assert (refusal.code, refusal.reason) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "QUEUE_FULL",
+        )
+        assert refusal.quotas == ["model:demo/waiting_requests"]
+        assert refusal.retry_after_s
+        assert not [
+            stream.messages for stream in (*worker.streams, *other.streams) if stream.messages
+        ]
+        other.report(running_sequences=64, waiting_requests=3)
+        await until(lambda: not frontend.pool.full("demo"))
+        assert (await generate(frontend)).timings.worker == "other"
+
+
+async def test_what_a_worker_cannot_be_sent_is_refused_by_name(worker, frontend):
+    too_many = generation([300] * 4000, max_tokens=9)
+    frontend.link(worker)._serving.exchange._outgoing._message_bytes = 1000
+    refusal = await refused(frontend.generations.Generate(fg.GenerateRequest(generation=too_many)))
+    assert (refusal.code, refusal.reason) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "REQUEST_TOO_LARGE",
+    )
+    assert refusal.fields == ["generation.prompt"]
+    assert frontend.link(worker).in_flight == 0
+    assert frontend.generator.admission.held == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from tokenwire_frontend.core.router import Candidate, LeastLoaded
 
 
@@ -32,3 +33,33 @@ def test_equals_take_turns():
 def test_the_reason_names_the_policy_and_the_load():
     choice = LeastLoaded().choose([1], [worker("a", running=4)])
     assert choice.reason == "least_loaded load=0.500 of 1"
+
+
+@pytest.mark.parametrize(
+    ("running", "waiting", "unreported", "is_full"),
+    [
+        (8, 4, 0, True),
+        (8, 3, 0, False),
+        (8, 3, 1, True),
+        (8, 0, 4, True),
+        (0, 0, 4, False),
+        (0, 0, 11, False),
+        (0, 0, 12, True),
+        (5, 0, 6, False),
+        (5, 0, 7, True),
+        # The engine may run less than it could, for want of memory.
+        (5, 4, 0, True),
+        (5, 4, 2, True),
+        # Those that have ended since made room.
+        (8, 4, -1, False),
+        (8, 9, -2, True),
+    ],
+)
+def test_a_queue_is_full_by_the_last_report_and_what_came_since(
+    running, waiting, unreported, is_full
+):
+    assert Candidate("a", running, waiting, unreported, 8, waiting_limit=4).full is is_full
+
+
+def test_a_worker_without_a_known_limit_is_never_full():
+    assert not Candidate("a", 8, 100, 100, 8).full

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import time
 
 import grpc
 import pytest
@@ -249,6 +251,35 @@ def test_a_frontend_starts_before_its_workers(processes):
             assert refused(call).code is grpc.StatusCode.UNAVAILABLE
         assert not client.workers()[0].name
         assert client.workers()[0].state == CONNECTING
+
+
+# --- a worker freezes ----------------------------------------------------------------------------
+
+
+def test_a_frozen_worker_gets_nothing_and_what_it_had_is_lost(pair):
+    started, client, (first, second) = pair
+    held = generation_pb2.GenerateRequest(generation=endless())
+    calls = [client.generations.Generate.future(held) for _ in range(2)]
+    for worker in (first, second):
+        with Worker(worker.address) as direct:
+            direct.wait_for_load(lambda load: load.running_sequences == 1)
+    seen, frozen_s = started.event_count, time.monotonic()
+    first.process.send_signal(signal.SIGSTOP)
+    started.wait_for("worker", address=first.address, state="suspect", after=seen)
+    assert time.monotonic() - frozen_s < 4.5
+    names = {worker_of(client.start(generation(max_tokens=2))) for _ in range(6)}
+    assert names == {listed(client, second).name}
+    started.wait_for("worker", address=first.address, state="lost", after=seen)
+    assert time.monotonic() - frozen_s < 11
+    assert listed(client, first).state == model_pb2.WORKER_STATE_LOST
+    [lost] = [call for call in calls if call.done()]
+    check_lost(refused(lost.result))
+    seen = started.event_count
+    first.process.send_signal(signal.SIGCONT)
+    started.wait_for("worker", address=first.address, state="ready", after=seen)
+    # The other one still has its generation, so this one is the less loaded.
+    names = {worker_of(client.start(generation(max_tokens=2))) for _ in range(20)}
+    assert listed(client, first).name in names
 
 
 # --- draining ------------------------------------------------------------------------------------

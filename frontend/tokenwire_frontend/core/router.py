@@ -18,9 +18,20 @@ class Candidate:
     waiting_requests: int
     """As the worker last reported, from all frontends."""
     unreported_requests: int
-    """What this frontend has submitted, less what has ended, since that report."""
+    """What this frontend has submitted, less what has ended, since that report; below 0 where more
+    has ended."""
     running_limit: int
     """Sequences that the worker's engine runs at once."""
+    waiting_limit: int = 0
+    """Requests that may wait there; 0: none, or it does not say."""
+
+    @property
+    def full(self) -> bool:
+        """Whether one more request would find its queue full, as far as the report tells."""
+        since = self.unreported_requests
+        if since > 0:  # these go to the engine first, as far as there is room
+            since = max(since - max(self.running_limit - self.running_sequences, 0), 0)
+        return 0 < self.waiting_limit <= self.waiting_requests + since
 
 
 @dataclass(frozen=True, slots=True)

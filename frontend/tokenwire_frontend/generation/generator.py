@@ -127,6 +127,9 @@ class Generator:
         faults = violations(request, model.limits)
         if faults:
             raise InvalidRequestError(faults)
+        full = self.pool.full(model.name)
+        if full is not None:  # said before the work on the text, which overload would only add to
+            raise full
         limit = incoming.answer_bytes_limit
         if limit is not None:
             answer.check_size(request, model.limits, limit)

@@ -49,19 +49,27 @@ class Exchange:
     Args:
         worker: address of the worker, for errors and the log.
         info: what the worker says of itself.
+        outgoing: takes the commands.
         handles: gives the numbers; the link's own, so that none is taken up again after a
             reconnect.
         clock: what waits are counted on.
     """
 
-    def __init__(self, worker: str, info: WorkerInfo, handles: Handles, clock: AwakeClock) -> None:
+    def __init__(
+        self,
+        worker: str,
+        info: WorkerInfo,
+        outgoing: Outgoing,
+        handles: Handles,
+        clock: AwakeClock,
+    ) -> None:
         self.unreported = 0
         """Requests submitted, less those ended, since the last load report."""
         self._worker = worker
         self._vocabulary_size = info.limits.vocabulary_size
         self._handles = handles
         self._clock = clock
-        self._outgoing = Outgoing(worker, info.contract_revision)
+        self._outgoing = outgoing
         self._complain = Complaints(worker)
         self._calls: dict[int, _Call] = {}
         # Where tokens go without a look at the call: accepted generations with a receiver, all of

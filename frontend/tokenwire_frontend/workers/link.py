@@ -28,6 +28,7 @@ from tokenwire_frontend.workers import messages
 from tokenwire_frontend.workers.complaints import Complaints
 from tokenwire_frontend.workers.exchange import Exchange
 from tokenwire_frontend.workers.messages import WorkerInfo, WorkerLoad
+from tokenwire_frontend.workers.outgoing import Outgoing
 from tokenwire_frontend.workers.receiver import Receiver
 from tokenwire_frontend.workers.remote import Remote, WorkerRefusedError
 
@@ -57,8 +58,8 @@ REASON_LIMIT = 300
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long a worker's silence is borne."""
+class LinkLimits:
+    """How long a worker's silence is borne, and how much it is sent at once."""
 
     suspect_s: float
     """Until it gets no requests where others can take them."""
@@ -67,6 +68,8 @@ class Patience:
     answer_s: float
     """Until a request that it neither accepts nor refuses, or does not complete once it has ended
     or was cancelled, is given up."""
+    request_bytes: int
+    """Most bytes of a message that the worker reads."""
 
 
 class ConnectionOverError(Exception):
@@ -97,7 +100,7 @@ class WorkerLink:
     Args:
         address: HOST:PORT.
         credentials: TLS, or None for plain text.
-        patience: how long silence is borne.
+        limits: how long silence is borne, and how much is sent at once.
         clock: what silence is counted on; whoever ticks it calls `tick` after it.
         meet: called with each worker that answers, before it gets requests; raises
             WorkerRefusedError where it can't serve here. It may fetch the worker's text files.
@@ -108,7 +111,7 @@ class WorkerLink:
         self,
         address: str,
         credentials: grpc.ChannelCredentials | None,
-        patience: Patience,
+        limits: LinkLimits,
         clock: AwakeClock,
         meet: Callable[[WorkerLink, WorkerInfo, Remote], Awaitable[None]],
         on_change: Callable[[], None],
@@ -116,7 +119,7 @@ class WorkerLink:
         self.address = address
         self.info: WorkerInfo | None = None
         self._credentials = credentials
-        self._patience = patience
+        self._limits = limits
         self._clock = clock
         self._meet = meet
         self._on_change = on_change
@@ -180,7 +183,7 @@ class WorkerLink:
         if self.state is LinkState.LOST:
             serving.end(ConnectionOverError(self.state_reason))
         else:
-            serving.exchange.expire(self._patience.answer_s)
+            serving.exchange.expire(self._limits.answer_s)
 
     async def run(self) -> None:
         """Connects, serves and reconnects, until cancelled."""
@@ -223,10 +226,11 @@ class WorkerLink:
 
     async def _serve(self, remote: Remote, info: WorkerInfo) -> None:
         """Holds the streams until one says that they are over."""
-        patience = self._patience
+        limits = self._limits
+        outgoing = Outgoing(self.address, info.contract_revision, limits.request_bytes)
         serving = self._serving = _Serving(
-            Exchange(self.address, info, self._handles, self._clock),
-            Liveness(self._clock, patience.suspect_s, patience.lost_s),
+            Exchange(self.address, info, outgoing, self._handles, self._clock),
+            Liveness(self._clock, limits.suspect_s, limits.lost_s),
         )
         call = remote.exchange()
         works = [self._read(call, serving), self._write(call, serving)]

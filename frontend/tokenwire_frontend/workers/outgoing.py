@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 
-from tokenwire.channel_arguments import REQUEST_BYTES
 from tokenwire.worker.v1 import execution_pb2
 
 from tokenwire_frontend import errors
@@ -24,10 +23,12 @@ class Outgoing:
     Args:
         worker: its address, for errors.
         contract_revision: what the worker speaks.
+        message_bytes: most bytes of one message.
     """
 
-    def __init__(self, worker: str, contract_revision: int) -> None:
+    def __init__(self, worker: str, contract_revision: int, message_bytes: int) -> None:
         self._worker = worker
+        self._message_bytes = message_bytes
         self._several = contract_revision >= SEVERAL_REVISION
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
@@ -45,8 +46,8 @@ class Outgoing:
             if self._several
             else execution_pb2.ExchangeRequest(submit=submit)
         ).SerializeToString()
-        if len(data) > REQUEST_BYTES:
-            raise errors.request_too_large(len(data), REQUEST_BYTES)
+        if len(data) > self._message_bytes:
+            raise errors.request_too_large(len(data), self._message_bytes)
         if self._waiting_bytes + len(data) > WAITING_BYTES:
             raise errors.worker_behind(self._worker, WAITING_BYTES)
         self._put(data)
@@ -82,7 +83,7 @@ class Outgoing:
         parts: list[bytes] = []
         while self._waiting and (not parts or self._several):
             size += len(self._waiting[0])
-            if size > REQUEST_BYTES and parts:
+            if size > self._message_bytes and parts:
                 break
             parts.append(self._waiting.popleft())
         data = b"".join(parts)

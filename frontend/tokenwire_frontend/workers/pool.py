@@ -18,7 +18,7 @@ from tokenwire_frontend.core.router import Candidate, Choice, Router
 from tokenwire_frontend.models.files import ModelFilesError
 from tokenwire_frontend.models.model import Model, build_model
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
-from tokenwire_frontend.workers.link import Patience, WorkerLink
+from tokenwire_frontend.workers.link import LinkLimits, WorkerLink
 from tokenwire_frontend.workers.messages import WorkerInfo
 from tokenwire_frontend.workers.remote import Remote, WorkerRefusedError
 
@@ -33,7 +33,7 @@ class WorkerPool:
         credentials: TLS of the worker hop, or None.
         router: chooses among the ready workers.
         tokenizers: what builds the workers' models.
-        patience: how long a worker's silence is borne.
+        limits: what links bear and send.
         supervisor: owns the links' tasks.
     """
 
@@ -43,7 +43,7 @@ class WorkerPool:
         credentials: grpc.ChannelCredentials | None,
         router: Router,
         tokenizers: TokenizerPool,
-        patience: Patience,
+        limits: LinkLimits,
         supervisor: Supervisor,
     ) -> None:
         self._router = router
@@ -52,7 +52,7 @@ class WorkerPool:
         """What the silence of workers is counted on."""
         self.models: dict[str, Model] = {}
         self.links = [
-            WorkerLink(address, credentials, patience, self.clock, self._meet, self._update)
+            WorkerLink(address, credentials, limits, self.clock, self._meet, self._update)
             for address in addresses
         ]
         self.changed = asyncio.Event()
@@ -113,8 +113,10 @@ class WorkerPool:
 
         It is as right as the workers' last load reports, which come within 200 ms of a change.
         """
-        limits = [_full_at(link) for link in self.ready(model)]
-        return errors.queue_full(model, max(limits)) if limits and all(limits) else None
+        candidates = [_candidate(link) for link in self.ready(model)]
+        if not candidates or not all(each.full for each in candidates):
+            return None
+        return errors.queue_full(model, max(each.waiting_limit for each in candidates))
 
     async def _tick(self) -> None:
         while True:
@@ -184,16 +186,8 @@ def _candidate(link: WorkerLink) -> Candidate:
     # A report may be older than what was submitted before it came, so what this frontend itself has
     # in flight there is the least that it can be.
     unreported = max(link.unreported, link.in_flight - running - waiting)
-    limit = link.info.running_limit if link.info else 1
-    return Candidate(link.address, running, waiting, unreported, limit)
-
-
-def _full_at(link: WorkerLink) -> int:
-    """Returns how many requests may wait at a worker where no more can; else 0."""
-    if link.info is None:
-        return 0
-    load, limit, since = link.load, link.info.waiting_limit, link.unreported
-    if since > 0:
-        # What was submitted since the report goes to the engine first, as far as there is room.
-        since = max(since - max(link.info.running_limit - load.running_sequences, 0), 0)
-    return limit if load.waiting_requests + since >= limit else 0
+    info = link.info
+    assert info is not None  # noqa: S101 - it is ready; for the type checker
+    return Candidate(
+        link.address, running, waiting, unreported, info.running_limit, info.waiting_limit
+    )

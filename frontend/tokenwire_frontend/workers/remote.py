@@ -14,6 +14,8 @@ from google.protobuf.message import DecodeError
 from tokenwire.channel_arguments import USE_LOCAL_SUBCHANNEL_POOL, WORKER_HOP
 from tokenwire.worker.v1 import execution_pb2, worker_pb2
 
+from tokenwire_frontend.models.files import FILES_BYTES_LIMIT
+
 ARGUMENTS = (
     *WORKER_HOP,
     # A connection that was lost is never taken up again: its peer may be frozen behind it.
@@ -22,9 +24,6 @@ ARGUMENTS = (
 
 MEETING_TIMEOUT_S = 10.0
 """Time that a worker has to describe itself, and to send its text files."""
-
-TEXT_FILES_BYTES = 128 * 2**20
-"""Most bytes of a worker's text files together; a tokenizer.json of 256k tokens has about 35 MB."""
 
 WORKER_SERVICE = "/tokenwire.worker.v1.WorkerService/"
 EXECUTION_SERVICE = "/tokenwire.worker.v1.ExecutionService/"
@@ -104,9 +103,9 @@ class Remote:
         ):
             part = _readable(message, "GetTokenizer")
             total += len(part.data)
-            if total > TEXT_FILES_BYTES:
+            if total > FILES_BYTES_LIMIT:
                 raise WorkerRefusedError(
-                    f"its text files have more than {TEXT_FILES_BYTES // 2**20} MiB"
+                    f"its text files have more than {FILES_BYTES_LIMIT // 2**20} MiB"
                 )
             parts.setdefault(part.file_name, bytearray()).extend(part.data)
         return {name: bytes(data) for name, data in parts.items()}
