@@ -350,6 +350,23 @@ def test_a_machine_without_time_says_nothing_of_the_form(run, monkeypatch):
     run(work)
 
 
+def test_a_caller_waits_no_longer_than_its_frontend_and_finds_the_answer_later(run, monkeypatch):
+    async def work(lab):
+        held = await lab.hold(HEAVY)
+        monkeypatch.setattr(checker_module, "WAIT_S", 0.05)
+        waits = lab.check(held.text), lab.check(f"ok {HEAVY}")
+        for each in waits:
+            assert (await busy(each)).reason == "GUIDE_QUEUE_FULL"
+        held.task.cancel()
+        await asyncio.wait([held.task])
+        monkeypatch.setattr(checker_module, "WAIT_S", WAIT_S)
+        held.let_go()
+        await lab.check(held.text)
+        assert len(await held.pids(1)) == 1
+
+    run(work)
+
+
 def test_closing_tells_everybody_who_waits(run):
     async def work(lab):
         held = [await lab.hold(HEAVY), await lab.hold(), lab.held(HEAVY + "2")]

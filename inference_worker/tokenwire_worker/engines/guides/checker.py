@@ -31,6 +31,11 @@ RETRY_S = 5.0
 """After which a form that found the queue full may be tried again: about as long as the queue."""
 
 
+WAIT_S = 8.0
+"""Longest time that a caller waits for a form to be tried. A frontend takes a worker for lost that
+says nothing of a request for 10 s."""
+
+
 class GuideChecker:
     """Tries guides, each once; used on any event loop, and closed by any thread."""
 
@@ -71,15 +76,20 @@ class GuideChecker:
     async def _tried(self, guide: Guide) -> Verdict:
         try:
             future = self._lanes.join(guide, heavy=is_heavy(guide))
+            returns = False
             try:
-                return await asyncio.wrap_future(future)
+                async with asyncio.timeout(WAIT_S):
+                    return await asyncio.wrap_future(future)
+            except TimeoutError:
+                returns = True
+                raise
             finally:
-                self._lanes.leave(guide, future)
+                self._lanes.leave(guide, future, returns=returns)
         except QueueFull as full:
             raise Busy(
                 "GUIDE_QUEUE_FULL", "too many forms of guides wait to be tried", RETRY_S
             ) from full
-        except TooBusy as busy:
+        except (TooBusy, TimeoutError) as busy:
             raise Busy(
                 "GUIDE_QUEUE_FULL", "it found no time to try the form of the guide", RETRY_S
             ) from busy

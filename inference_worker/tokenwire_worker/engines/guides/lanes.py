@@ -29,8 +29,9 @@ from tokenwire_worker.engines.guides.process import (
 )
 from tokenwire_worker.engines.port import Guide
 
-CPU_S = 3.0
-"""CPU time that a form may take to compile. Schemas of everyday size take milliseconds."""
+CPU_S = 6.0
+"""CPU time that a form may take to compile: 3 s of two cores, which the compilers use. Schemas of
+everyday size take milliseconds, one of 2,000 properties 4 s."""
 
 WALL_S = 30.0
 """Time on the clock that the same may take. Nothing is said of a form that reaches it: the machine
@@ -124,11 +125,16 @@ class Lanes:
             trial.waiting.append(future)
         return future
 
-    def leave(self, guide: Guide, future: Future[Verdict]) -> None:
+    def leave(self, guide: Guide, future: Future[Verdict], *, returns: bool = False) -> None:
         """Waits no longer: a form that nobody waits for is taken out of its queue.
 
         One that is being tried goes on, so that the result is known, unless others wait for its
         place.
+
+        Args:
+            guide: the form.
+            future: what `join` returned.
+            returns: the caller will ask again, so it goes on even then.
         """
         with self._news:
             trial = self._trials.get(guide.digest)
@@ -140,7 +146,7 @@ class Lanes:
             if trial.process is None:
                 (self._slow if trial.slow else self._quick).remove(trial)
                 self._forget(trial)
-            elif trial.slow and self._slow:
+            elif trial.slow and self._slow and not returns:
                 trial.process.stop()
 
     def close(self) -> None:
