@@ -191,7 +191,7 @@ def _stopping() -> ServiceError:
     return ServiceError(
         Code.UNAVAILABLE,
         "DRAINING",
-        "this service is being stopped and takes nothing new",
+        "this service is stopping and accepts no new requests",
         retry_after_s=RETRY_S,
     )
 

@@ -189,7 +189,7 @@ def _faults(
 def _worded(fault: ErrorDetails) -> str:
     """Returns pydantic's message in the words of somebody who starts a service."""
     if fault["type"] == "missing":
-        return "is needed"
+        return "is required"
     if fault["type"] == "extra_forbidden":
         return "there is no such setting"
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")

@@ -84,7 +84,7 @@ def test_keys_of_a_mapping_are_free(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [
-        ([], ["--worker: is needed"]),
+        ([], ["--worker: is required"]),
         (["--worker", "nonsense"], ["--worker: 'nonsense' is not HOST:PORT"]),
         (
             ["--worker", "::1:5"],

@@ -24,7 +24,7 @@ def run(main_here):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "--model: is needed"),
+        ([], "--model: is required"),
         (["--listen", "nonsense"], "--listen: "),
         (["--listen", "127.0.0.1:70000"], "--listen"),
         (["--max-waiting-requests", "-1"], "--max-waiting-requests: "),
