@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tokenwire_worker.engines.port import (
+    Busy,
     Engine,
     Finish,
     Generation,
@@ -94,8 +96,14 @@ class Recorder:
         return key
 
     def check(self, generation: Generation) -> None:
-        """Has the engine try the guide of a generation."""
-        asyncio.run(self.engine.check(generation))
+        """Has the engine try the guide of a generation, again where a busy machine had no time."""
+        ends_s = time.monotonic() + WAIT_S
+        while True:
+            try:
+                return asyncio.run(self.engine.check(generation))
+            except Busy as busy:
+                if busy.reason != "GUIDE_QUEUE_FULL" or time.monotonic() > ends_s:
+                    raise
 
     def wait(self, done: Callable[[], bool]) -> None:
         """Waits until something holds, checked after each step."""
