@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tokenwire_worker.engines import EngineError
-from tokenwire_worker.engines.guides.json_schema import unheeded_keywords
 from tokenwire_worker.engines.port import Ability, Finish, Generation, Guide, Sampling
 
 from tests.engines.conftest import build
@@ -224,36 +223,6 @@ def test_a_guide_needs_openvinos_tokenizer(started, tmp_path):
         (tmp_path / file.name).symlink_to(file.resolve())
     engine = started("--openvino.kv-blocks", "16", model=str(tmp_path)).engine
     assert engine.info.abilities == {Ability.LOGPROBS, Ability.MIN_P}
-
-
-@pytest.mark.parametrize(
-    ("schema", "keyword", "at"),
-    [
-        ({"not": {"type": "string"}}, "not", "#/not"),
-        ({"properties": {"a": {"multipleOf": 3}}}, "multipleOf", "#/properties/a/multipleOf"),
-        ({"items": {"uniqueItems": True}}, "uniqueItems", "#/items/uniqueItems"),
-        ({"allOf": [{}, {}]}, "allOf of several", "#/allOf"),
-        ({"$ref": "https://example.com/x"}, "$ref to elsewhere", "#/$ref"),
-        ({"anyOf": [{}, {"if": {}}]}, "if", "#/anyOf/1/if"),
-        ({"$defs": {"x": {"contains": {}}}}, "contains", "#/$defs/x/contains"),
-    ],
-)
-def test_keywords_that_would_be_passed_over_are_found(schema, keyword, at):
-    assert next(unheeded_keywords(json.dumps(schema))) == (keyword, at)
-
-
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {"properties": {"not": {"type": "string"}, "if": {"type": "integer"}}, "required": ["not"]},
-        {"enum": [{"not": 1}], "const": {"if": 2}, "default": {"multipleOf": 3}},
-        {"uniqueItems": False, "allOf": [{"type": "object"}], "$ref": "#/$defs/x"},
-        True,
-    ],
-)
-def test_names_of_properties_are_no_keywords(schema):
-    assert list(unheeded_keywords(json.dumps(schema))) == []
-    assert list(unheeded_keywords("no json")) == []
 
 
 def held(pattern: str) -> Generation:

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from tokenwire_worker.engines.guides.prepare import grammar_text
 from tokenwire_worker.engines.port import Ability, Generation, Guide, Sampling
 
 from tests.engines.tensorrt_llm.conftest import EOS, VOCABULARY
@@ -150,21 +151,24 @@ def test_log_probabilities_are_asked_for_by_their_number(params, top, asked):
 @pytest.mark.parametrize(
     ("guide", "backend", "field", "value"),
     [
+        *(
+            (guide, "xgrammar", "grammar", grammar_text(guide))
+            for guide in (
+                Guide(Ability.GUIDED_JSON_SCHEMA, '{"type": "null"}'),
+                Guide(Ability.GUIDED_JSON_OBJECT),
+                Guide(Ability.GUIDED_REGEX, "a+"),
+                Guide(Ability.GUIDED_GRAMMAR, 'root ::= "a"'),
+                Guide(Ability.GUIDED_CHOICE, options=("yes", 'say "no"\n')),
+            )
+        ),
         (
             Guide(Ability.GUIDED_JSON_SCHEMA, '{"type": "null"}'),
-            "xgrammar",
+            "llguidance",
             "json",
             '{"type": "null"}',
         ),
-        (Guide(Ability.GUIDED_JSON_OBJECT), "xgrammar", "json_object", True),
-        (Guide(Ability.GUIDED_REGEX, "a+"), "xgrammar", "regex", "a+"),
-        (Guide(Ability.GUIDED_GRAMMAR, 'root ::= "a"'), "xgrammar", "grammar", 'root ::= "a"'),
-        (
-            Guide(Ability.GUIDED_CHOICE, options=("yes", 'say "no"\n')),
-            "xgrammar",
-            "grammar",
-            'root ::= "yes" | "say \\"no\\"\\n"',
-        ),
+        (Guide(Ability.GUIDED_JSON_OBJECT), "llguidance", "json_object", True),
+        (Guide(Ability.GUIDED_REGEX, "a+"), "llguidance", "regex", "a+"),
         (
             Guide(Ability.GUIDED_CHOICE, options=("a.b", "(c) d")),
             "llguidance",

@@ -120,7 +120,7 @@ def _verify(self: Any, *arguments: Any) -> None:
         return
     if tokenizer is None:
         raise ValueError("Structured outputs requires a tokenizer")
-    if guide.regex == "not for vllm":
+    if '"not for vllm"' in guide.grammar:
         raise ValueError("vLLM's own rules\nforbid it")
 
 

@@ -1,17 +1,11 @@
-"""One of several texts, in the forms that guide compilers take."""
+"""One of several texts, as llguidance takes them."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 
 _SPECIAL = re.compile(r"([\\^$.|?*+()\[\]{}/-])")
-
-
-def choice_grammar(options: Iterable[str]) -> str:
-    """Returns an EBNF grammar of the texts; its string literals are written as JSON's."""
-    return "root ::= " + " | ".join(json.dumps(option, ensure_ascii=False) for option in options)
 
 
 def choice_pattern(options: Iterable[str]) -> str:

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from tokenwire_worker.engines.guides.choices import choice_grammar, choice_pattern
-from tokenwire_worker.engines.guides.json_schema import passed_over
+from tokenwire_worker.engines.guides.choices import choice_pattern
+from tokenwire_worker.engines.guides.prepare import grammar_text
 from tokenwire_worker.engines.guides.process import FaultOf, answer
 from tokenwire_worker.engines.port import Ability, Guide
 from tokenwire_worker.engines.text import told
@@ -28,15 +28,7 @@ def xgrammar_compiler(model: str, vocabulary_size: int) -> Compile:
     compiler = xgrammar.GrammarCompiler(info)
 
     def compile_form(guide: Guide) -> None:
-        text, options = guide.text, guide.options
-        forms: dict[Ability, Callable[[], Any]] = {
-            Ability.GUIDED_JSON_SCHEMA: lambda: compiler.compile_json_schema(text),
-            Ability.GUIDED_JSON_OBJECT: compiler.compile_builtin_json_grammar,
-            Ability.GUIDED_REGEX: lambda: compiler.compile_regex(text),
-            Ability.GUIDED_GRAMMAR: lambda: compiler.compile_grammar(text),
-            Ability.GUIDED_CHOICE: lambda: compiler.compile_grammar(choice_grammar(options)),
-        }
-        forms[guide.form]()
+        compiler.compile_grammar(grammar_text(guide))
 
     return compile_form
 
@@ -80,10 +72,6 @@ def main(compiler: str, model: str, vocabulary_size: int) -> None:
         compile_form = COMPILERS[compiler](model, vocabulary_size)
 
         def fault(guide: Guide) -> str | None:
-            # llguidance refuses by itself what it does not heed.
-            unheeded = passed_over(guide) if compiler == "xgrammar" else None
-            if unheeded is not None:
-                return unheeded
             try:
                 compile_form(guide)
             except Exception as error:  # noqa: BLE001 - compilers raise anything

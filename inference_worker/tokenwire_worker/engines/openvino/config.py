@@ -7,7 +7,8 @@ from typing import Any
 
 import openvino_genai as ov_genai
 
-from tokenwire_worker.engines.port import Ability, Generation, Guide, Sampling
+from tokenwire_worker.engines.guides.prepare import grammar_text
+from tokenwire_worker.engines.port import Generation, Guide, Sampling
 
 _BELOW_ONE = 1 - 2.0**-24
 """The greatest number below 1 in float32, which is what the pipeline computes with."""
@@ -66,15 +67,9 @@ def _set_sampling(config: Any, sampling: Sampling, sequence: int) -> None:
 
 
 def structured_output(guide: Guide) -> Any:
-    """Returns a guide as an openvino_genai.StructuredOutputConfig."""
-    structured = ov_genai.StructuredOutputConfig
-    if guide.form is Ability.GUIDED_JSON_SCHEMA:
-        return structured(json_schema=guide.text)
-    if guide.form is Ability.GUIDED_JSON_OBJECT:
-        return structured(json_schema='{"type": "object"}')
-    if guide.form is Ability.GUIDED_REGEX:
-        return structured(regex=guide.text)
-    if guide.form is Ability.GUIDED_GRAMMAR:
-        return structured(grammar=guide.text)
-    texts = [structured.ConstString(option) for option in guide.options]
-    return structured(compound_grammar=texts[0] if len(texts) == 1 else structured.Union(texts))
+    """Returns a guide as an openvino_genai.StructuredOutputConfig.
+
+    Raises:
+        GuideError: outputs cannot be held to it.
+    """
+    return ov_genai.StructuredOutputConfig(grammar=grammar_text(guide))

@@ -22,7 +22,6 @@ import openvino as ov
 import openvino.opset13 as ops
 import openvino_genai as ov_genai
 
-from tokenwire_worker.engines.guides.json_schema import passed_over
 from tokenwire_worker.engines.guides.process import FaultOf, answer
 from tokenwire_worker.engines.openvino.config import structured_output
 from tokenwire_worker.engines.port import Ability, Guide
@@ -132,9 +131,6 @@ def main() -> None:
         _limit_memory()
 
         def fault(guide: Guide) -> str | None:
-            unheeded = passed_over(guide)
-            if unheeded is not None:
-                return unheeded
             faults: list[str | None] = []
             thread = threading.Thread(target=lambda: faults.append(trial.fault(guide)))
             thread.start()

@@ -24,6 +24,7 @@ import structlog
 from tensorrt_llm.llmapi import RequestError
 
 from tokenwire_worker.engines.descendants import kill_descendants
+from tokenwire_worker.engines.guides.prepare import grammar_text
 from tokenwire_worker.engines.loop_thread import LoopThread
 from tokenwire_worker.engines.port import (
     Ability,
@@ -127,6 +128,9 @@ class TensorRtLlmEngine:
         """Tries the guide of a generation; raises Refused where it can't be held to."""
         if self.guides is not None and generation.guide is not None:
             await self.guides.check(generation.guide)
+            if self._fixed.guide_backend == "xgrammar":
+                # Made here, off the loop, and found in memory when it is submitted.
+                await asyncio.to_thread(grammar_text, generation.guide)
 
     def submit(self, key: int, generation: Generation) -> None:
         """Takes a generation under a number not in use."""

@@ -14,7 +14,8 @@ from typing import Any
 from tensorrt_llm import SamplingParams
 from tensorrt_llm.llmapi import GuidedDecodingParams, KvCacheRetentionConfig, LoRARequest
 
-from tokenwire_worker.engines.guides.choices import choice_grammar, choice_pattern
+from tokenwire_worker.engines.guides.choices import choice_pattern
+from tokenwire_worker.engines.guides.prepare import grammar_text
 from tokenwire_worker.engines.port import Ability, Generation, Guide, Sampling
 
 NEVER = -1
@@ -136,16 +137,15 @@ def _choice(sampling: Sampling, sequence: int, vocabulary_size: int) -> dict[str
 
 
 def _form(guide: Guide, backend: str) -> dict[str, Any]:
+    if backend == "xgrammar":
+        return {"grammar": grammar_text(guide)}
+    # llguidance has forms of its own, and refuses what it does not support of them.
     if guide.form is Ability.GUIDED_JSON_SCHEMA:
         return {"json": guide.text}
     if guide.form is Ability.GUIDED_JSON_OBJECT:
         return {"json_object": True}
-    if guide.form is Ability.GUIDED_GRAMMAR:
-        return {"grammar": guide.text}
     if guide.form is Ability.GUIDED_REGEX:
         return {"regex": guide.text}
-    if backend == "xgrammar":
-        return {"grammar": choice_grammar(guide.options)}
     return {"regex": choice_pattern(guide.options)}
 
 

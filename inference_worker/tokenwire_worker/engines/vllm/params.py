@@ -7,9 +7,8 @@ from typing import Any
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
-from tokenwire_worker.engines.guides.choices import choice_grammar
+from tokenwire_worker.engines.guides.prepare import grammar_text
 from tokenwire_worker.engines.port import (
-    Ability,
     Alternative,
     Generation,
     Guide,
@@ -86,16 +85,8 @@ def _sampling(sampling: Sampling, sequence: int) -> dict[str, Any]:
 
 
 def _structured(guide: Guide) -> Any:
-    if guide.form is Ability.GUIDED_JSON_SCHEMA:
-        return StructuredOutputsParams(json=guide.text)
-    if guide.form is Ability.GUIDED_JSON_OBJECT:
-        return StructuredOutputsParams(json_object=True)
-    if guide.form is Ability.GUIDED_REGEX:
-        return StructuredOutputsParams(regex=guide.text)
-    if guide.form is Ability.GUIDED_GRAMMAR:
-        return StructuredOutputsParams(grammar=guide.text)
-    # vLLM makes the same of its own `choice`, but leaves line ends in it, which break it.
-    return StructuredOutputsParams(grammar=choice_grammar(guide.options))
+    # A form of vLLM's own would be compiled by what passes over some keywords of JSON Schema.
+    return StructuredOutputsParams(grammar=grammar_text(guide))
 
 
 def token_logprobs(token_ids: list[int], flat: Any, top: int) -> list[TokenLogprob]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -19,27 +18,15 @@ class GrammarCompiler:
     def __init__(self, info: TokenizerInfo) -> None:
         self.count = 0
 
-    def compile_json_schema(self, schema: str) -> None:
-        json.loads(schema)
-
-    def compile_builtin_json_grammar(self) -> None: ...
-
-    def compile_regex(self, regex: str) -> None:
-        if regex == "for ever":
+    def compile_grammar(self, grammar: str) -> None:
+        if '"for ever"' in grammar:
             while True:
                 re.match("(a*)*b", "a" * 24)
-        if regex == "overflow":
+        if '"overflow"' in grammar:
             os.kill(os.getpid(), signal.SIGSEGV)
-        if regex == "tried":
+        if '"tried"' in grammar:
             self.count += 1
             raise RuntimeError(f"tried {self.count} times")
-        try:
-            re.compile(regex)
-        except re.error as error:
-            raise RuntimeError(
-                f"[05:03:29] /a/regex.cc:75: Regex parsing error: {error}"
-            ) from error
-
-    def compile_grammar(self, grammar: str) -> None:
-        if "root ::=" not in grammar:
-            raise RuntimeError("The root rule with name root is not found.\nmore")
+        if '"unknown"' in grammar:
+            raise RuntimeError("[05:03:29] /a/grammar.cc:75: EBNF parser error: unknown\nmore")
+        assert "root ::=" in grammar
