@@ -108,5 +108,19 @@ def run(server, capsys):
 
 
 @pytest.fixture
+def printed(server, monkeypatch):
+    """Runs the command where standard output has an encoding: what it prints there."""
+
+    def printed(encoding, *arguments):
+        output = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        with monkeypatch.context() as patched:
+            patched.setattr("sys.stdout", output)
+            assert main([*arguments, "--target", server.address]) == 0
+        return output.buffer.getvalue().decode(encoding)
+
+    return printed
+
+
+@pytest.fixture
 def stdin(monkeypatch):
     return lambda text: monkeypatch.setattr("sys.stdin", io.StringIO(text))

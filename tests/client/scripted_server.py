@@ -5,7 +5,6 @@ test's thread, and grpc.aio has one poller for all event loops of a process.
 """
 
 import queue
-import sys
 import threading
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -397,9 +396,3 @@ class ScriptedServer(Script):
     def last(self):
         """The last call's request."""
         return self.calls[-1].request
-
-
-if __name__ == "__main__":
-    print("loaded", flush=True)
-    sys.stdin.read()  # ends when the test says so
-    ScriptedServer(port=int(sys.argv[1]))._server.wait_for_termination()

@@ -1,7 +1,6 @@
 """The command: what it prints, what it asks for, how it ends."""
 
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -71,15 +70,12 @@ def test_json_is_one_object(run):
     assert shown["trace_id"] == "ab" * 16
 
 
-def test_json_shows_every_character_as_it_is_where_the_terminal_can(server):
+def test_json_shows_every_character_as_it_is_where_the_terminal_can(printed, server):
     server.play("uni", accepted(), delta("h\u00e9 \u4f60", [1], end=end()), COMPLETED)
-    arguments = [*COMMAND, "generate", "uni", "--json", "--target", server.address]
     for encoding, shown in (("utf-8", "h\u00e9 \u4f60"), ("ascii", r"h\u00e9 \u4f60")):
-        environment = {**os.environ, "PYTHONIOENCODING": encoding}
-        done = subprocess.run(arguments, env=environment, capture_output=True, check=True)
-        printed = done.stdout.decode(encoding)
-        assert f'"text": "{shown}"' in printed
-        assert json.loads(printed)["text"] == "h\u00e9 \u4f60"
+        line = printed(encoding, "generate", "uni", "--json")
+        assert f'"text": "{shown}"' in line
+        assert json.loads(line)["text"] == "h\u00e9 \u4f60"
 
 
 def test_several_sequences_are_shown_at_the_end(run, server):
@@ -301,15 +297,8 @@ def test_a_closed_pipe_is_silent(server):
         assert process.stderr.read() == b""
 
 
-def test_a_terminal_without_the_characters_shows_substitutes(server):
+def test_a_terminal_without_the_characters_shows_substitutes(printed, server):
     server.play("uni", accepted(), delta("h\u00e9", [1], end=end()), COMPLETED)
-    arguments = [*COMMAND, "generate", "uni", "--explain", "--target", server.address]
-    shown = subprocess.run(
-        arguments,
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        check=True,
-        text=True,
-    ).stdout
+    shown = printed("ascii", "generate", "uni", "--explain")
     assert shown.startswith("h?\n")
     assert "####" in shown

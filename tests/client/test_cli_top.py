@@ -111,12 +111,8 @@ def test_long_names_are_cut_short_and_stay_on_their_line(run, server):
     assert "…" in out
 
 
-def test_without_the_characters_it_is_still_readable(server):
-    arguments = [*COMMAND, "--target", server.address]
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    shown = subprocess.run(
-        arguments, env=environment, capture_output=True, check=True, text=True
-    ).stdout
+def test_without_the_characters_it_is_still_readable(printed):
+    shown = printed("ascii", "top")
     assert "127.0.0.1:50061" in shown
     assert "25%" in shown
 

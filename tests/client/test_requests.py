@@ -5,6 +5,7 @@ import json
 import pytest
 from google.protobuf import json_format
 from tokenwire import ChatMessage, ToolCall, _requests
+from tokenwire.channel_arguments import REQUEST_BYTES
 from tokenwire.frontend.v1 import generation_pb2, options_pb2, prompt_pb2
 from tokenwire.options import ChatOptions, GenerationOptions
 
@@ -44,7 +45,7 @@ OPTIONS = {
 
 
 def make(prompt="hi", chat=None, **options):
-    return _requests.generation(prompt, chat, options)
+    return _requests.generation(prompt, chat, options, REQUEST_BYTES)
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -2,8 +2,7 @@
 
 import asyncio
 import socket
-import subprocess
-import sys
+import threading
 
 import grpc
 import pytest
@@ -22,6 +21,8 @@ from tokenwire._retry import Attempts
 from tests.client.scripted_server import (
     HELLO,
     OVERLOADED,
+    WAIT_S,
+    ScriptedServer,
     accepted,
     delta,
     reason,
@@ -159,31 +160,36 @@ async def test_a_stream_never_starts_over_after_it_was_accepted(twin, server, na
 
 
 @pytest.fixture
-def late_server():
-    """A server in another process: its address, and a function that makes it listen."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "tests.client.scripted_server", str(port)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"loaded\n"
-        yield f"127.0.0.1:{port}", process.stdin.close
-        process.terminate()
+def failed_twice(monkeypatch):
+    """Set once two attempts of a client have failed."""
+    delay_s, delays, failed = Attempts.delay_s, [], threading.Event()
+
+    def note(attempts, error):
+        delays.append(delay_s(attempts, error))
+        if len(delays) == 2:
+            failed.set()
+        return delays[-1]
+
+    monkeypatch.setattr(Attempts, "delay_s", note)
+    return failed
 
 
 @pytest.mark.parametrize("method", ["generate", "stream"])
-async def test_a_server_that_comes_up_is_found(kind, late_server, method):
-    address, start = late_server
+async def test_a_server_that_comes_up_is_found(kind, failed_twice, method):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     # About 5 s in all. A blocking channel that nobody watches would need longer to connect again.
-    twin = kind(address, retry=RetryPolicy(attempts=16, longest_delay_s=0.4))
+    twin = kind(f"127.0.0.1:{port}", retry=RetryPolicy(attempts=16, longest_delay_s=0.4))
     if method == "generate":
         call = asyncio.create_task(twin.call("generate", "hi"))
     else:
         call = asyncio.create_task(twin.read(twin.stream("hi")))
-    await asyncio.sleep(0.5)  # long enough for the first attempts to fail
-    start()
+    assert await asyncio.to_thread(failed_twice.wait, WAIT_S)
+    late = ScriptedServer(port=port)
     assert await call
     await twin.close()
+    late.stop()
 
 
 async def test_a_wait_past_the_deadline_is_not_begun(twin, server, naps):
