@@ -14,7 +14,7 @@ from tokenwire.frontend.v1 import (
     model_pb2_grpc,
     tokenization_pb2_grpc,
 )
-from tokenwire_service import logs, settings
+from tokenwire_service import logs, memory, settings
 from tokenwire_service.admin import administered
 from tokenwire_service.server import ListenError, RpcServer, Service, log_draining
 from tokenwire_service.signals import stop_signal
@@ -54,6 +54,7 @@ def main() -> None:
     telemetry = Telemetry(
         PROGRAM, secrets.token_hex(4), VERSION, scraped=chosen.admin_listen is not None
     )
+    memory.settle()
     try:
         code = uvloop.run(run(chosen, telemetry))
     except (ListenError, TlsError) as error:

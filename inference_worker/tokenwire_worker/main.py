@@ -13,7 +13,7 @@ import structlog
 import uvloop
 from tokenwire.channel_arguments import HOP_EXTRA_BYTES
 from tokenwire.worker.v1 import execution_pb2_grpc, worker_pb2_grpc
-from tokenwire_service import logs
+from tokenwire_service import logs, memory
 from tokenwire_service.admin import administered
 from tokenwire_service.server import ListenError, RpcServer, Service, log_draining
 from tokenwire_service.settings import parse, refuse, refuse_if
@@ -58,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = parse(WorkerSettings, PROGRAM, arguments)
     logs.configure(settings.log_level, settings.log_format, PROGRAM)
     refuse_if(PROGRAM, variables.faults())
+    memory.settle()
     try:
         code = uvloop.run(_run(settings))
     except ModelError as error:

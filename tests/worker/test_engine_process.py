@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import threading
+import time
 from pathlib import Path
 
 import grpc
@@ -22,9 +23,49 @@ from tests.worker.calls import LENGTH, LONG, Exchange, request
 def pair_of(own_worker):
     """Starts a worker; returns its process, a client, and its engine's process id."""
     process, worker = own_worker()
+    return process, worker, engine_of(process)
+
+
+def engine_of(process) -> int:
+    """Returns the process id of a worker's engine, its only child."""
     tasks = Path(f"/proc/{process.process.pid}/task")
-    children = " ".join(each.read_text() for each in tasks.glob("*/children"))
-    return process, worker, int(children)
+    return int(" ".join(each.read_text() for each in tasks.glob("*/children")))
+
+
+STALL_S = 2.0
+
+
+@pytest.mark.parametrize("busy", [True, False], ids=["with work", "before work"])
+def test_an_engine_that_stands_still_is_given_up(own_worker, busy):
+    process, worker = own_worker("--stall-s", f"{STALL_S:g}")
+    engine = engine_of(process)
+    watched = os.pidfd_open(engine)
+    try:
+        with Exchange(worker) as exchange:
+            if busy:
+                exchange.submit(0, request(max_tokens=LONG))
+                exchange.read_until(lambda: exchange[0].ids)
+            else:
+                exchange.expect(0)
+            os.kill(engine, signal.SIGSTOP)
+            if not busy:
+                exchange.submit(0, request())
+            exchange.submit(1, request(1))
+            began_s = time.monotonic()
+            for generated in exchange.finish(0, 1):
+                refusal = refusal_of_status(generated.failure)
+                assert refusal.code is grpc.StatusCode.UNAVAILABLE
+                assert refusal.reason == "ENGINE_STALLED"
+            assert time.monotonic() - began_s > STALL_S / 2, "it was given its time"
+            exchange.read_to_end()
+        assert process.wait() == 70
+        assert time.monotonic() - began_s < STALL_S + 10, "STALL_S and a second on an idle machine"
+        assert select.select([watched], [], [], WAIT_S)[0], "the engine's process is left"
+    finally:
+        os.close(watched)
+    line = process.wait_for("engine_stalled")
+    assert (line["level"], line["generations"]) == ("critical", 2)
+    assert "Traceback" not in process.output
 
 
 def test_the_loss_of_the_engines_process_is_told_to_everyone(pair_of):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_service.errors import Code, ServiceError
-from tokenwire_worker.core.frame import Frame
+from tokenwire_worker.core.frame import FAILURE_BYTES, Frame
 from tokenwire_worker.core.generations import Completion, Ending, Reason
 from tokenwire_worker.edge.to_proto import exchange_response, execute_responses
 from tokenwire_worker.engines.port import Alternative, TokenLogprob
@@ -110,6 +110,95 @@ def test_execute_gets_one_message_for_each_sequence_with_news():
     assert third.tokens.sequence == 2
     assert list(third.tokens.token_ids) == []
     assert last.completed.cached_prompt_tokens == 4
+
+
+ITEMS = st.one_of(
+    st.tuples(st.just("accepted"), st.integers(0, 9)),
+    st.tuples(
+        st.just("tokens"),
+        st.integers(0, 9),
+        st.integers(0, 2),
+        st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=9),
+        st.booleans(),
+    ),
+    st.tuples(st.just("ending"), st.integers(0, 9), st.integers(0, 2)),
+    st.tuples(st.just("completion"), st.integers(0, 9)),
+    st.tuples(st.just("failure"), st.integers(0, 9)),
+)
+"""What may be added to a frame."""
+
+
+def filled(items) -> Frame:
+    frame = Frame()
+    for what, handle, *rest in items:
+        if what == "accepted":
+            frame.add_accepted(handle)
+        elif what == "tokens":
+            sequence, ids, told = rest
+            frame.add_tokens(
+                handle,
+                sequence,
+                list(ids),
+                [TokenLogprob(each, -1.0) for each in ids] if told else None,
+            )
+        elif what == "ending":
+            frame.add_ending(handle, rest[0], Ending(Reason.LENGTH))
+        elif what == "completion":
+            frame.add_completion(handle, Completion(1, 1, None, 0.0, None, None))
+        else:
+            frame.add_failure(handle, ServiceError(Code.UNAVAILABLE, "DRAINING", "bye"))
+    return frame
+
+
+def read(messages: list[pb.ExchangeResponse]) -> list[object]:
+    """Reads messages as a caller does, one after the other: all that they say, in order."""
+    said: list[object] = []
+    for message in messages:
+        said += [("accepted", handle) for handle in message.accepted]
+        logprobs = {each.entry: [one.token_id for one in each.tokens] for each in message.logprobs}
+        for entry, (handle, sequence, ids) in enumerate(entries(message)):
+            said += [("id", handle, sequence, each) for each in ids]
+            assert logprobs.get(entry, ids) == ids
+        said += [("ending", each.handle, each.sequence) for each in message.endings]
+        said += [("completed", each.handle) for each in message.completions]
+        said += [("failed", each.handle) for each in message.failures]
+    return said
+
+
+@given(st.lists(ITEMS, max_size=30), st.integers(1, 400))
+def test_parts_say_the_same_in_the_same_order(items, most_bytes):
+    frame = filled(items)
+    parts = list(frame.parts(most_bytes)) if frame.dirty else []
+    whole = [exchange_response(frame)] if frame.dirty else []
+    assert read([exchange_response(part) for part in parts]) == read(whole)
+    for part in parts:
+        message = exchange_response(part)
+        assert message.ByteSize() <= part.size_bytes
+        assert len(parts) == 1 or part.size_bytes < most_bytes + FAILURE_BYTES
+
+
+def test_an_entry_of_very_many_ids_is_divided():
+    frame = Frame()
+    frame.add_tokens(1, 0, list(range(500_000)), None)
+    messages = [exchange_response(part) for part in frame.parts(2**16)]
+    assert max(message.ByteSize() for message in messages) < 2**17
+    assert [each for message in messages for each in message.token_ids] == list(range(500_000))
+
+
+def test_what_each_handle_has_is_told_apart():
+    frame = filled(
+        [
+            ("accepted", 1),
+            ("tokens", 1, 0, [5], False),
+            ("tokens", 2, 0, [6], False),
+            ("failure", 2),
+        ]
+    )
+    apart = {handle: read([exchange_response(own)]) for handle, own in frame.of_each_handle()}
+    assert apart == {
+        1: [("accepted", 1), ("id", 1, 0, 5)],
+        2: [("id", 2, 0, 6), ("failed", 2)],
+    }
 
 
 def test_a_thousand_steps_merge_in_linear_time():
