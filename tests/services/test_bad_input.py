@@ -99,7 +99,7 @@ CASES: dict[str, Cases] = {
             "interval",
             duration_pb2.Duration(),
             duration_pb2.Duration(nanos=99_999_999),
-            duration_pb2.Duration(seconds=1, nanos=1),
+            duration_pb2.Duration(seconds=60, nanos=1),
             duration_pb2.Duration(seconds=-1),
             *NOT_DURATIONS,
         ),
