@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import grpc
@@ -22,6 +22,7 @@ from tokenwire_frontend.workers.link import WorkerLink
 from tokenwire_service.tasks import Supervisor
 
 from tests.frontend.scripted_worker import ScriptedWorker
+from tests.frontend.text_here import texts_here
 from tests.services.processes import WAIT_S
 
 
@@ -54,20 +55,25 @@ class FrontendHere(Frontend):
 
 @asynccontextmanager
 async def frontend_of(
-    *workers: ScriptedWorker | str, **settings: Any
+    *workers: ScriptedWorker | str, text_processes: bool = False, **settings: Any
 ) -> AsyncIterator[FrontendHere]:
-    """Runs a frontend of these workers; it does not wait for them."""
+    """Runs a frontend of these workers; it does not wait for them.
+
+    With `text_processes` it tokenises in processes of its own, as a real one does.
+    """
     addresses = [each if isinstance(each, str) else each.address for each in workers]
     chosen = FrontendSettings(worker=addresses, listen="127.0.0.1:0", **settings)
-    async with Supervisor() as supervisor:
-        frontend = FrontendHere(chosen, supervisor)
-        await frontend.start()
-        frontend.open()
-        try:
-            yield frontend
-        finally:
-            await frontend.channel.close()
-            await frontend.stop(0.0)
+    texts = nullcontext() if text_processes else texts_here()
+    with texts:
+        async with Supervisor() as supervisor:
+            frontend = FrontendHere(chosen, supervisor)
+            await frontend.start()
+            frontend.open()
+            try:
+                yield frontend
+            finally:
+                await frontend.channel.close()
+                await frontend.stop(0.0)
 
 
 async def until(holds: Callable[[], Any], within_s: float = WAIT_S) -> None:

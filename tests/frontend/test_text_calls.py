@@ -29,7 +29,7 @@ HELD_CPU_S = 0.2
 
 @pytest.fixture
 async def frontend() -> AsyncIterator[FrontendHere]:
-    async with ScriptedWorker() as worker, frontend_of(worker) as frontend:
+    async with ScriptedWorker() as worker, frontend_of(worker, text_processes=True) as frontend:
         await frontend.wait_for(worker, LinkState.READY)
         yield frontend
 
@@ -266,7 +266,7 @@ async def test_a_worker_with_an_odd_file_is_refused_and_comes_back_once_it_is_me
     async with ScriptedWorker() as worker:
         good = worker.files
         worker.files = {**good, name: data}
-        async with frontend_of(worker) as frontend:
+        async with frontend_of(worker, text_processes=True) as frontend:
             # A template is the one thing that is named without its file, which may be either.
             reason = "chat template" if data == b"{% if %}" else name
             link = await frontend.wait_for(worker, LinkState.REFUSED, reason)
