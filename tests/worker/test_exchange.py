@@ -175,24 +175,24 @@ async def test_hanging_up_stops_a_trial(here):
 
 
 @pytest.mark.parametrize(
-    ("raised", "code", "reason"),
+    ("raised", "arguments", "code", "reason"),
     [
-        (Refused("guide.regex", "unclosed"), "INVALID_ARGUMENT", "INVALID_FIELD"),
-        (Busy("GUIDE_QUEUE_FULL", "busy", 1.0), "RESOURCE_EXHAUSTED", "GUIDE_QUEUE_FULL"),
-        (RuntimeError("boom"), "INTERNAL", "INTERNAL_FAULT"),
-        (TimeoutError(), "INTERNAL", "INTERNAL_FAULT"),
-        (asyncio.CancelledError(), "INTERNAL", "INTERNAL_FAULT"),
+        (Refused, ("guide.regex", "unclosed"), "INVALID_ARGUMENT", "INVALID_FIELD"),
+        (Busy, ("GUIDE_QUEUE_FULL", "busy", 1.0), "RESOURCE_EXHAUSTED", "GUIDE_QUEUE_FULL"),
+        (RuntimeError, ("boom",), "INTERNAL", "INTERNAL_FAULT"),
+        (TimeoutError, (), "INTERNAL", "INTERNAL_FAULT"),
+        (asyncio.CancelledError, (), "INTERNAL", "INTERNAL_FAULT"),
     ],
-    ids=lambda value: type(value).__name__,
+    ids=["refused", "busy", "fault", "timeout", "cancelled"],
 )
 async def test_what_a_trial_raises_ends_that_generation_and_no_other(
-    here, lines, raised, code, reason
+    here, lines, raised, arguments, code, reason
 ):
     async with here.exchange() as exchange:
         await exchange.submit(1, guided())
         await exchange.submit(2, request())
         await until(lambda: here.engine.checks)
-        here.engine.checks[0].set_exception(raised)
+        here.engine.checks[0].set_exception(raised(*arguments))
         refusal = refusal_of_status(await exchange.failure(1))
         assert (refusal.code.name, refusal.reason) == (code, reason)
         if code == "INTERNAL":
