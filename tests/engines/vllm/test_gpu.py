@@ -1,21 +1,33 @@
 """What only the real vLLM can show, on a GPU host; beside it the contract suite runs there too."""
 
 import importlib.util
+import json
 import multiprocessing
 import os
 import queue
 import random
+import re
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import grpc
+import jsonschema
 import pytest
 from tokenwire.worker.v1 import execution_pb2, execution_pb2_grpc
 from tokenwire_worker.engines import EngineError
-from tokenwire_worker.engines.port import Generation, KvEvent, KvStored, Sampling
+from tokenwire_worker.engines.port import (
+    Ability,
+    Generation,
+    Guide,
+    KvEvent,
+    KvStored,
+    Sampling,
+)
 
 from tests.engines.conftest import EVERY, MODELS, build
+from tests.engines.guides.schemas import EVERYDAY
 from tests.engines.recorder import GREEDY, Recorder
 from tests.services.processes import Process
 
@@ -219,8 +231,8 @@ def test_the_death_of_the_engines_process_is_told(busy):
 class WorkerProcess(Process):
     """A worker with vLLM as a process."""
 
-    def __init__(self):
-        arguments = ["--model", str(MODELS["vllm"]), "--engine", "vllm", *EVERY["vllm"]]
+    def __init__(self, *arguments, settings=EVERY["vllm"]):
+        arguments = ["--model", str(MODELS["vllm"]), "--engine", "vllm", *settings, *arguments]
         serving = ["--listen", "127.0.0.1:0", "--log-format", "json"]
         super().__init__("tokenwire_worker", [*arguments, *serving])
 
@@ -267,3 +279,91 @@ def test_ctrl_c_lets_what_runs_finish():
         assert worker.wait() == 0
     finally:
         worker.kill()
+
+
+def execution(worker):
+    return execution_pb2_grpc.ExecutionServiceStub(grpc.insecure_channel(worker.address))
+
+
+def asked(tokens, max_tokens):
+    return execution_pb2.ExecuteRequest(
+        request=execution_pb2.Request(
+            prompt_token_ids=prompt(10, tokens=tokens),
+            stopping=execution_pb2.Stopping(max_tokens=max_tokens, ignore_eos=True),
+        )
+    )
+
+
+def test_an_engine_process_that_stands_still_with_work_ends_the_worker_with_70():
+    worker = WorkerProcess("--stall-s", "5")
+    try:
+        stream = execution(worker).Execute(asked(100, 1900), timeout=WAIT_S)
+        while next(stream).WhichOneof("event") != "tokens":
+            pass
+        os.kill(worker.engine_pid, signal.SIGSTOP)
+        stopped_s = time.monotonic()
+        with pytest.raises(grpc.RpcError) as failure:
+            for _ in stream:
+                pass
+        assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert worker.wait() == 70
+        assert time.monotonic() - stopped_s < 5 + 2
+    finally:
+        worker.kill()
+
+
+def test_a_prompt_of_many_steps_is_no_stall():
+    # One token of the prompt a step: more steps without an output than the bound has room for.
+    smallest = ["--vllm.max-num-batched-tokens", "1", "--vllm.max-num-seqs", "1"]
+    eager = ["--vllm.enforce-eager", "--vllm.gpu-memory-utilization", "0.1"]
+    worker = WorkerProcess("--stall-s", "2", settings=[*smallest, *eager])
+    try:
+        stub = execution(worker)
+        began_s = time.monotonic()
+        events = list(stub.Execute(asked(1900, 1), timeout=WAIT_S))
+        assert events[-1].HasField("completed")
+        assert time.monotonic() - began_s > 4, "it took so little that nothing was tested"
+    finally:
+        worker.kill()
+
+
+@pytest.mark.parametrize("name", EVERYDAY)
+def test_finished_outputs_of_schemas_are_valid(watcher, tokenizer, name):
+    guide = Guide(Ability.GUIDED_JSON_SCHEMA, json.dumps(EVERYDAY[name]))
+    stops = watcher.engine.info.eos_token_ids
+    generations = [
+        Generation(
+            prompt(seed, 20),
+            200,
+            Sampling(temperature=2.0, seed=seed),
+            guide=guide,
+            stop_token_ids=stops,
+        )
+        for seed in range(12)
+    ]
+    watcher.check(generations[0])
+    keys = [watcher.submit(each) for each in generations]
+    for ran in watcher.finish(*keys):
+        if ran.ids[-1] in stops:
+            text = tokenizer.decode(ran.ids[:-1], skip_special_tokens=False)
+            jsonschema.validate(json.loads(text), EVERYDAY[name])
+
+
+def test_literals_of_every_form_come_out_exactly(watcher, tokenizer):
+    text = "".join(chr(code) + "a9F"[code % 3] for code in (*range(0xA0, 0x180), 0x4E00, 0x1F600))
+    stops = watcher.engine.info.eos_token_ids
+    guides = [
+        Guide(Ability.GUIDED_CHOICE, options=(text,)),
+        Guide(Ability.GUIDED_REGEX, re.escape(text)),
+        Guide(Ability.GUIDED_GRAMMAR, f"root ::= {json.dumps(text, ensure_ascii=False)}"),
+        Guide(Ability.GUIDED_JSON_SCHEMA, json.dumps({"enum": [text]})),
+    ]
+    generations = [
+        Generation(prompt(1), 1900, GREEDY, guide=guide, stop_token_ids=stops) for guide in guides
+    ]
+    for each in generations:
+        watcher.check(each)
+    keys = [watcher.submit(each) for each in generations]
+    for ran in watcher.finish(*keys):
+        output = tokenizer.decode(ran.ids[:-1], skip_special_tokens=False)
+        assert output.strip('"') == text
