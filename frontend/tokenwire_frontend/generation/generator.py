@@ -96,11 +96,18 @@ class Generator:
         self.admission.over.set()
 
     def _enter(self, incoming: Incoming) -> Lease:
+        """Takes a place, or refuses at as little cost as can be: nothing is read yet."""
         try:
-            return self.admission.enter()
+            lease = self.admission.enter()
         except ServiceError as error:
             self.refuse(error, incoming)
             raise
+        full = self.pool.full(self.pool.known_name(incoming.model))
+        if full is not None:
+            lease.close()
+            self.refuse(full, incoming)
+            raise full
+        return lease
 
     async def _start(self, generation: Generation, incoming: Incoming) -> None:
         """Returns once a worker has taken the generation, or it is done.
