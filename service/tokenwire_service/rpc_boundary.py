@@ -176,7 +176,9 @@ class _Method:
         if not self._streams:
             return await self._behavior(request, context)
         async with Scope(self.name) as scope:
-            stream = Stream(context, scope, lambda error: call.cut(_malformed(error)))
+            stream = Stream(
+                context, scope, lambda error: call.cut(_malformed(error)), call.task.cancel
+            )
             try:
                 return await self._behavior(stream if self._reads_stream else request, stream)
             finally:

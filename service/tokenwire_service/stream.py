@@ -29,6 +29,7 @@ class Stream:
         context: gRPC's.
         scope: that of the call.
         on_malformed: told of bytes that are no message; it cancels the call's task.
+        on_gone: told that the caller has gone; as above.
     """
 
     def __init__(
@@ -36,10 +37,12 @@ class Stream:
         context: grpc.aio.ServicerContext[Any, Any],
         scope: Scope,
         on_malformed: Callable[[DecodeError], None],
+        on_gone: Callable[[], object],
     ) -> None:
         self._context = context
         self._scope = scope
         self._on_malformed = on_malformed
+        self._on_gone = on_gone
         self._first: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
 
@@ -65,14 +68,22 @@ class Stream:
         return message
 
     async def write(self, message: Any) -> None:
-        """Sends a message; one at a time."""
-        if self._first is None:
-            self._first = self._scope.start(self._open(message))
-            await self.settled()
-            if self._failure is not None:
-                raise self._failure
-        else:
-            await self._context.write(message)
+        """Sends a message; one at a time.
+
+        A caller that has gone makes it fail, maybe before gRPC cancels the handler for that: then
+        the handler is cancelled here.
+        """
+        try:
+            if self._first is None:
+                self._first = self._scope.start(self._open(message))
+                await self.settled()
+                if self._failure is not None:
+                    raise self._failure
+            else:
+                await self._context.write(message)
+        except grpc.aio.InternalError:
+            self._on_gone()
+            await asyncio.get_running_loop().create_future()
 
     async def settled(self) -> None:
         """Waits until a status can be sent."""
