@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 
 from tokenwire_worker.engines.guides.grammar.characters import (
     DIGITS,
@@ -186,7 +187,9 @@ class _Parser:
     def _sequence(self) -> Node:
         items: list[Node] = []
         while self._next() not in ("", "|", ")"):
-            items.append(self._quantified())
+            item = self._quantified()
+            if not (isinstance(item, Rule) and items[-1:] == [item]):  # `^^` is `^`
+                items.append(item)
         return sequence(*items)
 
     def _quantified(self) -> Node:
@@ -274,7 +277,7 @@ class _Parser:
         if letter in _NARROW:
             return _NARROW[letter]
         if letter and letter.lower() in _NARROW:
-            return without(EVERY, widest(letter.lower()))
+            return _rest(letter.lower())
         return self._allowed(self._one(letter, at), at)
 
     def _one(self, letter: str, at: int) -> str:
@@ -335,6 +338,12 @@ class _Parser:
             )
             return wide if letter.islower() else without(EVERY, wide)
         return self._one(letter, at)
+
+
+@cache
+def _rest(letter: str) -> Ranges:
+    r"""Returns what `\D`, `\W` or `\S` means to any engine, by the letter in lower case."""
+    return without(EVERY, widest(letter))
 
 
 def _characters(held: Ranges) -> Node:

@@ -13,6 +13,7 @@ Each way of writing here is for a reason that was seen with one version or anoth
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from tokenwire_worker.engines.guides.grammar.characters import (
     ASCII,
@@ -94,17 +95,33 @@ def written(grammar: Grammar, *, wide_sets: bool = True) -> str:
 def _finite(grammar: Grammar) -> Grammar:
     """Returns the grammar without what no finite text matches."""
     finite: set[str] = set()
-    while True:
-        found = {
-            name
-            for name, node in grammar.rules.items()
-            if name not in finite and _is_finite(node, finite)
-        }
-        if not found:
-            break
-        finite |= found
+    users: dict[str, list[str]] = {}
+    for name, node in grammar.rules.items():
+        for used in _rules_of(node):
+            users.setdefault(used, []).append(name)
+    waiting = list(grammar.rules)
+    while waiting:
+        name = waiting.pop()
+        if name not in finite and _is_finite(grammar.rules[name], finite):
+            finite.add(name)
+            waiting += users.get(name, ())
     rules = {name: _pruned(grammar.rules[name], finite) for name in finite}
     return Grammar(_pruned(grammar.root, finite), rules)
+
+
+def _rules_of(node: Node) -> set[str]:
+    """Returns the rules that a node names."""
+    found: set[str] = set()
+    waiting = [node]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, Rule):
+            found.add(each.name)
+        elif isinstance(each, Sequence | Choice):
+            waiting += each.items
+        elif isinstance(each, Repeat):
+            waiting.append(each.item)
+    return found
 
 
 def _is_finite(node: Node, rules: set[str]) -> bool:
@@ -300,6 +317,7 @@ def literal(text: str) -> str:
     return " ".join(parts)
 
 
+@lru_cache(maxsize=64)
 def character_class(held: Ranges) -> str:
     """Returns a set of characters as a character class."""
     first: list[str] = []

@@ -37,7 +37,7 @@ from tokenwire_worker.engines.guides.schema.texts import (
     common_rules,
     written,
 )
-from tokenwire_worker.engines.guides.schema.values import TYPES, Validator, finite, same, types
+from tokenwire_worker.engines.guides.schema.values import TYPES, Validator, different, finite, types
 
 MOST_RULES = 20_000
 """Rules of a grammar; schemas of everyday size make some tens."""
@@ -185,11 +185,8 @@ class _Compiler:
             raise Unsupported(
                 each.at("uniqueItems"), "supported where 'items' lists the values only"
             )
-        different: list[Any] = []
-        for value in (value for values in listed for value in values or ()):
-            if not any(same(value, other) for other in different):
-                different.append(value)
-        members = [Member(written(value), required=False) for value in different]
+        values = different(value for some in listed for value in some or ())
+        members = [Member(written(value), required=False) for value in values]
         try:
             inner = Members(self._rules, name, members, None).between(least, most)
         except TooMany as error:

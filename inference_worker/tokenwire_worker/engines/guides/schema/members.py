@@ -9,6 +9,7 @@ from tokenwire_worker.engines.guides.grammar.nodes import (
     NOTHING,
     Node,
     Rule,
+    Sequence,
     choice,
     optional,
     repeat,
@@ -18,6 +19,10 @@ from tokenwire_worker.engines.guides.schema.texts import COMMA
 
 MOST_STATES = 5_000
 """Members times the counts that are told apart."""
+
+
+LONGEST_SEQUENCE = 100
+"""Items that are written into one rule; what follows is another."""
 
 
 class TooMany(Exception):  # noqa: N818 - it says how things are
@@ -59,9 +64,11 @@ class Members:
         Raises:
             TooMany: it would take too many rules.
         """
+        if most is not None and self._others is None and most >= len(self._members):
+            most = None
         # Beyond this, one more makes no difference.
         top = max(least, 1) if most is None else most
-        if (top + 1) * len(self._members) > MOST_STATES:
+        if top > 1 and (top + 1) * max(len(self._members), 1) > MOST_STATES:
             raise TooMany
         after = [self._rest(count, least, most) for count in range(top + 1)]
         for at in range(len(self._members) - 1, -1, -1):
@@ -95,9 +102,11 @@ class Members:
         if most is None or count < most:
             comma = COMMA if count else EMPTY
             with_it = sequence(comma, each.node, after[min(count + 1, len(after) - 1)])
-        if each.required:
+        if each.required and not (
+            isinstance(with_it, Sequence) and len(with_it.items) > LONGEST_SEQUENCE
+        ):
             return with_it
-        node = choice([with_it, after[count]])
+        node = with_it if each.required else choice([with_it, after[count]])
         if node in (EMPTY, NOTHING):
             return node
         name = f"{self._name} from {at} after {count}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -25,9 +25,9 @@ def finite(parts: list[Part]) -> tuple[list[Any], str] | None:
     for each in parts:
         for values, at in _named(each):
             check_text(values, at)
-            kept = (
-                values if found is None else [v for v in found if any(same(v, o) for o in values)]
-            )
+            among = set(map(identity, values))
+            kept = different(values if found is None else found)
+            kept = [value for value in kept if identity(value) in among]
             found, path = kept, path or at
     return None if found is None else (found, path)
 
@@ -45,15 +45,18 @@ def _named(each: Part) -> list[tuple[list[Any], str]]:
     return named
 
 
-def same(one: Any, other: Any) -> bool:
-    """Tells whether two values are equal in JSON: 1 and 1.0 are, 1 and true are not."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
-    return bool(one == other)
+def identity(value: Any) -> Hashable:
+    """Returns what is equal for equal values of JSON: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(value, list):
+        return tuple(map(identity, value))
+    if isinstance(value, dict):
+        return frozenset((name, identity(inner)) for name, inner in value.items())
+    return isinstance(value, bool), value
+
+
+def different(values: Iterable[Any]) -> list[Any]:
+    """Returns values each once."""
+    return list({identity(value): value for value in reversed(list(values))}.values())[::-1]
 
 
 def types(each: Part) -> frozenset[str] | None:
@@ -95,7 +98,7 @@ class Validator:
         """
         for alternative in self._reader.alternatives(parts):
             named = finite(alternative)
-            is_named = named is None or any(same(value, other) for other in named[0])
+            is_named = named is None or identity(value) in map(identity, named[0])
             if is_named and all(self.is_left(value, each) for each in alternative):
                 return True
         return False
@@ -143,9 +146,8 @@ class Validator:
                 raise Unsupported(each.at(keyword), f"{keyword!r} is not supported")
         if not _is_counted(len(value), each, "minItems", "maxItems"):
             return False
-        if each.get("uniqueItems", bool, "true or false") and any(
-            same(one, other) for at, one in enumerate(value) for other in value[:at]
-        ):
+        unique = each.get("uniqueItems", bool, "true or false")
+        if unique and len(set(map(identity, value))) < len(value):
             return False
         first = each.parts("prefixItems")
         rest = each.inner("items") if "items" in each.value else None
@@ -174,7 +176,8 @@ def of_name(each: Part, name: str) -> list[Part]:
     Raises:
         Unsupported: a keyword is malformed, or a pattern not supported.
     """
-    found = [each.inner("properties", name)] if name in each.names("properties") else []
+    named = each.get("properties", dict, "an object of schemas") or {}
+    found = [each.inner("properties", name)] if name in named else []
     found += [
         each.inner("patternProperties", of)
         for of in each.names("patternProperties")
