@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
-from typing import Any
+from typing import Any, Self
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tokenwire.channel_arguments import CLIENT
 from tokenwire.frontend.v1 import (
     activity_pb2_grpc,
     generation_pb2_grpc,
+    model_pb2,
     model_pb2_grpc,
     tokenization_pb2_grpc,
+)
+from tokenwire.frontend.v1 import (
+    generation_pb2 as fg,
 )
 from tokenwire_frontend.core.link_state import LinkState
 from tokenwire_frontend.main import Frontend
@@ -23,7 +28,39 @@ from tokenwire_service.tasks import Supervisor
 
 from tests.frontend.scripted_worker import ScriptedWorker
 from tests.frontend.text_here import texts_here
+from tests.services.calls import SessionEvents, Streamed
 from tests.services.processes import WAIT_S
+
+
+class SessionHere(SessionEvents):
+    """A Session call; an asynchronous context manager that hangs up."""
+
+    def __init__(self, stub: Any) -> None:
+        super().__init__()
+        self.call = stub.Session(timeout=WAIT_S)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.call.cancel()
+
+    async def open(self, number: int, what: fg.Generation) -> None:
+        """Opens a generation; its events gather under its number."""
+        self.expect(number)
+        await self.call.write(fg.SessionRequest(open=fg.Open(id=number, generation=what)))
+
+    async def read_until(self, done: Callable[[], bool]) -> None:
+        """Reads until the condition holds."""
+        while not done():
+            response = await self.call.read()
+            assert response is not grpc.aio.EOF, "the session ended too early"
+            self.take(response)
+
+    async def finish(self, *numbers: int) -> list[Streamed]:
+        """Reads until these generations have ended, and returns them."""
+        await self.read_until(lambda: all(self[number].over for number in numbers))
+        return [self[number] for number in numbers]
 
 
 class FrontendHere(Frontend):
@@ -37,6 +74,35 @@ class FrontendHere(Frontend):
         self.tokenization = tokenization_pb2_grpc.TokenizationServiceStub(self.channel)
         self.models = model_pb2_grpc.ModelServiceStub(self.channel)
         self.activity = activity_pb2_grpc.ActivityServiceStub(self.channel)
+
+    def generate(self, what: fg.Generation) -> Any:
+        """Starts a Generate call."""
+        return self.generations.Generate(fg.GenerateRequest(generation=what), timeout=WAIT_S)
+
+    def stream(self, what: fg.Generation) -> Any:
+        """Starts a StreamGenerate call."""
+        request = fg.StreamGenerateRequest(generation=what)
+        return self.generations.StreamGenerate(request, timeout=WAIT_S)
+
+    def session(self) -> SessionHere:
+        return SessionHere(self.generations)
+
+    async def listed(self, worker: ScriptedWorker | str) -> model_pb2.Worker:
+        """Returns what ListWorkers says of a worker."""
+        workers = await self.models.ListWorkers(model_pb2.ListWorkersRequest())
+        address = worker if isinstance(worker, str) else worker.address
+        [found] = [each for each in workers.workers if each.address == address]
+        return found
+
+    async def wait_for_health(self, status: int, service: str = "") -> None:
+        """Waits until the service's health reads so."""
+        watch = health_pb2_grpc.HealthStub(self.channel).Watch(
+            health_pb2.HealthCheckRequest(service=service), timeout=WAIT_S
+        )
+        async for answer in watch:
+            if answer.status == status:
+                break
+        watch.cancel()
 
     def link(self, worker: ScriptedWorker | str) -> WorkerLink:
         """Returns the link to a worker."""

@@ -143,16 +143,40 @@ def read_to_first_token(call: Iterator[fg.StreamGenerateResponse]) -> Streamed:
     return streamed
 
 
-class SessionCall:
-    """A Session call: commands go out at once; events are read by the caller's own thread."""
+class SessionEvents:
+    """What comes over a Session call, by the number of its generation."""
 
-    def __init__(self, stub: Any, metadata: Sequence[tuple[str, str]] = ()) -> None:
-        self._commands: queue.SimpleQueue[fg.SessionRequest | None] = queue.SimpleQueue()
-        self.call = stub.Session(iter(self._commands.get, None), timeout=WAIT_S, metadata=metadata)
+    def __init__(self) -> None:
         self.messages = 0
         self._streams: dict[int, Streamed] = {}
         self.unowned: list[status_pb2.Status] = []
         """Errors that belong to no generation."""
+
+    def expect(self, number: int) -> None:
+        """What comes under the number from now on is another generation's."""
+        self._streams[number] = Streamed()
+
+    def __getitem__(self, number: int) -> Streamed:
+        return self._streams[number]
+
+    def take(self, response: fg.SessionResponse) -> None:
+        assert response.events, "a message without events"
+        self.messages += 1
+        for event in response.events:
+            if event.id == 0:
+                assert event.WhichOneof("event") == "error"
+                self.unowned.append(event.error)
+            else:
+                self._streams[event.id].take(event)
+
+
+class SessionCall(SessionEvents):
+    """A Session call: commands go out at once; events are read by the caller's own thread."""
+
+    def __init__(self, stub: Any, metadata: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__()
+        self._commands: queue.SimpleQueue[fg.SessionRequest | None] = queue.SimpleQueue()
+        self.call = stub.Session(iter(self._commands.get, None), timeout=WAIT_S, metadata=metadata)
 
     def __enter__(self) -> Self:
         return self
@@ -169,45 +193,28 @@ class SessionCall:
         self.expect(number)
         self.send(fg.SessionRequest(open=fg.Open(id=number, generation=what, **fields)))
 
-    def expect(self, number: int) -> None:
-        """What comes under the number from now on is another generation's."""
-        self._streams[number] = Streamed()
-
     def cancel(self, number: int) -> None:
         self.send(fg.SessionRequest(cancel=fg.Cancel(id=number)))
 
     def close_sending(self) -> None:
         self._commands.put(None)
 
-    def __getitem__(self, number: int) -> Streamed:
-        return self._streams[number]
-
     def read_until(self, done: Callable[[], bool]) -> None:
         """Reads until the condition holds."""
         while not done():
             response = next(self.call, None)
             assert response is not None, "the session ended too early"
-            self._take(response)
+            self.take(response)
 
     def read_to_end(self) -> None:
         """Reads until the server ends the call."""
         for response in self.call:
-            self._take(response)
+            self.take(response)
 
     def finish(self, *numbers: int) -> list[Streamed]:
         """Reads until these generations have ended, and returns them."""
         self.read_until(lambda: all(self[number].over for number in numbers))
         return [self[number] for number in numbers]
-
-    def _take(self, response: fg.SessionResponse) -> None:
-        assert response.events, "a message without events"
-        self.messages += 1
-        for event in response.events:
-            if event.id == 0:
-                assert event.WhichOneof("event") == "error"
-                self.unowned.append(event.error)
-            else:
-                self._streams[event.id].take(event)
 
 
 @dataclass
