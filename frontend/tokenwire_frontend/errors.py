@@ -162,7 +162,7 @@ def draining() -> ServiceError:
     return ServiceError(
         Code.UNAVAILABLE,
         "DRAINING",
-        "this frontend is draining and takes nothing new",
+        "this frontend is draining and accepts no new requests",
         retry_after_s=RETRY_SOON_S,
     )
 
