@@ -278,6 +278,14 @@ def refused(make: Callable[[], Any]) -> Refusal:
     raise AssertionError(f"was not refused: {answer}")
 
 
+def check_draining(refusal: Refusal) -> None:
+    """Checks that a service which stops has refused it."""
+    assert refusal.code is grpc.StatusCode.UNAVAILABLE
+    assert refusal.reason == "DRAINING"
+    assert refusal.info.domain == "tokenwire"
+    assert refusal.retry_after_s is not None
+
+
 SMALL_WINDOW = (("grpc.http2.lookahead_bytes", 4096), ("grpc.http2.bdp_probe", 0))
 """Of a client that takes little on credit: what it does not read stays with the server."""
 

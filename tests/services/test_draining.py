@@ -17,7 +17,17 @@ from tokenwire.frontend.v1 import (
     tokenization_pb2,
 )
 
-from tests.services.calls import Frontend, endless, generation, refusal_of
+from tests.services.calls import (
+    Frontend,
+    Worker,
+    check_draining,
+    endless,
+    generation,
+    read_to_first_token,
+    refusal_of,
+    refusal_of_status,
+    refused,
+)
 from tests.services.processes import NOT_SERVING, SERVING, WAIT_S, wait_for_health
 
 TRIALS = 3
@@ -112,12 +122,15 @@ def test_callers_in_full_swing_hear_that_it_drains(processes, plain_worker, tria
     assert "Traceback" not in started.output
 
 
-def test_streams_with_nothing_open_are_ended_with_the_drain(processes, plain_worker):
+def test_what_does_not_finish_within_the_grace_is_ended(processes, plain_worker):
+    """Generations of every entry point, and streams with nothing open."""
     started = processes.frontend("--drain-grace-s", "0.5", workers=[plain_worker])
-    with Frontend(started.address) as client:
+    with Frontend(started.address) as client, client.session() as busy:
         wait_for_health(client.raw, SERVING)
         running = client.start(endless())
-        next(running)
+        read_to_first_token(running)
+        busy.open(1, endless())
+        busy.read_until(lambda: bool(busy[1].deltas))
         activity = activity_pb2_grpc.ActivityServiceStub(client.raw)
         request = activity_pb2.WatchActivityRequest(interval={"seconds": 60})
         watch = activity.WatchActivity(request, timeout=WAIT_S)
@@ -126,8 +139,9 @@ def test_streams_with_nothing_open_are_ended_with_the_drain(processes, plain_wor
         session = client.generations.Session(open_end([], hold), timeout=WAIT_S)
         wait_for_health(client.raw, NOT_SERVING, while_waiting=started.terminate)
         for call in (running, watch, session):
-            with pytest.raises(grpc.RpcError) as error:
-                list(call)
-            assert told(error.value) == "DRAINING"
+            check_draining(refused(lambda call=call: call))
+        check_draining(refusal_of_status(busy.finish(1)[0].error))
         hold.set()
     assert started.wait() == 0
+    with Worker(plain_worker.address) as worker:
+        worker.wait_until_idle()

@@ -1,4 +1,4 @@
-"""Ctrl-C, once and twice, for a service and for both of `make serve`."""
+"""Ctrl-C and SIGTERM for both services of `make serve`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import socket
 import subprocess
 import sys
 
-import grpc
 import pytest
 
 from tests.services.calls import Frontend, endless, read_to_first_token
-from tests.services.processes import ROOT, SERVING, WAIT_S, wait_for_health
+from tests.services.processes import ROOT, WAIT_S
 
 
 def two_ports() -> tuple[int, int]:
@@ -65,18 +64,3 @@ def test_a_stop_that_has_to_wait_says_so(serve):
         assert "Ctrl-C again to stop now" in line
         call.cancel()
         assert process.wait(WAIT_S) == 143, "as a shell tells of SIGTERM"
-
-
-def test_a_second_ctrl_c_waits_for_nothing(processes):
-    worker = processes.worker()
-    started = processes.frontend(workers=[worker])
-    with Frontend(started.address) as client:
-        wait_for_health(client.raw, SERVING)
-        call = client.start(endless())
-        read_to_first_token(call)
-        started.process.send_signal(signal.SIGINT)
-        started.wait_for("draining")
-        started.process.send_signal(signal.SIGINT)
-        assert started.wait() == -signal.SIGINT
-        with pytest.raises(grpc.RpcError):
-            list(call)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from tokenwire.frontend.v1 import model_pb2
+from tokenwire_frontend.core.link_state import LinkState
+from tokenwire_service.settings import TlsSettings
 
-from tests.services.calls import (
-    Frontend,
-    generation,
-    read,
-    refused,
-)
-from tests.services.processes import (
-    SERVING,
-    check_probe,
-    check_refused,
-    wait_for_health,
-)
+from tests.frontend.frontend_here import frontend_of, until
+from tests.services.calls import Frontend, generation, refusal_of
+from tests.services.processes import SERVING, check_probe, wait_for_health
 
 START = ["--worker", "127.0.0.1:50061", "--listen", "127.0.0.1:0"]
 
@@ -86,21 +82,29 @@ def check_unreachable(address: str, credentials: grpc.ChannelCredentials | None)
     assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-def test_tls_on_both_hops(processes, pki):
+async def check_out_of_reach(worker: str, **settings: Any) -> None:
+    """Checks that a frontend of these settings does not reach the worker, and tells so."""
+    async with frontend_of(worker, **settings) as frontend:
+        await until(lambda: frontend.link(worker).state_reason)
+        assert frontend.link(worker).state is LinkState.CONNECTING
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await frontend.models.GetModel(model_pb2.GetModelRequest())
+        assert refusal_of(failure.value).reason == "NO_WORKER"
+
+
+def test_tls_on_both_hops(processes, pki, frontend):
     worker = processes.worker(*pki.settings("tls", ca=False))
     started = processes.frontend(
         *pki.settings("tls", ca=False), "--worker-tls.ca", pki.path("ca.pem"), workers=[worker]
     )
     with Frontend(started.address, pki.credentials()) as client:
         wait_for_health(client.raw, SERVING)
-        assert len(client.stream(generation(max_tokens=5)).ids()) == 5
+        # The same stream reads the same.
+        told = client.stream(generation("One, two,", 30))
+        assert told.text() == frontend.stream(generation("One, two,", 30)).text()
     check_unreachable(started.address, None)
     check_unreachable(started.address, pki.credentials(ca="other-ca.pem"))
-    # A frontend that is told nothing of TLS does not reach the worker.
-    plain = processes.frontend(workers=[worker])
-    plain.wait_for("worker", state="connecting")
-    with Frontend(plain.address) as client:
-        assert refused(client.model).reason == "NO_WORKER"
+    asyncio.run(check_out_of_reach(worker.address))
 
 
 def test_mutual_tls_on_both_hops(processes, pki):
@@ -119,34 +123,21 @@ def test_mutual_tls_on_both_hops(processes, pki):
     check_probe([started.address, *authority], 1)
     check_probe([started.address], 1)
     # A frontend that shows the worker no certificate does not reach it.
-    bare = processes.frontend("--worker-tls.ca", pki.path("ca.pem"), workers=[worker])
-    bare.wait_for("worker", state="connecting")
-    with Frontend(bare.address) as client:
-        assert refused(client.model).reason == "NO_WORKER"
+    bare = TlsSettings(ca=Path(pki.path("ca.pem")))
+    asyncio.run(check_out_of_reach(worker.address, worker_tls=bare))
 
 
 @pytest.mark.parametrize(
     ("side", "name"),
     [("tls", "certificate"), ("tls", "key"), ("tls", "ca"), ("worker-tls", "ca")],
 )
-def test_a_file_that_is_no_certificate_ends_with_64(processes, pki, side, name):
+def test_a_file_that_is_no_certificate_ends_with_64(main_here, pki, side, name):
     broken = pki.folder / "broken.pem"
     broken.write_text("-----BEGIN NOTHING-----\n")
     settings = [*pki.settings(side), f"--{side}.{name}", str(broken)]
-    check_refused(
-        processes.run("tokenwire_frontend", [*START, *settings]),
-        f"--{side}",
-    )
+    main_here("tokenwire_frontend", *START, *settings).check_refused(f"--{side}")
 
 
-def test_a_key_of_another_certificate_ends_with_64(processes, pki):
+def test_a_key_of_another_certificate_ends_with_64(main_here, pki):
     settings = ["--tls.certificate", pki.path("own.pem"), "--tls.key", pki.path("other.key")]
-    check_refused(processes.run("tokenwire_frontend", [*START, *settings]), "--tls")
-
-
-def test_the_same_stream_reads_the_same_over_tls(processes, pki, frontend, plain_worker):
-    started = processes.frontend(*pki.settings("tls", ca=False), workers=[plain_worker])
-    with Frontend(started.address, pki.credentials()) as client:
-        wait_for_health(client.raw, SERVING)
-        call = client.start(generation("One, two,", 30))
-        assert read(call).text() == frontend.stream(generation("One, two,", 30)).text()
+    main_here("tokenwire_frontend", *START, *settings).check_refused("--tls")
