@@ -79,10 +79,11 @@ async def _serve(chosen: FrontendSettings, telemetry: Telemetry, supervisor: Sup
     stop = stop_signal()
     frontend = Frontend(chosen, supervisor)
     offer_gauges(frontend.generator)
-    await frontend.start()
+    # First the admin port, which may be refused: a gRPC server that runs has to be stopped.
     async with administered(
         chosen.admin_listen, lambda: frontend.server.serving, telemetry, supervisor
     ):
+        await frontend.start()
         await first_of(stop, supervisor.failed)
         log_draining(chosen.drain_grace_s)
         await frontend.stop(chosen.drain_grace_s)

@@ -214,6 +214,8 @@ def test_what_runs_and_waits_is_told_while_it_does(pair):
     assert frontend.by("tokenwire_frontend_workers", "tokenwire_worker_state") == {
         ("connecting",): 0,
         ("ready",): 1,
+        ("suspect",): 0,
+        ("lost",): 0,
         ("draining",): 0,
         ("refused",): 0,
     }
