@@ -215,7 +215,7 @@ class SequenceLog:
             text if text > 0 else 0,
             self.ids[token : token + count],
             new,
-            self._logprobs.part(first, first + count) if self._logprobs else [],
+            [] if token_bytes == ID_BYTES else self._logprobs.part(first, first + count),
             end,
             wire_bytes + count * token_bytes + whole - text,
         )
