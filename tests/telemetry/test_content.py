@@ -21,12 +21,12 @@ def chat(*contents: str) -> dict:
     return {"chat": {"messages": [{"role": "ROLE_USER", "content": each} for each in contents]}}
 
 
-@pytest.fixture
-def telling(processes, shared, collectors):
+@pytest.fixture(scope="module")
+def telling(lasting, shared, collectors):
     """A frontend with --trace-content and what it exports to: (client, collector)."""
     own = Collector()
     collectors.append(own)
-    started = processes.frontend(
+    started = lasting.frontend(
         "--trace-content", workers=[shared.worker_process], environment=exporting(own)
     )
     with Frontend(started.address) as client:

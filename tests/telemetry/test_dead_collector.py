@@ -18,12 +18,21 @@ from tests.services.processes import SERVING, WAIT_S, Process, Processes, wait_f
 from tests.telemetry.conftest import exporting
 from tests.telemetry.trees import Caller, call, check_tree, ran, under
 
-BURST = 4_000
-"""Spans at a time: about twice as many as the queue holds (OTEL_BSP_MAX_QUEUE_SIZE, 2,048)."""
+QUEUE_SPANS = 256
+FILL = 2 * QUEUE_SPANS
+"""Spans after which the queue is full."""
 
 GROWTH_BYTES = 8 * 2**20
-"""Bound of what two bursts may add once the queue is full. A refusal's span takes 2.5 KB with its
-attributes, so to keep 8,000 would take 20 MB; what is left is the allocators' own."""
+"""Bound of what more spans may add once the queue is full; what is left is the allocators' own."""
+
+SMALL_SPANS = 8_000
+"""Of a refusal, at 1.5 KB with its attributes: to keep them would take 12 MB."""
+
+LARGE_SPANS = 1_300
+"""Of a refusal whose prompt is told too, at 17 KB: to keep them would take 22 MB."""
+
+TEXT = "word " * 3_300
+"""Somewhat more than is told of a prompt."""
 
 STOP_S = LAST_EXPORT_TIMEOUT_S + 5.0
 """Bound of the time to stop: the last export's, and the rest of a stop on a busy machine. Without
@@ -45,9 +54,9 @@ class Services:
 def services(collectors) -> Iterator[Services]:
     collector, started = Collector(), Processes()
     collectors.append(collector)
-    environment = exporting(collector)
+    environment = exporting(collector, OTEL_BSP_MAX_QUEUE_SIZE=str(QUEUE_SPANS))
     worker = started.worker("--openvino.kv-blocks", "256", environment=environment)
-    frontend = started.frontend(workers=[worker], environment=environment)
+    frontend = started.frontend("--trace-content", workers=[worker], environment=environment)
     with Worker(worker.address) as direct, Frontend(frontend.address) as client:
         wait_for_health(client.raw, SERVING)
         yield Services(collector, worker, frontend, direct, client)
@@ -77,22 +86,23 @@ def check_all_succeed(client: Frontend) -> None:
         assert [len(each.ids()) for each in session.finish(*range(1, 21))] == [10] * 20
 
 
-def burst_of_frontend(client: Frontend) -> None:
-    """Has the frontend end as many spans as a burst has."""
+def large_spans_of_frontend(client: Frontend, count: int) -> None:
+    """Has the frontend end so many spans."""
     with client.session() as session:
-        for number in range(1, BURST + 1):
-            session.open(number, generation(max_tokens=0))
-        session.finish(*range(1, BURST + 1))
+        for number in range(1, count + 1):
+            session.open(number, generation(TEXT, max_tokens=0))
+        refused = session.finish(*range(1, count + 1))
+    assert all(each.error is not None for each in refused)
 
 
-def burst_of_worker(worker: Worker) -> None:
-    """Has the worker end as many spans as a burst has."""
+def small_spans_of_worker(worker: Worker, count: int) -> None:
+    """Has the worker end so many spans."""
     submits = [
         execution_pb2.ExchangeRequest(submit={"handle": number, "request": {}})
-        for number in range(1, BURST + 1)
+        for number in range(1, count + 1)
     ]
     frames = worker.execution.Exchange(iter(submits), timeout=WAIT_S)
-    assert sum(len(frame.failures) for frame in frames) == BURST
+    assert sum(len(frame.failures) for frame in frames) == count
 
 
 def resident_bytes(process: Process) -> int:
@@ -108,17 +118,19 @@ def test_requests_go_on_with_a_collector_that_never_answers(services, silent):
 
 @pytest.mark.parametrize("service", ["frontend", "worker"])
 def test_memory_is_bounded(services, silent, service):
-    process, burst = {
+    process, client, end, count = {
         "frontend": (
-            services.frontend_process,
-            lambda: burst_of_frontend(services.frontend),
+            *(services.frontend_process, services.frontend),
+            *(large_spans_of_frontend, LARGE_SPANS),
         ),
-        "worker": (services.worker_process, lambda: burst_of_worker(services.worker)),
+        "worker": (
+            *(services.worker_process, services.worker),
+            *(small_spans_of_worker, SMALL_SPANS),
+        ),
     }[service]
-    burst()
+    end(client, FILL)
     full = resident_bytes(process)
-    burst()
-    burst()
+    end(client, count)
     assert resident_bytes(process) - full < GROWTH_BYTES
     # Nor does what is dropped fill the log, whose lines stay whole.
     told = process.events(event="library")
