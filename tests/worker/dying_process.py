@@ -1,6 +1,9 @@
-"""The process of the dying worker's engine, which leaves it to the pipeline to compile forms."""
+"""The process of the dying worker's engine, which leaves it to the pipeline to read a regex."""
 
-from tokenwire_worker.engines.openvino import forms, process
+from typing import Any
+
+import openvino_genai as ov_genai
+from tokenwire_worker.engines.openvino import config, forms, process
 from tokenwire_worker.engines.port import Guide
 
 
@@ -10,6 +13,12 @@ def compile_nothing(_self: forms.Forms, _guide: Guide, *, heavy: bool) -> forms.
     return forms.Form(until_s=0.0, done=True)
 
 
+def as_it_is(guide: Guide) -> Any:
+    """Stands in for `structured_output`, which refuses what the pipeline could not read."""
+    return ov_genai.StructuredOutputConfig(regex=guide.text)
+
+
 if __name__ == "__main__":
     forms.Forms.get = compile_nothing  # type: ignore[method-assign]
+    config.structured_output = as_it_is
     process.main()

@@ -99,16 +99,16 @@ def test_the_engines_process_does_not_outlive_the_worker(pair_of):
         os.close(watched)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_to_the_engines_process_end_nothing(pair_of, number):
+def test_signals_to_the_engines_process_end_nothing(pair_of):
     _, worker, engine = pair_of
-    with Exchange(worker) as exchange:
-        exchange.submit(1, request(max_tokens=200))
-        exchange.read_until(lambda: exchange[1].ids)
-        os.kill(engine, number)
-        (generated,) = exchange.finish(1)
-    assert generated.reasons == [LENGTH]
-    assert len(generated.ids[0]) == 200
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with Exchange(worker) as exchange:
+            exchange.submit(1, request(max_tokens=200))
+            exchange.read_until(lambda exchange=exchange: exchange[1].ids)
+            os.kill(engine, number)
+            (generated,) = exchange.finish(1)
+        assert generated.reasons == [LENGTH], number
+        assert len(generated.ids[0]) == 200
 
 
 def test_a_step_does_not_hold_up_the_worker(own_worker):

@@ -12,7 +12,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tokenwire.worker.v1 import execution_pb2 as pb
 
 from tests.services.calls import Worker, refusal_of, refusal_of_status, refused
-from tests.services.processes import MODEL, NOT_SERVING, ROOT, WAIT_S, wait_for_health
+from tests.services.processes import (
+    MODEL,
+    NOT_SERVING,
+    ROOT,
+    SERVING,
+    WAIT_S,
+    Processes,
+    wait_for_health,
+)
 from tests.worker.calls import (
     CANCELLED,
     LENGTH,
@@ -164,19 +172,31 @@ def test_a_budget_that_is_not_spent_changes_nothing(worker):
 # --- admission -----------------------------------------------------------------------------------
 
 
-def test_overload_is_told_with_what_to_do(own_worker):
-    _, worker = own_worker(
-        "--openvino.max-sequences", "2", "--max-waiting-requests", "1", "--worker-name", "small"
+@pytest.fixture(scope="module")
+def small():
+    """A worker of two sequences at a time, with room for five requests to wait."""
+    started = Processes()
+    process = started.worker(
+        *("--openvino.max-sequences", "2", "--max-waiting-requests", "5"),
+        *("--worker-name", "small"),
     )
-    with Exchange(worker) as exchange:
-        for handle in range(4):
+    with Worker(process.address) as client:
+        wait_for_health(client.raw, SERVING)
+        yield client
+    started.end()
+
+
+def test_overload_is_told_with_what_to_do(small):
+    small.wait_until_idle()
+    with Exchange(small) as exchange:
+        for handle in range(8):
             exchange.submit(handle, request(handle, max_tokens=LONG))
-        (fourth,) = exchange.finish(3)
-        by_exchange = refusal_of_status(fourth.failure)
-        load = worker.load()
-        assert (load.running_sequences, load.waiting_requests) == (2, 1)
+        (last,) = exchange.finish(7)
+        by_exchange = refusal_of_status(last.failure)
+        load = small.load()
+        assert (load.running_sequences, load.waiting_requests) == (2, 5)
         message = pb.ExecuteRequest(request=request())
-        by_execute = refused(lambda: worker.execution.Execute(message, timeout=WAIT_S))
+        by_execute = refused(lambda: small.execution.Execute(message, timeout=WAIT_S))
         for refusal in (by_exchange, by_execute):
             assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert refusal.reason == "QUEUE_FULL"
@@ -186,19 +206,21 @@ def test_overload_is_told_with_what_to_do(own_worker):
         exchange.cancel(0)
         exchange.finish(0)
         exchange.read_until(lambda: exchange[2].ids)
-        exchange.submit(5, request(max_tokens=LONG))
-        exchange.read_until(lambda: exchange[5].accepted)
-        exchange.cancel(5)
-        (waited,) = exchange.finish(5)
+        exchange.submit(8, request(max_tokens=LONG))
+        exchange.read_until(lambda: exchange[8].accepted)
+        exchange.cancel(8)
+        (waited,) = exchange.finish(8)
         assert waited.reasons == [CANCELLED]
         assert waited.completed.completion_tokens == 0
 
 
-def test_priority_goes_first_among_those_that_wait(own_worker):
-    _, worker = own_worker("--openvino.max-sequences", "1")
-    with Exchange(worker) as exchange:
-        exchange.submit(0, request(max_tokens=LONG))
-        exchange.read_until(lambda: exchange[0].ids)
+def test_priority_goes_first_among_those_that_wait(small):
+    """They come one at a time into the place of the first; the second is taken all the while."""
+    small.wait_until_idle()
+    with Exchange(small) as exchange:
+        for handle in (0, 6):
+            exchange.submit(handle, request(max_tokens=LONG))
+        exchange.read_until(lambda: exchange[0].ids and exchange[6].ids)
         for handle, priority in [(1, -1), (2, 0), (3, 7), (4, 0), (5, 7)]:
             exchange.submit(handle, request(handle, priority=priority))
         exchange.read_until(lambda: exchange[5].accepted)
