@@ -11,3 +11,11 @@ from tests.guardian import guarded
 def _guardian():
     with guarded():
         yield
+
+
+@pytest.fixture
+def main_here(monkeypatch, capfd):
+    """Runs a service's `main` in this process."""
+    from tests.services.main_here import MainHere  # a second of imports, for some tests
+
+    return MainHere(monkeypatch, capfd)

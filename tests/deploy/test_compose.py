@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
-import pytest
 import yaml
 
 from tests.deploy.files import FOLDER, load
 from tests.services.processes import ROOT
+from tests.table import table
 
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
@@ -54,72 +52,91 @@ def test_each_profile_adds_its_own():
     assert SERVICES["worker-gpu"]["build"]["dockerfile"] == "deploy/worker-vllm.Dockerfile"
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_what_it_depends_on_is_there_whenever_it_is(name):
-    profiles = SERVICES[name].get("profiles", [])
-    for other in SERVICES[name].get("depends_on", ()):
-        assert other in _profile(*profiles)
+def test_what_it_depends_on_is_there_whenever_it_is():
+    with table() as row:
+        for name, service in SERVICES.items():
+            with row(name):
+                there = _profile(*service.get("profiles", []))
+                assert set(service.get("depends_on", ())) <= there
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_ports_are_published_on_loopback_and_admin_ports_nowhere(name):
-    for port in SERVICES[name].get("ports", ()):
-        assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)
-        assert not port.endswith(":9464")
-    assert SERVICES[name].get("network_mode") != "host"
+def test_ports_are_published_on_loopback_and_admin_ports_nowhere():
+    with table() as row:
+        for name, service in SERVICES.items():
+            with row(name):
+                for port in service.get("ports", ()):
+                    assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)
+                    assert not port.endswith(":9464")
+                assert service.get("network_mode") != "host"
 
 
-@pytest.mark.parametrize("name", PULLED)
-def test_images_are_pinned(name):
-    tag = SERVICES[name]["image"].rpartition("/")[2].partition(":")[2]
-    assert re.match(r"v?\d+\.\d+\.\d+", tag), "not one exact version"
+def test_images_are_pinned():
+    with table() as row:
+        for name in PULLED:
+            with row(name):
+                tag = SERVICES[name]["image"].rpartition("/")[2].partition(":")[2]
+                assert re.match(r"v?\d+\.\d+\.\d+", tag), "not one exact version"
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_whether_it_is_well_can_be_asked(name):
-    service = SERVICES[name]
-    if name in BUILT:
-        asked = "\nHEALTHCHECK " in (ROOT / service["build"]["dockerfile"]).read_text()
-    else:
-        asked = "healthcheck" in service
-    assert asked != (name in UNCHECKED)
+def test_whether_it_is_well_can_be_asked():
+    with table() as row:
+        for name, service in SERVICES.items():
+            with row(name):
+                if name in BUILT:
+                    asked = "\nHEALTHCHECK " in (ROOT / service["build"]["dockerfile"]).read_text()
+                else:
+                    asked = "healthcheck" in service
+                assert asked != (name in UNCHECKED)
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_a_wait_for_health_can_end(name):
-    waits = SERVICES[name].get("depends_on", {})
-    if isinstance(waits, dict):
-        healthy = {key for key, each in waits.items() if each["condition"] == "service_healthy"}
-        assert not healthy & set(UNCHECKED)
+def test_a_wait_for_health_can_end():
+    with table() as row:
+        for name, service in SERVICES.items():
+            waits = service.get("depends_on", {})
+            if isinstance(waits, dict):
+                with row(name):
+                    healthy = {
+                        key for key, each in waits.items() if each["condition"] == "service_healthy"
+                    }
+                    assert not healthy & set(UNCHECKED)
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_what_is_mounted_is_there(name):
-    for volume in SERVICES[name].get("volumes", ()):
-        if isinstance(volume, str) and volume.startswith("./"):
-            source, _, mode = volume.split(":")
-            assert (ROOT / source).exists()
-            assert mode == "ro"
-        elif isinstance(volume, str):
-            assert volume.split(":")[0] in COMPOSE["volumes"]
+def test_what_is_mounted_is_there():
+    volumes = [
+        (name, volume)
+        for name, service in SERVICES.items()
+        for volume in service.get("volumes", ())
+        if isinstance(volume, str)
+    ]
+    with table() as row:
+        for name, volume in volumes:
+            with row(f"{name}: {volume}"):
+                if volume.startswith("./"):
+                    source, _, mode = volume.split(":")
+                    assert (ROOT / source).exists()
+                    assert mode == "ro"
+                else:
+                    assert volume.split(":")[0] in COMPOSE["volumes"]
 
 
-@pytest.mark.parametrize("name", BUILT)
-def test_services_take_their_settings(name):
+def test_services_take_their_settings(main_here):
     # The real program reads the real environment; --help comes after the settings' names are known.
-    settings = SERVICES[name]["environment"]
-    kind = "frontend" if "frontend" in name else "worker"
-    done = subprocess.run(
-        [sys.executable, "-m", f"tokenwire_{kind}", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    help_of = {
+        kind: main_here(f"tokenwire_{kind}", "--help").printed for kind in ("frontend", "worker")
+    }
+    with table() as row:
+        for name in BUILT:
+            with row(name):
+                kind = "frontend" if "frontend" in name else "worker"
+                check_settings(SERVICES[name]["environment"], kind, help_of[kind])
+
+
+def check_settings(settings: dict[str, str], kind: str, told: str) -> None:
     prefix = f"TOKENWIRE_{kind.upper()}_"
     ours = [key for key in settings if key.startswith("TOKENWIRE_")]
     assert f"{prefix}ADMIN_LISTEN" in ours
     for key in ours:
-        assert f"--{key.removeprefix(prefix).lower().replace('_', '-')} " in done.stdout
+        assert f"--{key.removeprefix(prefix).lower().replace('_', '-')} " in told
     # Without an endpoint nothing is sent, so that nobody tries where no collector is.
     assert settings["OTEL_EXPORTER_OTLP_ENDPOINT"] == "${OTEL_EXPORTER_OTLP_ENDPOINT:-}"
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
+from typing import Any
 
-import pytest
 from tokenwire_service.telemetry import registry
 from tokenwire_service.telemetry.registry import Kind, Metric
 
 from tests.deploy.files import (
+    Expression,
     dashboards,
     load,
     panel_expressions,
@@ -19,6 +20,7 @@ from tests.deploy.files import (
     variables,
 )
 from tests.deploy.promql import named
+from tests.table import table
 
 SCRAPED = {"job", "instance"}
 """Labels that Prometheus gives everything it scrapes."""
@@ -47,10 +49,14 @@ KNOWN = {
 }
 
 
-@pytest.mark.parametrize(
-    "expression", [*panel_expressions(), *rule_expressions()], ids=lambda each: each.where
-)
-def test_every_metric_and_label_exists(expression):
+def test_every_metric_and_label_exists():
+    with table() as row:
+        for expression in (*panel_expressions(), *rule_expressions()):
+            with row(expression.where):
+                check_names(expression)
+
+
+def check_names(expression: Expression) -> None:
     found = named(expression.text)
     assert found.metrics
     assert set(found.metrics) <= set(KNOWN), "a metric that nothing sends"
@@ -62,10 +68,12 @@ def test_every_metric_and_label_exists(expression):
     assert shown <= (found.by if found.aggregates else grouped), "a legend that would be empty"
 
 
-@pytest.mark.parametrize(("where", "selector", "label"), variables(), ids=lambda each: each)
-def test_every_variable_is_of_a_label_that_exists(where, selector, label):
-    ((metric, labels),) = named(selector).metrics.items()
-    assert labels | {label} <= KNOWN[metric]
+def test_every_variable_is_of_a_label_that_exists():
+    with table() as row:
+        for where, selector, label in variables():
+            with row(where):
+                ((metric, labels),) = named(selector).metrics.items()
+                assert labels | {label} <= KNOWN[metric]
 
 
 def test_a_name_or_label_that_does_not_exist_is_found():
@@ -78,26 +86,36 @@ def test_a_name_or_label_that_does_not_exist_is_found():
     assert found.by == {"le", "job", "instance"}
 
 
-@pytest.mark.parametrize("metric", registry.METRICS, ids=lambda metric: metric.name)
-def test_every_metric_is_on_a_dashboard(metric):
+def test_every_metric_is_on_a_dashboard():
     shown = {name for each in panel_expressions() for name in named(each.text).metrics}
-    assert shown & set(_series(metric))
+    assert [each.name for each in registry.METRICS if not shown & set(_series(each))] == []
 
 
-@pytest.mark.parametrize("metric", registry.METRICS, ids=lambda metric: metric.name)
-def test_what_both_services_send_is_asked_of_one(metric):
+def test_what_both_services_send_is_asked_of_one():
     # The job label tells them apart; without it each generation would count twice.
-    if metric.services != registry.BOTH:
-        return
-    for each in [*panel_expressions(), *rule_expressions()]:
+    expressions = [*panel_expressions(), *rule_expressions()]
+    with table() as row:
+        for metric in registry.METRICS:
+            if metric.services == registry.BOTH:
+                with row(metric.name):
+                    check_told_apart(metric, expressions)
+
+
+def check_told_apart(metric: Metric, expressions: list[Expression]) -> None:
+    for each in expressions:
         for name in set(_series(metric)) & set(named(each.text).metrics):
             for selector in re.findall(rf"{name}(\{{[^}}]*\}})?", each.text):
                 assert 'job="' in selector or 'job=~"' in selector, each.where
 
 
-@pytest.mark.parametrize("name", dashboards())
-def test_panels_are_whole(name):
-    dashboard = dashboards()[name]
+def test_panels_are_whole():
+    with table() as row:
+        for name, dashboard in dashboards().items():
+            with row(name):
+                check_panels(dashboard)
+
+
+def check_panels(dashboard: Any) -> None:
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(set(ids)) == len(ids)
     provided = {
@@ -115,19 +133,25 @@ def test_panels_are_whole(name):
             assert set(re.findall(r"\$(\w+)", target["expr"])) <= names
 
 
-@pytest.mark.parametrize("name", dashboards())
-def test_no_panel_lies_over_another(name):
-    places = [panel["gridPos"] for panel in dashboards()[name]["panels"]]
-    for place in places:
-        assert place["x"] + place["w"] <= 24
-    for one, other in itertools.combinations(places, 2):
-        apart = (
-            one["x"] + one["w"] <= other["x"]
-            or other["x"] + other["w"] <= one["x"]
-            or one["y"] + one["h"] <= other["y"]
-            or other["y"] + other["h"] <= one["y"]
-        )
-        assert apart
+def test_no_panel_lies_over_another():
+    with table() as row:
+        for name, dashboard in dashboards().items():
+            places = [panel["gridPos"] for panel in dashboard["panels"]]
+            for place in places:
+                with row(f"{name}: {place}"):
+                    assert place["x"] + place["w"] <= 24
+            for one, other in itertools.combinations(places, 2):
+                with row(f"{name}: {one} and {other}"):
+                    assert apart(one, other)
+
+
+def apart(one: dict[str, int], other: dict[str, int]) -> bool:
+    return (
+        one["x"] + one["w"] <= other["x"]
+        or other["x"] + other["w"] <= one["x"]
+        or one["y"] + one["h"] <= other["y"]
+        or other["y"] + other["h"] <= one["y"]
+    )
 
 
 def test_exemplars_open_their_traces():

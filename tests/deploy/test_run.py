@@ -14,6 +14,7 @@ from tests.deploy.prometheus import Prometheus, eventually
 from tests.deploy.promql import named
 from tests.services.collector import Collector
 from tests.services.processes import MODEL, MODEL_NAME, WAIT_S, Process, Processes
+from tests.table import table
 
 pytestmark = needs_prometheus
 
@@ -130,29 +131,36 @@ def _substituted(expression: str) -> str:
     return expression
 
 
-@pytest.mark.parametrize("expression", panel_expressions(), ids=lambda each: each.where)
-def test_every_panel_shows_something(scene, expression):
-    result = scene[0].query(_substituted(expression.text))
-    metrics = named(expression.text).metrics
-    if metrics.keys() <= ABSENT or all(name.startswith("DCGM_") for name in metrics):
-        assert result == []
-        return
-    assert result
-    assert any(math.isfinite(value) for _, value in result)
+def test_every_panel_shows_something(scene):
+    with table() as row:
+        for expression in panel_expressions():
+            with row(expression.where):
+                result = scene[0].query(_substituted(expression.text))
+                metrics = named(expression.text).metrics
+                if metrics.keys() <= ABSENT or all(name.startswith("DCGM_") for name in metrics):
+                    assert result == []
+                else:
+                    assert any(math.isfinite(value) for _, value in result)
 
 
-@pytest.mark.parametrize("expression", rule_expressions(), ids=lambda each: each.where)
-def test_every_rule_can_be_asked(scene, expression):
-    scene[0].query(expression.text)
+def test_every_rule_can_be_asked(scene):
+    with table() as row:
+        for expression in rule_expressions():
+            with row(expression.where):
+                scene[0].query(expression.text)
 
 
-@pytest.mark.parametrize(("where", "selector", "label"), variables(), ids=lambda each: each)
-def test_every_variable_has_values(scene, where, selector, label):
-    values = scene[0].get(f"label/{label}/values", **{"match[]": _substituted(selector)})
-    if label == "gen_ai_request_model":
-        assert values == [MODEL_NAME, DOOMED]
-    else:
-        assert len(values) == (1 if "Frontend" in where else 2)
+def test_every_variable_has_values(scene):
+    with table() as row:
+        for where, selector, label in variables():
+            with row(where):
+                values = scene[0].get(
+                    f"label/{label}/values", **{"match[]": _substituted(selector)}
+                )
+                if label == "gen_ai_request_model":
+                    assert values == [MODEL_NAME, DOOMED]
+                else:
+                    assert len(values) == (1 if "Frontend" in where else 2)
 
 
 def test_the_numbers_are_those_of_the_work(scene):

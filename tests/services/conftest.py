@@ -10,7 +10,6 @@ import re
 import pytest
 
 from tests.services.calls import Frontend, Worker
-from tests.services.main_here import MainHere
 from tests.services.processes import SERVING, Processes, wait_for_health
 
 
@@ -70,9 +69,3 @@ def lasting():
 def plain_worker(lasting):
     """A worker that the frontends of this file share; none of its tests harms it."""
     return lasting.worker()
-
-
-@pytest.fixture
-def main_here(monkeypatch, capfd):
-    """Runs a service's `main` in this process."""
-    return MainHere(monkeypatch, capfd)

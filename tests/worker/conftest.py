@@ -7,7 +7,6 @@ import re
 import pytest
 
 from tests.services.calls import Worker
-from tests.services.main_here import MainHere
 from tests.services.processes import SERVING, Processes, wait_for_health
 
 
@@ -67,9 +66,3 @@ def own_worker(processes):
     yield start
     for client in clients:
         client.raw.close()
-
-
-@pytest.fixture
-def main_here(monkeypatch, capfd):
-    """Runs a service's `main` in this process."""
-    return MainHere(monkeypatch, capfd)
