@@ -73,7 +73,8 @@ async def started() -> AsyncIterator[Here]:
         worker.info.capabilities.extend(
             [worker_pb2.CAPABILITY_LOGPROBS, worker_pb2.CAPABILITY_TOP_LOGPROBS]
         )
-        async with frontend_of(worker, generations_limit=2000) as frontend:
+        # One loop for client, frontend and worker: on a busy machine each waits for the others.
+        async with frontend_of(worker, generations_limit=2000, worker_answer_s=60) as frontend:
             await frontend.wait_for(worker, LinkState.READY)
             yield Here(worker, frontend, await worker.stream())
 

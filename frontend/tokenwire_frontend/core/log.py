@@ -72,6 +72,8 @@ class Delta:
     end: End | None
     wire_bytes: int
     """Most bytes of it on the wire."""
+    partial: bool
+    """More was there, and did not fit."""
 
 
 @dataclass(slots=True, order=True)
@@ -198,9 +200,11 @@ class SequenceLog:
         token_bytes, wire_bytes = self._token_bytes, DELTA_BYTES
         if end is not None and end.stop is not None:
             wire_bytes += 4 * len(end.stop)
+        partial = False
         if wire_bytes + count * token_bytes + whole - text > max_bytes:
             count, whole = self._fitting(cursor, max(max_bytes - wire_bytes, token_bytes + 4))
-            if token + count < len(self.ids) or whole < self._text_end():
+            partial = token + count < len(self.ids) or whole < self._text_end()
+            if partial:
                 end = None
         base = self._base_text
         if text >= base >= 0:
@@ -218,13 +222,8 @@ class SequenceLog:
             [] if token_bytes == ID_BYTES else self._logprobs.part(first, first + count),
             end,
             wire_bytes + count * token_bytes + whole - text,
+            partial,
         )
-
-    def is_read(self, cursor: Cursor) -> bool:
-        """Returns whether nothing is new after the cursor."""
-        if self.end is not None:
-            return cursor.ended
-        return cursor.token == len(self.ids) and cursor.text == self.cut[-1]
 
     def trim(self, slowest: Cursor) -> None:
         """Drops text and log probabilities before the slowest reader's cursor; ids stay."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tokenwire_frontend.core.events import News, Pace
+from tokenwire_frontend.core.log import TRIM_BYTES
 from tokenwire_frontend.generation.state import State
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class Reader:
     """
 
     __slots__ = (
-        "_cursors", "_generation", "_held", "_on_news", "_silent", "_taken_s", "cancelled", "pace",
+        "_cursors", "_generation", "_held", "_on_news", "_silent", "_taken_s", "_untrimmed_bytes",
+        "cancelled", "pace",
     )  # fmt: skip
 
     def __init__(self, on_news: Callable[[], None], pace: Pace | None = None) -> None:
@@ -49,6 +51,7 @@ class Reader:
         self._silent = True
         self._held: asyncio.TimerHandle | None = None
         self._taken_s = 0.0
+        self._untrimmed_bytes = 0
 
     def attach(self, generation: Generation) -> None:
         """Reads this generation from its beginning, once `begin` is called."""
@@ -114,39 +117,37 @@ class Reader:
         assert generation is not None  # noqa: S101 - nothing tells before; for the type checker
         if self.pace.max_delay_s:
             self._taken_s = time.monotonic()
-        news = News()
-        everything = self._slice(generation, news, max_bytes)
-        self._silent = False
-        if not everything:
-            self.wake(urgent=True)
-        elif generation.state is State.DONE:
-            news.completion, news.failure = generation.completion, generation.failure
-        return news
-
-    def _slice(self, generation: Generation, news: News, max_bytes: int) -> bool:
-        """Takes what fits; returns whether that is everything."""
-        logs, record, deltas = generation.logs, generation.record, news.deltas
         if not self._cursors:
-            self._cursors = [each.start() for each in logs]
-        left = max_bytes
-        everything = True
-        for log, cursor in zip(logs, self._cursors, strict=True):
+            self._cursors = [each.start() for each in generation.logs]
+        deltas, left, everything = [], max_bytes, True
+        for log, cursor in zip(generation.logs, self._cursors):  # noqa: B905 - one for each
             if left < LEAST_BYTES:
                 everything = False
                 break
             delta = log.slice(cursor, left)
-            if delta is None:
-                continue
-            deltas.append(delta)
-            left -= delta.wire_bytes
-            if not record.captures:
+            if delta is not None:
+                deltas.append(delta)
+                left -= delta.wire_bytes
+                if delta.partial:
+                    everything = False
+                    break
+        generation.record.deltas(len(deltas))
+        self._untrimmed_bytes += max_bytes - left
+        if self._untrimmed_bytes >= TRIM_BYTES:
+            self._trim(generation)
+        self._silent = False
+        if not everything:
+            self.wake(urgent=True)
+        elif generation.state is State.DONE:
+            return News(deltas, max_bytes - left, generation.completion, generation.failure)
+        return News(deltas, max_bytes - left)
+
+    def _trim(self, generation: Generation) -> None:
+        """Lets the logs drop what was taken, now and then."""
+        self._untrimmed_bytes = 0
+        if not generation.record.captures:
+            for log, cursor in zip(generation.logs, self._cursors, strict=True):
                 log.trim(cursor)
-            if not log.is_read(cursor):
-                everything = False
-                break
-        news.wire_bytes = max_bytes - left
-        record.deltas(len(deltas))
-        return everything
 
     def _release(self) -> None:
         self._held = None
