@@ -41,7 +41,7 @@ from tokenwire_worker.stall_watch import watch_for_stall
 SHOWN_REQUESTS = 16
 """Most request ids that the log line of a stall names."""
 
-DEAD_CLOSE_S = 0.5
+DEAD_CLOSE_S = 0.3
 """Time that an engine has to end which is dead: there is nothing left to save."""
 
 log = structlog.get_logger()

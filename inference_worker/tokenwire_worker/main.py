@@ -40,10 +40,12 @@ LINGER_S = 30.0
 """Time that an engine's threads and exit hooks may hold the process up at its end. A GPU engine of
 which a process is dead can do so for ever, and nobody would start the worker again."""
 
-DEATH_LINGER_S = 1.0
-"""The same where there is nothing left to save."""
+DEATH_LINGER_S = 0.3
+"""The same where there is nothing left to save. Together with DEATH_GRACE_S and the dispatcher's
+DEAD_CLOSE_S it is below the 2 s within which a worker ends once its engine is given up; vLLM uses
+up each of them."""
 
-DEATH_GRACE_S = 0.5
+DEATH_GRACE_S = 0.3
 """Time that calls have to end after the engine's death: all have been told by then, and the sooner
 the process ends, the sooner there is another."""
 

@@ -323,6 +323,8 @@ def test_a_prompt_of_many_steps_is_no_stall():
         events = list(stub.Execute(asked(1900, 1), timeout=WAIT_S))
         assert events[-1].HasField("completed")
         assert time.monotonic() - began_s > 4, "it took so little that nothing was tested"
+        worker.terminate()
+        assert worker.wait() == 0
     finally:
         worker.kill()
 
