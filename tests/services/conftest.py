@@ -10,29 +10,41 @@ import re
 import pytest
 
 from tests.services.calls import Frontend, Worker
-from tests.services.processes import SERVING, Processes, wait_for_health
+from tests.services.processes import SERVING, Process, Processes, wait_for_health
 
 
 @pytest.fixture(scope="session")
-def services():
-    """The shared services: (a client of the worker, a client of the frontend)."""
+def _shared():
+    """Starts the shared services."""
     started = Processes()
-    try:
-        worker_process = started.worker()
-        frontend_process = started.frontend(workers=[worker_process])
-        with Worker(worker_process.address) as worker, Frontend(frontend_process.address) as client:
-            wait_for_health(client.raw, SERVING)
-            yield worker, client
-            # Whatever the tests did, neither service has met a fault of its own.
-            faults = [
-                line
-                for process in (worker_process, frontend_process)
-                for line in process.lines
-                if re.search('"level": "(error|critical)"|^Traceback', line)
-            ]
-            assert faults == []
-    finally:
-        started.end()
+    yield started
+    started.end()
+
+
+def check_well(process: Process) -> None:
+    """Checks that, whatever the tests did, a service has met no fault of its own."""
+    faults = [
+        line for line in process.lines if re.search('"level": "(error|critical)"|^Traceback', line)
+    ]
+    assert faults == []
+
+
+@pytest.fixture(scope="session")
+def shared_worker(_shared):
+    """The shared worker's process."""
+    process = _shared.worker()
+    yield process
+    check_well(process)
+
+
+@pytest.fixture(scope="session")
+def services(_shared, shared_worker):
+    """The shared services: (a client of the worker, a client of the frontend)."""
+    process = _shared.frontend(workers=[shared_worker])
+    with Worker(shared_worker.address) as worker, Frontend(process.address) as client:
+        wait_for_health(client.raw, SERVING)
+        yield worker, client
+    check_well(process)
 
 
 @pytest.fixture
@@ -65,7 +77,9 @@ def lasting():
     started.end()
 
 
-@pytest.fixture(scope="module")
-def plain_worker(lasting):
-    """A worker that the frontends of this file share; none of its tests harms it."""
-    return lasting.worker()
+@pytest.fixture
+def plain_worker(shared_worker):
+    """The shared worker, for frontends of the test's own, idle when the test begins."""
+    with Worker(shared_worker.address) as client:
+        client.wait_until_idle()
+    return shared_worker

@@ -17,7 +17,7 @@ from tests.services.calls import (
     read_to_first_token,
     refused,
 )
-from tests.services.processes import SERVING, WAIT_S, Processes, wait_for_health
+from tests.services.processes import SERVING, WAIT_S, wait_for_health
 
 COMPLETED = fa.OUTCOME_COMPLETED
 CANCELLED = fa.OUTCOME_CANCELLED
@@ -50,18 +50,9 @@ def outcomes(activity: fa.WatchActivityResponse) -> dict[int, int]:
 
 
 @pytest.fixture(scope="module")
-def started():
-    """A worker for the frontends of this file."""
-    processes = Processes()
-    yield processes, processes.worker()
-    processes.end()
-
-
-@pytest.fixture(scope="module")
-def own(started):
+def own(lasting, shared_worker):
     """A frontend that remembers five generations, and nothing of other tests."""
-    processes, worker = started
-    process = processes.frontend("--records-limit", "5", workers=[worker])
+    process = lasting.frontend("--records-limit", "5", workers=[shared_worker])
     with Frontend(process.address) as client:
         wait_for_health(client.raw, SERVING)
         yield client
@@ -172,9 +163,8 @@ def test_names_beyond_all_bounds_are_cut(own):
     assert (newest.model, newest.request_id) == ("m" * 128, "r" * 128)
 
 
-def test_nothing_is_remembered_where_nothing_shall_be(started):
-    processes, worker = started
-    process = processes.frontend("--records-limit", "0", workers=[worker])
+def test_nothing_is_remembered_where_nothing_shall_be(processes, plain_worker):
+    process = processes.frontend("--records-limit", "0", workers=[plain_worker])
     with Frontend(process.address) as client:
         wait_for_health(client.raw, SERVING)
         client.generate(generation(max_tokens=2, request_id="gone"))
@@ -185,10 +175,9 @@ def test_nothing_is_remembered_where_nothing_shall_be(started):
         assert refused(lambda: record(client, "gone")).reason == "UNKNOWN_REQUEST"
 
 
-def test_a_watch_ends_when_the_frontend_drains(started):
+def test_a_watch_ends_when_the_frontend_drains(processes, plain_worker):
     """At once, though its next message is a minute away."""
-    processes, worker = started
-    process = processes.frontend(workers=[worker])
+    process = processes.frontend(workers=[plain_worker])
     with Frontend(process.address) as client:
         wait_for_health(client.raw, SERVING)
         activity = watch(client, interval_s=60)

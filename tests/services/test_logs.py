@@ -182,9 +182,9 @@ REQUESTS = {
 
 
 @pytest.fixture(scope="module")
-def frontend_process(lasting, plain_worker):
+def frontend_process(lasting, shared_worker):
     """A frontend of this file's own."""
-    process = lasting.frontend(workers=[plain_worker])
+    process = lasting.frontend(workers=[shared_worker])
     with Frontend(process.address) as client:
         wait_for_health(client.raw, SERVING)
     return process

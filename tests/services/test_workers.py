@@ -30,9 +30,9 @@ LENGTH = generation_pb2.FINISH_REASON_LENGTH
 
 
 @pytest.fixture(scope="module")
-def workers(lasting):
-    """Two workers; a test that ends one puts another in its place."""
-    return [lasting.worker() for _ in range(2)]
+def workers(lasting, shared_worker):
+    """Two workers, the second the shared one; a test that ends the first puts one in its place."""
+    return [lasting.worker(), shared_worker]
 
 
 @pytest.fixture(scope="module")
