@@ -13,7 +13,7 @@ import json
 import logging
 import reprlib
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
 from typing import Any
 
@@ -57,6 +57,7 @@ def configure(level: str, form: str, service: str) -> None:
     lines = _Lines(LineWriter(STANDARD_ERROR, partial(_tell_dropped, service)))
     _writer = lines.writer
     atexit.register(flush)
+    sys.excepthook = partial(_tell_last, sys.excepthook)
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     renderer: Any = structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer()
     numeric_level = getattr(logging, level.upper())
@@ -78,6 +79,12 @@ def configure(level: str, form: str, service: str) -> None:
     )
     # Libraries log through the standard module; warnings of theirs are worth a line.
     logging.basicConfig(handlers=[_Libraries(service)], level=max(numeric_level, logging.WARNING))
+
+
+def _tell_last(hook: Callable[..., None], *fault: Any) -> None:
+    """Writes what ends the process after the lines before it, not into the midst of one."""
+    flush()
+    hook(*fault)
 
 
 def flush() -> None:

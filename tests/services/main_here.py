@@ -83,6 +83,7 @@ def _keep_to_itself(package: str, patched: pytest.MonkeyPatch) -> None:
     patched.setattr(structlog, "configure", configure_uncached)
     patched.setattr(logs, "LineWriter", lambda *_: _writer())
     patched.setattr(logs, "_writer", None)
+    patched.setattr(sys, "excepthook", sys.excepthook)
     patched.setattr(trace, "set_tracer_provider", lambda _: None)
     patched.setattr(metrics, "set_meter_provider", lambda _: None)
     # A worker that has begun to load sees to it that the process ends, which is not its own here.
