@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 
 import pytest
 from tokenwire_worker.engines.openvino import gguf as reader
@@ -12,7 +13,6 @@ from tests.engines.gguf_file import write_gguf
 from tests.engines.test_contract import generation
 from tests.engines.test_openvino import EXACT, HF, held
 from tests.services.processes import MODEL
-from tests.worker.test_settings import run
 
 
 @pytest.mark.parametrize("tokenizer_folder", [MODEL, HF], ids=["IR", "Hugging Face"])
@@ -39,15 +39,20 @@ def gguf(tmp_path_factory):
     return write_gguf(HF, tmp_path_factory.mktemp("gguf") / "demo.gguf")
 
 
+@pytest.fixture
+def run(main_here):
+    """Starts a worker in this process, which is to refuse its settings; returns how it ended."""
+    return partial(main_here, "tokenwire_worker")
+
+
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.999])
-def test_a_file_that_ends_early_is_refused(gguf, tmp_path, share):
+def test_a_file_that_ends_early_is_refused(run, gguf, tmp_path, share):
     data = gguf.read_bytes()
     short = tmp_path / "short.gguf"
     short.write_bytes(data[: int(len(data) * share)])
-    code, said = run("--model", str(short), "--tokenizer-folder", str(HF))
-    assert code == 64
-    assert f"--model {short}: it is cut short" in said
-    assert len(said.splitlines()) == 1
+    ended = run("--model", str(short), "--tokenizer-folder", str(HF))
+    ended.check_refused(f"--model {short}: it is cut short")
+    assert len(ended.said.splitlines()) == 1
 
 
 def test_wherever_the_file_ends_it_is_no_whole_one(gguf, tmp_path):
@@ -91,13 +96,11 @@ def test_a_quantised_tensor_is_measured_in_blocks(tmp_path):
         reader.check(file)
 
 
-def test_a_file_without_a_tokenizer_is_told_of_the_setting(gguf):
-    code, said = run("--model", str(gguf))
-    assert code == 64
-    assert "give --tokenizer-folder" in said
+def test_a_file_without_a_tokenizer_is_told_of_the_setting(run, gguf):
+    run("--model", str(gguf)).check_refused("give --tokenizer-folder")
 
 
-def test_a_file_that_is_not_there(tmp_path):
-    code, said = run("--model", str(tmp_path / "nope.gguf"), "--tokenizer-folder", str(HF))
-    assert code == 64
-    assert said.endswith("nope.gguf: No such file or directory\n")
+def test_a_file_that_is_not_there(run, tmp_path):
+    ended = run("--model", str(tmp_path / "nope.gguf"), "--tokenizer-folder", str(HF))
+    ended.check_refused()
+    assert ended.said.endswith("nope.gguf: No such file or directory\n")

@@ -14,7 +14,6 @@ from tokenwire_worker.model_files import (
 )
 
 from tests.services.processes import MODEL
-from tests.worker.test_settings import run
 
 TOKENIZER = {"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}}
 
@@ -134,10 +133,9 @@ def test_a_context_in_scientific_notation_is_a_number(tmp_path):
     assert read_limits(folder_of(tmp_path, config=config)).context_tokens == 1000
 
 
-def test_a_worker_with_no_tokenizer_in_its_file_exits_with_the_files_name(tmp_path):
+def test_a_worker_with_no_tokenizer_in_its_file_exits_with_the_files_name(main_here, tmp_path):
     model = tmp_path / "m"
     shutil.copytree(MODEL, model)
     (model / "tokenizer.json").write_text('{"version": "1.0"}')
-    code, told = run("--model", str(model), "--listen", "127.0.0.1:0")
-    assert code == 64
-    assert "tokenizer.json is no tokenizer: it has no model.vocab" in told
+    ended = main_here("tokenwire_worker", "--model", str(model), "--listen", "127.0.0.1:0")
+    ended.check_refused("tokenizer.json is no tokenizer: it has no model.vocab")
