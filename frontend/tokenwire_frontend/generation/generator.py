@@ -205,5 +205,5 @@ def _submit(
     deadline_first = limits != [] and min(limits) == deadline_s
     attempt = generation.try_at(link, deadline_first=deadline_first)
     attempt.sent(link.submit(message, attempt))
-    record.stage(semconv.SPAN_ROUTE, routed_s, time.monotonic())
+    record.stage(semconv.SPAN_ROUTE, routed_s, attempt.submitted_s)
     return attempt
