@@ -19,6 +19,7 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
 from tokenwire import AsyncClient
+from tokenwire._ending import Ending
 from tokenwire.channel_arguments import client
 from tokenwire.frontend.v1 import activity_pb2, generation_pb2, model_pb2, tokenization_pb2
 from tokenwire.worker.v1 import execution_pb2, worker_pb2
@@ -104,6 +105,7 @@ class Fuzz:
             call = channel.unary_stream(path)(requests[0], timeout=CALL_S)
         else:
             call = channel.unary_unary(path)(requests[0], timeout=CALL_S)
+        ending = Ending(call)
         try:
             if not method.server_streaming:
                 await call
@@ -111,8 +113,11 @@ class Fuzz:
                 async for _ in call:
                     if method.name in ("WatchLoad", "WatchActivity"):
                         call.cancel()  # it would go on until the deadline
-        except (grpc.aio.AioRpcError, asyncio.CancelledError):
+        except asyncio.CancelledError:
             pass
+        except grpc.aio.AioRpcError as error:
+            failure = ending.real(error)
+            return "OK" if failure is None else failure.code().name
         code: grpc.StatusCode = await call.code()
         return code.name
 

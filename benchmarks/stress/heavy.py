@@ -226,9 +226,10 @@ def main() -> None:
     parser.add_argument("part", nargs="?", default="", help="only calls whose name has this")
     part = parser.parse_args().part
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-    with pair() as services, Pings(services.frontend, services.worker) as pings:
+    with pair() as services:
         services.wait_until_ready()
         with (
+            Pings(services.frontend, services.worker) as pings,
             grpc.insecure_channel(services.frontend, options) as frontend,
             grpc.insecure_channel(services.worker, options) as worker,
         ):

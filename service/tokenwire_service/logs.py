@@ -40,6 +40,10 @@ ITEMS = 16
 
 STANDARD_ERROR = 2
 
+GRPC_AIO = "grpc._cython.cygrpc"
+PEER_GONE = "ExecuteBatchError raised in core by servicer method"
+"""What grpc.aio logs as an error, with a traceback, where an answer could not be sent."""
+
 _PLAIN = (bool, int, float, type(None))
 
 _writer: LineWriter | None = None
@@ -114,6 +118,10 @@ class _Libraries(logging.Handler):
         self._service = service
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name == GRPC_AIO and record.msg.startswith(PEER_GONE):
+            # An answer met its caller's hang-up or deadline, which is no fault of anybody's.
+            structlog.get_logger().debug("peer_gone", service=self._service)
+            return
         structlog.get_logger().log(
             record.levelno,
             "library",

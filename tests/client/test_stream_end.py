@@ -8,6 +8,7 @@ from collections import Counter
 import grpc
 import pytest
 from tokenwire import AsyncClient, RetryPolicy, TokenwireError
+from tokenwire._ending import Ending as Kept
 from tokenwire.frontend.v1 import generation_pb2_grpc
 from tokenwire_service.errors import Code, ServiceError
 from tokenwire_service.status import abort
@@ -63,3 +64,43 @@ async def test_a_session_hears_how_it_ended_though_it_was_writing(refusal, told)
                 await user(session)
     await server.stop(None)
     assert dict(ends) == {told: ROUNDS}
+
+
+class Call:
+    """A call of grpc.aio whose status changes."""
+
+    def add_done_callback(self, callback):
+        self.callback = callback
+
+    def ends(self, code, details):
+        async def value(of):
+            return of
+
+        self.code, self.details = lambda: value(code), lambda: value(details)
+        self.initial_metadata = self.trailing_metadata = lambda: value(grpc.aio.Metadata())
+        self.callback(self)
+
+
+GRPCS_OWN = (grpc.StatusCode.INTERNAL, "Internal error from Core")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "told"),
+    [
+        ([(grpc.StatusCode.UNAVAILABLE, "soon"), GRPCS_OWN], grpc.StatusCode.UNAVAILABLE),
+        ([GRPCS_OWN, (grpc.StatusCode.UNAVAILABLE, "soon")], grpc.StatusCode.UNAVAILABLE),
+        ([GRPCS_OWN, (grpc.StatusCode.OK, "")], None),
+        ([(grpc.StatusCode.INTERNAL, "a fault")], grpc.StatusCode.INTERNAL),
+        ([GRPCS_OWN], grpc.StatusCode.ABORTED),
+    ],
+    ids=["replaced", "late", "late OK", "the server's own INTERNAL", "never told"],
+)
+def test_the_servers_status_counts_wherever_grpcs_own_comes(statuses, told):
+    call = Call()
+    kept = Kept(call)
+    for status in statuses:
+        call.ends(*status)
+    metadata = grpc.aio.Metadata()
+    raised = grpc.aio.AioRpcError(grpc.StatusCode.ABORTED, metadata, metadata)
+    real = kept.real(raised)
+    assert (None if real is None else real.code()) is told

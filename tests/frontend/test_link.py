@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import time
 from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
@@ -18,6 +19,7 @@ from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.frontend.v1 import model_pb2
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_frontend.core.link_state import LinkState
+from tokenwire_frontend.core.model import common_limits
 from tokenwire_frontend.workers import link as link_module
 from tokenwire_frontend.workers import remote
 from tokenwire_service.errors import ServiceError
@@ -321,6 +323,44 @@ async def test_a_description_that_lacks_what_is_needed_is_refused_by_name(worker
         worker.info.limits.vocabulary_size = 4096
         worker.info.model = ""
         await frontend.wait_for(worker, REFUSED, "model is empty")
+
+
+LARGE = {
+    "model": "m" * 257,
+    "worker_name": "n" * 257,
+    "engine_version": "v" * 257,
+    "eos_token_ids": range(257),
+    "lora_adapters": map(str, range(4097)),
+    "capabilities": [999] * 257,
+}
+
+
+@pytest.mark.parametrize("field", LARGE)
+async def test_a_description_that_is_too_large_is_refused_by_name(worker, field):
+    worker.info.MergeFrom(type(worker.info)(**{field: LARGE[field]}))
+    async with frontend_of(worker) as frontend:
+        await frontend.wait_for(worker, REFUSED, f"{field} has more than")
+        worker.info.ClearField(field)
+        worker.info.model = "mended"
+        await frontend.wait_for(worker, READY)
+
+
+async def test_long_lists_of_adapters_hold_up_nobody(worker):
+    """Each look through one costs a thirtieth of a second where they are compared name by name."""
+    worker.info.lora_adapters.extend(f"adapter-{number}" for number in range(4096))
+    async with frontend_of(worker) as frontend:
+        link = await frontend.wait_for(worker, READY)
+        limits = [link.info.limits] * 64
+        began_s = time.thread_time()
+        assert common_limits(limits).lora_adapters == link.info.limits.lora_adapters
+        assert time.thread_time() - began_s < 0.5
+
+
+async def test_text_files_with_names_without_end_are_refused(worker, monkeypatch):
+    monkeypatch.setattr(remote, "FILES_BYTES_LIMIT", 2**16)
+    worker.files = {"n" * 2**10 + str(number): b"" for number in range(100)} | worker.files
+    async with frontend_of(worker) as frontend:
+        await frontend.wait_for(worker, REFUSED, "its text files have more than")
 
 
 async def test_text_files_without_end_are_refused(worker, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import select
@@ -10,10 +11,12 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import structlog
-from tokenwire_service import line_writer, refusal_lines
+from grpc._cython import cygrpc
+from tokenwire_service import line_writer, logs, refusal_lines
 from tokenwire_service.line_writer import LineWriter
 from tokenwire_service.logs import FIELD_BYTES, LINE_BYTES
 from tokenwire_service.refusal_lines import LINES_EACH_S, RefusalLines
@@ -157,6 +160,26 @@ def test_what_is_short_is_told_as_it_is():
     (line,) = lines_of("log.info('line', a='caf\\u00e9', b=['x', 1], c={'d': None}, e=1.5, f=True)")
     told = json.loads(line)
     assert [told[name] for name in "abcef"] == ["caf\u00e9", ["x", 1], {"d": None}, 1.5, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "told"),
+    [
+        (logs.GRPC_AIO, f"{logs.PEER_GONE} [/a/B]", ("debug", "peer_gone")),
+        (logs.GRPC_AIO, "Unexpected [X] raised by servicer method [/a/B]", ("error", "library")),
+        ("other", f"{logs.PEER_GONE} [/a/B]", ("error", "library")),
+    ],
+)
+def test_an_answer_that_meets_a_hang_up_is_no_error(name, said, told):
+    library = logging.Logger(name)
+    library.addHandler(logs._Libraries("s"))
+    with structlog.testing.capture_logs() as lines:
+        library.error(said)
+    assert [(line["log_level"], line["event"]) for line in lines] == [told]
+
+
+def test_the_words_for_it_are_grpcs_own():
+    assert logs.PEER_GONE.encode() in Path(cygrpc.__file__).read_bytes()
 
 
 def test_text_lines_are_cut_too():

@@ -39,6 +39,7 @@ class ModelLimits:
 def common_limits(limits: Sequence[ModelLimits]) -> ModelLimits:
     """Returns what every one of a model's workers, at least one, can serve."""
     first = limits[0]
+    adapters = frozenset(first.lora_adapters).intersection(*(each.lora_adapters for each in limits))
     return ModelLimits(
         context_tokens=min(limit.context_tokens for limit in limits),
         prompt_tokens=min(limit.prompt_tokens for limit in limits),
@@ -47,11 +48,7 @@ def common_limits(limits: Sequence[ModelLimits]) -> ModelLimits:
         top_logprobs=min(limit.top_logprobs for limit in limits),
         eos_token_ids=first.eos_token_ids,
         abilities=frozenset.intersection(*(limit.abilities for limit in limits)),
-        lora_adapters=tuple(
-            name
-            for name in first.lora_adapters
-            if all(name in limit.lora_adapters for limit in limits)
-        ),
+        lora_adapters=tuple(name for name in first.lora_adapters if name in adapters),
     )
 
 

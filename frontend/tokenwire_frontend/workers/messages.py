@@ -46,6 +46,14 @@ FINISHES = {
 
 _NEEDED_LIMITS = ("context_tokens", "prompt_tokens", "vocabulary_size", "sequence_count")
 
+NAME_CHARS_LIMIT = 256
+"""Of each name in a worker's description: it stands in answers, logs and metrics."""
+
+_NAMES = ("worker_name", "model", "engine", "engine_version", "version", "tokenizer_fingerprint")
+
+_LISTS = {"eos_token_ids": 256, "capabilities": 256, "lora_adapters": 4096}
+"""Most entries of each: a frontend answers with them, and looks through them for each request."""
+
 MOST_S = 24 * 3600.0
 """Longest time that is believed of a worker."""
 
@@ -92,11 +100,12 @@ def worker_info(message: worker_pb2.GetWorkerInfoResponse) -> WorkerInfo:
     """Reads a worker's description.
 
     Raises:
-        ValueError: it lacks what no worker can do without.
+        ValueError: it lacks what no worker can do without, or has more than any needs.
     """
     limits = message.limits
     if not message.model:
         raise ValueError("model is empty")
+    _check_sizes(message)
     for name in _NEEDED_LIMITS:
         if not getattr(limits, name):
             raise ValueError(f"limits.{name} is 0")
@@ -121,6 +130,17 @@ def worker_info(message: worker_pb2.GetWorkerInfoResponse) -> WorkerInfo:
             lora_adapters=tuple(message.lora_adapters),
         ),
     )
+
+
+def _check_sizes(message: worker_pb2.GetWorkerInfoResponse) -> None:
+    for name in _NAMES:
+        if len(getattr(message, name)) > NAME_CHARS_LIMIT:
+            raise ValueError(f"{name} has more than {NAME_CHARS_LIMIT} characters")
+    for name, limit in _LISTS.items():
+        if len(getattr(message, name)) > limit:
+            raise ValueError(f"{name} has more than {limit} entries")
+    if any(len(name) > NAME_CHARS_LIMIT for name in message.lora_adapters):
+        raise ValueError(f"lora_adapters has a name of more than {NAME_CHARS_LIMIT} characters")
 
 
 def worker_load(message: worker_pb2.WatchLoadResponse) -> WorkerLoad:

@@ -102,7 +102,7 @@ class Remote:
             worker_pb2.GetTokenizerRequest(), timeout=MEETING_TIMEOUT_S
         ):
             part = _readable(message, "GetTokenizer")
-            total += len(part.data)
+            total += len(part.data) + len(part.file_name)
             if total > FILES_BYTES_LIMIT:
                 raise WorkerRefusedError(
                     f"its text files have more than {FILES_BYTES_LIMIT // 2**20} MiB"
