@@ -19,7 +19,9 @@ def tokens(*ids: int, sequence: int = 0, logprobs: tuple[int, ...] = ()):
 
 def fault(events, sequences: int = 1, *, logprobs: bool = False) -> str | None:
     """Returns what is wrong with the last of the events; those before it are right."""
-    order = CallOrder(sequences, vocabulary_size=100, logprobs=logprobs)
+    order = CallOrder(
+        sequences, vocabulary_size=100, logprobs=logprobs, most_tokens=1000, top_logprobs=2
+    )
     *right, last = events
     for name, *arguments in right:
         assert getattr(order, name)(*arguments) is None
@@ -63,6 +65,8 @@ def test_log_probabilities_are_those_of_the_tokens():
         ([ACCEPT, ("end", 7, None)], "sequence 7, which is not open"),
         ([ACCEPT, ("end", 0, 100)], "stop token 100"),
         ([ACCEPT, COMPLETE], "while sequence 0 was open"),
+        ([ACCEPT, tokens(*[5] * 1001)], "more tokens than were asked for"),
+        ([ACCEPT, tokens(*[5] * 1000), tokens(5)], "more tokens than were asked for"),
     ],
 )
 def test_what_is_wrong(events, words):
@@ -74,8 +78,17 @@ def test_log_probabilities_of_other_tokens_are_wrong(logprobs):
     assert "log probabilities" in fault([ACCEPT, tokens(5, 6, logprobs=logprobs)], logprobs=True)
 
 
+def test_more_alternatives_than_were_asked_for_are_wrong():
+    def token(alternatives: int):
+        others = tuple((each, -2.0) for each in range(alternatives))
+        return ("tokens", 0, [5], [TokenLogprob(5, -1.0, others)])
+
+    assert fault([ACCEPT, token(2)], logprobs=True) is None
+    assert "alternatives" in fault([ACCEPT, token(3)], logprobs=True)
+
+
 def test_an_event_that_is_wrong_changes_nothing():
-    order = CallOrder(1, 100, logprobs=False)
+    order = CallOrder(1, 100, logprobs=False, most_tokens=10)
     order.accept()
     assert order.end(0, 100)
     assert order.end(0, 2) is None

@@ -31,11 +31,23 @@ class CallOrder:
         sequence_count: sequences that were asked for.
         logprobs: whether log probabilities were asked for.
         vocabulary_size: token ids run from 0 to this less one.
+        most_tokens: that were asked for, of all sequences together.
+        top_logprobs: most alternatives to a token that were asked for.
     """
 
-    __slots__ = ("_vocabulary_size", "accepted", "logprobs", "open")
+    __slots__ = (
+        "_left", "_top_logprobs", "_vocabulary_size", "accepted", "logprobs", "open",
+    )  # fmt: skip
 
-    def __init__(self, sequence_count: int, vocabulary_size: int, *, logprobs: bool) -> None:
+    def __init__(
+        self,
+        sequence_count: int,
+        vocabulary_size: int,
+        *,
+        logprobs: bool,
+        most_tokens: int,
+        top_logprobs: int = 0,
+    ) -> None:
         self.accepted = False
         """The worker has taken it."""
         self.open = set(range(sequence_count))
@@ -43,6 +55,8 @@ class CallOrder:
         self.logprobs = logprobs
         """Its tokens have log probabilities."""
         self._vocabulary_size = vocabulary_size
+        self._left = most_tokens
+        self._top_logprobs = top_logprobs
 
     def accept(self) -> str | None:
         """The worker has taken it."""
@@ -61,10 +75,15 @@ class CallOrder:
             return f"has tokens of sequence {sequence}, which is not open"
         if not token_ids:
             return "has an entry without tokens"
+        self._left -= len(token_ids)
+        if self._left < 0:
+            return "has more tokens than were asked for"
         if max(token_ids) >= self._vocabulary_size:
             return f"has token id {max(token_ids)} of a vocabulary of {self._vocabulary_size}"
         if self.logprobs and [each.token_id for each in logprobs] != list(token_ids):
             return "has log probabilities that are not those of its tokens"
+        if any(len(each.alternatives) > self._top_logprobs for each in logprobs):
+            return "has more alternatives to a token than were asked for"
         return None
 
     def end(self, sequence: int, stop_token_id: int | None) -> str | None:

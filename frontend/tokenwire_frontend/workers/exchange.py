@@ -25,6 +25,9 @@ from tokenwire_frontend.workers.messages import WorkerInfo
 from tokenwire_frontend.workers.outgoing import Outgoing
 from tokenwire_frontend.workers.receiver import Receiver
 
+NO_LIMIT = 2**32
+"""Tokens where none are asked for: what is left of the context, which is always less."""
+
 log = structlog.get_logger()
 
 
@@ -93,8 +96,13 @@ class Exchange:
         """
         handle = self._handles.take(self._calls)
         self._outgoing.submit(handle, request)
+        sequences = max(request.sequence_count, 1)
         order = CallOrder(
-            max(request.sequence_count, 1), self._vocabulary_size, logprobs=request.logprobs
+            sequences,
+            self._vocabulary_size,
+            logprobs=request.logprobs,
+            most_tokens=sequences * (request.stopping.max_tokens or NO_LIMIT),
+            top_logprobs=request.top_logprobs,
         )
         trace_id = messages.trace_id(request)
         self._calls[handle] = _Call(handle, receiver, order, trace_id)
