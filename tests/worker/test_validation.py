@@ -158,7 +158,7 @@ def test_a_guide_at_fault_is_named_by_its_form(form, text, options, field, says)
 )
 def test_what_the_engine_cannot_do_is_refused_by_name(field, fields):
     found = faults(UNABLE, **fields)
-    assert found[f"request.{field}"] == "the engine of this worker, plain, does not offer it"
+    assert found[f"request.{field}"] == "the engine of this worker, plain, does not support it"
 
 
 def test_every_fault_is_told_at_once():
@@ -175,7 +175,7 @@ def test_an_engine_bounds_temperature_and_stop_ids_further():
     info = replace(ABLE, highest_temperature=2.0, stop_token_ids=4)
     found = faults(info, temperature=2.5, stop_token_ids=(1, 2, 3, 4, 5))
     assert found["request.sampling.temperature"] == "2.5 is not within 0 to 2"
-    assert found["request.stopping.stop_token_ids"] == "5 ids; at most 4 are taken"
+    assert found["request.stopping.stop_token_ids"] == "5 ids; at most 4"
 
 
 def test_a_guide_decides_its_own_end():

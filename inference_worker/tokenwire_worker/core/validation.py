@@ -149,16 +149,16 @@ def _sampling(sampling: Sampling, info: EngineInfo) -> Iterator[Fault]:
         value = getattr(sampling, name)
         if not -2 <= value <= 2:
             yield f"sampling.{name}", f"{value:g} is not within -2 to 2"
-    for name in sorted(info.unheeded_sampling):
+    for name in sorted(info.unsupported_sampling):
         if getattr(sampling, name) != getattr(_NEUTRAL, name):
-            yield f"sampling.{name}", f"{_engine(info)}, does not heed it as it is set up"
+            yield f"sampling.{name}", f"{_engine(info)}, does not support it as it is set up"
 
 
 def _stopping(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
     stops = request.stop_token_ids
     limit = info.stop_token_ids
     if len(stops) > limit:
-        yield "stopping.stop_token_ids", f"{len(stops)} ids; at most {limit} are taken"
+        yield "stopping.stop_token_ids", f"{len(stops)} ids; at most {limit}"
     unknown = [at for at, token in enumerate(stops[:limit]) if token >= info.vocabulary_size]
     for at in unknown[:TOLD_FAULTS]:
         yield f"stopping.stop_token_ids[{at}]", _beyond_vocabulary(stops[at], info)
@@ -181,7 +181,7 @@ def _stopping(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
 def _outputs(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
     limit = sequence_count_limit(info)
     if request.sequence_count > limit:
-        yield "sequence_count", f"{request.sequence_count} sequences; at most {limit} are taken"
+        yield "sequence_count", f"{request.sequence_count} sequences; at most {limit}"
     if request.logprobs and Ability.LOGPROBS not in info.abilities:
         yield _unable(Ability.LOGPROBS, info)
     if request.top_logprobs:
@@ -190,7 +190,7 @@ def _outputs(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
         elif request.top_logprobs > info.top_logprobs:
             yield (
                 "top_logprobs",
-                f"{request.top_logprobs} alternatives; at most {info.top_logprobs} are given",
+                f"{request.top_logprobs} alternatives; at most {info.top_logprobs}",
             )
         if not request.logprobs:
             yield "top_logprobs", "needs logprobs to be set"
@@ -212,9 +212,9 @@ def _guide(guide: Guide | None, info: EngineInfo) -> Iterator[Fault]:
         yield field, "empty"
     size = _bytes(guide.text)
     if size > GUIDE_BYTES:
-        yield field, f"{size} bytes; at most {GUIDE_BYTES} are taken"
+        yield field, f"{size} bytes; at most {GUIDE_BYTES}"
     elif (depth := nesting(guide.text)) > GUIDE_DEPTH:
-        yield field, f"brackets nest {depth} deep; at most {GUIDE_DEPTH} are taken"
+        yield field, f"brackets nest {depth} deep; at most {GUIDE_DEPTH}"
 
 
 def _choice(options: Sequence[str]) -> Iterator[Fault]:
@@ -222,11 +222,11 @@ def _choice(options: Sequence[str]) -> Iterator[Fault]:
     if not options:
         yield field, "empty; at least one option is required"
     if len(options) > CHOICE_OPTIONS:
-        yield field, f"{len(options)} options; at most {CHOICE_OPTIONS} are taken"
+        yield field, f"{len(options)} options; at most {CHOICE_OPTIONS}"
         return
     size = sum(_bytes(option) for option in options)
     if size > GUIDE_BYTES:
-        yield field, f"{size} bytes in all; at most {GUIDE_BYTES} are taken"
+        yield field, f"{size} bytes in all; at most {GUIDE_BYTES}"
     empty = [at for at, option in enumerate(options) if not option]
     for at in empty[:TOLD_FAULTS]:
         yield f"{field}[{at}]", "empty"
@@ -253,7 +253,7 @@ def _rest(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
     if len(request.request_id) > REQUEST_ID_CHARACTERS:
         yield (
             "request_id",
-            f"{len(request.request_id)} characters; at most {REQUEST_ID_CHARACTERS} are taken",
+            f"{len(request.request_id)} characters; at most {REQUEST_ID_CHARACTERS}",
         )
     if request.lora_adapter:
         if Ability.LORA not in info.abilities:
@@ -268,7 +268,7 @@ def _rest(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
         elif len(request.cache_salt) > CACHE_SALT_CHARACTERS:
             yield (
                 "cache_salt",
-                f"{len(request.cache_salt)} characters; at most {CACHE_SALT_CHARACTERS} are taken",
+                f"{len(request.cache_salt)} characters; at most {CACHE_SALT_CHARACTERS}",
             )
     if not -PRIORITY_BOUND <= request.priority <= PRIORITY_BOUND:
         yield "priority", f"{request.priority} is not within -{PRIORITY_BOUND} to {PRIORITY_BOUND}"
@@ -277,7 +277,7 @@ def _rest(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
 
 
 def _unable(ability: Ability, info: EngineInfo) -> Fault:
-    return ability.value, f"{_engine(info)}, does not offer it"
+    return ability.value, f"{_engine(info)}, does not support it"
 
 
 def _engine(info: EngineInfo) -> str:

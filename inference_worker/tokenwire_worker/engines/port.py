@@ -73,7 +73,7 @@ class EngineInfo:
     """Most of Sampling.temperature; 100 is the contract's own bound."""
     stop_token_ids: int = 256
     """Most stop ids of a request; 256 is the contract's own bound."""
-    unheeded_sampling: frozenset[str] = frozenset()
+    unsupported_sampling: frozenset[str] = frozenset()
     """Fields of Sampling that the engine, as it is set up, passes over: refused where they are set,
     never ignored."""
     stall_s: float = 120.0

@@ -6,7 +6,7 @@ import pytest
 from tokenwire_worker.engines import EngineError
 from tokenwire_worker.engines.port import Ability, Sampling
 from tokenwire_worker.engines.tensorrt_llm import arguments
-from tokenwire_worker.engines.tensorrt_llm.limits import abilities, unheeded_sampling
+from tokenwire_worker.engines.tensorrt_llm.limits import abilities, unsupported_sampling
 from tokenwire_worker.engines.tensorrt_llm.settings import TensorRtLlmSettings
 from tokenwire_worker.engines.tensorrt_llm.surface import faults, recorded
 
@@ -308,8 +308,8 @@ def test_the_sampler_decides_what_requests_may_ask_for():
     assert abilities(own()) == both | {Ability.MIN_P}
     torch = own("sampler-type=TorchSampler")
     assert abilities(torch) == both | {Ability.TOP_LOGPROBS}
-    assert not unheeded_sampling(own())
-    unheeded = unheeded_sampling(torch)
+    assert not unsupported_sampling(own())
+    unheeded = unsupported_sampling(torch)
     assert unheeded == {"repetition_penalty", "presence_penalty", "frequency_penalty", "seed"}
     assert unheeded < {field.name for field in dataclasses.fields(Sampling)}
 

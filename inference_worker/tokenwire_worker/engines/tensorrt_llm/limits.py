@@ -44,7 +44,7 @@ def abilities(own: TensorRtLlmSettings) -> frozenset[Ability]:
     return frozenset(found)
 
 
-def unheeded_sampling(own: TensorRtLlmSettings) -> frozenset[str]:
+def unsupported_sampling(own: TensorRtLlmSettings) -> frozenset[str]:
     """Returns the fields of Sampling that TensorRT-LLM would pass over in silence.
 
     The TorchSampler of 1.2 reads temperature, top_p and top_k and nothing else; its random numbers
@@ -73,7 +73,7 @@ def engine_info(own: TensorRtLlmSettings, limits: ModelLimits, version: str) -> 
         abilities=offered,
         top_logprobs=TOP_LOGPROBS if Ability.TOP_LOGPROBS in offered else 0,
         lora_adapters=tuple(own.lora),
-        unheeded_sampling=unheeded_sampling(own),
+        unsupported_sampling=unsupported_sampling(own),
         stall_s=STALL_S,
     )
 
