@@ -135,7 +135,9 @@ class Process:
     def _close(self) -> None:
         self._reader.join(WAIT_S)
         assert self.process.stderr is not None
-        self.process.stderr.close()
+        # A child that outlives it has the pipe too; closing it while it is read waits for ever.
+        if not self._reader.is_alive():
+            self.process.stderr.close()
 
 
 def _environment(changes: dict[str, str] | None) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A worker whose engine loads for as long as the test wants: run as a module.
 
 It loads until a line comes through the FIFO that SLOW_WORKER_FIFO names, and has a child process
-meanwhile, whose id it writes to the file that SLOW_WORKER_CHILD names.
+meanwhile, whose id it logs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import structlog
 from tokenwire_worker import loading
 from tokenwire_worker.engines.openvino import adapter
 from tokenwire_worker.main import main
@@ -21,7 +22,7 @@ build = adapter.build
 
 def slow_build(settings: Any) -> Any:
     child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
-    Path(os.environ["SLOW_WORKER_CHILD"]).write_text(str(child.pid))
+    structlog.get_logger().info("child_started", pid=child.pid)
     with Path(os.environ["SLOW_WORKER_FIFO"]).open() as fifo:
         told = fifo.readline()
     child.kill()

@@ -23,7 +23,6 @@ class Loading:
 
     process: Process
     fifo: Path
-    child_file: Path
     address: str
 
     def wait(self) -> int:
@@ -31,8 +30,8 @@ class Loading:
         self.process.wait_for(
             "loading", engine="openvino", model="demo", service="tokenwire-worker"
         )
-        self.process.wait_for("loading", since_s=0)  # told again: the child has been started
-        return int(self.child_file.read_text())
+        child: int = self.process.wait_for("child_started")["pid"]
+        return child
 
     def go_on(self, how: str = "on") -> None:
         """Lets it load to the end, or fail."""
@@ -54,7 +53,7 @@ def loading(processes, tmp_path):
     """Starts a worker that loads."""
 
     def start(*arguments: str) -> Loading:
-        fifo, child_file, address = tmp_path / "fifo", tmp_path / "child", free_address()
+        fifo, address = tmp_path / "fifo", free_address()
         os.mkfifo(fifo)
         process = processes.run(
             "tests.worker.slow_worker",
@@ -62,9 +61,9 @@ def loading(processes, tmp_path):
                 *("--model", str(MODEL), "--model-name", "demo", "--listen", address),
                 *("--admin-listen", "127.0.0.1:0", "--log-format", "json", *arguments),
             ],
-            {"SLOW_WORKER_FIFO": str(fifo), "SLOW_WORKER_CHILD": str(child_file)},
+            {"SLOW_WORKER_FIFO": str(fifo)},
         )
-        return Loading(process, fifo, child_file, address)
+        return Loading(process, fifo, address)
 
     return start
 
