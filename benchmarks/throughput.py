@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "models/demo/openvino"
 LOGS = ROOT / "build/bench"
 WORKER_PORT, FRONTEND_PORT = 50961, 50951
-"""Not the services' own, so that a pair that serves is no obstacle."""
+"""Not the services' default ports, so that a running pair does not collide."""
 ARMS = ("direct", "stream", "session")
 KV_BLOCKS = "2048"
 """Of the bare engine and of the worker's: 65,536 tokens. Small steps need a small cache, see

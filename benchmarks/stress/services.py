@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models/demo/openvino"
 LOGS = ROOT / "build/stress"
 WORKER_PORT, FRONTEND_PORT = 50981, 50971
-"""Not the services' own, so that a pair that serves is no obstacle."""
+"""Not the services' default ports, so that a running pair does not collide."""
 
 
 def pair(worker_options: Sequence[str] = ()) -> Pair:

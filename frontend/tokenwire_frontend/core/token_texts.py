@@ -64,7 +64,7 @@ class TokenTexts(dict[int, "str | None"]):
         self.byte_values: dict[int, int] = {}
         """Bytes that ids of a byte-fallback vocabulary stand for, of those that were looked up."""
         self.anchor: list[int] = []
-        """Ids whose text may stand before any other's where a visible text is needed."""
+        """Ids whose text may stand before any other's where a visible text is required."""
         self._piece = piece
         self._skipped = skipped
         self._byte_fallback = any(each.get("type") == "ByteFallback" for each in _parts(decoder))

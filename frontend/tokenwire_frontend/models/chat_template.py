@@ -42,7 +42,7 @@ class ChatTemplate:
         special_tokens: `bos_token` and the like, from tokenizer_config.json, which templates use.
 
     Raises:
-        ChatTemplateError: the source is no template.
+        ChatTemplateError: the source is not a valid template.
     """
 
     def __init__(self, source: str, special_tokens: dict[str, str]) -> None:

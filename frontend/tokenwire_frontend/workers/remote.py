@@ -75,7 +75,7 @@ class Remote:
         """Asks the worker what it is.
 
         Raises:
-            WorkerRefusedError: it is no worker, or its answer can't be read.
+            WorkerRefusedError: it is not a worker, or its answer can't be read.
         """
         try:
             described = await self._describe(

@@ -76,7 +76,7 @@ class Admission:
         return len(self._waiting) >= self._waiting_limit
 
     def offer(self, key: int, sequences: int, priority: int) -> Place | None:
-        """Queues a request; returns its place, or None where there is no room for it to wait.
+        """Queues a request; returns its place, or None where the queue is full.
 
         `take` hands it out, possibly at once.
         """
