@@ -50,10 +50,6 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
         """The wrapped handler of each method that was called."""
         self._open: set[_Call] = set()
         self._closed = False
-        self._admits = asyncio.Event()
-        self._admits.set()
-        self._arrived_s = 0.0
-        """When the last call arrived that is held."""
 
     async def close(self, grace_s: float) -> None:
         """Refuses new calls; gives those that run the grace, then ends them with that refusal."""
@@ -68,28 +64,8 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
         if self._open:
             await asyncio.wait([call.task for call in self._open], timeout=timeout_s)
 
-    async def hold(self, quiet_s: float, limit_s: float) -> None:
-        """Leaves calls that arrive without an answer until `release`.
-
-        Returns once none has arrived for this long, or after the limit.
-        """
-        self._admits.clear()
-        began_s = self._arrived_s = time.monotonic()
-        left_s = quiet_s
-        while left_s > 0:
-            await asyncio.sleep(left_s)
-            until_s = min(self._arrived_s + quiet_s, began_s + limit_s)
-            left_s = until_s - time.monotonic()
-
-    def release(self) -> None:
-        """Answers what `hold` has held, and what arrives from now on."""
-        self._admits.set()
-
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Returns the method's handler with its behaviour wrapped."""
-        if not self._admits.is_set():
-            self._arrived_s = time.monotonic()
-            await self._admits.wait()
         path = handler_call_details.method
         wrapped = self._handlers.get(path)
         if wrapped is not None:

@@ -13,10 +13,10 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tokenwire import channel_arguments
 
+from tokenwire_service.connections import disconnect
 from tokenwire_service.reflection import enable_reflection
 from tokenwire_service.rpc_boundary import RpcBoundary
 from tokenwire_service.settings import TlsSettings
-from tokenwire_service.tasks import Scope
 from tokenwire_service.tls import server_credentials
 
 log = structlog.get_logger()
@@ -24,17 +24,8 @@ log = structlog.get_logger()
 STOP_GRACE_S = 2.0
 """Time that calls have to end after the drain before they are cut off."""
 
-QUIET_S = 0.1
-"""Before gRPC stops, calls that arrive are held until none has arrived for so long. gRPC ends with
-a bare CANCELLED what arrives between its own stop and the caller's hearing of it, so nobody should
-be about to call then: who waits for an answer makes no further call."""
-
-HOLD_S = 1.0
-"""Longest time for that, since some callers do not wait for their answers."""
-
 FAREWELL_S = 0.1
-"""Time in which every connection is told that the server goes, before those calls are answered; a
-busy machine takes more than 20 ms."""
+"""Time that written statuses have to leave this process; a busy machine takes more than 20 ms."""
 
 
 @dataclass(frozen=True)
@@ -116,15 +107,17 @@ class RpcServer:
             await self._health.set(name, value)
 
     async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
-        """Stops listening; what is still open has the grace and is then refused as DRAINING."""
+        """Stops listening; what is still open has the grace and is then refused as DRAINING.
+
+        New calls are refused so to the end. Then the connections are closed before gRPC stops,
+        since it ends with a bare CANCELLED what arrives between its stop and the caller's hearing
+        of it; over a closed connection a call is UNAVAILABLE.
+        """
         await self._health.enter_graceful_shutdown()
         await self._boundary.close(grace_s)
-        await self._boundary.hold(QUIET_S, HOLD_S)
-        async with Scope("server_stop") as scope:
-            stopping = scope.start(self._server.stop(grace_s))
-            await asyncio.sleep(FAREWELL_S)
-            self._boundary.release()
-            await stopping
+        await asyncio.sleep(FAREWELL_S)
+        disconnect(int(self.address.rpartition(":")[2]))
+        await self._server.stop(grace_s)
 
 
 def log_draining(grace_s: float) -> None:

@@ -219,7 +219,7 @@ async def test_a_request_that_is_neither_accepted_nor_refused_is_tried_elsewhere
         let_pass(frontend, 2)
         assert frontend.link(worker).in_flight == 1
         while frontend.link(worker).in_flight and not stream.messages[1:]:
-            await until(lambda: frontend.link(worker).state is READY)
+            await until(lambda: all(frontend.link(each).state is READY for each in (worker, other)))
             let_pass(frontend, 2)
         assert [(await call).timings.worker for call in calls] == ["other", "other"]
         assert (await stream.cancel()).handle == handle

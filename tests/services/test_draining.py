@@ -66,7 +66,7 @@ def calls_of(client: Frontend, hold: threading.Event) -> list[Callable[[], Any]]
 
 def told(error: grpc.RpcError) -> str:
     """Sums up a failure: DRAINING with its details, that nobody is there, or what else it is."""
-    unreachable = "onnect" in error.details() or "GOAWAY" in error.details()
+    unreachable = any(word in error.details() for word in ("onnect", "GOAWAY", "Socket closed"))
     if error.code() is grpc.StatusCode.UNAVAILABLE and unreachable:
         return "gone"
     refusal = refusal_of(error)
