@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Self
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tokenwire.channel_arguments import CLIENT
 from tokenwire.frontend.v1 import (
@@ -28,7 +29,7 @@ from tokenwire_service.tasks import Supervisor
 
 from tests.frontend.scripted_worker import ScriptedWorker
 from tests.frontend.text_here import texts_here
-from tests.services.calls import SessionEvents, Streamed
+from tests.services.calls import Refusal, SessionEvents, Streamed, refusal_of
 from tests.services.processes import WAIT_S
 
 
@@ -147,3 +148,10 @@ async def until(holds: Callable[[], Any], within_s: float = WAIT_S) -> None:
     async with asyncio.timeout(within_s):
         while not holds():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.005)
+
+
+async def refused(answer: Awaitable[Any]) -> Refusal:
+    """Returns how a call is refused."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await answer
+    return refusal_of(caught.value)

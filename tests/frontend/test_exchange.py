@@ -2,126 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
-import grpc
 import pytest
 import structlog
-from google.protobuf import any_pb2, duration_pb2
+from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenwire.channel_arguments import REQUEST_BYTES
-from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.worker.v1 import execution_pb2 as pb
-from tokenwire_frontend.core.call_order import HANDLES, Handles
-from tokenwire_frontend.core.link_state import AwakeClock, LinkState
 from tokenwire_frontend.core.log import Finish
-from tokenwire_frontend.core.model import ModelLimits
-from tokenwire_frontend.workers import outgoing
-from tokenwire_frontend.workers.exchange import Exchange
-from tokenwire_frontend.workers.messages import WorkerInfo
-from tokenwire_frontend.workers.outgoing import Outgoing
 from tokenwire_service.errors import Code, ServiceError
 
-from tests.frontend.frontend_here import frontend_of, until
-from tests.frontend.scripted_worker import ScriptedWorker
-from tests.services.calls import generation, refusal_of
-
-TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
-
-LENGTH, STOP = pb.FINISH_REASON_LENGTH, pb.FINISH_REASON_STOP
-
-
-class Receiver:
-    """Writes down what it hears; `broken` names a method that raises."""
-
-    def __init__(self, broken: str = "") -> None:
-        self.heard: list[tuple[Any, ...]] = []
-        self._broken = broken
-
-    @property
-    def errors(self) -> list[ServiceError]:
-        return [event[1] for event in self.heard if event[0] == "failed"]
-
-    @property
-    def names(self) -> list[str]:
-        return [event[0] for event in self.heard]
-
-    def _hear(self, name: str, *what: Any) -> None:
-        assert not {"completed", "failed"} & set(self.names), f"{name} after the end"
-        if name == self._broken:
-            raise LookupError("a fault of the receiver")
-        self.heard.append((name, *what))
-
-    def on_accepted(self) -> None:
-        self._hear("accepted")
-
-    def on_tokens(self, sequence: int, token_ids: Any, logprobs: Any = ()) -> None:
-        self._hear("tokens", sequence, list(token_ids), list(logprobs))
-
-    def on_ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:
-        self._hear("ending", sequence, finish, stop_token_id)
-
-    def on_completed(self, report: Any) -> None:
-        self._hear("completed", report)
-
-    def on_failed(self, error: ServiceError) -> None:
-        self._hear("failed", error)
-
-
-def exchange(revision: int = 2, last_handle: int = 0) -> Exchange:
-    limits = ModelLimits(4096, 4095, 1000, 32, 20, (2,), frozenset(), ())
-    info = WorkerInfo("w", "demo", "scripted 0", revision, "", 64, 64, limits)
-    commands = Outgoing("127.0.0.1:1", revision, REQUEST_BYTES)
-    return Exchange("127.0.0.1:1", info, commands, Handles(last_handle), AwakeClock())
-
-
-def request(**fields: Any) -> pb.Request:
-    trace = pb.TraceContext(traceparent=f"00-{TRACE_ID}-b7ad6b7169203331-01")
-    return pb.Request(**{"prompt_token_ids": [7, 8], "trace_context": trace, **fields})
-
-
-def started(stream: Exchange, broken: str = "", **fields: Any) -> tuple[int, Receiver]:
-    """Returns a generation that the worker has accepted."""
-    receiver = Receiver(broken)
-    handle = stream.submit(request(**fields), receiver)
-    stream.deliver(pb.ExchangeResponse(accepted=[handle]))
-    return handle, receiver
-
-
-def ending(handle: int, sequence: int = 0, reason: int = LENGTH, **how: Any) -> pb.SequenceEnding:
-    return pb.SequenceEnding(
-        handle=handle, sequence=sequence, ending=pb.Ending(reason=reason, **how)
-    )
-
-
-def done(handle: int, **counted: Any) -> pb.GenerationEnd:
-    return pb.GenerationEnd(handle=handle, completed=pb.Completed(**counted))
-
-
-def scored(entry: int, *ids: int) -> pb.EntryLogprobs:
-    tokens = [pb.TokenLogprob(token_id=each, logprob=-1.0) for each in ids]
-    return pb.EntryLogprobs(entry=entry, tokens=tokens)
-
-
-async def sent(stream: Exchange) -> list[pb.ExchangeRequest]:
-    """Returns the messages that wait to be sent."""
-    found = []
-    commands = stream.commands()
-    while stream._outgoing._waiting:
-        found.append(pb.ExchangeRequest.FromString(await anext(commands)))
-    await commands.aclose()
-    return found
-
-
-@pytest.fixture
-def lines():
-    """The log lines of the test."""
-    with structlog.testing.capture_logs() as captured:
-        yield captured
-
+from tests.frontend.exchange_here import (
+    BAD_FRAMES,
+    STOP,
+    TRACE_ID,
+    Receiver,
+    done,
+    ending,
+    exchange,
+    request,
+    scored,
+    sent,
+    started,
+)
 
 # --- what is right -------------------------------------------------------------------------------
 
@@ -173,44 +76,6 @@ def test_log_probabilities_go_to_those_that_asked():
 
 
 # --- what is wrong, of one generation ------------------------------------------------------------
-
-BAD_FRAMES: dict[str, dict[str, Any]] = {
-    "accepted twice": {"accepted": [1]},
-    "a sequence that was not asked for": {"handles": [1], "sequences": [3], "token_ids": [5]},
-    "an id outside the vocabulary": {"handles": [1], "token_ids": [4096]},
-    "an id outside, in columns": {"handles": [1], "counts": [2], "token_ids": [5, 2**32 - 1]},
-    "an entry without tokens": {"handles": [1], "counts": [0]},
-    "more counts than handles": {"handles": [1], "counts": [1, 1], "token_ids": [5, 5]},
-    "more handles than tokens": {"handles": [1, 1], "token_ids": [5]},
-    "more tokens than handles": {"handles": [1], "token_ids": [5, 6]},
-    "counts that are not those of the ids": {"handles": [1], "counts": [9], "token_ids": [5]},
-    "more sequences than handles": {"handles": [1], "sequences": [0, 1], "token_ids": [5]},
-    "the end of a sequence that was not asked for": {"endings": [ending(1, 3)]},
-    "two ends of a sequence": {"endings": [ending(1), ending(1)]},
-    "tokens after the end": {"endings": [ending(1)], "then": {"handles": [1], "token_ids": [5]}},
-    "a stop token outside the vocabulary": {"endings": [ending(1, 0, STOP, stop_token_id=9999)]},
-    "complete with an open sequence": {"completions": [done(1)]},
-    "a failure without a code": {"failures": [pb.Failure(handle=1)]},
-    "a failure with a code of nobody's": {
-        "failures": [pb.Failure(handle=1, status=status_pb2.Status(code=99))]
-    },
-    "a failure with details that can't be parsed": {
-        "failures": [
-            pb.Failure(
-                handle=1,
-                status=status_pb2.Status(
-                    code=8,
-                    details=[
-                        any_pb2.Any(
-                            type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff"
-                        )
-                    ],
-                ),
-            )
-        ]
-    },
-}
-"""Frames about an accepted generation of handle 1; `then` is a second frame."""
 
 
 @pytest.mark.parametrize("frame", BAD_FRAMES.values(), ids=BAD_FRAMES)
@@ -369,102 +234,6 @@ def test_an_exception_in_the_last_word_reaches_nobody(lines):
     assert len(stream) == 0
 
 
-# --- commands ------------------------------------------------------------------------------------
-
-
-async def test_what_waits_goes_in_one_message():
-    stream = exchange()
-    handles = [stream.submit(request(), Receiver()) for _ in range(5)]
-    stream.cancel(handles[0])
-    stream.cancel(handles[1], 0)
-    [message] = await sent(stream)
-    assert [submit.handle for submit in message.submits] == handles
-    assert [(each.handle, list(each.sequences)) for each in message.cancels] == [
-        (handles[0], []),
-        (handles[1], [0]),
-    ]
-    assert message.WhichOneof("command") is None
-
-
-async def test_a_worker_of_revision_1_gets_one_command_a_message():
-    stream = exchange(revision=1)
-    handle = stream.submit(request(), Receiver())
-    stream.cancel(handle)
-    first, second = await sent(stream)
-    assert first.submit.handle == second.cancel.handle == handle
-    assert [len(first.submits), len(second.cancels)] == [0, 0]
-
-
-async def test_messages_stay_within_what_a_worker_reads():
-    stream = exchange()
-    third = request(prompt_token_ids=[300] * (REQUEST_BYTES // 6))
-    for _ in range(4):
-        stream.submit(third, Receiver())
-    messages = await sent(stream)
-    assert [len(message.submits) for message in messages] == [2, 2]
-    assert all(message.ByteSize() <= REQUEST_BYTES for message in messages)
-
-
-async def test_a_request_that_is_too_large_is_refused_by_name():
-    stream = exchange()
-    with pytest.raises(ServiceError) as refusal:
-        stream.submit(request(prompt_token_ids=[300] * (REQUEST_BYTES // 2)), Receiver())
-    assert refusal.value.reason == "REQUEST_TOO_LARGE"
-    assert [each.field for each in refusal.value.violations] == ["prompt"]
-    assert len(stream) == 0
-    assert await sent(stream) == []
-
-
-async def test_a_worker_that_does_not_read_gets_no_more(monkeypatch):
-    monkeypatch.setattr(outgoing, "WAITING_BYTES", 10_000)
-    stream = exchange()
-    large = request(prompt_token_ids=[300] * 3000)
-    stream.submit(large, Receiver())
-    with pytest.raises(ServiceError) as refusal:
-        stream.submit(large, Receiver())
-    assert refusal.value.reason == "WORKER_BEHIND"
-    await sent(stream)
-    stream.submit(request(), Receiver())
-
-
-async def test_a_cancel_is_sent_once():
-    stream = exchange()
-    handle, _ = started(stream, sequence_count=2)
-    for _ in range(9):
-        stream.cancel(handle, 1)
-    for _ in range(9):
-        stream.cancel(handle)
-    stream.cancel(handle, 0)
-    stream.cancel(77)
-    cancels = [each for message in await sent(stream) for each in message.cancels]
-    assert [list(each.sequences) for each in cancels] == [[1], []]
-
-
-async def test_who_is_detached_hears_nothing_more():
-    stream = exchange()
-    handle, receiver = started(stream)
-    stream.detach(handle)
-    stream.deliver(
-        pb.ExchangeResponse(
-            handles=[handle],
-            token_ids=[5],
-            endings=[ending(handle)],
-            completions=[done(handle)],
-        )
-    )
-    assert receiver.names == ["accepted"]
-    assert len(stream) == 0
-
-
-def test_handles_of_live_generations_are_not_given_again():
-    stream = exchange(last_handle=HANDLES - 1)
-    receivers = [Receiver() for _ in range(3)]
-    handles = [stream.submit(request(), each) for each in receivers]
-    assert handles == [HANDLES, 1, 2]
-    stream.deliver(pb.ExchangeResponse(accepted=handles, handles=[HANDLES], token_ids=[5]))
-    assert [each.names for each in receivers] == [["accepted", "tokens"], *[["accepted"]] * 2]
-
-
 # --- anything at all -----------------------------------------------------------------------------
 
 SMALL = st.integers(0, 5)
@@ -505,56 +274,3 @@ def test_whatever_comes_each_generation_ends_once_and_nothing_is_raised(frames):
         assert {error.reason for error in receiver.errors} != {"INTERNAL_FAULT"}
     assert len(stream) == 0
     assert [stream._alone, stream._heard, stream._owed] == [{}, {}, {}]
-
-
-# --- the same over both hops ---------------------------------------------------------------------
-
-
-async def test_a_bad_frame_harms_no_other_caller():
-    """Each bad frame in turn, while another generation runs on the same stream to its end."""
-    async with ScriptedWorker() as worker, frontend_of(worker) as frontend:
-        link = await frontend.wait_for(worker, LinkState.READY)
-        stream = await worker.stream()
-
-        async def begin() -> tuple[Any, int]:
-            what = fg.GenerateRequest(generation=generation([7, 8], max_tokens=9))
-            call = frontend.generations.Generate(what)
-            handle = (await stream.submit()).handle
-            stream.accept(handle)
-            return call, handle
-
-        good, good_handle = await begin()
-        for name, frame in BAD_FRAMES.items():
-            bad, handle = await begin()
-            for each in ({k: v for k, v in frame.items() if k != "then"}, frame.get("then")):
-                if each:
-                    stream.send(renumbered(pb.ExchangeResponse(**each), handle))
-            assert await outcome(bad) == ("OK" if name in ENDED_BEFORE else "WORKER_PROTOCOL"), name
-            stream.fail(handle)
-        stream.tokens(good_handle, 5)
-        stream.end(good_handle)
-        stream.complete(good_handle)
-        assert (await good).sequences[0].token_ids == [5]
-        await until(lambda: link.in_flight == 0)
-        assert len(worker.streams) == 1
-
-
-ENDED_BEFORE = {"two ends of a sequence", "tokens after the end"}
-"""What is wrong comes once the caller has all that there was to have."""
-
-
-async def outcome(call: Any) -> str:
-    try:
-        await asyncio.wait_for(call, 10)
-    except grpc.aio.AioRpcError as error:
-        return refusal_of(error).reason
-    return "OK"
-
-
-def renumbered(frame: pb.ExchangeResponse, handle: int) -> pb.ExchangeResponse:
-    """Returns the frame about another generation than that of handle 1."""
-    for column in (frame.handles, frame.accepted):
-        column[:] = [handle for _ in column]
-    for each in (*frame.endings, *frame.completions, *frame.failures):
-        each.handle = handle
-    return frame

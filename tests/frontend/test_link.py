@@ -5,28 +5,24 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-import time
-from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-import structlog
 from tokenwire.channel_arguments import KEEPALIVE_TIME_MS, MIN_PING_INTERVAL_WITHOUT_DATA_MS
 from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.frontend.v1 import model_pb2
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_frontend.core.link_state import LinkState
-from tokenwire_frontend.core.model import common_limits
 from tokenwire_frontend.workers import link as link_module
 from tokenwire_frontend.workers import remote
 from tokenwire_service.errors import ServiceError
 
-from tests.frontend.frontend_here import FrontendHere, frontend_of, until
+from tests.frontend.frontend_here import FrontendHere, frontend_of, refused, until
 from tests.frontend.scripted_worker import ScriptedWorker, Stream
-from tests.services.calls import Refusal, generation, refusal_of
+from tests.services.calls import generation
 
 CONNECTING, READY, SUSPECT = LinkState.CONNECTING, LinkState.READY, LinkState.SUSPECT
 DRAINING, REFUSED, LOST = LinkState.DRAINING, LinkState.REFUSED, LinkState.LOST
@@ -35,60 +31,15 @@ MARKS = count(1)
 """Loads to tell reports by."""
 
 
-@pytest.fixture
-async def worker() -> AsyncIterator[ScriptedWorker]:
-    async with ScriptedWorker() as started:
-        yield started
-
-
-@pytest.fixture
-async def other() -> AsyncIterator[ScriptedWorker]:
-    async with ScriptedWorker() as started:
-        started.info.worker_name = "other"
-        yield started
-
-
-@pytest.fixture
-async def frontend(worker: ScriptedWorker) -> AsyncIterator[FrontendHere]:
-    async with frontend_of(worker) as started:
-        await started.wait_for(worker, READY)
-        yield started
-
-
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets links reconnect without a wait."""
-    monkeypatch.setattr(link_module, "RECONNECT_FIRST_S", 0.0)
-
-
-@pytest.fixture
-def lines():
-    """The log lines of the test."""
-    with structlog.testing.capture_logs() as captured:
-        yield captured
-
-
 def generate(frontend: FrontendHere, **fields: Any) -> Any:
     """Starts a Generate call."""
     what = generation([7, 8], max_tokens=9, **fields)
     return frontend.generations.Generate(fg.GenerateRequest(generation=what))
 
 
-async def refused(call: Any) -> Refusal:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return refusal_of(caught.value)
-
-
 def answers(stream: Stream, submit: pb.Submit) -> None:
     """A script: every generation is three tokens."""
     stream.generate(submit.handle, 5, 6, 7)
-
-
-async def listed(frontend: FrontendHere, worker: ScriptedWorker) -> model_pb2.Worker:
-    workers = await frontend.models.ListWorkers(model_pb2.ListWorkersRequest())
-    [found] = [each for each in workers.workers if each.address == worker.address]
-    return found
 
 
 async def hear(frontend: FrontendHere, worker: ScriptedWorker) -> None:
@@ -121,13 +72,13 @@ async def test_a_silent_worker_is_suspect_then_lost_and_gets_nothing(worker, oth
         await hear(frontend, other)
         let_pass(frontend, 0.5)
         await frontend.wait_for(worker, SUSPECT, "silent for 3 s")
-        assert (await listed(frontend, worker)).state == model_pb2.WORKER_STATE_SUSPECT
+        assert (await frontend.listed(worker)).state == model_pb2.WORKER_STATE_SUSPECT
         for _ in range(6):
             assert (await generate(frontend)).timings.worker == "other"
         await hear(frontend, other)
         let_pass(frontend, 5)
         await frontend.wait_for(worker, LOST, "silent for 8 s")
-        assert (await listed(frontend, worker)).state == model_pb2.WORKER_STATE_LOST
+        assert (await frontend.listed(worker)).state == model_pb2.WORKER_STATE_LOST
         assert not stream.messages
         worker.thaw()
         await frontend.wait_for(worker, READY)
@@ -253,127 +204,6 @@ async def test_a_generation_whose_end_never_comes_is_given_up(worker, frontend):
     answer = await call
     assert answer.sequences[0].token_ids == [5]
     assert frontend.link(worker).in_flight == 0
-
-
-# --- meeting -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("tokenizer_config.json", b"[]"),
-        ("tokenizer_config.json", b'{"chat_template": [1]}'),
-        ("tokenizer_config.json", b"\xff"),
-        ("generation_config.json", b'{"top_k": Infinity}'),
-        ("generation_config.json", b"[]"),
-        ("tokenizer.json", b"{}"),
-        ("tokenizer.json", b""),
-        ("chat_template.jinja", b"{% if"),
-    ],
-)
-async def test_odd_text_files_are_told_and_the_worker_is_back_once_mended(worker, file, content):
-    good = dict(worker.files)
-    if b"chat_template" in content:
-        del worker.files["chat_template.jinja"]  # which goes before it
-    worker.files[file] = content
-    async with frontend_of(worker) as frontend:
-        link = await frontend.wait_for(worker, REFUSED)
-        assert link.state_reason
-        assert (await listed(frontend, worker)).state_reason == link.state_reason
-        worker.files = good
-        await frontend.wait_for(worker, READY)
-
-
-async def abort(request: Any, context: Any) -> None:
-    await context.abort(grpc.StatusCode.UNIMPLEMENTED)
-
-
-async def garbage(request: Any, context: Any) -> bytes:
-    return b"\xff"
-
-
-async def garbage_stream(request: Any, context: Any) -> None:
-    await context.write(b"\xff")
-
-
-@pytest.mark.parametrize(
-    ("method", "handler", "reason"),
-    [
-        ("GetWorkerInfo", abort, "no worker"),
-        ("GetWorkerInfo", garbage, "can't be parsed"),
-        ("GetTokenizer", garbage_stream, "can't be parsed"),
-        ("WatchLoad", abort, "does not implement WatchLoad"),
-        ("Exchange", abort, "does not implement Exchange"),
-    ],
-)
-async def test_a_worker_that_answers_oddly_is_refused_and_back_once_mended(
-    worker, method, handler, reason
-):
-    worker.overrides[method] = handler
-    async with frontend_of(worker) as frontend:
-        await frontend.wait_for(worker, REFUSED, reason)
-        del worker.overrides[method]
-        await frontend.wait_for(worker, READY)
-
-
-async def test_a_description_that_lacks_what_is_needed_is_refused_by_name(worker):
-    worker.info.limits.vocabulary_size = 0
-    async with frontend_of(worker) as frontend:
-        await frontend.wait_for(worker, REFUSED, "limits.vocabulary_size is 0")
-        worker.info.limits.vocabulary_size = 4096
-        worker.info.model = ""
-        await frontend.wait_for(worker, REFUSED, "model is empty")
-
-
-LARGE = {
-    "model": "m" * 257,
-    "worker_name": "n" * 257,
-    "engine_version": "v" * 257,
-    "eos_token_ids": range(257),
-    "lora_adapters": map(str, range(4097)),
-    "capabilities": [999] * 257,
-}
-
-
-@pytest.mark.parametrize("field", LARGE)
-async def test_a_description_that_is_too_large_is_refused_by_name(worker, field):
-    worker.info.MergeFrom(type(worker.info)(**{field: LARGE[field]}))
-    async with frontend_of(worker) as frontend:
-        await frontend.wait_for(worker, REFUSED, f"{field} has more than")
-        worker.info.ClearField(field)
-        worker.info.model = "mended"
-        await frontend.wait_for(worker, READY)
-
-
-async def test_long_lists_of_adapters_hold_up_nobody(worker):
-    """Each look through one costs a thirtieth of a second where they are compared name by name."""
-    worker.info.lora_adapters.extend(f"adapter-{number}" for number in range(4096))
-    async with frontend_of(worker) as frontend:
-        link = await frontend.wait_for(worker, READY)
-        limits = [link.info.limits] * 64
-        began_s = time.thread_time()
-        assert common_limits(limits).lora_adapters == link.info.limits.lora_adapters
-        assert time.thread_time() - began_s < 0.5
-
-
-async def test_text_files_with_names_without_end_are_refused(worker, monkeypatch):
-    monkeypatch.setattr(remote, "FILES_BYTES_LIMIT", 2**16)
-    worker.files = {"n" * 2**10 + str(number): b"" for number in range(100)} | worker.files
-    async with frontend_of(worker) as frontend:
-        await frontend.wait_for(worker, REFUSED, "its text files have more than")
-
-
-async def test_text_files_without_end_are_refused(worker, monkeypatch):
-    monkeypatch.setattr(remote, "FILES_BYTES_LIMIT", 2**16)
-    async with frontend_of(worker) as frontend:
-        await frontend.wait_for(worker, REFUSED, "its text files have more than")
-
-
-async def test_an_exception_in_meeting_is_told_and_met_again(worker, monkeypatch, lines):
-    async with frontend_of(worker) as frontend:
-        monkeypatch.setattr(frontend.link(worker), "_meet", None)
-        await frontend.wait_for(worker, REFUSED, "TypeError")
-    assert [line["address"] for line in lines if line["event"] == "worker_fault"]
 
 
 # --- streams that end ----------------------------------------------------------------------------

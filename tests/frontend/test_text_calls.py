@@ -11,16 +11,16 @@ from typing import Any
 
 import grpc
 import pytest
+import pytest_asyncio
 from google.rpc import status_pb2
 from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.frontend.v1 import options_pb2, prompt_pb2
 from tokenwire.frontend.v1 import tokenization_pb2 as tk
 from tokenwire_frontend.edge import tokenization_servicer
-from tokenwire_frontend.models import tokenizer_pool
 from tokenwire_frontend.workers.link import LinkState
 from tokenwire_service.status import from_status
 
-from tests.frontend.frontend_here import FrontendHere, frontend_of, until
+from tests.frontend.frontend_here import FrontendHere, frontend_of
 from tests.frontend.scripted_worker import ScriptedWorker
 
 HELD_CPU_S = 0.2
@@ -28,7 +28,10 @@ HELD_CPU_S = 0.2
 0.1 s where it is a million empty messages."""
 
 
-@pytest.fixture
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def frontend() -> AsyncIterator[FrontendHere]:
     async with ScriptedWorker() as worker, frontend_of(worker, text_processes=True) as frontend:
         await frontend.wait_for(worker, LinkState.READY)
@@ -249,39 +252,3 @@ async def test_a_streamed_response_that_would_be_too_large_is_refused(frontend, 
         frontend.tokenization.StreamDetokenize(iter([tk.StreamDetokenizeRequest(token_ids=ids)]))
     )
     assert told[:2] == ("ANSWER_TOO_LARGE", ["token_ids"])
-
-
-ODD = {
-    "tokenizer_config.json": [b"[]", b'{"chat_template": [1]}', b"Infinity"],
-    "generation_config.json": [b'{"top_k": Infinity}', b"", b"[1]"],
-    "chat_template.jinja": [b"\xff", b"{% if %}"],
-}
-
-
-@pytest.mark.parametrize(("name", "data"), [(name, each) for name in ODD for each in ODD[name]])
-async def test_a_worker_with_an_odd_file_is_refused_and_comes_back_once_it_is_mended(
-    name, data, monkeypatch
-):
-    built = 0
-    start = tokenizer_pool.TextProcess.start
-
-    async def counting(self: Any) -> None:
-        nonlocal built
-        built += 1
-        await start(self)
-
-    monkeypatch.setattr(tokenizer_pool.TextProcess, "start", counting)
-    async with ScriptedWorker() as worker:
-        good = worker.files
-        worker.files = {**good, name: data}
-        async with frontend_of(worker, text_processes=True) as frontend:
-            # A template is the one thing that is named without its file, which may be either.
-            reason = "chat template" if data == b"{% if %}" else name
-            link = await frontend.wait_for(worker, LinkState.REFUSED, reason)
-            await until(lambda: worker.asked >= 3)
-            assert link.state is LinkState.REFUSED
-            assert built == 2, "what was refused was built again"
-            worker.files = good
-            await frontend.wait_for(worker, LinkState.READY)
-            answer = await frontend.tokenization.Tokenize(tk.TokenizeRequest(text="mended"))
-            assert answer.token_ids

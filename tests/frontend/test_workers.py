@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
-import pytest
 from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.frontend.v1 import model_pb2, tokenization_pb2
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_frontend.core.link_state import LinkState
 
-from tests.frontend.frontend_here import FrontendHere, frontend_of, until
+from tests.frontend.frontend_here import FrontendHere, frontend_of, refused, until
 from tests.frontend.scripted_worker import ScriptedWorker, Stream
 from tests.services.calls import (
     Refusal,
     Streamed,
     endless,
     generation,
-    refusal_of,
     refusal_of_status,
 )
 from tests.services.processes import NOT_SERVING, SERVING
@@ -45,26 +43,6 @@ def one_token(stream: Stream, submit: pb.Submit) -> None:
     stream.tokens(submit.handle, 300)
 
 
-@pytest.fixture
-async def worker() -> AsyncIterator[ScriptedWorker]:
-    async with ScriptedWorker() as started:
-        yield started
-
-
-@pytest.fixture
-async def other() -> AsyncIterator[ScriptedWorker]:
-    async with ScriptedWorker() as started:
-        started.info.worker_name = "other"
-        yield started
-
-
-@pytest.fixture
-async def frontend(worker: ScriptedWorker) -> AsyncIterator[FrontendHere]:
-    async with frontend_of(worker) as started:
-        await started.wait_for(worker, LinkState.READY)
-        yield started
-
-
 async def read(call: Any, begun: Streamed | None = None) -> Streamed:
     """Reads a StreamGenerate call to its end, from its beginning or from where it was left."""
     streamed = begun or Streamed()
@@ -79,12 +57,6 @@ async def read_to_first_token(call: Any) -> Streamed:
     while not streamed.deltas:
         streamed.take(await call.read())
     return streamed
-
-
-async def refused(answer: Awaitable[Any]) -> Refusal:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await answer
-    return refusal_of(caught.value)
 
 
 async def both_ways(

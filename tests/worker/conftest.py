@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
+import structlog
 
 from tests.services.calls import Worker
 from tests.services.processes import SERVING, Processes, wait_for_health
+from tests.worker.scripted_engine import ScriptedEngine
+from tests.worker.worker_here import worker_of
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +69,18 @@ def own_worker(processes):
     yield start
     for client in clients:
         client.raw.close()
+
+
+@pytest.fixture
+async def here():
+    """A worker of a scripted engine, in this process, that holds nothing when the test ends."""
+    async with worker_of(ScriptedEngine()) as worker:
+        yield worker
+        await worker.quiet()
+
+
+@pytest.fixture
+def lines():
+    """The log lines of the test."""
+    with structlog.testing.capture_logs() as captured:
+        yield captured

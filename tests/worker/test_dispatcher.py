@@ -8,7 +8,6 @@ import math
 from typing import Any
 
 import pytest
-import structlog
 from tokenwire_service.errors import Code, ServiceError
 from tokenwire_service.tasks import Supervisor
 from tokenwire_worker import dispatcher as dispatcher_module
@@ -113,13 +112,6 @@ async def rig():
     async with Supervisor() as supervisor:
         dispatcher.start(supervisor)
         yield Rig(dispatcher, engine)
-
-
-@pytest.fixture
-def lines():
-    """The log lines of the test."""
-    with structlog.testing.capture_logs() as captured:
-        yield captured
 
 
 # --- every order of ends -------------------------------------------------------------------------

@@ -22,11 +22,13 @@ from tokenwire_worker.metrics import WorkerMetrics
 from tokenwire_worker.model_files import TextFiles
 
 from tests.services.processes import WAIT_S
-from tests.worker.calls import Received
+from tests.worker.calls import Received, request
 from tests.worker.scripted_engine import ScriptedEngine
 
 NOTHING = Held(0, 0, 0, 0, 0, 0)
 """What a worker holds that serves nobody."""
+
+EOS_ENDS = {"ignore_eos": False}
 
 EXCHANGE = "/tokenwire.worker.v1.ExecutionService/Exchange"
 
@@ -156,3 +158,13 @@ async def until(done: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_S):
         while not done():  # noqa: ASYNC110 - what holds then has no event
             await asyncio.sleep(0.001)
+
+
+async def running(here: WorkerHere, count: int = 1) -> None:
+    """Waits until the engine has had so many generations."""
+    await until(lambda: len(here.engine.running) >= count)
+
+
+def guided(pattern: str = "a", **fields: Any) -> pb.Request:
+    """Returns a request that is held to a regular expression."""
+    return request(guide=pb.Guide(regex=pattern), stopping=EOS_ENDS, **fields)
