@@ -88,7 +88,6 @@ BEYOND = {
     ],
     "prompt.chat.documents": [replace(GOOD, prompt=chat(documents=[{"text": "d"}] * 1025))],
     "prompt.chat.messages[0].role": [message(role=""), message(role="robot")],
-    "prompt.chat.messages[0].content": [message(content="")],
     "prompt.chat.messages[0].tool_calls[0].name": [
         message(tool_calls=[{"function": {"name": ""}}])
     ],

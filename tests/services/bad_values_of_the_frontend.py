@@ -48,13 +48,34 @@ def message(**fields: Any) -> dict[str, Any]:
     return {"messages": [USER, {**USER, **fields}]}
 
 
+def parts(*content_parts: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": prompt_pb2.ROLE_USER, "content_parts": content_parts}]}
+
+
+def chat_with(**fields: Any) -> dict[str, Any]:
+    return {"messages": [USER], **fields}
+
+
 CHAT: Cases = {
     "messages": [Bad({}, "messages")],
     "messages.role": [
         Bad(message(role=role), "messages[1].role")
         for role in (prompt_pb2.ROLE_UNSPECIFIED, 77, -1)
     ],
-    "messages.content": [Bad(message(content=""), "messages[1].content")],
+    "messages.content": ANY_VALUE_IS_VALID,
+    "messages.content_parts": [
+        Bad(message(content_parts=[{"text": "a"}]), "messages[1].content_parts"),
+        Bad(parts({"text": "a"}, {}), "messages[0].content_parts[1]"),
+        Bad(parts(*[{"text": "a"}] * 4097), "messages"),
+    ],
+    "messages.content_parts.text": ANY_VALUE_IS_VALID,
+    "messages.content_parts.image_url": [
+        Bad(parts({"image_url": "data:,"}), "messages[0].content_parts[0].image_url")
+    ],
+    "messages.content_parts.audio_url": [
+        Bad(parts({"audio_url": "data:,"}), "messages[0].content_parts[0].audio_url")
+    ],
+    "messages.omit_content": [Bad(message(omit_content=True), "messages[1].omit_content")],
     "messages.name": ANY_VALUE_IS_VALID,
     "messages.tool_calls": ANY_VALUE_IS_VALID,
     "messages.tool_calls.id": ANY_VALUE_IS_VALID,
@@ -80,6 +101,12 @@ CHAT: Cases = {
         )
         for text in NOT_OBJECTS
     ],
+    "tools.strict": ANY_VALUE_IS_VALID,
+    "tool_choice": ANY_VALUE_IS_VALID,
+    "tool_choice.mode": [Bad(chat_with(tool_choice={"mode": 3}), "tool_choice")],
+    "tool_choice.name": [Bad(chat_with(tool_choice={"name": "f"}), "tool_choice")],
+    "parallel_tool_calls": [Bad(chat_with(parallel_tool_calls=False), "parallel_tool_calls")],
+    "literal_content": [Bad(chat_with(literal_content=True), "literal_content")],
     "documents": ANY_VALUE_IS_VALID,
     "documents.title": ANY_VALUE_IS_VALID,
     "documents.text": ANY_VALUE_IS_VALID,
@@ -147,6 +174,9 @@ GENERATION: Cases = {
     ],
     "prompt.chat": [Bad({"prompt": {"chat": {}}}, "prompt.chat.messages")],
     **under(CHAT, "prompt.chat.", lambda chat: {"prompt": {"chat": chat}}),
+    "prompt.truncate_prompt_tokens": [
+        Bad({"prompt": {"text": "a", "truncate_prompt_tokens": 1}}, "prompt.truncate_prompt_tokens")
+    ],
     "prompt.add_special_tokens": [
         Bad(
             {"prompt": {"token_ids": {"ids": [5]}, "add_special_tokens": value}},
@@ -184,7 +214,16 @@ GENERATION: Cases = {
     ],
     "stop.ignore_eos": ANY_VALUE_IS_VALID,
     "stop.include_stop_in_output": ANY_VALUE_IS_VALID,
+    "sampling.logit_bias": [
+        Bad({"sampling": {"logit_bias": [{"token_id": 5}]}}, "sampling.logit_bias")
+    ],
+    "sampling.logit_bias.token_id": ANY_VALUE_IS_VALID,
+    "sampling.logit_bias.bias": ANY_VALUE_IS_VALID,
+    "sampling.banned_words": each_of("sampling.banned_words", ["x"]),
     "output": ANY_VALUE_IS_VALID,
+    "output.parse": each_of("output.parse", True),
+    "output.prompt_logprobs": each_of("output.prompt_logprobs", 0, 1),
+    "output.stop_in_reasoning": ANY_VALUE_IS_VALID,
     "output.logprobs": ANY_VALUE_IS_VALID,
     # This engine has no alternatives, so any number is refused by name.
     "output.top_logprobs": [

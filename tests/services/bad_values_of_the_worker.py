@@ -30,6 +30,16 @@ REQUEST: Cases = {
         Bad({"prompt_token_ids": [5] * CONTEXT}, "prompt_token_ids"),
     ],
     **SAMPLING,
+    "sampling.logit_bias": [
+        Bad({"sampling": {"logit_bias": [{"token_id": 5}]}}, "sampling.logit_bias")
+    ],
+    "sampling.logit_bias.token_id": ANY_VALUE_IS_VALID,
+    "sampling.logit_bias.bias": ANY_VALUE_IS_VALID,
+    "sampling.banned_sequences": [
+        Bad({"sampling": {"banned_sequences": [{"ids": [5]}]}}, "sampling.banned_sequences")
+    ],
+    "sampling.banned_sequences.ids": ANY_VALUE_IS_VALID,
+    "prompt_logprobs": each_of("prompt_logprobs", 0, 1),
     "stopping": ANY_VALUE_IS_VALID,
     # More than the context leaves is what it leaves.
     "stopping.max_tokens": ANY_VALUE_IS_VALID,
@@ -54,6 +64,9 @@ REQUEST: Cases = {
         "guide.json_schema", "", "{", "null", '{"type": "nothing"}', '{"not": {}}', '{"a":' * 5000
     ),
     "guide.json_object": ANY_VALUE_IS_VALID,
+    "guide.free_until": [
+        Bad({"guide": {"regex": "a", "free_until": "</think>"}}, "guide.free_until")
+    ],
     "guide.regex": each_of("guide.regex", "", "(", "a{2,1}", "(" * 5000, "x" * 300_000),
     "guide.grammar": each_of("guide.grammar", "", "root", 'start ::= "a"'),
     "guide.choice": [Bad({"guide": {"choice": {}}}, "guide.choice.options")],

@@ -346,8 +346,9 @@ class ChatMessage:
     """One turn of a conversation; a dict with the same keys does as well."""
 
     role: str
-    """`system`, `user`, `assistant`, `tool` or `developer`."""
-    content: str = ""
+    """`system`, `user`, `assistant`, `tool`, `developer` or `function`."""
+    content: str | None = None
+    """None: the template sees none, as where a turn has calls alone."""
     name: str = ""
     """The speaker's name, where the template uses it."""
     tool_calls: Sequence[ToolCall | Mapping[str, Any]] = ()

@@ -31,6 +31,8 @@ PRIORITY_LIMIT = 100
 MESSAGES_LIMIT = 4096
 TOOL_CALLS_LIMIT = 4096
 """Of all messages of a chat."""
+CONTENT_PARTS_LIMIT = 4096
+"""Of all messages of a chat."""
 TOOLS_LIMIT = 1024
 DOCUMENTS_LIMIT = 1024
 NAME_BYTES = 80
@@ -45,7 +47,7 @@ PENALTY_LIMIT = 2.0
 TIME_BUDGET_LIMIT_S = 24 * 3600.0
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{0,128}")
-_ROLES = frozenset({"system", "user", "assistant", "tool", "developer"})
+_ROLES = frozenset({"system", "user", "assistant", "tool", "developer", "function"})
 
 _CHAT_LIMITS = {
     "messages": MESSAGES_LIMIT,
@@ -136,8 +138,6 @@ def chat_violations(chat: ChatPrompt, path: str) -> Violations:
         at = f"{path}.messages[{index}]"
         if message.get("role") not in _ROLES:
             yield FieldViolation(f"{at}.role", "is not set, or not a role of this contract")
-        if not message["content"] and not message.get("tool_calls"):
-            yield FieldViolation(f"{at}.content", "is empty, and there are no tool_calls")
         for place, call in enumerate(message.get("tool_calls", ())):
             if not call["function"]["name"]:
                 yield FieldViolation(f"{at}.tool_calls[{place}].name", "is empty")

@@ -23,6 +23,7 @@ from tokenwire_frontend.core.request import (
 )
 from tokenwire_frontend.core.validation import (
     CHOICES_LIMIT,
+    CONTENT_PARTS_LIMIT,
     DOCUMENTS_LIMIT,
     MESSAGES_LIMIT,
     STOP_STRINGS_LIMIT,
@@ -39,6 +40,7 @@ _ROLES = {
     prompt_pb2.ROLE_ASSISTANT: "assistant",
     prompt_pb2.ROLE_TOOL: "tool",
     prompt_pb2.ROLE_DEVELOPER: "developer",
+    prompt_pb2.ROLE_FUNCTION: "function",
 }
 
 
@@ -46,9 +48,11 @@ def generation_request(message: generation_pb2.Generation) -> GenerationRequest:
     """Reads a generation; what it holds is checked by core.validation.
 
     Raises:
-        InvalidRequestError: a duration or a guide that can't be read at all, or too many calls.
+        InvalidRequestError: a duration or a guide that can't be read at all, too many calls, or a
+            field that is not supported.
     """
     prompt = message.prompt
+    _refuse_unsupported(message)
     special = prompt.HasField("add_special_tokens")
     return GenerationRequest(
         prompt=_prompt(prompt),
@@ -90,9 +94,15 @@ def chat_prompt(chat: prompt_pb2.Chat, field: str) -> ChatPrompt:
     Of a list that is too long, only so much is read that core.validation refuses it.
 
     Raises:
-        InvalidRequestError: too many calls of tools.
+        InvalidRequestError: too many calls of tools or parts, or a field that is not supported.
     """
+    _refuse_unsupported_chat(chat, field)
     messages = chat.messages[: MESSAGES_LIMIT + 1]
+    parts = sum(len(message.content_parts) for message in messages)
+    if parts > CONTENT_PARTS_LIMIT:
+        raise invalid(
+            f"{field}.messages", f"have {parts} content_parts; at most {CONTENT_PARTS_LIMIT} in all"
+        )
     calls = sum(len(message.tool_calls) for message in messages)
     if calls > TOOL_CALLS_LIMIT:
         raise invalid(
@@ -100,7 +110,10 @@ def chat_prompt(chat: prompt_pb2.Chat, field: str) -> ChatPrompt:
         )
     asked = chat.HasField("add_generation_prompt")
     return ChatPrompt(
-        messages=list(map(_message, messages)),
+        messages=[
+            _message(message, f"{field}.messages[{index}]")
+            for index, message in enumerate(messages)
+        ],
         tools=[
             _function(name=tool.name, description=tool.description, parameters=tool.parameters)
             for tool in chat.tools[: TOOLS_LIMIT + 1]
@@ -128,9 +141,57 @@ def _prompt(message: prompt_pb2.Prompt) -> Prompt | None:
     return None
 
 
-def _message(message: prompt_pb2.ChatMessage) -> dict[str, Any]:
+def _refuse_unsupported(message: generation_pb2.Generation) -> None:
+    """Refuses fields of the contract that this version does not honour yet."""
+    output = message.output
+    faults = {
+        "prompt.truncate_prompt_tokens": message.prompt.truncate_prompt_tokens,
+        "sampling.logit_bias": message.sampling.logit_bias,
+        "sampling.banned_words": message.sampling.banned_words,
+        "output.parse": output.parse,
+        "output.prompt_logprobs": output.HasField("prompt_logprobs"),
+    }
+    for field, is_set in faults.items():
+        if is_set:
+            raise invalid(field, "is not supported")
+
+
+def _refuse_unsupported_chat(chat: prompt_pb2.Chat, field: str) -> None:
+    faults = {
+        "tool_choice": chat.tool_choice.WhichOneof("choice") is not None
+        and chat.tool_choice.mode != prompt_pb2.TOOL_CHOICE_MODE_AUTO,
+        "parallel_tool_calls": chat.HasField("parallel_tool_calls")
+        and not chat.parallel_tool_calls,
+        "literal_content": chat.literal_content,
+    }
+    for name, is_set in faults.items():
+        if is_set:
+            raise invalid(f"{field}.{name}", "is not supported")
+
+
+def _content(message: prompt_pb2.ChatMessage, at: str) -> dict[str, Any]:
+    """Returns the message's content under its key, in the form that chat templates take."""
+    has_text, parts = message.HasField("content"), message.content_parts
+    if has_text and parts:
+        raise invalid(f"{at}.content_parts", "does not go with `content`")
+    if message.omit_content:
+        if has_text or parts:
+            raise invalid(f"{at}.omit_content", "does not go with a content")
+        return {}
+    if not parts:
+        return {"content": message.content if has_text else None}
+    for place, part in enumerate(parts):
+        form = part.WhichOneof("part")
+        if form is None:
+            raise invalid(f"{at}.content_parts[{place}]", "is empty")
+        if form != "text":
+            raise invalid(f"{at}.content_parts[{place}].{form}", "is not supported")
+    return {"content": [{"type": "text", "text": part.text} for part in parts]}
+
+
+def _message(message: prompt_pb2.ChatMessage, at: str) -> dict[str, Any]:
     """Leaves out what is empty: templates ask whether a key is defined."""
-    plain: dict[str, Any] = {"role": _ROLES.get(message.role, ""), "content": message.content}
+    plain: dict[str, Any] = {"role": _ROLES.get(message.role, ""), **_content(message, at)}
     if message.name:
         plain["name"] = message.name
     if message.tool_call_id:
@@ -151,7 +212,10 @@ def _function(**parts: str) -> dict[str, Any]:
 
 
 def _sampling(message: options_pb2.SamplingOptions) -> Sampling:
-    return Sampling(**{field.name: value for field, value in message.ListFields()})
+    known = Sampling.__dataclass_fields__
+    return Sampling(
+        **{field.name: value for field, value in message.ListFields() if field.name in known}
+    )
 
 
 def _stopping(message: options_pb2.StopConditions) -> Stopping:

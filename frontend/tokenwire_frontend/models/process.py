@@ -112,7 +112,7 @@ class Jobs:
         variables = chat_variables(prompt, field)
         if template is None:
             raise ChatTemplateError("there is none")
-        final = prompt.messages[-1]["content"] if prompt.continue_final_message else None
+        final = _text_of(prompt.messages[-1]) if prompt.continue_final_message else None
         text = template.render(variables, Budget(*budget), final=final)
         rendered_s = time.monotonic()
         fewest = fewest_tokens(text, bytes_per_token)
@@ -133,6 +133,13 @@ class Jobs:
         if size > most_bytes:
             raise _TextTooLargeError(size)
         return text
+
+
+def _text_of(message: dict[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, list):
+        return str(content[-1]["text"])
+    return content or ""
 
 
 def result(work: Callable[[], Any]) -> tuple[str, Any]:

@@ -43,8 +43,10 @@ async def generation_request(message: pb.Request, info: EngineInfo) -> Generatio
     """Returns what a Request asks for; long prompts are read in several turns of the event loop.
 
     Raises:
-        InvalidRequestError: a guide without a form, or with one of a later contract.
+        InvalidRequestError: a guide without a form, or with one of a later contract, or a field
+            that is not supported.
     """
+    _refuse_unsupported(message)
     stopping = message.stopping
     budget = message.time_budget if message.HasField("time_budget") else None
     return GenerationRequest(
@@ -66,6 +68,19 @@ async def generation_request(message: pb.Request, info: EngineInfo) -> Generatio
         traceparent=_header(message.trace_context.traceparent),
         tracestate=_header(message.trace_context.tracestate),
     )
+
+
+def _refuse_unsupported(message: pb.Request) -> None:
+    """Refuses fields of the contract that this version does not honour yet."""
+    faults = {
+        "sampling.logit_bias": message.sampling.logit_bias,
+        "sampling.banned_sequences": message.sampling.banned_sequences,
+        "prompt_logprobs": message.HasField("prompt_logprobs"),
+        "guide.free_until": message.guide.free_until,
+    }
+    for field, is_set in faults.items():
+        if is_set:
+            raise invalid(f"request.{field}", "is not supported")
 
 
 def trace_parent(request: pb.Request) -> Context | None:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tokenwire/frontend/v1/model.proto\x12\x15tokenwire.frontend.v1\"\x13\n\x11ListModelsRequest\"B\n\x12ListModelsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.tokenwire.frontend.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x10GetModelResponse\x12+\n\x05model\x18\x01 \x01(\x0b\x32\x1c.tokenwire.frontend.v1.Model\"\xbe\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x02 \x01(\r\x12\x1b\n\x13prompt_tokens_limit\x18\x03 \x01(\r\x12\x1c\n\x14sequence_count_limit\x18\x04 \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x05 \x01(\r\x12\x15\n\reos_token_ids\x18\x06 \x03(\r\x12\x1d\n\x15tokenizer_fingerprint\x18\x07 \x01(\t\x12\x19\n\x11has_chat_template\x18\x08 \x01(\x08\x12\x37\n\x0c\x63\x61pabilities\x18\t \x03(\x0e\x32!.tokenwire.frontend.v1.Capability\x12\x15\n\rlora_adapters\x18\n \x03(\t\x12\x1a\n\x12ready_worker_count\x18\x0b \x01(\r\"\x14\n\x12ListWorkersRequest\"E\n\x13ListWorkersResponse\x12.\n\x07workers\x18\x01 \x03(\x0b\x32\x1d.tokenwire.frontend.v1.Worker\"\xdc\x01\n\x06Worker\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\".tokenwire.frontend.v1.WorkerState\x12\x14\n\x0cstate_reason\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x06 \x01(\t\x12\x0f\n\x07running\x18\x07 \x01(\r\x12\x0f\n\x07waiting\x18\x08 \x01(\r\x12\x11\n\tin_flight\x18\t \x01(\r\x12\x16\n\x0ekv_cache_usage\x18\n \x01(\x02*\xc4\x02\n\nCapability\x12\x1a\n\x16\x43\x41PABILITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41PABILITY_LOGPROBS\x10\x01\x12\x1b\n\x17\x43\x41PABILITY_TOP_LOGPROBS\x10\x02\x12!\n\x1d\x43\x41PABILITY_GUIDED_JSON_SCHEMA\x10\x03\x12!\n\x1d\x43\x41PABILITY_GUIDED_JSON_OBJECT\x10\x04\x12\x1b\n\x17\x43\x41PABILITY_GUIDED_REGEX\x10\x05\x12\x1d\n\x19\x43\x41PABILITY_GUIDED_GRAMMAR\x10\x06\x12\x1c\n\x18\x43\x41PABILITY_GUIDED_CHOICE\x10\x07\x12\x13\n\x0f\x43\x41PABILITY_LORA\x10\x08\x12\x19\n\x15\x43\x41PABILITY_CACHE_SALT\x10\t\x12\x14\n\x10\x43\x41PABILITY_MIN_P\x10\n*\xc6\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17WORKER_STATE_CONNECTING\x10\x01\x12\x16\n\x12WORKER_STATE_READY\x10\x02\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x03\x12\x18\n\x14WORKER_STATE_REFUSED\x10\x04\x12\x18\n\x14WORKER_STATE_SUSPECT\x10\x05\x12\x15\n\x11WORKER_STATE_LOST\x10\x06\x32\xb4\x02\n\x0cModelService\x12\x61\n\nListModels\x12(.tokenwire.frontend.v1.ListModelsRequest\x1a).tokenwire.frontend.v1.ListModelsResponse\x12[\n\x08GetModel\x12&.tokenwire.frontend.v1.GetModelRequest\x1a\'.tokenwire.frontend.v1.GetModelResponse\x12\x64\n\x0bListWorkers\x12).tokenwire.frontend.v1.ListWorkersRequest\x1a*.tokenwire.frontend.v1.ListWorkersResponseBP\n\x19\x64\x65v.tokenwire.frontend.v1P\x01Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tokenwire/frontend/v1/model.proto\x12\x15tokenwire.frontend.v1\"\x13\n\x11ListModelsRequest\"B\n\x12ListModelsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.tokenwire.frontend.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x10GetModelResponse\x12+\n\x05model\x18\x01 \x01(\x0b\x32\x1c.tokenwire.frontend.v1.Model\"\xed\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x02 \x01(\r\x12\x1b\n\x13prompt_tokens_limit\x18\x03 \x01(\r\x12\x1c\n\x14sequence_count_limit\x18\x04 \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x05 \x01(\r\x12\x15\n\reos_token_ids\x18\x06 \x03(\r\x12\x1d\n\x15tokenizer_fingerprint\x18\x07 \x01(\t\x12\x19\n\x11has_chat_template\x18\x08 \x01(\x08\x12\x37\n\x0c\x63\x61pabilities\x18\t \x03(\x0e\x32!.tokenwire.frontend.v1.Capability\x12\x15\n\rlora_adapters\x18\n \x03(\t\x12\x1a\n\x12ready_worker_count\x18\x0b \x01(\r\x12\x13\n\x0btool_parser\x18\x0c \x01(\t\x12\x18\n\x10reasoning_parser\x18\r \x01(\t\"\x14\n\x12ListWorkersRequest\"E\n\x13ListWorkersResponse\x12.\n\x07workers\x18\x01 \x03(\x0b\x32\x1d.tokenwire.frontend.v1.Worker\"\xdc\x01\n\x06Worker\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\".tokenwire.frontend.v1.WorkerState\x12\x14\n\x0cstate_reason\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x06 \x01(\t\x12\x0f\n\x07running\x18\x07 \x01(\r\x12\x0f\n\x07waiting\x18\x08 \x01(\r\x12\x11\n\tin_flight\x18\t \x01(\r\x12\x16\n\x0ekv_cache_usage\x18\n \x01(\x02*\x9c\x03\n\nCapability\x12\x1a\n\x16\x43\x41PABILITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41PABILITY_LOGPROBS\x10\x01\x12\x1b\n\x17\x43\x41PABILITY_TOP_LOGPROBS\x10\x02\x12!\n\x1d\x43\x41PABILITY_GUIDED_JSON_SCHEMA\x10\x03\x12!\n\x1d\x43\x41PABILITY_GUIDED_JSON_OBJECT\x10\x04\x12\x1b\n\x17\x43\x41PABILITY_GUIDED_REGEX\x10\x05\x12\x1d\n\x19\x43\x41PABILITY_GUIDED_GRAMMAR\x10\x06\x12\x1c\n\x18\x43\x41PABILITY_GUIDED_CHOICE\x10\x07\x12\x13\n\x0f\x43\x41PABILITY_LORA\x10\x08\x12\x19\n\x15\x43\x41PABILITY_CACHE_SALT\x10\t\x12\x14\n\x10\x43\x41PABILITY_MIN_P\x10\n\x12\x19\n\x15\x43\x41PABILITY_LOGIT_BIAS\x10\x0b\x12\x1b\n\x17\x43\x41PABILITY_BANNED_WORDS\x10\x0c\x12\x1e\n\x1a\x43\x41PABILITY_PROMPT_LOGPROBS\x10\r*\xc6\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17WORKER_STATE_CONNECTING\x10\x01\x12\x16\n\x12WORKER_STATE_READY\x10\x02\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x03\x12\x18\n\x14WORKER_STATE_REFUSED\x10\x04\x12\x18\n\x14WORKER_STATE_SUSPECT\x10\x05\x12\x15\n\x11WORKER_STATE_LOST\x10\x06\x32\xb4\x02\n\x0cModelService\x12\x61\n\nListModels\x12(.tokenwire.frontend.v1.ListModelsRequest\x1a).tokenwire.frontend.v1.ListModelsResponse\x12[\n\x08GetModel\x12&.tokenwire.frontend.v1.GetModelRequest\x1a\'.tokenwire.frontend.v1.GetModelResponse\x12\x64\n\x0bListWorkers\x12).tokenwire.frontend.v1.ListWorkersRequest\x1a*.tokenwire.frontend.v1.ListWorkersResponseBP\n\x19\x64\x65v.tokenwire.frontend.v1P\x01Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,10 +32,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tokenwire.frontend.v1.model
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\031dev.tokenwire.frontend.v1P\001Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1'
-  _globals['_CAPABILITY']._serialized_start=885
-  _globals['_CAPABILITY']._serialized_end=1209
-  _globals['_WORKERSTATE']._serialized_start=1212
-  _globals['_WORKERSTATE']._serialized_end=1410
+  _globals['_CAPABILITY']._serialized_start=932
+  _globals['_CAPABILITY']._serialized_end=1344
+  _globals['_WORKERSTATE']._serialized_start=1347
+  _globals['_WORKERSTATE']._serialized_end=1545
   _globals['_LISTMODELSREQUEST']._serialized_start=60
   _globals['_LISTMODELSREQUEST']._serialized_end=79
   _globals['_LISTMODELSRESPONSE']._serialized_start=81
@@ -45,13 +45,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELRESPONSE']._serialized_start=182
   _globals['_GETMODELRESPONSE']._serialized_end=245
   _globals['_MODEL']._serialized_start=248
-  _globals['_MODEL']._serialized_end=566
-  _globals['_LISTWORKERSREQUEST']._serialized_start=568
-  _globals['_LISTWORKERSREQUEST']._serialized_end=588
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=590
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=659
-  _globals['_WORKER']._serialized_start=662
-  _globals['_WORKER']._serialized_end=882
-  _globals['_MODELSERVICE']._serialized_start=1413
-  _globals['_MODELSERVICE']._serialized_end=1721
+  _globals['_MODEL']._serialized_end=613
+  _globals['_LISTWORKERSREQUEST']._serialized_start=615
+  _globals['_LISTWORKERSREQUEST']._serialized_end=635
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=637
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=706
+  _globals['_WORKER']._serialized_start=709
+  _globals['_WORKER']._serialized_end=929
+  _globals['_MODELSERVICE']._serialized_start=1548
+  _globals['_MODELSERVICE']._serialized_end=1856
 # @@protoc_insertion_point(module_scope)

@@ -47,6 +47,12 @@ class _CapabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Capability
     """`cache_salt`."""
     CAPABILITY_MIN_P: _Capability.ValueType  # 10
     """`sampling.min_p`."""
+    CAPABILITY_LOGIT_BIAS: _Capability.ValueType  # 11
+    """`sampling.logit_bias`."""
+    CAPABILITY_BANNED_WORDS: _Capability.ValueType  # 12
+    """`sampling.banned_words`."""
+    CAPABILITY_PROMPT_LOGPROBS: _Capability.ValueType  # 13
+    """`output.prompt_logprobs`."""
 
 class Capability(_Capability, metaclass=_CapabilityEnumTypeWrapper):
     """Something that a request may ask for and that not every engine can do. May grow."""
@@ -73,6 +79,12 @@ CAPABILITY_CACHE_SALT: Capability.ValueType  # 9
 """`cache_salt`."""
 CAPABILITY_MIN_P: Capability.ValueType  # 10
 """`sampling.min_p`."""
+CAPABILITY_LOGIT_BIAS: Capability.ValueType  # 11
+"""`sampling.logit_bias`."""
+CAPABILITY_BANNED_WORDS: Capability.ValueType  # 12
+"""`sampling.banned_words`."""
+CAPABILITY_PROMPT_LOGPROBS: Capability.ValueType  # 13
+"""`output.prompt_logprobs`."""
 Global___Capability: _TypeAlias = Capability  # noqa: Y015
 
 class _WorkerState:
@@ -223,6 +235,8 @@ class Model(_message.Message):
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     LORA_ADAPTERS_FIELD_NUMBER: _builtins.int
     READY_WORKER_COUNT_FIELD_NUMBER: _builtins.int
+    TOOL_PARSER_FIELD_NUMBER: _builtins.int
+    REASONING_PARSER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name by which requests choose it."""
     context_tokens: _builtins.int
@@ -239,6 +253,10 @@ class Model(_message.Message):
     """Whether chats can be rendered."""
     ready_worker_count: _builtins.int
     """Workers that serve the model now."""
+    tool_parser: _builtins.str
+    """Format in which the model's tool calls are read, such as "hermes". Empty: they are not read."""
+    reasoning_parser: _builtins.str
+    """Format in which the model's reasoning is read, such as "think". Empty: it is not read."""
     @_builtins.property
     def eos_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Ids that end a sequence."""
@@ -265,10 +283,12 @@ class Model(_message.Message):
         capabilities: _abc.Iterable[Global___Capability.ValueType] | None = ...,
         lora_adapters: _abc.Iterable[_builtins.str] | None = ...,
         ready_worker_count: _builtins.int = ...,
+        tool_parser: _builtins.str = ...,
+        reasoning_parser: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context_tokens", b"context_tokens", "eos_token_ids", b"eos_token_ids", "has_chat_template", b"has_chat_template", "lora_adapters", b"lora_adapters", "name", b"name", "prompt_tokens_limit", b"prompt_tokens_limit", "ready_worker_count", b"ready_worker_count", "sequence_count_limit", b"sequence_count_limit", "tokenizer_fingerprint", b"tokenizer_fingerprint", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context_tokens", b"context_tokens", "eos_token_ids", b"eos_token_ids", "has_chat_template", b"has_chat_template", "lora_adapters", b"lora_adapters", "name", b"name", "prompt_tokens_limit", b"prompt_tokens_limit", "ready_worker_count", b"ready_worker_count", "reasoning_parser", b"reasoning_parser", "sequence_count_limit", b"sequence_count_limit", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tool_parser", b"tool_parser", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tokenwire/frontend/v1/options.proto\x12\x15tokenwire.frontend.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\"\xd3\x02\n\x0fSamplingOptions\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x07\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x07\n\x05_seed\"\xa6\x01\n\x0eStopConditions\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x12\n\nmin_tokens\x18\x02 \x01(\r\x12\x0c\n\x04stop\x18\x03 \x03(\t\x12\x16\n\x0estop_token_ids\x18\x04 \x03(\r\x12\x12\n\nignore_eos\x18\x05 \x01(\x08\x12\x1e\n\x16include_stop_in_output\x18\x06 \x01(\x08\x42\r\n\x0b_max_tokens\"\x7f\n\rOutputOptions\x12\x10\n\x08logprobs\x18\x01 \x01(\x08\x12\x14\n\x0ctop_logprobs\x18\x02 \x01(\r\x12\x0c\n\x04\x65\x63ho\x18\x03 \x01(\x08\x12 \n\x13skip_special_tokens\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\x16\n\x14_skip_special_tokens\"\xb4\x01\n\x0eGuidedDecoding\x12\x15\n\x0bjson_schema\x18\x01 \x01(\tH\x00\x12-\n\x0bjson_object\x18\x02 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12\x0f\n\x05regex\x18\x03 \x01(\tH\x00\x12\x11\n\x07grammar\x18\x04 \x01(\tH\x00\x12/\n\x06\x63hoice\x18\x05 \x01(\x0b\x32\x1d.tokenwire.frontend.v1.ChoiceH\x00\x42\x07\n\x05guide\"\x19\n\x06\x43hoice\x12\x0f\n\x07options\x18\x01 \x03(\t\"=\n\rStreamOptions\x12,\n\tmax_delay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationBP\n\x19\x64\x65v.tokenwire.frontend.v1P\x01Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tokenwire/frontend/v1/options.proto\x12\x15tokenwire.frontend.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\"\x9f\x03\n\x0fSamplingOptions\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x07\x88\x01\x01\x12\x34\n\nlogit_bias\x18\t \x03(\x0b\x32 .tokenwire.frontend.v1.LogitBias\x12\x14\n\x0c\x62\x61nned_words\x18\n \x03(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x07\n\x05_seed\"+\n\tLogitBias\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0c\n\x04\x62ias\x18\x02 \x01(\x02\"\xa6\x01\n\x0eStopConditions\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x12\n\nmin_tokens\x18\x02 \x01(\r\x12\x0c\n\x04stop\x18\x03 \x03(\t\x12\x16\n\x0estop_token_ids\x18\x04 \x03(\r\x12\x12\n\nignore_eos\x18\x05 \x01(\x08\x12\x1e\n\x16include_stop_in_output\x18\x06 \x01(\x08\x42\r\n\x0b_max_tokens\"\xea\x01\n\rOutputOptions\x12\x10\n\x08logprobs\x18\x01 \x01(\x08\x12\x14\n\x0ctop_logprobs\x18\x02 \x01(\r\x12\x0c\n\x04\x65\x63ho\x18\x03 \x01(\x08\x12 \n\x13skip_special_tokens\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x12\n\x05parse\x18\x05 \x01(\x08H\x01\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\x06 \x01(\rH\x02\x88\x01\x01\x12\x19\n\x11stop_in_reasoning\x18\x07 \x01(\x08\x42\x16\n\x14_skip_special_tokensB\x08\n\x06_parseB\x12\n\x10_prompt_logprobs\"\xb4\x01\n\x0eGuidedDecoding\x12\x15\n\x0bjson_schema\x18\x01 \x01(\tH\x00\x12-\n\x0bjson_object\x18\x02 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12\x0f\n\x05regex\x18\x03 \x01(\tH\x00\x12\x11\n\x07grammar\x18\x04 \x01(\tH\x00\x12/\n\x06\x63hoice\x18\x05 \x01(\x0b\x32\x1d.tokenwire.frontend.v1.ChoiceH\x00\x42\x07\n\x05guide\"\x19\n\x06\x43hoice\x12\x0f\n\x07options\x18\x01 \x03(\t\"=\n\rStreamOptions\x12,\n\tmax_delay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationBP\n\x19\x64\x65v.tokenwire.frontend.v1P\x01Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,15 +35,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\031dev.tokenwire.frontend.v1P\001Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1'
   _globals['_SAMPLINGOPTIONS']._serialized_start=124
-  _globals['_SAMPLINGOPTIONS']._serialized_end=463
-  _globals['_STOPCONDITIONS']._serialized_start=466
-  _globals['_STOPCONDITIONS']._serialized_end=632
-  _globals['_OUTPUTOPTIONS']._serialized_start=634
-  _globals['_OUTPUTOPTIONS']._serialized_end=761
-  _globals['_GUIDEDDECODING']._serialized_start=764
-  _globals['_GUIDEDDECODING']._serialized_end=944
-  _globals['_CHOICE']._serialized_start=946
-  _globals['_CHOICE']._serialized_end=971
-  _globals['_STREAMOPTIONS']._serialized_start=973
-  _globals['_STREAMOPTIONS']._serialized_end=1034
+  _globals['_SAMPLINGOPTIONS']._serialized_end=539
+  _globals['_LOGITBIAS']._serialized_start=541
+  _globals['_LOGITBIAS']._serialized_end=584
+  _globals['_STOPCONDITIONS']._serialized_start=587
+  _globals['_STOPCONDITIONS']._serialized_end=753
+  _globals['_OUTPUTOPTIONS']._serialized_start=756
+  _globals['_OUTPUTOPTIONS']._serialized_end=990
+  _globals['_GUIDEDDECODING']._serialized_start=993
+  _globals['_GUIDEDDECODING']._serialized_end=1173
+  _globals['_CHOICE']._serialized_start=1175
+  _globals['_CHOICE']._serialized_end=1200
+  _globals['_STREAMOPTIONS']._serialized_start=1202
+  _globals['_STREAMOPTIONS']._serialized_end=1263
 # @@protoc_insertion_point(module_scope)

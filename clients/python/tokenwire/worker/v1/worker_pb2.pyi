@@ -52,6 +52,12 @@ class _CapabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Capability
     """WatchKvEvents."""
     CAPABILITY_CACHED_PROMPT_TOKENS: _Capability.ValueType  # 12
     """Completed.cached_prompt_tokens."""
+    CAPABILITY_LOGIT_BIAS: _Capability.ValueType  # 13
+    """Sampling.logit_bias."""
+    CAPABILITY_BANNED_SEQUENCES: _Capability.ValueType  # 14
+    """Sampling.banned_sequences."""
+    CAPABILITY_PROMPT_LOGPROBS: _Capability.ValueType  # 15
+    """Request.prompt_logprobs."""
 
 class Capability(_Capability, metaclass=_CapabilityEnumTypeWrapper):
     """Something that not every engine can do. May grow."""
@@ -82,6 +88,12 @@ CAPABILITY_KV_EVENTS: Capability.ValueType  # 11
 """WatchKvEvents."""
 CAPABILITY_CACHED_PROMPT_TOKENS: Capability.ValueType  # 12
 """Completed.cached_prompt_tokens."""
+CAPABILITY_LOGIT_BIAS: Capability.ValueType  # 13
+"""Sampling.logit_bias."""
+CAPABILITY_BANNED_SEQUENCES: Capability.ValueType  # 14
+"""Sampling.banned_sequences."""
+CAPABILITY_PROMPT_LOGPROBS: Capability.ValueType  # 15
+"""Request.prompt_logprobs."""
 Global___Capability: _TypeAlias = Capability  # noqa: Y015
 
 @_typing.final
@@ -123,7 +135,7 @@ class GetWorkerInfoResponse(_message.Message):
     """Name that the worker gives itself; unique among workers that serve together."""
     contract_revision: _builtins.int
     """Revision of this contract that the worker speaks: raised by 1 with each addition that a caller may
-    have to know of. This file is revision 2.
+    have to know of. This file is revision 3.
     """
     model: _builtins.str
     """Name of the model."""
