@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tokenwire_frontend.core.request import GenerationRequest, TextPrompt, TokenPrompt
+from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest, TextPrompt, TokenPrompt
 from tokenwire_frontend.generation.span_content import (
     CHARACTERS_LIMIT,
     input_messages,
@@ -35,3 +35,15 @@ def test_the_sequences_of_an_output_share_the_limit():
 
 def test_ids_are_no_text():
     assert input_messages(GenerationRequest(prompt=TokenPrompt([5, 6]))) == "[]"
+
+
+def test_a_chat_has_its_texts_in_whatever_form():
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    messages = [
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": None},
+        {"role": "assistant"},
+        {"role": "user", "content": "c"},
+    ]
+    chat = ChatPrompt(messages, [], [], True, False, "")
+    assert contents(input_messages(GenerationRequest(prompt=chat))) == ["ab", "", "", "c"]

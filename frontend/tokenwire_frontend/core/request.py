@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -40,6 +40,14 @@ class ChatPrompt:
     add_generation_prompt: bool
     continue_final_message: bool
     template_arguments: str
+
+
+def content_texts(message: Mapping[str, Any]) -> list[str]:
+    """Returns the texts of a message's content, which may be absent, none, a text or parts."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return [part["text"] for part in content]
+    return [] if content is None else [content]
 
 
 Prompt: TypeAlias = "TextPrompt | TokenPrompt | ChatPrompt"

@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from tokenwire_service.telemetry import semconv
 
-from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest, TextPrompt
+from tokenwire_frontend.core.request import (
+    ChatPrompt,
+    GenerationRequest,
+    TextPrompt,
+    content_texts,
+)
 
 CHARACTERS_LIMIT = 16_384
 """Of a prompt, and of an output: collectors refuse large spans."""
@@ -36,7 +41,7 @@ def input_messages(request: GenerationRequest) -> str:
     """Returns the prompt in the form of the gen_ai conventions."""
     prompt = request.prompt
     if isinstance(prompt, ChatPrompt):
-        texts = [(each["role"], each["content"]) for each in prompt.messages]
+        texts = [(each["role"], "".join(content_texts(each))) for each in prompt.messages]
     elif isinstance(prompt, TextPrompt):
         texts = [("user", prompt.text)]
     else:

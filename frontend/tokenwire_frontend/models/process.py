@@ -23,7 +23,7 @@ from tokenwire_service.errors import InvalidRequestError
 from tokenwire_service.signals import STOPS, leave_to_parent
 
 from tokenwire_frontend.core.chat_variables import chat_variables
-from tokenwire_frontend.core.request import ChatPrompt
+from tokenwire_frontend.core.request import ChatPrompt, content_texts
 from tokenwire_frontend.models.chat_template import ChatTemplate, ChatTemplateError
 from tokenwire_frontend.models.encoder import Encoder
 from tokenwire_frontend.models.files import ModelFilesError, read_files
@@ -112,7 +112,9 @@ class Jobs:
         variables = chat_variables(prompt, field)
         if template is None:
             raise ChatTemplateError("there is none")
-        final = _text_of(prompt.messages[-1]) if prompt.continue_final_message else None
+        final = None
+        if prompt.continue_final_message:
+            final = "".join(content_texts(prompt.messages[-1])[-1:])
         text = template.render(variables, Budget(*budget), final=final)
         rendered_s = time.monotonic()
         fewest = fewest_tokens(text, bytes_per_token)
@@ -133,13 +135,6 @@ class Jobs:
         if size > most_bytes:
             raise _TextTooLargeError(size)
         return text
-
-
-def _text_of(message: dict[str, Any]) -> str:
-    content = message.get("content")
-    if isinstance(content, list):
-        return str(content[-1]["text"])
-    return content or ""
 
 
 def result(work: Callable[[], Any]) -> tuple[str, Any]:
