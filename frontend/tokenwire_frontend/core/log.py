@@ -8,12 +8,14 @@ dropped once every reader has them.
 
 from __future__ import annotations
 
+import sys
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from tokenwire_frontend.core.channels import CallDelta, Piece, Runs
 from tokenwire_frontend.core.logprobs import Logprobs, TokenLogprob
 
 ID_BYTES = 5
@@ -26,9 +28,9 @@ the length of the message around them."""
 ALTERNATIVE_BYTES = 13
 """Most bytes of one alternative: an id, a float and their tags, in a message of its own."""
 
-DELTA_BYTES = 64
+DELTA_BYTES = 128
 """Most bytes of a delta besides ids, text, log probabilities and a stop string: numbers, tags and
-lengths of six fields and of the messages around them."""
+lengths of nine fields, of a call that began before, and of the messages around them."""
 
 TRIM_BYTES = 4096
 """Text and log probabilities are dropped in steps of at least this, so that a reader which keeps
@@ -41,6 +43,8 @@ class Finish(Enum):
     UNSPECIFIED = "unspecified"
     """The worker gave a reason that this frontend does not know."""
     STOP = "stop"
+    TOOL_CALLS = "tool_calls"
+    """As STOP, of a sequence that has called tools."""
     LENGTH = "length"
     TIME_BUDGET = "time_budget"
     CANCELLED = "cancelled"
@@ -74,6 +78,10 @@ class Delta:
     """Most bytes of it on the wire."""
     partial: bool
     """More was there, and did not fit."""
+    reasoning: str = ""
+    reasoning_offset: int = 0
+    """UTF-8 bytes of the sequence's reasoning before this one."""
+    calls: Sequence[CallDelta] = ()
 
 
 @dataclass(slots=True, order=True)
@@ -83,13 +91,16 @@ class Cursor:
     token: int = 0
     """Ids read."""
     text: int = 0
-    """UTF-8 bytes of the sequence's own text read; below 0 within an echoed prompt before it."""
+    """Bytes of the sequence's own output read; below 0 within an echoed prompt before it."""
     ended: bool = False
     """The end was read."""
 
 
 class SequenceLog:
-    """Ids, text and end of one sequence.
+    """Ids, output and end of one sequence.
+
+    The output is one stream of bytes, most often all of them text. Where reasoning and tool calls
+    are told from it, they stand in it as they came, and `Runs` knows where.
 
     Args:
         index: which sequence of the generation, from 0.
@@ -97,7 +108,7 @@ class SequenceLog:
     """
 
     __slots__ = (
-        "_base_text", "_base_token", "_echo", "_logprobs", "_text", "_token_bytes",
+        "_base_text", "_base_token", "_echo", "_logprobs", "_runs", "_text", "_token_bytes",
         "cut", "end", "ids", "index",
     )  # fmt: skip
 
@@ -106,12 +117,13 @@ class SequenceLog:
         self.ids = array("I")
         """Every id so far."""
         self.cut = array("I", [0])
-        """UTF-8 bytes of text that are certain after so many ids: one entry more than ids. Of ids
+        """Bytes of output that are certain after so many ids: one entry more than ids. Of ids
         that came together, all but the last may have the entry of those before them."""
         self.end: End | None = None
         self._echo = echo
         self._text = bytearray()
         self._logprobs = Logprobs()
+        self._runs: Runs | None = None
         # Where `_text` and `_logprobs` begin.
         self._base_text = -len(echo)
         self._base_token = 0
@@ -125,7 +137,7 @@ class SequenceLog:
 
     @property
     def bytes_held(self) -> int:
-        """Bytes of ids, text and log probabilities in memory."""
+        """Bytes of ids, output and log probabilities in memory."""
         text = len(self._text) + max(-self._base_text, 0)
         return 8 * len(self.ids) + text + self._logprobs.bytes_held
 
@@ -135,11 +147,6 @@ class SequenceLog:
         text = len(self._echo) + len(self._text)
         return DELTA_BYTES + len(self.ids) * self._token_bytes + text
 
-    @property
-    def text(self) -> str:
-        """All text that was not dropped, with the echoed prompt."""
-        return (self._echo + self._text).decode()
-
     def start(self) -> Cursor:
         """Returns a new cursor at the oldest place that the log still holds whole."""
         return Cursor(self._base_token, self._base_text)
@@ -147,9 +154,15 @@ class SequenceLog:
     # What the decoder writes.
 
     def append(
-        self, token_ids: Sequence[int], text: str, logprobs: Sequence[TokenLogprob] = ()
+        self,
+        token_ids: Sequence[int],
+        text: str,
+        logprobs: Sequence[TokenLogprob] = (),
+        pieces: Sequence[Piece] = (),
     ) -> None:
-        """Adds ids, at least one, and the text that is certain now, which may be none.
+        """Adds ids, at least one, and the output that is certain now, which may be none.
+
+        It is either `text`, or `pieces` where more than text is told apart.
 
         Raises:
             ValueError: there is not one log probability for each id of the sequence.
@@ -165,6 +178,8 @@ class SequenceLog:
             raw = text.encode()
             self._text += raw
             certain += len(raw)
+        elif pieces:
+            certain += self._write(pieces)
         cut.append(certain)
         if logprobs:
             self._logprobs.extend(logprobs)
@@ -173,10 +188,23 @@ class SequenceLog:
             others = ALTERNATIVE_BYTES * self._logprobs.most
             self._token_bytes = ID_BYTES + LOGPROB_BYTES + others
 
-    def close(self, text: str, end: End) -> None:
-        """Ends the sequence with the text that was held back until now."""
+    def close(self, text: str, end: End, pieces: Sequence[Piece] = ()) -> None:
+        """Ends the sequence with the output that was held back until now; see `append`."""
         self._text += text.encode()
+        if pieces:
+            self._write(pieces)
         self.end = end
+
+    def _write(self, pieces: Sequence[Piece]) -> int:
+        """Adds output; returns its bytes."""
+        began = self._text_end()
+        if self._runs is None:
+            self._runs = Runs()
+        for piece in pieces:
+            raw = piece.encode()
+            self._runs.add(piece, self._text_end(), len(raw))
+            self._text += raw
+        return self._text_end() - began
 
     # What readers take.
 
@@ -207,13 +235,15 @@ class SequenceLog:
             if partial:
                 end = None
         base = self._base_text
-        if text >= base >= 0:
+        if self._runs is not None:
+            new = ""
+        elif text >= base >= 0:
             new = self._text[text - base : whole - base].decode()
         else:
             new = self._raw(text, whole).decode()
         cursor.token, cursor.text, cursor.ended = token + count, whole, end is not None
         first = token - self._base_token
-        return Delta(
+        delta = Delta(
             self.index,
             token,
             text if text > 0 else 0,
@@ -224,6 +254,20 @@ class SequenceLog:
             wire_bytes + count * token_bytes + whole - text,
             partial,
         )
+        if self._runs is not None:
+            self._tell_apart(self._runs, delta, text, whole)
+        return delta
+
+    def whole(self) -> Delta:
+        """Returns everything that was not dropped."""
+        delta = self.slice(self.start(), sys.maxsize)
+        return delta or Delta(self.index, 0, 0, [], "", [], self.end, DELTA_BYTES, partial=False)
+
+    def _tell_apart(self, runs: Runs, delta: Delta, start: int, end: int) -> None:
+        """Fills a delta with a part of an output that is not all text."""
+        raw = self._raw(start, end)
+        delta.text, delta.reasoning, delta.calls = runs.read(start, end, raw)
+        delta.text_offset, delta.reasoning_offset = runs.offsets(start)
 
     def trim(self, slowest: Cursor) -> None:
         """Drops text and log probabilities before the slowest reader's cursor; ids stay."""
@@ -237,6 +281,8 @@ class SequenceLog:
         else:
             self._echo = self._echo[text:]
         self._logprobs.drop(tokens)
+        if self._runs is not None:
+            self._runs.drop(slowest.text)
         self._base_token, self._base_text = slowest.token, slowest.text
 
     def _text_end(self) -> int:

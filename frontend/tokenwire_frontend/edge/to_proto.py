@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from google.protobuf import duration_pb2
-from tokenwire.frontend.v1 import generation_pb2, model_pb2
+from tokenwire.frontend.v1 import generation_pb2, model_pb2, prompt_pb2
 
+from tokenwire_frontend.core.channels import CallDelta
 from tokenwire_frontend.core.events import Completion
 from tokenwire_frontend.core.link_state import LinkState
 from tokenwire_frontend.core.log import Delta, End, Finish
@@ -19,6 +20,7 @@ from tokenwire_frontend.workers.pool import WorkerPool
 _FINISH_REASONS = {
     Finish.UNSPECIFIED: generation_pb2.FINISH_REASON_UNSPECIFIED,
     Finish.STOP: generation_pb2.FINISH_REASON_STOP,
+    Finish.TOOL_CALLS: generation_pb2.FINISH_REASON_TOOL_CALLS,
     Finish.LENGTH: generation_pb2.FINISH_REASON_LENGTH,
     Finish.TIME_BUDGET: generation_pb2.FINISH_REASON_TIME_BUDGET,
     Finish.CANCELLED: generation_pb2.FINISH_REASON_CANCELLED,
@@ -67,6 +69,11 @@ def put_delta(value: Delta, message: generation_pb2.Delta) -> None:
     message.text_offset = value.text_offset
     if value.sequence:
         message.sequence = value.sequence
+    if value.reasoning_offset or value.reasoning:
+        message.reasoning = value.reasoning
+        message.reasoning_offset = value.reasoning_offset
+    if value.calls:
+        message.tool_calls.extend(map(_call_delta, value.calls))
     if value.logprobs:
         message.logprobs.extend(map(_token_logprob, value.logprobs))
     if value.end is not None:
@@ -80,6 +87,11 @@ def sequence(value: Delta) -> generation_pb2.Sequence:
         token_ids=value.token_ids,
         logprobs=map(_token_logprob, value.logprobs),
         end=_sequence_end(value.end) if value.end else None,
+        reasoning=value.reasoning,
+        tool_calls=[
+            prompt_pb2.ToolCall(id=call.id, name=call.name, arguments=call.arguments)
+            for call in value.calls
+        ],
     )
 
 
@@ -157,6 +169,16 @@ def _worker(link: WorkerLink) -> model_pb2.Worker:
 
 def _duration(seconds: float | None) -> duration_pb2.Duration | None:
     return None if seconds is None else duration(seconds)
+
+
+def _call_delta(value: CallDelta) -> generation_pb2.ToolCallDelta:
+    return generation_pb2.ToolCallDelta(
+        index=value.index,
+        id=value.id,
+        name=value.name,
+        arguments=value.arguments,
+        arguments_offset=value.arguments_offset,
+    )
 
 
 def _token_logprob(value: TokenLogprob) -> generation_pb2.TokenLogprob:

@@ -255,7 +255,7 @@ class Generation:
             if each.end is None:  # nothing was tokenised yet
                 each.close("", End(self._ending))
             if self.record.captures:
-                self.record.note_text(each.index, each.text)
+                self.record.note_output(each.whole())
 
     def _finish(self, write_down: Callable[[], None]) -> None:
         """Makes it done, whatever else fails."""

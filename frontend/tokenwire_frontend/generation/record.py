@@ -19,7 +19,7 @@ from tokenwire_service.telemetry.tracing import OwnSpan
 
 from tokenwire_frontend.core.activity import Activity, Outcome, Record
 from tokenwire_frontend.core.events import Completion, Stage
-from tokenwire_frontend.core.log import Finish
+from tokenwire_frontend.core.log import Delta, Finish
 from tokenwire_frontend.core.request import GenerationRequest
 from tokenwire_frontend.core.router import Choice
 from tokenwire_frontend.generation import span_content
@@ -82,7 +82,7 @@ class GenerationRecord:
         self._deltas = self._metrics.deltas.count(model)
         self._worker = self._route_reason = self._cancel_cause = ""
         self._hop: _Hop | None = None
-        self._texts: dict[int, str] = {}
+        self._outputs: dict[int, Delta] = {}
         operation = semconv.CHAT if incoming.is_chat else semconv.TEXT_COMPLETION
         self._attributes: Attributes = {
             semconv.GEN_AI_OPERATION_NAME: operation,
@@ -99,7 +99,7 @@ class GenerationRecord:
         self._exemplar = self._span.as_parent() if self._span.sampled else None
         """Context of the values that it measures."""
         self.captures = self._span.sampled and recorder.content
-        """Whether `note_text` is wanted."""
+        """Whether `note_output` is wanted."""
         if self._span.sampled:
             self._span.attributes = {**self._attributes, semconv.REQUEST_ID: self.request_id}
 
@@ -170,9 +170,9 @@ class GenerationRecord:
         """Counts deltas that the client took."""
         self._deltas.value += count
 
-    def note_text(self, sequence: int, text: str) -> None:
+    def note_output(self, output: Delta) -> None:
         """Notes a sequence's whole output; see `captures`."""
-        self._texts[sequence] = text
+        self._outputs[output.sequence] = output
 
     def cancelled(self, cause: str) -> None:
         """Notes why it is stopped early; the first cause is the one that counts."""
@@ -307,7 +307,7 @@ class GenerationRecord:
         return told
 
     def _output(self, finishes: Sequence[str]) -> str:
-        return span_content.output_messages(self._texts, finishes)
+        return span_content.output_messages(self._outputs, finishes)
 
 
 class _Hop:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from tokenwire_service.telemetry import semconv
 
+from tokenwire_frontend.core.log import Delta
 from tokenwire_frontend.core.request import (
     ChatPrompt,
     GenerationRequest,
@@ -49,16 +50,28 @@ def input_messages(request: GenerationRequest) -> str:
     return json.dumps(_messages(texts))
 
 
-def output_messages(texts: Mapping[int, str], finishes: Sequence[str]) -> str:
-    """Returns the output, a text for each sequence, in the form of the gen_ai conventions."""
-    numbers = sorted(texts)
-    messages = _messages([("assistant", texts[number]) for number in numbers])
-    return json.dumps(
-        [
-            {**message, "finish_reason": finishes[number]}
-            for number, message in zip(numbers, messages, strict=True)
-        ]
-    )
+def output_messages(outputs: Mapping[int, Delta], finishes: Sequence[str]) -> str:
+    """Returns the whole output of each sequence in the form of the gen_ai conventions."""
+    messages, left = [], CHARACTERS_LIMIT
+    for number, output in sorted(outputs.items()):
+        parts = []
+        for part, key in _parts(output):
+            part[key] = part[key][:left]
+            left -= len(part[key])
+            parts.append(part)
+        messages.append({"role": "assistant", "parts": parts, "finish_reason": finishes[number]})
+    return json.dumps(messages)
+
+
+def _parts(output: Delta) -> Iterator[tuple[dict[str, str], str]]:
+    """Yields the parts of an output, and which entry of each has its text."""
+    if output.reasoning:
+        yield {"type": "reasoning", "content": output.reasoning}, "content"
+    if output.text or not output.calls:
+        yield {"type": "text", "content": output.text}, "content"
+    for call in output.calls:
+        told = {"type": "tool_call", "id": call.id, "name": call.name}
+        yield {**told, "arguments": call.arguments}, "arguments"
 
 
 def _messages(texts: Sequence[tuple[str, str]]) -> list[dict[str, object]]:
