@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenwire_service.settings import parse
 from tokenwire_worker.engines import EngineError
+from tokenwire_worker.engines.openvino import adapter
+from tokenwire_worker.engines.openvino.pipeline import load
 from tokenwire_worker.engines.port import Ability, Finish, Generation, Guide, Sampling
+from tokenwire_worker.settings import WorkerSettings
 
 from tests.engines.conftest import build
-from tests.engines.recorder import GREEDY
+from tests.engines.recorder import GREEDY, Recorder
 from tests.engines.test_contract import generation, prompt
 from tests.services.processes import MODEL
 
@@ -21,18 +27,38 @@ HF = MODEL.parent / "hf"
 EXACT = ("--openvino.exact", "--openvino.kv-blocks", "512")
 
 
-@pytest.fixture(scope="module")
-def plain():
-    """Greedy ids of some requests, on an engine without anything special."""
-    from tests.engines.recorder import Recorder
-
-    recorder = Recorder(build(*EXACT))
+@contextmanager
+def running(*arguments: str) -> Iterator[Recorder]:
+    """Runs an engine for the tests of a file."""
+    recorder = Recorder(build(*arguments))
     recorder.engine.start(recorder)
-    yield [ran.ids for ran in recorder.run(*[generation(seed) for seed in range(6)])]
-    recorder.engine.close()
+    try:
+        yield recorder
+    finally:
+        recorder.engine.close()
 
 
-def ids_of(recorder) -> list[list[int]]:
+@pytest.fixture(scope="module")
+def ordinary() -> Iterator[Recorder]:
+    """An engine without anything special."""
+    with running(*EXACT) as recorder:
+        yield recorder
+
+
+@pytest.fixture(scope="module")
+def plain(ordinary) -> list[list[int]]:
+    """Greedy ids of some requests."""
+    return ids_of(ordinary)
+
+
+@pytest.fixture(scope="module")
+def few_blocks() -> Iterator[Recorder]:
+    """An engine whose KV cache is for 256 tokens."""
+    with running("--openvino.exact", "--openvino.kv-blocks", "8") as recorder:
+        yield recorder
+
+
+def ids_of(recorder: Recorder) -> list[list[int]]:
     return [ran.ids for ran in recorder.run(*[generation(seed) for seed in range(6)])]
 
 
@@ -59,13 +85,10 @@ def test_a_draft_changes_nothing_but_the_steps(started, plain, draft):
     held = generation(guide=Guide(Ability.GUIDED_REGEX, "[ab]{6}"), stop_token_ids=(6,))
     recorder.check(held)
     assert recorder.run(held)[0].finish is Finish.STOP
-
-
-def test_a_draft_of_the_same_model_gives_several_tokens_a_step(started):
-    recorder = started(*EXACT, *DRAFTS["draft model"])
-    (ran,) = recorder.run(generation(max_tokens=24))
-    assert len(ran.ids) == 24
-    assert max(len(delta) for delta in ran.deltas) > 1
+    if draft == DRAFTS["draft model"]:  # the same model, which is always right
+        (ran,) = recorder.run(generation(max_tokens=24))
+        assert len(ran.ids) == 24
+        assert max(len(delta) for delta in ran.deltas) > 1
 
 
 # --- LoRA ----------------------------------------------------------------------------------------
@@ -108,11 +131,7 @@ def test_adapters_apply_to_their_own_requests(started, plain, tmp_path):
     names = ["one", "", "two", "one", "", "two", "two", ""]
     ran = recorder.run(*[generation(lora_adapter=name) for name in names])
     assert [each.ids for each in ran] == [alone[name] for name in names]
-
-
-def test_what_waits_for_its_adapter_can_be_cancelled(started, tmp_path):
-    adapter = write_adapter(tmp_path / "one.safetensors", 1)
-    recorder = started(*EXACT, "--openvino.lora", f"one={adapter}")
+    # What waits for its adapter can be cancelled.
     running = recorder.submit(generation(max_tokens=1500))
     waiting = recorder.submit(generation(lora_adapter="one", sequence_count=2))
     recorder.wait(lambda: len(recorder.of(running)[0].ids) > 5)
@@ -126,8 +145,8 @@ def test_what_waits_for_its_adapter_can_be_cancelled(started, tmp_path):
 # --- the KV cache --------------------------------------------------------------------------------
 
 
-def test_a_small_cache_preempts_and_loses_nothing(started, plain):
-    recorder = started("--openvino.exact", "--openvino.kv-blocks", "8")
+def test_a_small_cache_preempts_and_loses_nothing(few_blocks, plain):
+    recorder = few_blocks
     assert recorder.engine.info.context_tokens == 8 * 32
     assert ids_of(recorder) == plain
     ran = recorder.run(*[generation(seed, max_tokens=80) for seed in range(4)])
@@ -136,16 +155,16 @@ def test_a_small_cache_preempts_and_loses_nothing(started, plain):
     assert (len(whole.ids), whole.finish) == (56, Finish.LENGTH)
 
 
-def test_what_outgrows_the_cache_fails_alone(started):
-    recorder = started("--openvino.exact", "--openvino.kv-blocks", "8")
+def test_what_outgrows_the_cache_fails_alone(few_blocks):
+    recorder = few_blocks
     key = recorder.submit(generation(max_tokens=500))
     recorder.wait(lambda: key in recorder.errors)
     assert recorder.errors[key] == "the KV cache has no room for this generation"
     assert len(recorder.run(generation())[0].ids) == 12
 
 
-def test_what_the_pipeline_refuses_fails_alone(started):
-    recorder = started(*EXACT)
+def test_what_the_pipeline_refuses_fails_alone(ordinary):
+    recorder = ordinary
     other = recorder.submit(generation(max_tokens=100))
     key = recorder.submit(generation(sampling=Sampling(temperature=1.0, top_p=5.0)))
     recorder.wait(lambda: key in recorder.errors)
@@ -173,8 +192,8 @@ def test_without_split_fuse_a_prompt_is_one_step(started):
     assert len(recorder.run(generation(tokens=128))[0].ids) == 12
 
 
-def test_a_repeated_prompt_takes_fewer_steps(started):
-    recorder = started(*EXACT)
+def test_a_repeated_prompt_takes_fewer_steps(ordinary):
+    recorder = ordinary
     steps = []
     for _ in range(2):
         before = recorder.steps
@@ -184,8 +203,8 @@ def test_a_repeated_prompt_takes_fewer_steps(started):
     assert steps[1] <= 2
 
 
-def test_sequences_of_a_request_compute_its_prompt_once(started):
-    recorder = started(*EXACT)
+def test_sequences_of_a_request_compute_its_prompt_once(ordinary):
+    recorder = ordinary
     before = recorder.steps
     recorder.run(generation(9, tokens=1500, max_tokens=2, sequence_count=4))
     assert recorder.steps - before <= 10, "6 steps of prompt, and not 24"
@@ -203,14 +222,21 @@ NO_ADAPTER = ("--openvino.lora", f"a={MODEL / 'config.json'}")
         ((*DRAFTS["draft model"], *DRAFTS["prompt lookup"]), "give one"),
         ((*NO_ADAPTER, *DRAFTS["prompt lookup"]), "does not go"),
         (NO_ADAPTER, "refuses"),
-        (("--openvino.property", "KV_CACHE_PRECISION=f7"), "Wrong value f7"),
         (("--openvino.kv-blocks", "1000000000"), "more memory than available"),
     ],
 )
 def test_wrong_settings_say_what_is_wrong(arguments, says):
+    """As the engine's process does, without one."""
+    settings = parse(WorkerSettings, "test", ["--model", str(MODEL), *arguments])
     with pytest.raises(EngineError, match=says) as error:
-        build(*arguments)
+        adapter.check_model(settings)
+        load(settings)
     assert "\n" not in str(error.value)
+
+
+def test_what_is_wrong_comes_from_the_engines_process():
+    with pytest.raises(EngineError, match="Wrong value f7"):
+        build("--openvino.property", "KV_CACHE_PRECISION=f7")
 
 
 # --- guides --------------------------------------------------------------------------------------

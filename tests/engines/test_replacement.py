@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -17,10 +18,13 @@ from tokenwire_worker.engines.openvino import child as child_module
 from tokenwire_worker.engines.openvino import engine as module
 from tokenwire_worker.engines.port import Ability, Busy, Finish, Guide, Refused
 
+from tests.engines.conftest import build
 from tests.engines.recorder import WAIT_S, Recorder
 from tests.engines.test_contract import LONG, generation
 
-SMALL = ("--openvino.kv-blocks", "256", "--openvino.guide-memory-mib", "2")
+GUIDE_MIB = 2
+
+SMALL = ("--openvino.kv-blocks", "256", "--openvino.guide-memory-mib", f"{GUIDE_MIB}")
 """Room for some twelve of the schemas below, and for half as many more until there is another."""
 
 numbers = itertools.count()
@@ -94,59 +98,164 @@ def is_gone(number: int) -> bool:
     return False
 
 
-def test_another_process_takes_over_and_nothing_of_the_first_is_lost(started):
-    recorder = started(*SMALL)
-    first = pid(recorder.engine._current)
-    running = recorder.submit(generation(max_tokens=LONG))
-    known = schema()
-    use(recorder, known)
-    while pid(recorder.engine._current) == first:
-        if not has_room(recorder, schema()):  # the other still loads
-            time.sleep(0.05)
-    assert not recorder.of(running)[0].finish, "it was replaced while it had work"
-    use(recorder, known)
-    use(recorder, schema())
-    assert recorder.finish(running)[0].finish is Finish.LENGTH
-    assert len(recorder.of(running)[0].ids) == LONG
-    until(lambda: not recorder.engine._draining)
-    until(lambda: is_gone(first))
+@contextmanager
+def stopped(number: int) -> Iterator[None]:
+    """Keeps a process from running, so that what it has lasts for as long as a test wants."""
+    os.kill(number, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):  # the test has ended it
+            os.kill(number, signal.SIGCONT)
+
+
+def begin(recorder: Recorder, tokens: int = LONG) -> int:
+    """Starts a generation of many tokens, and waits for the first of them."""
+    key = recorder.submit(generation(max_tokens=tokens))
+    recorder.wait(lambda: bool(recorder.of(key)[0].ids))
+    return key
+
+
+def fill_at_once(recorder: Recorder) -> None:
+    """Has the engine meet that its forms have all of their memory."""
+    recorder.engine._current.form_bytes = GUIDE_MIB * 1024**2
+    recorder.engine._replace_if_full()
+
+
+@contextmanager
+def replaced(recorder: Recorder) -> Iterator[int]:
+    """Has another process take over while the first has a generation, which it is kept from ending.
+
+    Yields the generation's key.
+    """
+    running = begin(recorder)
+    with stopped(pid(recorder.engine._current)):
+        fill_at_once(recorder)
+        until(lambda: recorder.engine._draining)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def _small() -> Iterator[Recorder]:
+    recorder = Recorder(build(*SMALL))
+    recorder.engine.start(recorder)
+    yield recorder
+    recorder.engine.close()
     assert recorder.death is None
 
 
-def test_a_cancel_reaches_a_generation_of_the_first_process(started):
-    recorder = started(*SMALL)
-    running = recorder.submit(generation(max_tokens=LONG))
-    recorder.engine._current.form_bytes = 2 * 1024**2
-    recorder.check(held(recorder, schema()))
-    until(lambda: recorder.engine._draining)
-    recorder.engine.cancel(running)
-    assert recorder.finish(running)[0].finish is Finish.CANCELLED
-    until(lambda: not recorder.engine._draining)
-
-
-def test_known_forms_go_on_while_there_is_no_room_for_new_ones(started, monkeypatch):
+@pytest.fixture
+def small(_small, monkeypatch) -> Recorder:
+    """A running engine that several tests share, one process of which is there."""
     monkeypatch.setattr(module, "RETRY_S", 0.0)
-    recorder = started(*SMALL)
-    first = pid(recorder.engine._current)
-    process = child_module.PROCESS
-    monkeypatch.setattr(child_module, "PROCESS", "tests")  # has nothing to run
-    used = fill(recorder)
-    assert 4 <= len(used) <= 40
-    assert recorder.engine._current.form_bytes <= 3 * 1024**2
-    for guide in used:
-        use(recorder, guide)
-    assert pid(recorder.engine._current) == first
-    monkeypatch.setattr(child_module, "PROCESS", process)
-    until(lambda: has_room(recorder, schema()))
-    assert pid(recorder.engine._current) != first
-    use(recorder, schema())
+    engine = _small.engine
+    until(lambda: not engine._coming and not engine._draining)
+    engine._retry_s = 0.0
+    assert _small.death is None, "an earlier test has ended the engine"
+    return _small
+
+
+def test_another_process_takes_over_and_nothing_of_the_first_is_lost(small):
+    first = pid(small.engine._current)
+    known = schema()
+    use(small, known)
+    running = begin(small, 500)
+    with stopped(first):
+        while not small.engine._coming and pid(small.engine._current) == first:
+            assert has_room(small, schema())
+        until(lambda: pid(small.engine._current) != first)
+        assert not small.of(running)[0].finish, "it was replaced while it had work"
+        use(small, known)
+        use(small, schema())
+    assert small.finish(running)[0].finish is Finish.LENGTH
+    assert len(small.of(running)[0].ids) == 500
+    until(lambda: not small.engine._draining)
+    until(lambda: is_gone(first))
+    assert small.death is None
+
+
+def test_a_cancel_reaches_a_generation_of_the_first_process(small):
+    with replaced(small) as running:
+        small.engine.cancel(running)
+    assert small.finish(running)[0].finish is Finish.CANCELLED
+    until(lambda: not small.engine._draining)
+
+
+def test_known_forms_go_on_while_there_is_no_room_for_new_ones(small, monkeypatch):
+    first = pid(small.engine._current)
+    with monkeypatch.context() as patched:
+        patched.setattr(child_module, "PROCESS", "tests")  # has nothing to run
+        used = fill(small)
+        assert 4 <= len(used) <= 40
+        assert small.engine._current.form_bytes <= 1.5 * GUIDE_MIB * 1024**2
+        for guide in used:
+            use(small, guide)
+        assert pid(small.engine._current) == first
+    until(lambda: has_room(small, schema()))
+    assert pid(small.engine._current) != first
+    use(small, schema())
+
+
+def test_who_asks_for_a_form_of_the_first_process_after_it_was_replaced(small):
+    """A generation that was checked there, and is submitted when another has taken over."""
+    made = held(small, schema())
+    small.check(made)
+    first = pid(small.engine._current)
+    fill_at_once(small)
+    until(lambda: pid(small.engine._current) != first)
+    assert small.run(made)[0].finish is not None
+
+
+def test_a_form_of_more_memory_than_all_may_have_is_refused(small):
+    wide = json.dumps({"enum": [f"{number:032d}" for number in range(5_000)]})
+    with pytest.raises(Refused) as refused:
+        small.check(held(small, Guide(Ability.GUIDED_JSON_SCHEMA, wide)))
+    assert refused.value.field == "guide.json_schema"
+    assert "MiB" in refused.value.description
+
+
+@pytest.mark.parametrize("text", ["never tried", "(("])
+def test_a_guide_that_was_not_found_good_never_reaches_the_compiler(small, text):
+    guide = Guide(Ability.GUIDED_REGEX, text)
+    if text == "((":
+        with pytest.raises(Refused):
+            small.check(held(small, guide))
+    key = small.submit(held(small, guide))
+    small.wait(lambda: key in small.errors)
+    assert small.errors[key] == "its guide was not tried"
+    assert small.run(generation(max_tokens=2))[0].finish is Finish.LENGTH
+
+
+def test_generations_wait_for_their_form_and_hold_up_nobody(small):
+    small.engine._guide_bytes, before = 2**30, small.engine._guide_bytes
+    try:
+        heavy = Guide(Ability.GUIDED_REGEX, ".{0,5000}")
+        made = held(small, heavy, sequence_count=2)
+        small.check(made)
+        waiting = small.submit(made)
+        (ran,) = small.run(generation(max_tokens=1))
+        assert ran.finish is Finish.LENGTH
+        assert all(each.finish is not None for each in small.finish(waiting))
+        # Where nothing else runs either.
+        again = held(small, Guide(Ability.GUIDED_REGEX, ".{0,5001}"))
+        small.check(again)
+        cancelled = small.submit(again)
+        small.engine.cancel(cancelled)
+        assert small.finish(cancelled)[0].finish is not None
+    finally:
+        small.engine._guide_bytes = before
+
+
+# --- engines that end, or that replace in turn ---------------------------------------------------
 
 
 def test_without_memory_for_two_it_is_replaced_when_nothing_runs(started):
     recorder = started(*SMALL, "--openvino.replace-when-idle")
     first = pid(recorder.engine._current)
-    running = recorder.submit(generation(max_tokens=LONG))
-    fill(recorder)
+    running = begin(recorder, 500)
+    with stopped(first):
+        fill_at_once(recorder)
+        assert has_room(recorder, schema()), "up to the hard bound"
     assert pid(recorder.engine._current) == first
     assert not recorder.engine._draining
     recorder.finish(running)
@@ -158,25 +267,13 @@ def test_without_memory_for_two_it_is_replaced_when_nothing_runs(started):
     use(recorder, schema())
 
 
-def test_a_form_of_more_memory_than_all_may_have_is_refused(started):
-    recorder = started(*SMALL)
-    wide = json.dumps({"enum": [f"{number:032d}" for number in range(20_000)]})
-    with pytest.raises(Refused) as refused:
-        recorder.check(held(recorder, Guide(Ability.GUIDED_JSON_SCHEMA, wide)))
-    assert refused.value.field == "guide.json_schema"
-    assert "MiB" in refused.value.description
-
-
 @pytest.mark.parametrize("which", ["_current", "_draining"])
 def test_the_loss_of_either_process_is_told(started, which):
     recorder = started(*SMALL)
-    recorder.submit(generation(max_tokens=LONG))
-    recorder.engine._current.form_bytes = 2 * 1024**2
-    recorder.check(held(recorder, schema()))
-    until(lambda: recorder.engine._draining)
-    victim = recorder.engine._current if which == "_current" else recorder.engine._draining[0]
-    os.kill(pid(victim), signal.SIGKILL)
-    until(lambda: recorder.death is not None)
+    with replaced(recorder):
+        victim = recorder.engine._current if which == "_current" else recorder.engine._draining[0]
+        os.kill(pid(victim), signal.SIGKILL)
+        until(lambda: recorder.death is not None)
     assert recorder.death == "its process was ended by SIGKILL"
 
 
@@ -185,8 +282,7 @@ def test_closing_does_not_wait_for_a_process_that_loads(started, monkeypatch, in
     arguments = ["--openvino.replace-when-idle"] if in_turn else []
     recorder = started(*SMALL, *arguments)
     monkeypatch.setattr(child_module, "PROCESS", "tests.engines.endless_load")
-    recorder.engine._current.form_bytes = 2 * 1024**2
-    recorder.check(held(recorder, schema()))
+    fill_at_once(recorder)
     until(lambda: recorder.engine._coming)
     loading = pid(recorder.engine._coming)
     recorder.engine.close()
@@ -197,58 +293,10 @@ def test_closing_does_not_wait_for_a_process_that_loads(started, monkeypatch, in
 def test_a_process_of_which_one_hangs_makes_no_progress(started):
     """The other's steps do not hide it."""
     recorder = started(*SMALL)
-    for _ in range(2):
-        recorder.submit(generation(max_tokens=LONG))
-    recorder.engine._current.form_bytes = 2 * 1024**2
-    recorder.check(held(recorder, schema()))
-    until(lambda: recorder.engine._draining)
-    stuck = pid(recorder.engine._draining[0])
-    os.kill(stuck, signal.SIGSTOP)
-    recorder.run(generation(max_tokens=5))
-    before = recorder.engine.progress()
-    recorder.run(generation(max_tokens=20))
-    assert recorder.engine.progress() <= before + 1
-    recorder.engine.kill()
-    until(lambda: recorder.death is not None)
-
-
-def test_generations_wait_for_their_form_and_hold_up_nobody(started):
-    recorder = started("--openvino.kv-blocks", "256")
-    heavy = Guide(Ability.GUIDED_REGEX, ".{0,5000}")
-    made = held(recorder, heavy, sequence_count=2)
-    recorder.check(made)
-    waiting = recorder.submit(made)
-    (ran,) = recorder.run(generation(max_tokens=1))
-    assert ran.finish is Finish.LENGTH
-    assert all(each.finish is not None for each in recorder.finish(waiting))
-    # Where nothing else runs either.
-    again = held(recorder, Guide(Ability.GUIDED_REGEX, ".{0,5001}"))
-    recorder.check(again)
-    cancelled = recorder.submit(again)
-    recorder.engine.cancel(cancelled)
-    assert recorder.finish(cancelled)[0].finish is not None
-
-
-def test_who_asks_for_a_form_of_the_first_process_after_it_was_replaced(started):
-    """A generation that was checked there, and is submitted when another has taken over."""
-    recorder = started(*SMALL)
-    made = held(recorder, schema())
-    recorder.check(made)
-    recorder.engine._current.form_bytes = 2 * 1024**2
-    first = pid(recorder.engine._current)
-    asyncio.run(recorder.engine.check(held(recorder, schema())))
-    until(lambda: pid(recorder.engine._current) != first)
-    assert recorder.run(made)[0].finish is not None
-
-
-@pytest.mark.parametrize("text", ["never tried", "(("])
-def test_a_guide_that_was_not_found_good_never_reaches_the_compiler(started, text):
-    recorder = started(*SMALL)
-    guide = Guide(Ability.GUIDED_REGEX, text)
-    if text == "((":
-        with pytest.raises(Refused):
-            recorder.check(held(recorder, guide))
-    key = recorder.submit(held(recorder, guide))
-    recorder.wait(lambda: key in recorder.errors)
-    assert recorder.errors[key] == "its guide was not tried"
-    assert recorder.run(generation(max_tokens=2))[0].finish is Finish.LENGTH
+    with replaced(recorder):
+        recorder.run(generation(max_tokens=5))
+        before = recorder.engine.progress()
+        recorder.run(generation(max_tokens=20))
+        assert recorder.engine.progress() <= before + 1
+        recorder.engine.kill()
+        until(lambda: recorder.death is not None)
