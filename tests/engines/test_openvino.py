@@ -212,6 +212,14 @@ def test_sequences_of_a_request_compute_its_prompt_once(ordinary):
 
 # --- settings that do not go together ------------------------------------------------------------
 
+
+def load_here(*arguments: str) -> None:
+    """Does what a start does, without a process for the engine."""
+    settings = parse(WorkerSettings, "test", ["--model", str(MODEL), *arguments])
+    adapter.check_model(settings)
+    load(settings)
+
+
 NO_ADAPTER = ("--openvino.lora", f"a={MODEL / 'config.json'}")
 
 
@@ -226,11 +234,8 @@ NO_ADAPTER = ("--openvino.lora", f"a={MODEL / 'config.json'}")
     ],
 )
 def test_wrong_settings_say_what_is_wrong(arguments, says):
-    """As the engine's process does, without one."""
-    settings = parse(WorkerSettings, "test", ["--model", str(MODEL), *arguments])
     with pytest.raises(EngineError, match=says) as error:
-        adapter.check_model(settings)
-        load(settings)
+        load_here(*arguments)
     assert "\n" not in str(error.value)
 
 
