@@ -64,8 +64,17 @@ REQUEST: Cases = {
         "guide.json_schema", "", "{", "null", '{"type": "nothing"}', '{"not": {}}', '{"a":' * 5000
     ),
     "guide.json_object": ANY_VALUE_IS_VALID,
-    "guide.free_until": [
-        Bad({"guide": {"regex": "a", "free_until": "</think>"}}, "guide.free_until")
+    "guide.free_prefix": [
+        Bad({"guide": {"regex": "a", "free_prefix": {}}}, "guide.free_prefix.end")
+    ],
+    "guide.free_prefix.begin": [
+        Bad(
+            {"guide": {"regex": "a", "free_prefix": {"begin": "x" * 65, "end": "y"}}},
+            "guide.free_prefix.begin",
+        )
+    ],
+    "guide.free_prefix.end": [
+        Bad({"guide": {"regex": "a", "free_prefix": {"end": "x" * 65}}}, "guide.free_prefix.end")
     ],
     "guide.regex": each_of("guide.regex", "", "(", "a{2,1}", "(" * 5000, "x" * 300_000),
     "guide.grammar": each_of("guide.grammar", "", "root", 'start ::= "a"'),

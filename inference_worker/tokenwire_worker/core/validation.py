@@ -32,6 +32,9 @@ GUIDE_DEPTH = 64
 """Deepest nesting of brackets in a guide: grammar compilers recurse, and a stack that overflows
 takes the process with it."""
 
+FREE_PREFIX_CHARACTERS = 64
+"""Of each text that marks a guide's free prefix: markers of reasoning have some ten."""
+
 CHOICE_OPTIONS = 1024
 """Most options of a choice."""
 
@@ -203,6 +206,14 @@ def _guide(guide: Guide | None, info: EngineInfo) -> Iterator[Fault]:
     if guide.form not in info.abilities:
         yield _unable(guide.form, info)
         return
+    if guide.free_prefix is not None:
+        for name in ("begin", "end"):
+            size = len(getattr(guide.free_prefix, name))
+            if size > FREE_PREFIX_CHARACTERS or (name == "end" and not size):
+                yield (
+                    f"guide.free_prefix.{name}",
+                    f"{size} characters; at least 1 and at most {FREE_PREFIX_CHARACTERS}",
+                )
     if guide.form is Ability.GUIDED_CHOICE:
         yield from _choice(guide.options)
         return

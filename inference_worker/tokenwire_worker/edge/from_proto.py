@@ -14,7 +14,7 @@ from tokenwire_service.telemetry import tracing
 
 from tokenwire_worker.core import validation
 from tokenwire_worker.core.request import GenerationRequest, Prompt
-from tokenwire_worker.engines.port import Ability, EngineInfo, Guide, Sampling
+from tokenwire_worker.engines.port import Ability, EngineInfo, FreePrefix, Guide, Sampling
 
 _NANOS = 1_000_000_000
 
@@ -76,7 +76,6 @@ def _refuse_unsupported(message: pb.Request) -> None:
         "sampling.logit_bias": message.sampling.logit_bias,
         "sampling.banned_sequences": message.sampling.banned_sequences,
         "prompt_logprobs": message.HasField("prompt_logprobs"),
-        "guide.free_until": message.guide.free_until,
     }
     for field, is_set in faults.items():
         if is_set:
@@ -142,10 +141,13 @@ def _guide(message: pb.Guide) -> Guide:
     form = message.WhichOneof("form")
     if form is None:
         raise invalid("request.guide", "is set, but none of the forms that this worker knows is")
+    prefix = None
+    if message.HasField("free_prefix"):
+        prefix = FreePrefix(message.free_prefix.begin, message.free_prefix.end)
     if form == "json_object":
-        return Guide(Ability.GUIDED_JSON_OBJECT)
+        return Guide(Ability.GUIDED_JSON_OBJECT, free_prefix=prefix)
     if form == "choice":
         options = message.choice.options
         few = len(options) <= validation.CHOICE_OPTIONS
-        return Guide(Ability.GUIDED_CHOICE, options=tuple(options) if few else options)
-    return Guide(_TEXT_FORMS[form], text=getattr(message, form))
+        return Guide(Ability.GUIDED_CHOICE, "", tuple(options) if few else options, prefix)
+    return Guide(_TEXT_FORMS[form], getattr(message, form), free_prefix=prefix)

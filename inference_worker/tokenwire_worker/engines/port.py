@@ -97,6 +97,16 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class FreePrefix:
+    """A part of the output before the form, with white space after it, that may be anything."""
+
+    begin: str
+    """An output that begins otherwise is held from its start; empty: every output begins free."""
+    end: str
+    """Text whose first appearance ends it."""
+
+
+@dataclass(frozen=True)
 class Guide:
     """A form that the output is held to: an ability of the guided kind and its text or texts."""
 
@@ -104,12 +114,16 @@ class Guide:
     text: str = ""
     options: Sequence[str] = ()
     """With GUIDED_CHOICE: the texts."""
+    free_prefix: FreePrefix | None = None
 
     @cached_property
     def digest(self) -> bytes:
         """What stands for a form, which itself may be long: the same for the same form."""
         digest = hashlib.sha256(self.form.value.encode())
-        for text in (self.text, *self.options):
+        prefix = self.free_prefix
+        free = () if prefix is None else (prefix.begin, prefix.end)
+        digest.update(b"%d" % len(free))
+        for text in (*free, self.text, *self.options):
             encoded = text.encode()
             digest.update(b"%d:" % len(encoded))
             digest.update(encoded)

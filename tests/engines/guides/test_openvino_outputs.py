@@ -13,7 +13,7 @@ import sys
 import jsonschema
 import pytest
 from tokenwire_worker.engines.guides.prepare import grammar_text
-from tokenwire_worker.engines.port import Ability, Guide
+from tokenwire_worker.engines.port import Ability, FreePrefix, Guide
 from tokenwire_worker.model_files import read_limits
 
 from tests.engines.guides.outputs import Outputs
@@ -158,3 +158,14 @@ def test_a_json_object_is_one(pipeline):
         text, finished = pipeline.generate(Guide(Ability.GUIDED_JSON_OBJECT), seed, 300)
         if finished:
             assert isinstance(json.loads(text), dict)
+
+
+@pytest.mark.parametrize("begin", ["", "{"])
+def test_what_follows_a_free_prefix_is_held(pipeline, begin):
+    free = FreePrefix(begin, "e")
+    guide = Guide(Ability.GUIDED_REGEX, "[0-9]{2}", free_prefix=free)
+    held = rf"[0-9]{{2}}|{begin and re.escape(begin)}[^e]*e\s{{0,8}}[0-9]{{2}}"
+    texts = [pipeline.generate(guide, seed, 400) for seed in range(12)]
+    finished = [text for text, is_finished in texts if is_finished]
+    assert finished
+    assert all(re.fullmatch(held, text) for text in finished)

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
+from tokenwire_worker.engines.guides.free import with_free_prefix
 from tokenwire_worker.engines.guides.grammar import ebnf, regex
 from tokenwire_worker.engines.guides.grammar.nodes import Grammar, Text, choice
 from tokenwire_worker.engines.guides.grammar.writer import (
@@ -103,6 +104,11 @@ def _has_wide_sets() -> bool:
 
 
 def _grammar(guide: Guide) -> Grammar:
+    held = _held(guide)
+    return held if guide.free_prefix is None else with_free_prefix(held, guide.free_prefix)
+
+
+def _held(guide: Guide) -> Grammar:
     if guide.form is Ability.GUIDED_JSON_SCHEMA:
         return compiled(guide.text)
     if guide.form is Ability.GUIDED_JSON_OBJECT:

@@ -2,8 +2,9 @@
 
 Compiling a form may overflow the stack or take for ever, and no validation of reasonable length can
 tell. So a process of its own compiles it first. It says `{}` once it is ready, and answers each
-line of standard input, `{"form": ..., "text": ..., "options": [...], "cpu_s": ..., "wall_s": ...}`,
-with one line, `{"fault": null or what is wrong, "held_bytes": ..., "cpu_s": ...}`.
+line of standard input, `{"form": ..., "text": ..., "options": [...], "free": null or [begin, end],
+"cpu_s": ..., "wall_s": ...}`, with one line, `{"fault": null or what is wrong, "held_bytes": ...,
+"cpu_s": ...}`.
 
 What a form costs is counted in CPU time, of which a busy machine does not take more. Time on the
 clock is bounded too, but says nothing about the form.
@@ -27,7 +28,7 @@ from typing import Any
 from tokenwire_service.signals import FROM_TERMINAL, leave_to_parent
 
 from tokenwire_worker.engines.guides.memory import heap_bytes, resident_bytes
-from tokenwire_worker.engines.port import Ability, Guide
+from tokenwire_worker.engines.port import Ability, FreePrefix, Guide
 
 START_S = 120.0
 """Longest time that the process may take to import its compiler and load the tokenizer."""
@@ -115,10 +116,12 @@ class TrialProcess:
             Lost: the process did not take it.
         """
         process = self._running()
+        prefix = guide.free_prefix
         asked = {
             "form": guide.form.value,
             "text": guide.text,
             "options": guide.options,
+            "free": (prefix.begin, prefix.end) if prefix else None,
             "cpu_s": cpu_s,
             "wall_s": wall_s,
         }
@@ -274,7 +277,8 @@ def answer(load: Callable[[], FaultOf]) -> None:
     print("{}", file=answers, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        guide = Guide(Ability(asked["form"]), asked["text"], tuple(asked["options"]))
+        prefix = FreePrefix(*asked["free"]) if asked["free"] else None
+        guide = Guide(Ability(asked["form"]), asked["text"], tuple(asked["options"]), prefix)
         before_bytes, before_s = heap_bytes(), time.process_time()
         signal.setitimer(signal.ITIMER_PROF, asked["cpu_s"])
         # Should the parent die meanwhile, nobody else would end a compilation without end.

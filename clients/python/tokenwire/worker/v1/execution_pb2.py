@@ -27,7 +27,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tokenwire/worker/v1/execution.proto\x12\x13tokenwire.worker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x17google/rpc/status.proto\"\xdc\x03\n\x07Request\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\r\x12/\n\x08sampling\x18\x03 \x01(\x0b\x32\x1d.tokenwire.worker.v1.Sampling\x12/\n\x08stopping\x18\x04 \x01(\x0b\x32\x1d.tokenwire.worker.v1.Stopping\x12\x16\n\x0esequence_count\x18\x05 \x01(\r\x12\x10\n\x08logprobs\x18\x06 \x01(\x08\x12\x14\n\x0ctop_logprobs\x18\x07 \x01(\r\x12)\n\x05guide\x18\x08 \x01(\x0b\x32\x1a.tokenwire.worker.v1.Guide\x12\x14\n\x0clora_adapter\x18\t \x01(\t\x12\x12\n\ncache_salt\x18\n \x01(\t\x12\x10\n\x08priority\x18\x0b \x01(\x05\x12.\n\x0btime_budget\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x38\n\rtrace_context\x18\r \x01(\x0b\x32!.tokenwire.worker.v1.TraceContext\x12\x1c\n\x0fprompt_logprobs\x18\x0e \x01(\rH\x00\x88\x01\x01\x42\x12\n\x10_prompt_logprobs\"\xe6\x02\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\r\n\x05min_p\x18\x04 \x01(\x02\x12\x1f\n\x12repetition_penalty\x18\x05 \x01(\x02H\x02\x88\x01\x01\x12\x18\n\x10presence_penalty\x18\x06 \x01(\x02\x12\x19\n\x11\x66requency_penalty\x18\x07 \x01(\x02\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x03\x88\x01\x01\x12\x32\n\nlogit_bias\x18\t \x03(\x0b\x32\x1e.tokenwire.worker.v1.LogitBias\x12\x37\n\x10\x62\x61nned_sequences\x18\n \x03(\x0b\x32\x1d.tokenwire.worker.v1.TokenIdsB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x15\n\x13_repetition_penaltyB\x07\n\x05_seed\"+\n\tLogitBias\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0c\n\x04\x62ias\x18\x02 \x01(\x02\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"^\n\x08Stopping\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x12\n\nmin_tokens\x18\x02 \x01(\r\x12\x16\n\x0estop_token_ids\x18\x03 \x03(\r\x12\x12\n\nignore_eos\x18\x04 \x01(\x08\"\xbc\x01\n\x05Guide\x12\x15\n\x0bjson_schema\x18\x01 \x01(\tH\x00\x12-\n\x0bjson_object\x18\x02 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12\x0f\n\x05regex\x18\x03 \x01(\tH\x00\x12\x11\n\x07grammar\x18\x04 \x01(\tH\x00\x12-\n\x06\x63hoice\x18\x05 \x01(\x0b\x32\x1b.tokenwire.worker.v1.ChoiceH\x00\x12\x12\n\nfree_until\x18\x06 \x01(\tB\x06\n\x04\x66orm\"\x19\n\x06\x43hoice\x12\x0f\n\x07options\x18\x01 \x03(\t\"7\n\x0cTraceContext\x12\x13\n\x0btraceparent\x18\x01 \x01(\t\x12\x12\n\ntracestate\x18\x02 \x01(\t\"?\n\x0e\x45xecuteRequest\x12-\n\x07request\x18\x01 \x01(\x0b\x32\x1c.tokenwire.worker.v1.Request\"\xf1\x01\n\x0f\x45xecuteResponse\x12\x31\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1d.tokenwire.worker.v1.AcceptedH\x00\x12-\n\x06tokens\x18\x02 \x01(\x0b\x32\x1b.tokenwire.worker.v1.TokensH\x00\x12\x33\n\tcompleted\x18\x03 \x01(\x0b\x32\x1e.tokenwire.worker.v1.CompletedH\x00\x12>\n\x0fprompt_logprobs\x18\x04 \x01(\x0b\x32#.tokenwire.worker.v1.PromptLogprobsH\x00\x42\x07\n\x05\x65vent\"\x1e\n\x08\x41\x63\x63\x65pted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x8f\x01\n\x06Tokens\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x33\n\x08logprobs\x18\x03 \x03(\x0b\x32!.tokenwire.worker.v1.TokenLogprob\x12+\n\x06\x65nding\x18\x04 \x01(\x0b\x32\x1b.tokenwire.worker.v1.Ending\"i\n\x0ePromptLogprobs\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\x14\n\x0ctoken_offset\x18\x02 \x01(\r\x12\x31\n\x06tokens\x18\x03 \x03(\x0b\x32!.tokenwire.worker.v1.TokenLogprob\"\xd6\x01\n\x0f\x45xchangeRequest\x12-\n\x06submit\x18\x01 \x01(\x0b\x32\x1b.tokenwire.worker.v1.SubmitH\x00\x12-\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x1b.tokenwire.worker.v1.CancelH\x00\x12,\n\x07submits\x18\x03 \x03(\x0b\x32\x1b.tokenwire.worker.v1.Submit\x12,\n\x07\x63\x61ncels\x18\x04 \x03(\x0b\x32\x1b.tokenwire.worker.v1.CancelB\t\n\x07\x63ommand\"G\n\x06Submit\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12-\n\x07request\x18\x02 \x01(\x0b\x32\x1c.tokenwire.worker.v1.Request\"+\n\x06\x43\x61ncel\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\x11\n\tsequences\x18\x02 \x03(\r\"\xfe\x02\n\x10\x45xchangeResponse\x12\x0f\n\x07handles\x18\x01 \x03(\r\x12\x11\n\tsequences\x18\x02 \x03(\r\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\r\x12\x11\n\ttoken_ids\x18\x04 \x03(\r\x12\x34\n\x08logprobs\x18\x05 \x03(\x0b\x32\".tokenwire.worker.v1.EntryLogprobs\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x06 \x03(\r\x12\x34\n\x07\x65ndings\x18\x07 \x03(\x0b\x32#.tokenwire.worker.v1.SequenceEnding\x12\x37\n\x0b\x63ompletions\x18\x08 \x03(\x0b\x32\".tokenwire.worker.v1.GenerationEnd\x12.\n\x08\x66\x61ilures\x18\t \x03(\x0b\x32\x1c.tokenwire.worker.v1.Failure\x12<\n\x0fprompt_logprobs\x18\n \x03(\x0b\x32#.tokenwire.worker.v1.PromptLogprobs\"Q\n\rEntryLogprobs\x12\r\n\x05\x65ntry\x18\x01 \x01(\r\x12\x31\n\x06tokens\x18\x02 \x03(\x0b\x32!.tokenwire.worker.v1.TokenLogprob\"i\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12\x36\n\x0c\x61lternatives\x18\x03 \x03(\x0b\x32 .tokenwire.worker.v1.Alternative\"0\n\x0b\x41lternative\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"_\n\x0eSequenceEnding\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\x10\n\x08sequence\x18\x02 \x01(\r\x12+\n\x06\x65nding\x18\x03 \x01(\x0b\x32\x1b.tokenwire.worker.v1.Ending\"i\n\x06\x45nding\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.tokenwire.worker.v1.FinishReason\x12\x1a\n\rstop_token_id\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x10\n\x0e_stop_token_id\"R\n\rGenerationEnd\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\x31\n\tcompleted\x18\x02 \x01(\x0b\x32\x1e.tokenwire.worker.v1.Completed\"=\n\x07\x46\x61ilure\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\xfa\x01\n\tCompleted\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12!\n\x14\x63\x61\x63hed_prompt_tokens\x18\x03 \x01(\rH\x00\x88\x01\x01\x12(\n\x05queue\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07prefill\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x64\x65\x63ode\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x17\n\x15_cached_prompt_tokens*\x9b\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1d\n\x19\x46INISH_REASON_TIME_BUDGET\x10\x03\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x04\x32\xc7\x01\n\x10\x45xecutionService\x12V\n\x07\x45xecute\x12#.tokenwire.worker.v1.ExecuteRequest\x1a$.tokenwire.worker.v1.ExecuteResponse0\x01\x12[\n\x08\x45xchange\x12$.tokenwire.worker.v1.ExchangeRequest\x1a%.tokenwire.worker.v1.ExchangeResponse(\x01\x30\x01\x42J\n\x17\x64\x65v.tokenwire.worker.v1P\x01Z-tokenwire.dev/go/tokenwire/worker/v1;workerv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tokenwire/worker/v1/execution.proto\x12\x13tokenwire.worker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x17google/rpc/status.proto\"\xdc\x03\n\x07Request\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\r\x12/\n\x08sampling\x18\x03 \x01(\x0b\x32\x1d.tokenwire.worker.v1.Sampling\x12/\n\x08stopping\x18\x04 \x01(\x0b\x32\x1d.tokenwire.worker.v1.Stopping\x12\x16\n\x0esequence_count\x18\x05 \x01(\r\x12\x10\n\x08logprobs\x18\x06 \x01(\x08\x12\x14\n\x0ctop_logprobs\x18\x07 \x01(\r\x12)\n\x05guide\x18\x08 \x01(\x0b\x32\x1a.tokenwire.worker.v1.Guide\x12\x14\n\x0clora_adapter\x18\t \x01(\t\x12\x12\n\ncache_salt\x18\n \x01(\t\x12\x10\n\x08priority\x18\x0b \x01(\x05\x12.\n\x0btime_budget\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x38\n\rtrace_context\x18\r \x01(\x0b\x32!.tokenwire.worker.v1.TraceContext\x12\x1c\n\x0fprompt_logprobs\x18\x0e \x01(\rH\x00\x88\x01\x01\x42\x12\n\x10_prompt_logprobs\"\xe6\x02\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\r\n\x05min_p\x18\x04 \x01(\x02\x12\x1f\n\x12repetition_penalty\x18\x05 \x01(\x02H\x02\x88\x01\x01\x12\x18\n\x10presence_penalty\x18\x06 \x01(\x02\x12\x19\n\x11\x66requency_penalty\x18\x07 \x01(\x02\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x03\x88\x01\x01\x12\x32\n\nlogit_bias\x18\t \x03(\x0b\x32\x1e.tokenwire.worker.v1.LogitBias\x12\x37\n\x10\x62\x61nned_sequences\x18\n \x03(\x0b\x32\x1d.tokenwire.worker.v1.TokenIdsB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x15\n\x13_repetition_penaltyB\x07\n\x05_seed\"+\n\tLogitBias\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0c\n\x04\x62ias\x18\x02 \x01(\x02\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"^\n\x08Stopping\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x12\n\nmin_tokens\x18\x02 \x01(\r\x12\x16\n\x0estop_token_ids\x18\x03 \x03(\r\x12\x12\n\nignore_eos\x18\x04 \x01(\x08\"\xde\x01\n\x05Guide\x12\x15\n\x0bjson_schema\x18\x01 \x01(\tH\x00\x12-\n\x0bjson_object\x18\x02 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12\x0f\n\x05regex\x18\x03 \x01(\tH\x00\x12\x11\n\x07grammar\x18\x04 \x01(\tH\x00\x12-\n\x06\x63hoice\x18\x05 \x01(\x0b\x32\x1b.tokenwire.worker.v1.ChoiceH\x00\x12\x34\n\x0b\x66ree_prefix\x18\x06 \x01(\x0b\x32\x1f.tokenwire.worker.v1.FreePrefixB\x06\n\x04\x66orm\"(\n\nFreePrefix\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\t\x12\x0b\n\x03\x65nd\x18\x02 \x01(\t\"\x19\n\x06\x43hoice\x12\x0f\n\x07options\x18\x01 \x03(\t\"7\n\x0cTraceContext\x12\x13\n\x0btraceparent\x18\x01 \x01(\t\x12\x12\n\ntracestate\x18\x02 \x01(\t\"?\n\x0e\x45xecuteRequest\x12-\n\x07request\x18\x01 \x01(\x0b\x32\x1c.tokenwire.worker.v1.Request\"\xf1\x01\n\x0f\x45xecuteResponse\x12\x31\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1d.tokenwire.worker.v1.AcceptedH\x00\x12-\n\x06tokens\x18\x02 \x01(\x0b\x32\x1b.tokenwire.worker.v1.TokensH\x00\x12\x33\n\tcompleted\x18\x03 \x01(\x0b\x32\x1e.tokenwire.worker.v1.CompletedH\x00\x12>\n\x0fprompt_logprobs\x18\x04 \x01(\x0b\x32#.tokenwire.worker.v1.PromptLogprobsH\x00\x42\x07\n\x05\x65vent\"\x1e\n\x08\x41\x63\x63\x65pted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x8f\x01\n\x06Tokens\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x33\n\x08logprobs\x18\x03 \x03(\x0b\x32!.tokenwire.worker.v1.TokenLogprob\x12+\n\x06\x65nding\x18\x04 \x01(\x0b\x32\x1b.tokenwire.worker.v1.Ending\"i\n\x0ePromptLogprobs\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\x14\n\x0ctoken_offset\x18\x02 \x01(\r\x12\x31\n\x06tokens\x18\x03 \x03(\x0b\x32!.tokenwire.worker.v1.TokenLogprob\"\xd6\x01\n\x0f\x45xchangeRequest\x12-\n\x06submit\x18\x01 \x01(\x0b\x32\x1b.tokenwire.worker.v1.SubmitH\x00\x12-\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x1b.tokenwire.worker.v1.CancelH\x00\x12,\n\x07submits\x18\x03 \x03(\x0b\x32\x1b.tokenwire.worker.v1.Submit\x12,\n\x07\x63\x61ncels\x18\x04 \x03(\x0b\x32\x1b.tokenwire.worker.v1.CancelB\t\n\x07\x63ommand\"G\n\x06Submit\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12-\n\x07request\x18\x02 \x01(\x0b\x32\x1c.tokenwire.worker.v1.Request\"+\n\x06\x43\x61ncel\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\x11\n\tsequences\x18\x02 \x03(\r\"\xfe\x02\n\x10\x45xchangeResponse\x12\x0f\n\x07handles\x18\x01 \x03(\r\x12\x11\n\tsequences\x18\x02 \x03(\r\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\r\x12\x11\n\ttoken_ids\x18\x04 \x03(\r\x12\x34\n\x08logprobs\x18\x05 \x03(\x0b\x32\".tokenwire.worker.v1.EntryLogprobs\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x06 \x03(\r\x12\x34\n\x07\x65ndings\x18\x07 \x03(\x0b\x32#.tokenwire.worker.v1.SequenceEnding\x12\x37\n\x0b\x63ompletions\x18\x08 \x03(\x0b\x32\".tokenwire.worker.v1.GenerationEnd\x12.\n\x08\x66\x61ilures\x18\t \x03(\x0b\x32\x1c.tokenwire.worker.v1.Failure\x12<\n\x0fprompt_logprobs\x18\n \x03(\x0b\x32#.tokenwire.worker.v1.PromptLogprobs\"Q\n\rEntryLogprobs\x12\r\n\x05\x65ntry\x18\x01 \x01(\r\x12\x31\n\x06tokens\x18\x02 \x03(\x0b\x32!.tokenwire.worker.v1.TokenLogprob\"i\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12\x36\n\x0c\x61lternatives\x18\x03 \x03(\x0b\x32 .tokenwire.worker.v1.Alternative\"0\n\x0b\x41lternative\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"_\n\x0eSequenceEnding\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\x10\n\x08sequence\x18\x02 \x01(\r\x12+\n\x06\x65nding\x18\x03 \x01(\x0b\x32\x1b.tokenwire.worker.v1.Ending\"i\n\x06\x45nding\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.tokenwire.worker.v1.FinishReason\x12\x1a\n\rstop_token_id\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x10\n\x0e_stop_token_id\"R\n\rGenerationEnd\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\x31\n\tcompleted\x18\x02 \x01(\x0b\x32\x1e.tokenwire.worker.v1.Completed\"=\n\x07\x46\x61ilure\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\xfa\x01\n\tCompleted\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12!\n\x14\x63\x61\x63hed_prompt_tokens\x18\x03 \x01(\rH\x00\x88\x01\x01\x12(\n\x05queue\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07prefill\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x64\x65\x63ode\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x17\n\x15_cached_prompt_tokens*\x9b\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1d\n\x19\x46INISH_REASON_TIME_BUDGET\x10\x03\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x04\x32\xc7\x01\n\x10\x45xecutionService\x12V\n\x07\x45xecute\x12#.tokenwire.worker.v1.ExecuteRequest\x1a$.tokenwire.worker.v1.ExecuteResponse0\x01\x12[\n\x08\x45xchange\x12$.tokenwire.worker.v1.ExchangeRequest\x1a%.tokenwire.worker.v1.ExchangeResponse(\x01\x30\x01\x42J\n\x17\x64\x65v.tokenwire.worker.v1P\x01Z-tokenwire.dev/go/tokenwire/worker/v1;workerv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tokenwire.worker.v1.executi
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\027dev.tokenwire.worker.v1P\001Z-tokenwire.dev/go/tokenwire/worker/v1;workerv1'
-  _globals['_FINISHREASON']._serialized_start=3586
-  _globals['_FINISHREASON']._serialized_end=3741
+  _globals['_FINISHREASON']._serialized_start=3662
+  _globals['_FINISHREASON']._serialized_end=3817
   _globals['_REQUEST']._serialized_start=147
   _globals['_REQUEST']._serialized_end=623
   _globals['_SAMPLING']._serialized_start=626
@@ -48,45 +48,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOPPING']._serialized_start=1056
   _globals['_STOPPING']._serialized_end=1150
   _globals['_GUIDE']._serialized_start=1153
-  _globals['_GUIDE']._serialized_end=1341
-  _globals['_CHOICE']._serialized_start=1343
-  _globals['_CHOICE']._serialized_end=1368
-  _globals['_TRACECONTEXT']._serialized_start=1370
-  _globals['_TRACECONTEXT']._serialized_end=1425
-  _globals['_EXECUTEREQUEST']._serialized_start=1427
-  _globals['_EXECUTEREQUEST']._serialized_end=1490
-  _globals['_EXECUTERESPONSE']._serialized_start=1493
-  _globals['_EXECUTERESPONSE']._serialized_end=1734
-  _globals['_ACCEPTED']._serialized_start=1736
-  _globals['_ACCEPTED']._serialized_end=1766
-  _globals['_TOKENS']._serialized_start=1769
-  _globals['_TOKENS']._serialized_end=1912
-  _globals['_PROMPTLOGPROBS']._serialized_start=1914
-  _globals['_PROMPTLOGPROBS']._serialized_end=2019
-  _globals['_EXCHANGEREQUEST']._serialized_start=2022
-  _globals['_EXCHANGEREQUEST']._serialized_end=2236
-  _globals['_SUBMIT']._serialized_start=2238
-  _globals['_SUBMIT']._serialized_end=2309
-  _globals['_CANCEL']._serialized_start=2311
-  _globals['_CANCEL']._serialized_end=2354
-  _globals['_EXCHANGERESPONSE']._serialized_start=2357
-  _globals['_EXCHANGERESPONSE']._serialized_end=2739
-  _globals['_ENTRYLOGPROBS']._serialized_start=2741
-  _globals['_ENTRYLOGPROBS']._serialized_end=2822
-  _globals['_TOKENLOGPROB']._serialized_start=2824
-  _globals['_TOKENLOGPROB']._serialized_end=2929
-  _globals['_ALTERNATIVE']._serialized_start=2931
-  _globals['_ALTERNATIVE']._serialized_end=2979
-  _globals['_SEQUENCEENDING']._serialized_start=2981
-  _globals['_SEQUENCEENDING']._serialized_end=3076
-  _globals['_ENDING']._serialized_start=3078
-  _globals['_ENDING']._serialized_end=3183
-  _globals['_GENERATIONEND']._serialized_start=3185
-  _globals['_GENERATIONEND']._serialized_end=3267
-  _globals['_FAILURE']._serialized_start=3269
-  _globals['_FAILURE']._serialized_end=3330
-  _globals['_COMPLETED']._serialized_start=3333
-  _globals['_COMPLETED']._serialized_end=3583
-  _globals['_EXECUTIONSERVICE']._serialized_start=3744
-  _globals['_EXECUTIONSERVICE']._serialized_end=3943
+  _globals['_GUIDE']._serialized_end=1375
+  _globals['_FREEPREFIX']._serialized_start=1377
+  _globals['_FREEPREFIX']._serialized_end=1417
+  _globals['_CHOICE']._serialized_start=1419
+  _globals['_CHOICE']._serialized_end=1444
+  _globals['_TRACECONTEXT']._serialized_start=1446
+  _globals['_TRACECONTEXT']._serialized_end=1501
+  _globals['_EXECUTEREQUEST']._serialized_start=1503
+  _globals['_EXECUTEREQUEST']._serialized_end=1566
+  _globals['_EXECUTERESPONSE']._serialized_start=1569
+  _globals['_EXECUTERESPONSE']._serialized_end=1810
+  _globals['_ACCEPTED']._serialized_start=1812
+  _globals['_ACCEPTED']._serialized_end=1842
+  _globals['_TOKENS']._serialized_start=1845
+  _globals['_TOKENS']._serialized_end=1988
+  _globals['_PROMPTLOGPROBS']._serialized_start=1990
+  _globals['_PROMPTLOGPROBS']._serialized_end=2095
+  _globals['_EXCHANGEREQUEST']._serialized_start=2098
+  _globals['_EXCHANGEREQUEST']._serialized_end=2312
+  _globals['_SUBMIT']._serialized_start=2314
+  _globals['_SUBMIT']._serialized_end=2385
+  _globals['_CANCEL']._serialized_start=2387
+  _globals['_CANCEL']._serialized_end=2430
+  _globals['_EXCHANGERESPONSE']._serialized_start=2433
+  _globals['_EXCHANGERESPONSE']._serialized_end=2815
+  _globals['_ENTRYLOGPROBS']._serialized_start=2817
+  _globals['_ENTRYLOGPROBS']._serialized_end=2898
+  _globals['_TOKENLOGPROB']._serialized_start=2900
+  _globals['_TOKENLOGPROB']._serialized_end=3005
+  _globals['_ALTERNATIVE']._serialized_start=3007
+  _globals['_ALTERNATIVE']._serialized_end=3055
+  _globals['_SEQUENCEENDING']._serialized_start=3057
+  _globals['_SEQUENCEENDING']._serialized_end=3152
+  _globals['_ENDING']._serialized_start=3154
+  _globals['_ENDING']._serialized_end=3259
+  _globals['_GENERATIONEND']._serialized_start=3261
+  _globals['_GENERATIONEND']._serialized_end=3343
+  _globals['_FAILURE']._serialized_start=3345
+  _globals['_FAILURE']._serialized_end=3406
+  _globals['_COMPLETED']._serialized_start=3409
+  _globals['_COMPLETED']._serialized_end=3659
+  _globals['_EXECUTIONSERVICE']._serialized_start=3820
+  _globals['_EXECUTIONSERVICE']._serialized_end=4019
 # @@protoc_insertion_point(module_scope)

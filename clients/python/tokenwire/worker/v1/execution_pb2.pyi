@@ -330,17 +330,13 @@ class Guide(_message.Message):
     REGEX_FIELD_NUMBER: _builtins.int
     GRAMMAR_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
-    FREE_UNTIL_FIELD_NUMBER: _builtins.int
+    FREE_PREFIX_FIELD_NUMBER: _builtins.int
     json_schema: _builtins.str
     """A JSON Schema, as JSON text."""
     regex: _builtins.str
     """A regular expression that the whole output matches."""
     grammar: _builtins.str
     """A context-free grammar in EBNF with a rule named `root`."""
-    free_until: _builtins.str
-    """The output is free up to and including the first of this text, and held to the form after it.
-    Empty: held from the start. At most 64 characters. From revision 3 on.
-    """
     @_builtins.property
     def json_object(self) -> _empty_pb2.Empty:
         """Any JSON object."""
@@ -348,6 +344,10 @@ class Guide(_message.Message):
     @_builtins.property
     def choice(self) -> Global___Choice:
         """One of several texts."""
+
+    @_builtins.property
+    def free_prefix(self) -> Global___FreePrefix:
+        """What may stand before the form, such as a model's reasoning. Unset: nothing. From revision 3 on."""
 
     def __init__(
         self,
@@ -357,17 +357,45 @@ class Guide(_message.Message):
         regex: _builtins.str = ...,
         grammar: _builtins.str = ...,
         choice: Global___Choice | None = ...,
-        free_until: _builtins.str = ...,
+        free_prefix: Global___FreePrefix | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "form", b"form", "grammar", b"grammar", "json_object", b"json_object", "json_schema", b"json_schema", "regex", b"regex"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "form", b"form", "free_prefix", b"free_prefix", "grammar", b"grammar", "json_object", b"json_object", "json_schema", b"json_schema", "regex", b"regex"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "form", b"form", "free_until", b"free_until", "grammar", b"grammar", "json_object", b"json_object", "json_schema", b"json_schema", "regex", b"regex"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "form", b"form", "free_prefix", b"free_prefix", "grammar", b"grammar", "json_object", b"json_object", "json_schema", b"json_schema", "regex", b"regex"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["json_schema", "json_object", "regex", "grammar", "choice"]  # noqa: Y015
     _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_form) -> _WhichOneofReturnType_form | None: ...
 
 Global___Guide: _TypeAlias = Guide  # noqa: Y015
+
+@_typing.final
+class FreePrefix(_message.Message):
+    """A part of an output that is not held to a form, up to 8 white space characters after it included."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEGIN_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    begin: _builtins.str
+    """Text that begins it, at most 64 characters; an output that begins otherwise is held to the form from
+    its start. Empty: the output is free from its start.
+    """
+    end: _builtins.str
+    """Text whose first appearance ends it; 1 to 64 characters."""
+    def __init__(
+        self,
+        *,
+        begin: _builtins.str = ...,
+        end: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "end", b"end"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreePrefix: _TypeAlias = FreePrefix  # noqa: Y015
 
 @_typing.final
 class Choice(_message.Message):
