@@ -30,7 +30,7 @@ from tests.services.calls import (
 )
 from tests.services.processes import NOT_SERVING, SERVING, WAIT_S, wait_for_health
 
-TRIALS = 3
+TRIALS = 2
 ENOUGH = 30
 """Answers after which the callers' loops are in full swing."""
 

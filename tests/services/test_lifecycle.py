@@ -10,11 +10,9 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from tokenwire.frontend.v1 import generation_pb2
-from tokenwire.worker.v1 import execution_pb2
 
 from tests.services.calls import (
     Frontend,
-    Worker,
     check_draining,
     endless,
     generation,
@@ -96,18 +94,17 @@ def test_reflection_lists_and_describes_the_services(which, names, version, fron
         assert service in {f"{file.package}.{each.name}" for file in files for each in file.service}
 
 
-def test_the_probe_tells_health_by_its_exit_code(own_frontend):
-    started, _ = own_frontend
+def test_the_probe_tells_health_by_its_exit_code(frontend):
     for arguments, code in [
-        ([started.address], 0),
-        ([started.address, FRONTEND_SERVICES[0]], 0),
-        ([started.address, "no.such.Service"], 1),
+        ([frontend.address], 0),
+        ([frontend.address, FRONTEND_SERVICES[0]], 0),
+        ([frontend.address, "no.such.Service"], 1),
         (["127.0.0.1:1"], 1),
         ([], 64),
         (["127.0.0.1"], 64),
-        ([started.address, "", "surplus"], 64),
-        ([started.address, "--tls-ca", "/no/such/file"], 64),
-        ([started.address, "--tls-key", "/no/such/file"], 64),
+        ([frontend.address, "", "surplus"], 64),
+        ([frontend.address, "--tls-ca", "/no/such/file"], 64),
+        ([frontend.address, "--tls-key", "/no/such/file"], 64),
     ]:
         check_probe(arguments, code)
 
@@ -191,23 +188,3 @@ def test_a_second_ctrl_c_waits_for_nothing(own_frontend):
     assert started.wait() == -signal.SIGINT
     with pytest.raises(grpc.RpcError):
         list(call)
-
-
-def test_sigterm_lets_the_worker_finish_what_it_has(processes):
-    started = processes.worker()
-    with Worker(started.address) as worker:
-        request = execution_pb2.ExecuteRequest(
-            request={
-                "prompt_token_ids": [5, 6],
-                "stopping": {"max_tokens": 250, "ignore_eos": True},
-            }
-        )
-        call = worker.execution.Execute(request, timeout=WAIT_S)
-        next(call)
-        wait_for_health(worker.raw, NOT_SERVING, while_waiting=started.terminate)
-        check_draining(refused(lambda: worker.execution.Execute(request, timeout=WAIT_S)))
-        events = list(call)
-        assert sum(len(event.tokens.token_ids) for event in events) == 250
-        assert events[-1].completed.completion_tokens == 250
-    assert started.wait() == 0
-    assert "Traceback" not in started.output

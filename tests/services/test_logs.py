@@ -130,35 +130,51 @@ LONG = {
 }
 
 
+MANY_FIELDS = "log.info('line', **{f'field_{n}': 'x' * 5000 for n in range(40)})"
+
+TRACEBACK = """
+def f(n): return f(n - 1) if n else {}['x' * 4_000_000]
+try: f(200)
+except Exception: log.exception('fault')
+"""
+
+SHORT = "log.info('line', a='caf\\u00e9', b=['x', 1], c={'d': None}, e=1.5, f=True)"
+
+
+@pytest.fixture(scope="module")
+def line_of():
+    """The lines that a process logs, each by the program that logs it."""
+    programs = [*(of_field(value) for value in LONG.values()), MANY_FIELDS, TRACEBACK, SHORT]
+    return dict(zip(programs, lines_of("\n".join(programs)), strict=True))
+
+
+def of_field(value: str) -> str:
+    return f"log.info('line', field={value}, other='told')"
+
+
 @pytest.mark.parametrize("value", LONG.values(), ids=LONG)
-def test_a_field_is_cut_whatever_it_holds(value):
-    (line,) = lines_of(f"log.info('line', field={value}, other='told')")
+def test_a_field_is_cut_whatever_it_holds(line_of, value):
+    line = line_of[of_field(value)]
     assert len(line) < FIELD_BYTES * 4
     told = json.loads(line)
     assert told["other"] == "told"
     assert told["field"]
 
 
-def test_a_line_is_cut_however_many_fields_it_has():
-    (line,) = lines_of("log.info('line', **{f'field_{n}': 'x' * 5000 for n in range(40)})")
+def test_a_line_is_cut_however_many_fields_it_has(line_of):
+    line = line_of[MANY_FIELDS]
     assert len(line) < LINE_BYTES + 40 * 50
     assert len(json.loads(line)) > 40
 
 
-def test_a_traceback_keeps_its_end():
-    program = (
-        "def f(n): return f(n - 1) if n else {}['x' * 4_000_000]\n"
-        "try: f(200)\n"
-        "except Exception: log.exception('fault')"
-    )
-    (line,) = lines_of(program)
+def test_a_traceback_keeps_its_end(line_of):
+    line = line_of[TRACEBACK]
     assert len(line) < LINE_BYTES * 2
     assert "KeyError: 'xxx" in json.loads(line)["exception"]
 
 
-def test_what_is_short_is_told_as_it_is():
-    (line,) = lines_of("log.info('line', a='caf\\u00e9', b=['x', 1], c={'d': None}, e=1.5, f=True)")
-    told = json.loads(line)
+def test_what_is_short_is_told_as_it_is(line_of):
+    told = json.loads(line_of[SHORT])
     assert [told[name] for name in "abcef"] == ["caf\u00e9", ["x", 1], {"d": None}, 1.5, True]
 
 

@@ -28,8 +28,8 @@ GROWTH_BYTES = 8 * 2**20
 SMALL_SPANS = 8_000
 """Of a refusal, at 1.5 KB with its attributes: to keep them would take 12 MB."""
 
-LARGE_SPANS = 1_300
-"""Of a refusal whose prompt is told too, at 17 KB: to keep them would take 22 MB."""
+LARGE_SPANS = 800
+"""Of a refusal whose prompt is told too, at 17 KB: to keep them would take 13 MB."""
 
 TEXT = "word " * 3_300
 """Somewhat more than is told of a prompt."""

@@ -99,8 +99,8 @@ def test_the_engines_process_does_not_outlive_the_worker(pair_of):
         os.close(watched)
 
 
-def test_signals_to_the_engines_process_end_nothing(pair_of):
-    _, worker, engine = pair_of
+def test_signals_to_the_engines_process_end_nothing(worker, worker_process):
+    engine = engine_of(worker_process)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         with Exchange(worker) as exchange:
             exchange.submit(1, request(max_tokens=200))

@@ -265,6 +265,7 @@ def test_sigterm_lets_what_is_in_flight_finish(own_worker):
     assert process.wait() == 0
     process.wait_for("draining")
     process.wait_for("stopped")
+    assert "Traceback" not in process.output
 
 
 def test_an_idle_worker_stops_at_once(own_worker):
