@@ -10,6 +10,7 @@ Each function makes one tokenwire_service.errors.ServiceError:
     worker_silent       UNAVAILABLE         WORKER_SILENT
     worker_behind       RESOURCE_EXHAUSTED  WORKER_BEHIND
     worker_protocol     INTERNAL            WORKER_PROTOCOL
+    worker_failed       (the worker's)      WORKER_FAILED
     queue_full          RESOURCE_EXHAUSTED  QUEUE_FULL
     request_too_large   INVALID_ARGUMENT    REQUEST_TOO_LARGE
     draining            UNAVAILABLE         DRAINING
@@ -24,7 +25,8 @@ Each function makes one tokenwire_service.errors.ServiceError:
     template_failed     INVALID_ARGUMENT    CHAT_TEMPLATE_FAILED
     (invalid fields)    INVALID_ARGUMENT    INVALID_FIELD
 
-What a worker refuses keeps the worker's own code, reason and details.
+What a worker refuses keeps the worker's own code, reason and details; its CANCELLED is UNAVAILABLE
+to a caller, and its UNKNOWN is INTERNAL.
 """
 
 from __future__ import annotations
@@ -129,6 +131,27 @@ def worker_protocol(worker: str, fault: str, trace_id: str) -> ServiceError:
         "WORKER_PROTOCOL",
         f"worker {worker} has broken the worker contract: the generation {fault}; "
         f"the frontend's log has it under trace id {trace_id}",
+        metadata={"worker": worker},
+    )
+
+
+def worker_failed(worker: str, told: ServiceError, code: str, trace_id: str) -> ServiceError:
+    """The worker failed at the request, or refused it, and gives no reason.
+
+    Args:
+        worker: its address.
+        told: what it says.
+        code: name of the status that it gave.
+        trace_id: of the request.
+    """
+    retry_s = RETRY_SOON_S if told.code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED) else None
+    return ServiceError(
+        told.code,
+        "WORKER_FAILED",
+        f"worker {worker} failed without a reason ({code}: {cut(told.message, NAME_BYTES)}); "
+        f"the frontend's log has it under trace id {trace_id}",
+        retry_after_s=retry_s if told.retry_after_s is None else told.retry_after_s,
+        quota=told.quota,
         metadata={"worker": worker},
     )
 

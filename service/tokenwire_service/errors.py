@@ -19,6 +19,9 @@ WORDS_BYTES = 1024
 """Most of any text in an error: whoever refuses a request of megabytes quotes it, and neither what
 is kept of the error nor a log line may hold those."""
 
+INVALID_FIELD = "INVALID_FIELD"
+"""Reason of an error about fields where no other says more."""
+
 VIOLATIONS = 32
 """Fields that an error names; what is refused field by field may have a million."""
 
@@ -98,7 +101,7 @@ class InvalidRequestError(ServiceError):
         self,
         violations: Sequence[FieldViolation],
         *,
-        reason: str = "INVALID_FIELD",
+        reason: str = INVALID_FIELD,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         self.violations = tuple(violations[:VIOLATIONS])
@@ -108,6 +111,6 @@ class InvalidRequestError(ServiceError):
         super().__init__(Code.INVALID_ARGUMENT, reason, message, metadata=metadata)
 
 
-def invalid(field: str, description: str, reason: str = "INVALID_FIELD") -> InvalidRequestError:
+def invalid(field: str, description: str, reason: str = INVALID_FIELD) -> InvalidRequestError:
     """Returns the error for one field at fault."""
     return InvalidRequestError([FieldViolation(field, description)], reason=reason)

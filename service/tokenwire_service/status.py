@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import NoReturn
 from urllib.parse import quote
 
@@ -13,7 +14,14 @@ import grpc
 from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from tokenwire_service.errors import Code, FieldViolation, Quota, ServiceError
+from tokenwire_service.errors import (
+    VIOLATIONS,
+    WORDS_BYTES,
+    Code,
+    FieldViolation,
+    Quota,
+    ServiceError,
+)
 from tokenwire_service.wording import cut
 
 DOMAIN = "tokenwire"
@@ -37,11 +45,20 @@ METADATA_BYTES = 512
 DESCRIPTION_BYTES = 256
 NAME_BYTES = 128
 
+DETAILS = 8
+"""Details of a peer's Status that are read: `to_status` makes four at most."""
+
+METADATA_ENTRIES = 32
+"""Entries of a peer's ErrorInfo that are read: `to_status` has room for fewer."""
+
 PACKING_BYTES = 64
 """What stands around a detail in a Status: its type's URL and the lengths."""
 
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 """What gRPC does not percent-encode."""
+
+UNKNOWN = "UNKNOWN"
+"""Reason of a Status that has none, or none that is a name."""
 
 _REASON = re.compile("[A-Z][A-Z0-9_]{0,62}")
 
@@ -118,10 +135,14 @@ def _bad_request(
 
 
 def from_status(status: status_pb2.Status) -> ServiceError:
-    """Returns the ServiceError that `to_status` turned into this Status, as far as it tells."""
+    """Returns the ServiceError that `to_status` turned into this Status, as far as it tells.
+
+    Of what a peer sends beyond what `to_status` makes, only so much is read. The reason of a Status
+    that has none is UNKNOWN.
+    """
     known = status.code in Code.__members__.values()
-    error = ServiceError(Code(status.code) if known else Code.UNKNOWN, "UNKNOWN", status.message)
-    for detail in status.details:
+    error = ServiceError(Code(status.code) if known else Code.UNKNOWN, UNKNOWN, status.message)
+    for detail in status.details[:DETAILS]:
         _read_detail(error, detail)
     return error
 
@@ -133,17 +154,21 @@ def _read_detail(error: ServiceError, detail: object) -> None:
     quota = error_details_pb2.QuotaFailure()
     if detail.Unpack(info):  # type: ignore[attr-defined]
         # It becomes a metric's attribute, so a peer's invention must not.
-        error.reason = info.reason if _REASON.fullmatch(info.reason) else "UNKNOWN"
-        error.metadata = dict(info.metadata)
+        error.reason = info.reason if _REASON.fullmatch(info.reason) else UNKNOWN
+        error.metadata = {
+            cut(key, NAME_BYTES): cut(value, WORDS_BYTES)
+            for key, value in islice(info.metadata.items(), METADATA_ENTRIES)
+        }
     elif detail.Unpack(bad_request):  # type: ignore[attr-defined]
         error.violations = [
             FieldViolation(violation.field, violation.description)
-            for violation in bad_request.field_violations
+            for violation in bad_request.field_violations[:VIOLATIONS]
         ]
     elif detail.Unpack(retry):  # type: ignore[attr-defined]
         error.retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
     elif detail.Unpack(quota) and quota.violations:  # type: ignore[attr-defined]
-        error.quota = Quota(quota.violations[0].subject, quota.violations[0].description)
+        first = quota.violations[0]
+        error.quota = Quota(cut(first.subject, NAME_BYTES), cut(first.description, WORDS_BYTES))
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,12 @@ def exchange(revision: int = 2, last_handle: int = 0) -> Exchange:
     return Exchange("127.0.0.1:1", info, commands, Handles(last_handle), AwakeClock())
 
 
+def deliver(stream: Exchange, frame: pb.ExchangeResponse) -> None:
+    """Delivers a frame, to its end."""
+    for _ in stream.deliver(frame):
+        pass
+
+
 def request(**fields: Any) -> pb.Request:
     trace = pb.TraceContext(traceparent=f"00-{TRACE_ID}-b7ad6b7169203331-01")
     return pb.Request(**{"prompt_token_ids": [7, 8], "trace_context": trace, **fields})
@@ -75,7 +81,7 @@ def started(stream: Exchange, broken: str = "", **fields: Any) -> tuple[int, Rec
     """Returns a generation that the worker has accepted."""
     receiver = Receiver(broken)
     handle = stream.submit(request(**fields), receiver)
-    stream.deliver(pb.ExchangeResponse(accepted=[handle]))
+    deliver(stream, pb.ExchangeResponse(accepted=[handle]))
     return handle, receiver
 
 

@@ -17,6 +17,7 @@ from tests.frontend.exchange_here import (
     STOP,
     TRACE_ID,
     Receiver,
+    deliver,
     done,
     ending,
     exchange,
@@ -32,14 +33,15 @@ from tests.frontend.exchange_here import (
 def test_one_frame_may_bring_all_of_a_generation():
     stream, receiver = exchange(), Receiver()
     handle = stream.submit(request(), receiver)
-    stream.deliver(
+    deliver(
+        stream,
         pb.ExchangeResponse(
             accepted=[handle],
             handles=[handle],
             token_ids=[5],
             endings=[ending(handle, reason=STOP, stop_token_id=2)],
             completions=[done(handle, cached_prompt_tokens=1)],
-        )
+        ),
     )
     assert receiver.names == ["accepted", "tokens", "ending", "completed"]
     assert receiver.heard[1] == ("tokens", 0, [5], [])
@@ -52,13 +54,14 @@ def test_columns_bring_several_sequences_of_several_generations():
     stream = exchange()
     one, first = started(stream, sequence_count=2)
     two, second = started(stream)
-    stream.deliver(
+    deliver(
+        stream,
         pb.ExchangeResponse(
             handles=[one, two, one],
             sequences=[1, 0, 0],
             counts=[2, 1, 1],
             token_ids=[10, 11, 20, 30],
-        )
+        ),
     )
     assert first.heard[1:] == [("tokens", 1, [10, 11], []), ("tokens", 0, [30], [])]
     assert second.heard[1:] == [("tokens", 0, [20], [])]
@@ -69,7 +72,7 @@ def test_log_probabilities_go_to_those_that_asked():
     one, asked = started(stream, logprobs=True)
     two, silent = started(stream)
     logprobs = [scored(0, 5), scored(1, 6)]
-    stream.deliver(pb.ExchangeResponse(handles=[one, two], token_ids=[5, 6], logprobs=logprobs))
+    deliver(stream, pb.ExchangeResponse(handles=[one, two], token_ids=[5, 6], logprobs=logprobs))
     [(_, _, _, [logprob])] = asked.heard[1:]
     assert (logprob.token_id, logprob.logprob) == (5, -1.0)
     assert silent.heard[1:] == [("tokens", 0, [6], [])]
@@ -87,13 +90,13 @@ def test_a_bad_frame_ends_the_generation_that_it_names_and_no_other(frame, lines
     frames = [{key: value for key, value in frame.items() if key != "then"}]
     frames += [frame["then"]] if "then" in frame else []
     for each in frames:
-        stream.deliver(pb.ExchangeResponse(**each))
+        deliver(stream, pb.ExchangeResponse(**each))
     [error] = bad.errors
     assert (error.code, error.reason) == (Code.INTERNAL, "WORKER_PROTOCOL")
     assert TRACE_ID in error.message
     assert [line["trace_id"] for line in lines if line.get("handle") == 1] == [TRACE_ID]
     # The worker may go on with it for a while, which reaches nobody.
-    stream.deliver(pb.ExchangeResponse(handles=[1, other], token_ids=[5, 6]))
+    deliver(stream, pb.ExchangeResponse(handles=[1, other], token_ids=[5, 6]))
     assert good.heard == [("accepted",), ("tokens", 0, [6], [])]
 
 
@@ -109,7 +112,7 @@ def test_a_bad_frame_ends_the_generation_that_it_names_and_no_other(frame, lines
 def test_nothing_comes_before_the_acceptance(frame):
     stream, receiver = exchange(), Receiver()
     stream.submit(request(), receiver)
-    stream.deliver(pb.ExchangeResponse(**frame))
+    deliver(stream, pb.ExchangeResponse(**frame))
     assert [error.reason for error in receiver.errors] == ["WORKER_PROTOCOL"]
 
 
@@ -119,18 +122,18 @@ def test_nothing_comes_before_the_acceptance(frame):
 def test_log_probabilities_that_are_missing_end_the_generation(logprobs):
     stream = exchange()
     handle, receiver = started(stream, logprobs=True)
-    stream.deliver(pb.ExchangeResponse(handles=[handle], token_ids=[5], logprobs=logprobs))
+    deliver(stream, pb.ExchangeResponse(handles=[handle], token_ids=[5], logprobs=logprobs))
     assert [error.reason for error in receiver.errors] == ["WORKER_PROTOCOL"]
 
 
 async def test_what_was_ended_here_is_cancelled_at_the_worker_and_its_handle_kept():
     stream = exchange()
     handle, _ = started(stream)
-    stream.deliver(pb.ExchangeResponse(handles=[handle], token_ids=[4096]))
+    deliver(stream, pb.ExchangeResponse(handles=[handle], token_ids=[4096]))
     [message] = await sent(stream)
     assert [cancel.handle for cancel in message.cancels] == [handle]
     assert len(stream) == 1
-    stream.deliver(pb.ExchangeResponse(completions=[done(handle)]))
+    deliver(stream, pb.ExchangeResponse(completions=[done(handle)]))
     assert len(stream) == 0
 
 
@@ -139,8 +142,11 @@ def test_an_unknown_reason_is_unspecified_and_one_line(reason, lines):
     stream = exchange()
     receivers = [started(stream) for _ in range(20)]
     for handle, _ in receivers:
-        stream.deliver(
-            pb.ExchangeResponse(endings=[ending(handle, reason=reason)], completions=[done(handle)])
+        deliver(
+            stream,
+            pb.ExchangeResponse(
+                endings=[ending(handle, reason=reason)], completions=[done(handle)]
+            ),
         )
     for _, receiver in receivers:
         assert receiver.heard[1] == ("ending", 0, Finish.UNSPECIFIED, None)
@@ -167,7 +173,7 @@ def test_what_belongs_to_no_generation_is_one_line(frame, lines):
     stream = exchange()
     _, receiver = started(stream)
     for _ in range(50):
-        stream.deliver(pb.ExchangeResponse(**frame))
+        deliver(stream, pb.ExchangeResponse(**frame))
     assert receiver.names == ["accepted"]
     assert len(lines) <= 1
 
@@ -176,11 +182,12 @@ def test_numbers_that_nobody_can_mean_are_left_out():
     stream = exchange()
     handle, receiver = started(stream)
     never = duration_pb2.Duration(seconds=-(2**62))
-    stream.deliver(
+    deliver(
+        stream,
         pb.ExchangeResponse(
             endings=[ending(handle)],
             completions=[done(handle, queue=never, prefill=never, decode=never)],
-        )
+        ),
     )
     report = receiver.heard[-1][1]
     assert (report.queue_s, report.prefill_s, report.decode_s) == (None, None, None)
@@ -193,7 +200,7 @@ def test_a_failure_is_the_workers_own_word():
     forever = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=2**60))
     for detail in (error_details_pb2.ErrorInfo(domain="tokenwire", reason="QUEUE_FULL"), forever):
         status.details.add().Pack(detail)
-    stream.deliver(pb.ExchangeResponse(failures=[pb.Failure(handle=handle, status=status)]))
+    deliver(stream, pb.ExchangeResponse(failures=[pb.Failure(handle=handle, status=status)]))
     [error] = receiver.errors
     assert (error.code, error.message) == (Code.RESOURCE_EXHAUSTED, "full")
     assert error.reason == "QUEUE_FULL"
@@ -208,14 +215,15 @@ def test_an_exception_of_a_receiver_ends_its_own_generation(method, lines):
     stream = exchange()
     broken, good = Receiver(method), Receiver()
     handles = [stream.submit(request(), each) for each in (broken, good)]
-    stream.deliver(
+    deliver(
+        stream,
         pb.ExchangeResponse(
             accepted=handles,
             handles=handles,
             token_ids=[5, 5],
             endings=[ending(each) for each in handles],
             completions=[done(each) for each in handles],
-        )
+        ),
     )
     assert good.names == ["accepted", "tokens", "ending", "completed"]
     [fault] = [line for line in lines if line["event"] == "generation_fault"]
@@ -267,7 +275,7 @@ def test_whatever_comes_each_generation_ends_once_and_nothing_is_raised(frames):
         stream.submit(request(sequence_count=1 + place % 2, logprobs=place > 1), receiver)
     with structlog.testing.capture_logs():
         for frame in frames:
-            stream.deliver(frame)
+            deliver(stream, frame)
         stream.fail_all(lambda: ServiceError(Code.UNAVAILABLE, "WORKER_LOST", "lost"))
     for receiver in receivers:
         assert receiver.names[-1] in ("completed", "failed")

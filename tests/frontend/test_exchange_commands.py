@@ -11,6 +11,7 @@ from tokenwire_service.errors import ServiceError
 
 from tests.frontend.exchange_here import (
     Receiver,
+    deliver,
     done,
     ending,
     exchange,
@@ -92,13 +93,14 @@ async def test_who_is_detached_hears_nothing_more():
     stream = exchange()
     handle, receiver = started(stream)
     stream.detach(handle)
-    stream.deliver(
+    deliver(
+        stream,
         pb.ExchangeResponse(
             handles=[handle],
             token_ids=[5],
             endings=[ending(handle)],
             completions=[done(handle)],
-        )
+        ),
     )
     assert receiver.names == ["accepted"]
     assert len(stream) == 0
@@ -109,5 +111,5 @@ def test_handles_of_live_generations_are_not_given_again():
     receivers = [Receiver() for _ in range(3)]
     handles = [stream.submit(request(), each) for each in receivers]
     assert handles == [HANDLES, 1, 2]
-    stream.deliver(pb.ExchangeResponse(accepted=handles, handles=[HANDLES], token_ids=[5]))
+    deliver(stream, pb.ExchangeResponse(accepted=handles, handles=[HANDLES], token_ids=[5]))
     assert [each.names for each in receivers] == [["accepted", "tokens"], *[["accepted"]] * 2]

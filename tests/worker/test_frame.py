@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from google.protobuf import duration_pb2
 from hypothesis import given
 from hypothesis import strategies as st
@@ -183,6 +184,20 @@ def test_an_entry_of_very_many_ids_is_divided():
     messages = [exchange_response(part) for part in frame.parts(2**16)]
     assert max(message.ByteSize() for message in messages) < 2**17
     assert [each for message in messages for each in message.token_ids] == list(range(500_000))
+
+
+@pytest.mark.parametrize("first", [0, 20])
+def test_an_entry_of_many_alternatives_is_divided_by_its_size(first):
+    """The first token's alternatives say nothing of those of the others."""
+    ids = list(range(1000))
+    others = tuple(Alternative(2**32 - 1, -2.0) for _ in range(20))
+    logprobs = [TokenLogprob(each, -1.0, others) for each in ids]
+    logprobs[0] = TokenLogprob(0, -1.0, others[:first])
+    frame = Frame()
+    frame.add_tokens(1, 0, ids, logprobs)
+    messages = [exchange_response(part) for part in frame.parts(2**16)]
+    assert max(message.ByteSize() for message in messages) < 2**17
+    assert read(messages) == read([exchange_response(frame)])
 
 
 def test_what_each_handle_has_is_told_apart():

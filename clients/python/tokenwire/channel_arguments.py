@@ -53,9 +53,10 @@ HOP_EXTRA_BYTES = 64 * 1024
 """What a frontend may add to a request that it passes on to a worker, such as the sampling defaults
 and the trace context: as much more may a worker's caller send."""
 
-HOP_RESPONSE_BYTES = 16 * 1024 * 1024
-"""Largest message that a frontend takes from a worker. Workers send less than 1 MiB at a time; one
-that did not would lose its frontend everything on the stream."""
+HOP_FRAME_BYTES = 1024 * 1024
+"""A frame of Exchange has fewer: the contract's bound of a streamed response. Workers of this
+project send at most about 128 KiB; parsing 1 MiB holds an event loop for about 10 ms. Other answers
+of a worker have RESPONSE_BYTES: its text files come in parts of at most 1 MiB."""
 
 METADATA_BYTES = 128 * 1024
 """Metadata of one call, each way, by gRPC's count, which has 32 bytes for each entry beside its
@@ -101,7 +102,6 @@ CLIENT: ChannelArguments = (
 
 WORKER_HOP = merged(
     CLIENT,
-    (MAX_RECEIVE_MESSAGE_LENGTH, HOP_RESPONSE_BYTES),
     # Workers are beside their frontends: a proxy of the environment's is for the world outside.
     (ENABLE_HTTP_PROXY, 0),
 )

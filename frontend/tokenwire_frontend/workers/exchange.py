@@ -7,12 +7,12 @@ receiver's as INTERNAL_FAULT. What belongs to no generation is one line of the l
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Container, Sequence
-from itertools import repeat
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator, Sequence
 
 import structlog
 from tokenwire.worker.v1 import execution_pb2
-from tokenwire_service.errors import ServiceError
+from tokenwire_service.errors import Code, ServiceError
+from tokenwire_service.status import UNKNOWN
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.call_order import CallOrder, Handles
@@ -20,6 +20,7 @@ from tokenwire_frontend.core.link_state import AwakeClock
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.workers import messages
+from tokenwire_frontend.workers.columns import PIECE, Columns, pieces
 from tokenwire_frontend.workers.complaints import Complaints
 from tokenwire_frontend.workers.messages import WorkerInfo
 from tokenwire_frontend.workers.outgoing import Outgoing
@@ -151,22 +152,26 @@ class Exchange:
         for call in calls.values():
             self._fail(call, error())
 
-    def deliver(self, frame: execution_pb2.ExchangeResponse) -> None:
-        """Hands one frame to the receivers. The per-token path of the whole frontend."""
+    def deliver(self, frame: execution_pb2.ExchangeResponse) -> Iterator[None]:
+        """Hands one frame to the receivers. The per-token path of the whole frontend.
+
+        Yields wherever others may run: they find each generation as the part of the frame so far
+        has left it.
+        """
         # A frame has few of its fields, and each look at one costs as much as a token.
         fields = {field.name: value for field, value in frame.ListFields()}
-        for handle in fields.get("accepted", ()):
-            self._take_acceptance(handle)
+        if "accepted" in fields:
+            yield from pieces(fields["accepted"], self._take_acceptance)
         if "counts" in fields or "sequences" in fields or "logprobs" in fields:
-            self._take_columns(frame)
+            yield from self._take_columns(frame)
         elif "handles" in fields or "token_ids" in fields:
-            self._take_tokens(frame.handles[:], frame.token_ids[:])
-        for ending in fields.get("endings", ()):
-            self._take_ending(ending)
-        for end in fields.get("completions", ()):
-            self._take_completion(end)
-        for failure in fields.get("failures", ()):
-            self._take_failure(failure)
+            yield from self._take_tokens(frame.handles, frame.token_ids)
+        if "endings" in fields:
+            yield from pieces(fields["endings"], self._take_ending)
+        if "completions" in fields:
+            yield from pieces(fields["completions"], self._take_completion)
+        if "failures" in fields:
+            yield from pieces(fields["failures"], self._take_failure)
 
     def _take_acceptance(self, handle: int) -> None:
         call = self._named(handle, "an acceptance")
@@ -182,36 +187,49 @@ class Exchange:
             self._alone[handle] = call.receiver
         self._tell(call, call.receiver.on_accepted)
 
-    def _take_tokens(self, handles: Sequence[int], token_ids: Sequence[int]) -> None:
+    def _take_tokens(self, handles: Sequence[int], token_ids: Sequence[int]) -> Iterator[None]:
         """One id of the first sequence for each entry: what most steps of an engine are."""
         if len(handles) != len(token_ids):
-            self._refute_columns(handles)
+            yield from self._refute_columns(handles)
             return
-        alone = self._alone if max(token_ids) < self._vocabulary_size else {}
-        for handle, token_id in zip(handles, token_ids, strict=True):
-            try:
-                receiver = alone[handle]
-            except KeyError:
-                self._take_entry(handle, 0, (token_id,), ())
-                continue
-            try:
-                receiver.on_tokens(0, (token_id,))
-            except Exception as error:  # noqa: BLE001 - ends this generation alone
-                self._fault(self._calls[handle], error)
+        for start in range(0, len(handles), PIECE):
+            if start:
+                yield
+            ids = token_ids[start : start + PIECE]
+            alone = self._alone if max(ids) < self._vocabulary_size else {}
+            for handle, token_id in zip(handles[start : start + PIECE], ids, strict=True):
+                try:
+                    receiver = alone[handle]
+                except KeyError:
+                    self._take_entry(handle, 0, (token_id,), ())
+                    continue
+                try:
+                    receiver.on_tokens(0, (token_id,))
+                except Exception as error:  # noqa: BLE001 - ends this generation alone
+                    self._fault(self._calls[handle], error)
 
-    def _take_columns(self, frame: execution_pb2.ExchangeResponse) -> None:
-        handles, token_ids = frame.handles[:], frame.token_ids[:]
-        sequences = frame.sequences[:] or [0] * len(handles)
-        counts = frame.counts[:] or [1] * len(handles)
-        if not len(handles) == len(sequences) == len(counts) or sum(counts) != len(token_ids):
-            self._refute_columns(handles)
+    def _take_columns(self, frame: execution_pb2.ExchangeResponse) -> Iterator[None]:
+        columns = Columns(frame)
+        if not (yield from columns.check()):
+            yield from self._refute_columns(frame.handles)
             return
-        logprobs = {each.entry: messages.token_logprobs(each.tokens) for each in frame.logprobs}
+        for window in columns.windows():
+            self._take_window(*window)
+            yield
+
+    def _take_window(
+        self,
+        handles: Sequence[int],
+        sequences: Sequence[int],
+        counts: Sequence[int],
+        token_ids: Sequence[int],
+        logprobs: Iterable[Sequence[TokenLogprob]],
+    ) -> None:
+        """Entries of any form; see Columns."""
         sound = max(token_ids, default=0) < self._vocabulary_size and 0 not in counts
         heard = self._heard if sound else {}
-        scores = map(logprobs.get, range(len(handles)), repeat(())) if logprobs else repeat(())
         start = 0
-        for handle, sequence, size, score in zip(handles, sequences, counts, scores):  # noqa: B905 - scores have no end
+        for handle, sequence, size, score in zip(handles, sequences, counts, logprobs):  # noqa: B905 - logprobs may have no end
             ids = token_ids[start : start + size]
             start += size
             try:
@@ -229,12 +247,15 @@ class Exchange:
             except Exception as error:  # noqa: BLE001 - ends this generation alone
                 self._fault(self._calls[handle], error)
 
-    def _refute_columns(self, handles: Sequence[int]) -> None:
+    def _refute_columns(self, handles: Sequence[int]) -> Iterator[None]:
         """Ends what a frame names whose columns differ in length: whose the ids are is unknown."""
         self._complain("columns of different lengths", entries=len(handles))
-        for handle in dict.fromkeys(handles):
+
+        def refute(handle: int) -> None:
             if call := self._named(handle, "tokens"):
                 self._refute(call, "is in a frame whose columns have different lengths")
+
+        yield from pieces(handles, refute)
 
     def _take_entry(
         self, handle: int, sequence: int, ids: Sequence[int], logprobs: Sequence[TokenLogprob]
@@ -288,8 +309,19 @@ class Exchange:
             failure = messages.worker_failure(message.status)
         except ValueError as error:
             self._refute(call, f"failed with a status that can't be read ({error})")
-        else:
-            self._fail(call, failure)
+            return
+        if failure.reason == UNKNOWN:
+            code = Code(message.status.code).name
+            log.error(
+                "worker_failed",
+                address=self._worker,
+                code=code,
+                message=failure.message,
+                handle=call.handle,
+                trace_id=call.trace_id,
+            )
+            failure = errors.worker_failed(self._worker, failure, code, call.trace_id)
+        self._fail(call, failure)
 
     def _named(self, handle: int, what: str) -> _Call | None:
         """Returns the generation that a frame names, if it is live."""

@@ -10,8 +10,14 @@ from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 from tokenwire.worker.v1 import execution_pb2, worker_pb2
-from tokenwire_service.errors import Code, FieldViolation, InvalidRequestError, ServiceError
-from tokenwire_service.status import from_status
+from tokenwire_service.errors import (
+    INVALID_FIELD,
+    Code,
+    FieldViolation,
+    InvalidRequestError,
+    ServiceError,
+)
+from tokenwire_service.status import UNKNOWN, from_status
 
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.logprobs import TokenLogprob
@@ -67,6 +73,8 @@ _CALLER_FIELDS = {
     "prompt_token_ids": "prompt",
 }
 """Where the contracts name the same field differently; by the beginning of its path."""
+
+_CALLER_CODES = {Code.CANCELLED: Code.UNAVAILABLE, Code.UNKNOWN: Code.INTERNAL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +183,9 @@ def worker_report(message: execution_pb2.Completed) -> WorkerReport:
 def worker_failure(status: status_pb2.Status) -> ServiceError:
     """Reads a refusal or failure; fields of the worker's request become those of the caller's.
 
+    CANCELLED would tell a caller that it cancelled the call, and UNKNOWN nothing: they become
+    UNAVAILABLE and INTERNAL. The reason of a status that has none is UNKNOWN.
+
     Raises:
         ValueError: the status can't be read.
     """
@@ -184,6 +195,7 @@ def worker_failure(status: status_pb2.Status) -> ServiceError:
         error = from_status(status)
     except DecodeError as fault:
         raise ValueError(f"details: {fault}") from fault
+    error.code = _CALLER_CODES.get(error.code, error.code)
     if error.retry_after_s is not None:
         error.retry_after_s = min(max(error.retry_after_s, 0.0), MOST_S)
     if not error.violations:
@@ -191,7 +203,8 @@ def worker_failure(status: status_pb2.Status) -> ServiceError:
     violations = [
         FieldViolation(_caller_field(each.field), each.description) for each in error.violations
     ]
-    return InvalidRequestError(violations, reason=error.reason, metadata=error.metadata)
+    reason = INVALID_FIELD if error.reason == UNKNOWN else error.reason
+    return InvalidRequestError(violations, reason=reason, metadata=error.metadata)
 
 
 def _caller_field(field: str) -> str:
@@ -210,12 +223,17 @@ def trace_id(request: execution_pb2.Request) -> str:
 
 
 def token_logprobs(messages: Sequence[execution_pb2.TokenLogprob]) -> list[TokenLogprob]:
-    """Reads log probabilities."""
+    """Reads log probabilities; of too many alternatives so many that it shows."""
     return [
         TokenLogprob(
             message.token_id,
             message.logprob,
-            tuple([(each.token_id, each.logprob) for each in message.alternatives]),
+            tuple(
+                [
+                    (each.token_id, each.logprob)
+                    for each in message.alternatives[: TOP_LOGPROBS_LIMIT + 1]
+                ]
+            ),
         )
         for message in messages
     ]

@@ -1,7 +1,7 @@
 """One connection to a worker: a channel of its own, and the calls that a link makes on it.
 
-An answer that can't be parsed is returned as the DecodeError that it met. gRPC by itself would hand
-out None and a traceback.
+An answer that can't be parsed, or is too large for its call, is returned as a DecodeError that
+tells so. gRPC by itself would hand out None and a traceback.
 """
 
 from __future__ import annotations
@@ -11,7 +11,12 @@ from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
-from tokenwire.channel_arguments import USE_LOCAL_SUBCHANNEL_POOL, WORKER_HOP
+from tokenwire.channel_arguments import (
+    HOP_FRAME_BYTES,
+    RESPONSE_BYTES,
+    USE_LOCAL_SUBCHANNEL_POOL,
+    WORKER_HOP,
+)
 from tokenwire.worker.v1 import execution_pb2, worker_pb2
 
 from tokenwire_frontend.models.files import FILES_BYTES_LIMIT
@@ -67,7 +72,7 @@ class Remote:
             self._channel.stream_stream(
                 f"{EXECUTION_SERVICE}Exchange",
                 None,  # commands are serialised when they are given
-                _lenient(execution_pb2.ExchangeResponse.FromString),
+                _lenient(execution_pb2.ExchangeResponse.FromString, HOP_FRAME_BYTES),
             )
         )
 
@@ -123,17 +128,21 @@ class Remote:
         await self._channel.close()
 
 
-def _lenient(parse: Callable[[bytes], MessageT]) -> Callable[[bytes], MessageT | DecodeError]:
+def _lenient(
+    parse: Callable[[bytes], MessageT], limit_bytes: int = RESPONSE_BYTES
+) -> Callable[[bytes], MessageT | DecodeError]:
     def read(data: bytes) -> MessageT | DecodeError:
+        if len(data) > limit_bytes:
+            return DecodeError(f"has {len(data)} bytes; at most {limit_bytes}")
         try:
             return parse(data)
         except DecodeError as error:
-            return error
+            return DecodeError(f"can't be parsed: {error}")
 
     return read
 
 
 def _readable(message: MessageT | DecodeError, method: str) -> MessageT:
     if isinstance(message, DecodeError):
-        raise WorkerRefusedError(f"its answer to {method} can't be parsed: {message}")
+        raise WorkerRefusedError(f"its answer to {method} {message}")
     return message

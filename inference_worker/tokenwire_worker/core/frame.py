@@ -7,6 +7,7 @@ carries.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +27,8 @@ FAILURE_BYTES = 4608
 probability and an alternative to it are alike."""
 
 SPLIT_IDS = 1024
-"""An entry of more ids is divided where its frame is: no engine brings as many in a step."""
+"""An entry of more ids is divided where its frame is: no engine brings as many in a step. One with
+log probabilities is divided by their size."""
 
 
 @dataclass(slots=True)
@@ -72,9 +74,7 @@ class Frame:
         """Adds an entry. The hot path: runs once for each sequence and step."""
         if logprobs:
             self.logprobs.append((len(self.handles), logprobs))
-            # An engine gives each of its tokens as many alternatives.
-            each = 1 + len(logprobs[0].alternatives)
-            self._logprobs_bytes += ENTRY_BYTES + LOGPROB_BYTES * len(logprobs) * each
+            self._logprobs_bytes += ENTRY_BYTES + _logprobs_bytes(logprobs)
         self.handles.append(handle)
         self.sequences.append(sequence)
         self.token_ids += token_ids
@@ -111,13 +111,14 @@ class Frame:
     def parts(self, most_bytes: int) -> Iterator[Frame]:
         """Yields frames of about this size at the most that carry the same in the same order.
 
-        A part is made when it is asked for. It exceeds the size by less than one entry or end.
+        A part is made when it is asked for. It exceeds the size by less than one end, or than one
+        entry, which itself has about this size at the most, or one id.
         """
         if self.size_bytes <= most_bytes:
             yield self
             return
         part = Frame()
-        for add, item in self._items():
+        for add, item in self._items(most_bytes):
             add(part, *item)
             if part.size_bytes >= most_bytes:
                 yield part
@@ -132,8 +133,13 @@ class Frame:
             add(frames.setdefault(item[0], Frame()), *item)
         yield from frames.items()
 
-    def _items(self) -> Iterator[tuple[Callable[..., None], tuple[Any, ...]]]:
-        """Yields everything in the order in which a reader takes it, with what adds it."""
+    def _items(
+        self, most_bytes: int = sys.maxsize
+    ) -> Iterator[tuple[Callable[..., None], tuple[Any, ...]]]:
+        """Yields everything in the order in which a reader takes it, with what adds it.
+
+        Entries of more than `most_bytes`, or SPLIT_IDS, are divided.
+        """
         for handle in self.accepted:
             yield Frame.add_accepted, (handle,)
         logprobs = dict(self.logprobs)
@@ -141,8 +147,9 @@ class Frame:
         entries = zip(self.handles, self.sequences, self.counts, strict=True)
         for entry, (handle, sequence, count) in enumerate(entries):
             told = logprobs.get(entry)
-            for at in range(0, count, SPLIT_IDS):
-                upto = min(at + SPLIT_IDS, count)
+            step = _ids_within(most_bytes, told)
+            for at in range(0, count, step):
+                upto = min(at + step, count)
                 ids = self.token_ids[start + at : start + upto]
                 yield Frame.add_tokens, (handle, sequence, ids, told and told[at:upto])
             start += count
@@ -152,3 +159,17 @@ class Frame:
             yield Frame.add_completion, completion
         for failure in self.failures:
             yield Frame.add_failure, failure
+
+
+def _logprobs_bytes(logprobs: list[TokenLogprob]) -> int:
+    """Returns the most bytes of log probabilities on the wire."""
+    return LOGPROB_BYTES * (len(logprobs) + sum([len(each.alternatives) for each in logprobs]))
+
+
+def _ids_within(most_bytes: int, logprobs: list[TokenLogprob] | None) -> int:
+    """Returns how many ids of an entry fit into so many bytes, at least one."""
+    if not logprobs:
+        return SPLIT_IDS
+    largest = max([len(each.alternatives) for each in logprobs])
+    id_bytes = ID_BYTES + LOGPROB_BYTES * (1 + largest)
+    return min(max(most_bytes // id_bytes, 1), SPLIT_IDS)
