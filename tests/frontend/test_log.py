@@ -24,6 +24,13 @@ MIB = 1 << 20
 LENGTH = End(Finish.LENGTH)
 
 
+class TokenBytes(dict):
+    """Tokens of no bytes, of some, and of thousands, by their ids."""
+
+    def __missing__(self, token_id: int) -> bytes:
+        return b"x" * (token_id % 8 if token_id < 2**31 else token_id % 64)
+
+
 def wire_bytes(delta: Delta) -> int:
     """The size of a session's message that carries the delta alone."""
     message = pb.Delta(
@@ -36,8 +43,11 @@ def wire_bytes(delta: Delta) -> int:
             pb.TokenLogprob(
                 token_id=each.token_id,
                 logprob=each.logprob,
+                token=delta.token_bytes[each.token_id],
                 alternatives=[
-                    pb.Alternative(token_id=token_id, logprob=logprob)
+                    pb.Alternative(
+                        token_id=token_id, logprob=logprob, token=delta.token_bytes[token_id]
+                    )
                     for token_id, logprob in each.alternatives
                 ],
             )
@@ -75,7 +85,8 @@ class Reader:
         if delta is None:
             return False
         assert self.end is None, "nothing comes after the end"
-        assert wire_bytes(delta) <= delta.wire_bytes <= self.max_bytes
+        assert wire_bytes(delta) <= delta.wire_bytes
+        assert delta.wire_bytes <= self.max_bytes or len(delta.token_ids) == 1
         assert delta.partial == (self.log.slice(copy(self.cursor), MIB) is not None)
         assert delta.token_offset == len(self.ids)
         assert delta.text_offset == max(len(self.raw) - self.echo_bytes, 0)
@@ -125,7 +136,7 @@ ACTIONS = st.lists(
 def test_every_reader_gets_everything_once_in_bounded_deltas(
     actions, echo, tail, sample, sizes, end
 ):
-    log = SequenceLog(3, echo=echo.encode())
+    log = SequenceLog(3, echo=echo.encode(), token_bytes=TokenBytes())
     first, second = (Reader(log, size, len(echo.encode())) for size in sizes)
     ids, text, logprobs = [], echo, []
     for action in actions:
@@ -144,12 +155,28 @@ def test_every_reader_gets_everything_once_in_bounded_deltas(
         while reader.read():
             steps += 1
             log.trim(min(first.cursor, second.cursor))
-        assert steps <= 4 + (len(text + tail) * 4 + len(ids) * 300) * 2 // (reader.max_bytes - 5000)
+        assert steps <= 4 + (len(text + tail) * 4 + len(ids) * 2_000) * 2 // (
+            reader.max_bytes - 5000
+        )
         assert reader.ids == ids
         assert reader.raw.decode() == text + tail
         assert reader.logprobs == logprobs
         assert reader.end == end
         assert log.slice(reader.cursor, MIB) is None
+
+
+def test_the_longest_tokens_are_counted_and_come_one_by_one_where_none_fits():
+    log = SequenceLog(0, token_bytes=dict.fromkeys(range(30), b"x" * 700))
+    value = TokenLogprob(5, -0.5, tuple((each, -1.5) for each in range(20)))
+    log.append([5] * 40, "word " * 40, [value] * 40)
+    log.close("", LENGTH)
+    for max_bytes, tokens in ((LEAST_BYTES, 1), (100_000, 6)):
+        reader = Reader(log, max_bytes, 0)
+        assert reader.read()
+        assert len(reader.ids) == tokens
+        while reader.read():
+            pass
+        assert reader.logprobs == [value] * 40
 
 
 def test_a_late_reader_gets_few_full_messages():

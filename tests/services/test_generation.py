@@ -283,5 +283,15 @@ def test_each_id_has_a_log_probability(frontend):
         assert [each.token_id for each in delta.logprobs] == list(delta.token_ids)
 
 
+def test_the_bytes_of_the_tokens_are_the_text_with_special_tokens(frontend):
+    output = {"logprobs": True, "skip_special_tokens": False}
+    sampling = {"temperature": 3.0, "seed": 5}
+    what = generation(STORY, 40, sampling=sampling, sequence_count=3, output=output)
+    for sequence in frontend.generate(what).sequences:
+        raw = b"".join(each.token for each in sequence.logprobs)
+        assert raw.decode(errors="replace") == sequence.text
+        assert raw
+
+
 def test_log_probabilities_come_only_where_asked_for(frontend):
     assert frontend.stream(generation(STORY, 5)).logprobs() == []

@@ -11,22 +11,16 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from tokenwire_frontend.core.channels import CallDelta, Piece, Runs
-from tokenwire_frontend.core.logprobs import Logprobs, TokenLogprob
+from tokenwire_frontend.core.logprobs import TOKEN_WIRE_BYTES, Logprobs, TokenLogprob
+from tokenwire_frontend.core.token_bytes import NO_BYTES
 
 ID_BYTES = 5
 """Most bytes of a token id on the wire: a varint of 32 bits."""
-
-LOGPROB_BYTES = 14
-"""Most bytes of a token's log probability without alternatives: an id, a float and their tags, and
-the length of the message around them."""
-
-ALTERNATIVE_BYTES = 13
-"""Most bytes of one alternative: an id, a float and their tags, in a message of its own."""
 
 DELTA_BYTES = 128
 """Most bytes of a delta besides ids, text, log probabilities and a stop string: numbers, tags and
@@ -73,6 +67,8 @@ class Delta:
     token_ids: Sequence[int]
     text: str
     logprobs: list[TokenLogprob]
+    token_bytes: Mapping[int, bytes]
+    """Bytes of each id that `logprobs` name."""
     end: End | None
     wire_bytes: int
     """Most bytes of it on the wire."""
@@ -105,14 +101,17 @@ class SequenceLog:
     Args:
         index: which sequence of the generation, from 0.
         echo: UTF-8 text to put before the sequence's own.
+        token_bytes: bytes of each id, which go with log probabilities.
     """
 
     __slots__ = (
-        "_base_text", "_base_token", "_echo", "_logprobs", "_runs", "_text", "_token_bytes",
+        "_base_text", "_base_token", "_echo", "_logprobs", "_runs", "_scored", "_text",
         "cut", "end", "ids", "index",
     )  # fmt: skip
 
-    def __init__(self, index: int, *, echo: bytes = b"") -> None:
+    def __init__(
+        self, index: int, *, echo: bytes = b"", token_bytes: Mapping[int, bytes] = NO_BYTES
+    ) -> None:
         self.index = index
         self.ids = array("I")
         """Every id so far."""
@@ -122,13 +121,13 @@ class SequenceLog:
         self.end: End | None = None
         self._echo = echo
         self._text = bytearray()
-        self._logprobs = Logprobs()
+        self._logprobs = Logprobs(token_bytes)
+        # Whether ids have log probabilities.
+        self._scored = False
         self._runs: Runs | None = None
         # Where `_text` and `_logprobs` begin.
         self._base_text = -len(echo)
         self._base_token = 0
-        # Most bytes of a token on the wire.
-        self._token_bytes = ID_BYTES
 
     @property
     def token_count(self) -> int:
@@ -145,7 +144,7 @@ class SequenceLog:
     def wire_bytes(self) -> int:
         """Most bytes of the whole sequence on the wire."""
         text = len(self._echo) + len(self._text)
-        return DELTA_BYTES + len(self.ids) * self._token_bytes + text
+        return DELTA_BYTES + len(self.ids) * ID_BYTES + self._logprobs.wire_bytes + text
 
     def start(self) -> Cursor:
         """Returns a new cursor at the oldest place that the log still holds whole."""
@@ -182,11 +181,10 @@ class SequenceLog:
             certain += self._write(pieces)
         cut.append(certain)
         if logprobs:
+            self._scored = True
             self._logprobs.extend(logprobs)
             if self._base_token + len(self._logprobs) != len(ids):
                 raise ValueError("log probabilities came for some ids and not for others")
-            others = ALTERNATIVE_BYTES * self._logprobs.most
-            self._token_bytes = ID_BYTES + LOGPROB_BYTES + others
 
     def close(self, text: str, end: End, pieces: Sequence[Piece] = ()) -> None:
         """Ends the sequence with the output that was held back until now; see `append`."""
@@ -213,24 +211,26 @@ class SequenceLog:
 
         The delta has whole ids, with all the text that is certain after the last of them. Only an
         echoed prompt, the text of a single id, or what was held back to the end can be larger than
-        the delta; then that text is split between characters and goes on in the next.
+        the delta; then that text is split between characters and goes on in the next. One id comes
+        in any case, whatever its log probabilities take.
 
         Args:
             cursor: the reader's; not before what was trimmed.
             max_bytes: most bytes of the delta on the wire; at least 8 KiB, for a stop string and
-                one token's alternatives.
+                one token's alternatives, unless their own bytes are many.
         """
         end, token, text = self.end, cursor.token, cursor.text
         count = len(self.ids) - token
         whole = self.cut[-1] if end is None else self._text_end()
         if not count and text == whole and (end is None or cursor.ended):
             return None
-        token_bytes, wire_bytes = self._token_bytes, DELTA_BYTES
+        wire_bytes = DELTA_BYTES
         if end is not None and end.stop is not None:
             wire_bytes += 4 * len(end.stop)
         partial = False
-        if wire_bytes + count * token_bytes + whole - text > max_bytes:
-            count, whole = self._fitting(cursor, max(max_bytes - wire_bytes, token_bytes + 4))
+        if wire_bytes + self._ids_bytes(token, count) + whole - text > max_bytes:
+            least = self._ids_bytes(token, min(count, 1)) + 4
+            count, whole = self._fitting(cursor, max(max_bytes - wire_bytes, least))
             partial = token + count < len(self.ids) or whole < self._text_end()
             if partial:
                 end = None
@@ -249,9 +249,10 @@ class SequenceLog:
             text if text > 0 else 0,
             self.ids[token : token + count],
             new,
-            [] if token_bytes == ID_BYTES else self._logprobs.part(first, first + count),
+            self._logprobs.part(first, first + count) if self._scored else [],
+            self._logprobs.token_bytes,
             end,
-            wire_bytes + count * token_bytes + whole - text,
+            wire_bytes + self._ids_bytes(token, count) + whole - text,
             partial,
         )
         if self._runs is not None:
@@ -261,7 +262,9 @@ class SequenceLog:
     def whole(self) -> Delta:
         """Returns everything that was not dropped."""
         delta = self.slice(self.start(), sys.maxsize)
-        return delta or Delta(self.index, 0, 0, [], "", [], self.end, DELTA_BYTES, partial=False)
+        return delta or Delta(
+            self.index, 0, 0, [], "", [], {}, self.end, DELTA_BYTES, partial=False
+        )
 
     def _tell_apart(self, runs: Runs, delta: Delta, start: int, end: int) -> None:
         """Fills a delta with a part of an output that is not all text."""
@@ -273,7 +276,7 @@ class SequenceLog:
         """Drops text and log probabilities before the slowest reader's cursor; ids stay."""
         text = slowest.text - self._base_text
         tokens = slowest.token - self._base_token if self._logprobs else 0
-        if text + tokens * LOGPROB_BYTES < TRIM_BYTES:
+        if text + tokens * TOKEN_WIRE_BYTES < TRIM_BYTES:
             return
         if slowest.text >= 0:
             del self._text[: slowest.text - max(self._base_text, 0)]
@@ -288,17 +291,26 @@ class SequenceLog:
     def _text_end(self) -> int:
         return max(self._base_text, 0) + len(self._text)
 
+    def _ids_bytes(self, token: int, count: int) -> int:
+        """Returns the most bytes on the wire of ids after a token, with their log probabilities."""
+        if not self._scored:
+            return count * ID_BYTES
+        first, wire_end = token - self._base_token, self._logprobs.wire_end
+        return count * ID_BYTES + wire_end(first + count) - wire_end(first)
+
     def _fitting(self, cursor: Cursor, room: int) -> tuple[int, int]:
         """Returns how many ids after the cursor fit, and up to where their text does."""
-        token, text, cut, token_bytes = cursor.token, cursor.text, self.cut, self._token_bytes
+        token, text, cut = cursor.token, cursor.text, self.cut
         left = len(self.ids) - token
         count = bisect_right(
-            range(1, left + 1), room, key=lambda n: n * token_bytes + cut[token + n] - text
+            range(1, left + 1),
+            room,
+            key=lambda n: self._ids_bytes(token, n) + cut[token + n] - text,
         )
         if not count and left and cut[token] == text:
             count = 1
         end = cut[token + count] if count < left else self._text_end()
-        most = text + room - count * token_bytes
+        most = text + room - self._ids_bytes(token, count)
         return count, end if end <= most else self._between_characters(text, most)
 
     def _between_characters(self, start: int, end: int) -> int:

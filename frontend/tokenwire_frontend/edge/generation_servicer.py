@@ -44,7 +44,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             news = reader.take(ANSWER_BYTES_LIMIT)
             if news.failure is not None:
                 raise news.failure
-            if news.completion is None:
+            if news.completion is None or news.wire_bytes > ANSWER_BYTES_LIMIT:
                 raise errors.answer_too_large(ANSWER_BYTES_LIMIT)
             return generation_pb2.GenerateResponse(
                 request_id=generation.record.request_id,

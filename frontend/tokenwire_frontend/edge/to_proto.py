@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+
 from google.protobuf import duration_pb2
 from tokenwire.frontend.v1 import generation_pb2, model_pb2, prompt_pb2
 
@@ -75,7 +77,7 @@ def put_delta(value: Delta, message: generation_pb2.Delta) -> None:
     if value.calls:
         message.tool_calls.extend(map(_call_delta, value.calls))
     if value.logprobs:
-        message.logprobs.extend(map(_token_logprob, value.logprobs))
+        message.logprobs.extend(_token_logprobs(value.logprobs, value.token_bytes))
     if value.end is not None:
         message.end.CopyFrom(_sequence_end(value.end))
 
@@ -85,7 +87,7 @@ def sequence(value: Delta) -> generation_pb2.Sequence:
     return generation_pb2.Sequence(
         text=value.text,
         token_ids=value.token_ids,
-        logprobs=map(_token_logprob, value.logprobs),
+        logprobs=_token_logprobs(value.logprobs, value.token_bytes),
         end=_sequence_end(value.end) if value.end else None,
         reasoning=value.reasoning,
         tool_calls=[
@@ -181,15 +183,21 @@ def _call_delta(value: CallDelta) -> generation_pb2.ToolCallDelta:
     )
 
 
-def _token_logprob(value: TokenLogprob) -> generation_pb2.TokenLogprob:
-    return generation_pb2.TokenLogprob(
-        token_id=value.token_id,
-        logprob=value.logprob,
-        alternatives=[
-            generation_pb2.Alternative(token_id=token_id, logprob=logprob)
-            for token_id, logprob in value.alternatives
-        ],
-    )
+def _token_logprobs(
+    values: Sequence[TokenLogprob], token_bytes: Mapping[int, bytes]
+) -> Iterator[generation_pb2.TokenLogprob]:
+    for value in values:
+        yield generation_pb2.TokenLogprob(
+            token_id=value.token_id,
+            logprob=value.logprob,
+            token=token_bytes[value.token_id],
+            alternatives=[
+                generation_pb2.Alternative(
+                    token_id=token_id, logprob=logprob, token=token_bytes[token_id]
+                )
+                for token_id, logprob in value.alternatives
+            ],
+        )
 
 
 def _sequence_end(value: End) -> generation_pb2.SequenceEnd:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokenwire_service.errors import invalid
 
-from tokenwire_frontend.core.log import ALTERNATIVE_BYTES, LOGPROB_BYTES
+from tokenwire_frontend.core.logprobs import ALTERNATIVE_WIRE_BYTES, TOKEN_WIRE_BYTES
 from tokenwire_frontend.core.model import ModelLimits
 from tokenwire_frontend.core.request import GenerationRequest, TextPrompt
 
@@ -12,9 +12,11 @@ ANSWER_BYTES_LIMIT = 4 * 1024 * 1024 - 64 * 1024
 """Most bytes of a unary answer's sequences: gRPC's stubs of every language take 4 MiB by default,
 and usage and timings need some of it."""
 
-TOKEN_BYTES = 3 + 4
-"""A token on the wire: an id of a vocabulary of up to two million, and the four bytes of text that
-a token of English has on average."""
+TEXT_BYTES = 4
+"""Of a token of English, on average."""
+
+TOKEN_BYTES = 3 + TEXT_BYTES
+"""A token on the wire: an id of a vocabulary of up to two million, and its text."""
 
 
 def check_size(request: GenerationRequest, limits: ModelLimits, limit_bytes: int) -> None:
@@ -41,8 +43,12 @@ def check_size(request: GenerationRequest, limits: ModelLimits, limit_bytes: int
     tokens = min(tokens, limits.context_tokens)
     token_bytes = TOKEN_BYTES
     if output.logprobs:
-        token_bytes += LOGPROB_BYTES + ALTERNATIVE_BYTES * output.top_logprobs
+        token_bytes += _logprob_bytes(output.top_logprobs)
     needed = echoed + tokens * token_bytes * count
     if needed > limit_bytes:
         field = "output.top_logprobs" if output.top_logprobs else "stop.max_tokens"
         raise invalid(field, f"asks for about {needed:,} {advice}", reason="ANSWER_TOO_LARGE")
+
+
+def _logprob_bytes(alternatives: int) -> int:
+    return TOKEN_WIRE_BYTES + TEXT_BYTES + alternatives * (ALTERNATIVE_WIRE_BYTES + TEXT_BYTES)

@@ -114,7 +114,7 @@ def decoders(
         stops = StopStrings(stopping.stop, tokenizer.special_tokens if skips else None)
     return [
         SequenceDecoder(
-            SequenceLog(index, echo=echo),
+            SequenceLog(index, echo=echo, token_bytes=tokenizer.token_bytes),
             tokenizer.detokenizer(skip_special_tokens=skips, seed=prompt[-SEED_IDS:]),
             StopMatcher(stops, include=stopping.include_stop_in_output) if stops else None,
             stop_token_ids=own | frozenset(stopping.stop_token_ids),

@@ -13,6 +13,7 @@ from typing import Any
 
 import tokenizers
 
+from tokenwire_frontend.core.token_bytes import TOKEN_BYTES_LIMIT
 from tokenwire_frontend.models.files import TOKENIZER_FILE, ModelFilesError
 from tokenwire_frontend.models.token_bound import bytes_per_token
 
@@ -64,7 +65,7 @@ class Encoder:
         """Returns what `Tokenizer` is made of; `source` is tokenizer.json again.
 
         Raises:
-            ModelFilesError: an id is too high.
+            ModelFilesError: an id is too high, or a token too long.
         """
         highest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         if highest >= VOCABULARY_LIMIT:
@@ -72,6 +73,11 @@ class Encoder:
                 f"{TOKENIZER_FILE} has id {highest}; at most {VOCABULARY_LIMIT - 1}"
             )
         tokens = [self._tokenizer.id_to_token(index) for index in range(highest + 1)]
+        longest = max((len(token.encode()) for token in tokens if token is not None), default=0)
+        if longest > TOKEN_BYTES_LIMIT:
+            raise ModelFilesError(
+                f"{TOKENIZER_FILE} has a token of {longest} bytes; at most {TOKEN_BYTES_LIMIT}"
+            )
         description = json.loads(source)
         return {
             "tokens": [

@@ -17,6 +17,7 @@ import tokenizers
 
 from tokenwire_frontend.core.detokenizer import Detokenizer
 from tokenwire_frontend.core.stop_matcher import SpecialTokens
+from tokenwire_frontend.core.token_bytes import TokenBytes
 from tokenwire_frontend.core.token_texts import TokenTexts
 
 
@@ -54,6 +55,8 @@ class Tokenizer:
             )
             for skip in (False, True)
         }
+        self.token_bytes = TokenBytes(self._texts[False], self._token)
+        """The bytes of each id."""
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """Returns the text of the ids; those that the vocabulary lacks have none."""
