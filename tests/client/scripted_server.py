@@ -54,15 +54,15 @@ def accepted(request_id="r-1", prompt_tokens=3):
     )
 
 
-def delta(text="", ids=(), offset=0, sequence=0, end=None, logprobs=()):
+def delta(text="", ids=(), offset=0, sequence=0, end=None, **rest):
     return Event(
         delta=generation_pb2.Delta(
             sequence=sequence,
             token_offset=offset,
             token_ids=ids,
             text=text,
-            logprobs=logprobs,
             end=end,
+            **rest,
         )
     )
 
@@ -90,6 +90,33 @@ TIMINGS = generation_pb2.Timings(
 )
 COMPLETED = Event(completed=generation_pb2.Completed(usage=USAGE, timings=TIMINGS))
 HELLO = [accepted(), delta("Hello", [7]), delta(" world", [8, 9], 1, end=end()), COMPLETED]
+
+
+HELLO_WORLD = generation_pb2.Sequence(
+    text="Hello world", token_ids=[7, 8], end=end("STOP", stop="!")
+)
+
+
+def call_delta(index=0, arguments="", **first):
+    return generation_pb2.ToolCallDelta(index=index, arguments=arguments, **first)
+
+
+PARSED = [
+    accepted(),
+    delta(ids=[1], reasoning="let me "),
+    delta(ids=[2], offset=1, reasoning="see", reasoning_offset=7),
+    delta("It is ", [3], 2),
+    delta("sunny.", [4], 3, text_offset=6),
+    delta(ids=[5], offset=4, tool_calls=[call_delta(id="c-0", name="add", arguments='{"b": 1e2')]),
+    delta(
+        ids=[6],
+        offset=5,
+        tool_calls=[call_delta(0, ', "a": 1}'), call_delta(1, "{}", id="c-1", name="now")],
+        end=end("TOOL_CALLS"),
+    ),
+    COMPLETED,
+]
+"""An answer with reasoning, text and two calls."""
 
 
 def status(code, message, *details):
@@ -138,6 +165,8 @@ class Script:
     failures: list = field(default_factory=list)
     calls: list = field(default_factory=list)
     sessions_ended: threading.Event = field(default_factory=threading.Event)
+    sequence: generation_pb2.Sequence = field(default_factory=lambda: HELLO_WORLD)
+    """The sequence that Generate answers with."""
 
     def play(self, prompt, *steps):
         """Adds the steps of one more generation from this prompt."""
@@ -185,12 +214,10 @@ class Generations(generation_pb2_grpc.GenerationServiceServicer):
         self._script.note("Generate", request, context)
         if self._script.failures:
             abort(context, self._script.failures.pop(0))
-        end_ = end("STOP", stop="!")
-        sequence = generation_pb2.Sequence(text="Hello world", token_ids=[7, 8], end=end_)
         count = request.generation.sequence_count or 1
         return generation_pb2.GenerateResponse(
             request_id=request.generation.request_id or "r-1",
-            sequences=[sequence] * count,
+            sequences=[self._script.sequence] * count,
             usage=USAGE,
             timings=TIMINGS,
             trace_id=TRACE_ID,

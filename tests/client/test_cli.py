@@ -55,7 +55,8 @@ def test_json_is_one_object(run):
     assert (code, err, out.count("\n")) == (0, "", 1)
     shown = json.loads(out)
     assert list(shown) == [
-        *("text", "token_ids", "finish_reason", "usage", "timings", "request_id", "trace_id")
+        *("text", "reasoning", "tool_calls", "token_ids", "finish_reason"),
+        *("usage", "timings", "request_id", "trace_id"),
     ]
     assert shown["text"] == "Hello world"
     assert shown["token_ids"] == [7, 8, 9]

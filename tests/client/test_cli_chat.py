@@ -1,12 +1,24 @@
 """`tokenwire chat`: one answer, a piped conversation, and a conversation on a terminal."""
 
+import json
 import subprocess
 import sys
 
 import grpc
 import pytest
+from tokenwire.frontend.v1 import prompt_pb2
 
-from tests.client.scripted_server import COMPLETED, WAIT_S, Hold, accepted, delta, end, status
+from tests.client.scripted_server import (
+    COMPLETED,
+    PARSED,
+    WAIT_S,
+    Hold,
+    accepted,
+    call_delta,
+    delta,
+    end,
+    status,
+)
 
 
 def test_chat_answers_one_message(run, server, stdin):
@@ -36,6 +48,84 @@ def test_a_piped_conversation_ends_with_the_first_failure(run, server, stdin):
     server.play("", status(grpc.StatusCode.INVALID_ARGUMENT, "no"))
     stdin("hello\nagain\n")
     assert run("chat") == (1, "", "tokenwire: no\n")
+
+
+SHOWN = """\
+[reasoning] let me see[/reasoning]
+It is sunny.
+[tool call] add {"b": 1e2, "a": 1}
+[tool call] now {}
+"""
+
+
+def test_reasoning_and_tool_calls_are_marked(run, server):
+    server.play("", *PARSED)
+    assert run("chat", "hello") == (0, SHOWN, "")
+    shown = json.loads(run("chat", "hello", "--json")[1])
+    assert shown["reasoning"] == "let me see"
+    assert shown["tool_calls"][0] == {
+        "name": "add",
+        "arguments": '{"b": 1e2, "a": 1}',
+        "id": "c-0",
+    }
+    assert shown["finish_reason"] == "tool_calls"
+
+
+def test_marks_of_several_sequences(run, server):
+    parts = [
+        delta(ids=[1], sequence=1, reasoning="hm", end=end()),
+        delta("a\n", [1], tool_calls=[call_delta(name="f", arguments="{}")], end=end()),
+    ]
+    server.play("", accepted(), *parts, COMPLETED)
+    shown = "[0] a\n[tool call] f {}\n[1] [reasoning] hm[/reasoning]\n"
+    assert run("chat", "hello", "-n", "2")[1] == shown
+
+
+def test_a_conversation_keeps_reasoning_and_tool_calls(run, server, stdin):
+    server.play("", *PARSED)
+    stdin("hello\nagain\n")
+    assert run("chat")[1] == SHOWN * 2
+    turn = server.last.generation.prompt.chat.messages[1]
+    assert (turn.content, turn.reasoning) == ("It is sunny.", "let me see")
+    assert [each.name for each in turn.tool_calls] == ["add", "now"]
+
+
+def test_tools_come_from_a_file(run, server, tmp_path):
+    tools = tmp_path / "tools.json"
+    tools.write_text('[{"type": "function", "function": {"name": "add", "parameters": {}}}]')
+    assert run("chat", "hi", "--tools", str(tools), "--tool-choice", "required")[0] == 0
+    chat = server.last.generation.prompt.chat
+    assert [each.name for each in chat.tools] == ["add"]
+    assert chat.tool_choice.mode == prompt_pb2.TOOL_CHOICE_MODE_REQUIRED
+    assert run("chat", "hi", "--tools", str(tools), "--tool-choice", "add")[0] == 0
+    assert server.last.generation.prompt.chat.tool_choice.name == "add"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "No such file"),
+        ("[", "is not JSON"),
+        ("{}", "is not a JSON list of tools"),
+    ],
+)
+def test_tools_that_cannot_be_read_are_wrong_usage(run, capsys, tmp_path, content, says):
+    tools = tmp_path / "tools.json"
+    if content is not None:
+        tools.write_text(content)
+    with pytest.raises(SystemExit) as exit_:
+        run("chat", "hi", "--tools", str(tools))
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tokenwire: --tools: ")
+    assert says in error
+
+
+def test_a_tool_that_cannot_be_carried_is_named(run, tmp_path):
+    tools = tmp_path / "tools.json"
+    tools.write_text('[{"name": "f", "extra": 1}]')
+    code, out, err = run("chat", "hi", "--tools", str(tools))
+    assert (code, out, err) == (2, "", "tokenwire: tools[0].extra: there is no such field\n")
 
 
 class Terminal:
@@ -79,7 +169,7 @@ class Terminal:
 def test_ctrl_c_in_a_conversation_stops_the_answer_and_not_the_program(server):
     hold = Hold()
     server.play("", accepted(), delta("On and on", [1]), hold)
-    server.play("", accepted(), delta("Well", [1], end=end()), COMPLETED)
+    server.play("", accepted(), delta("Well", [1], reasoning="hm", end=end()), COMPLETED)
     server.play("", status(grpc.StatusCode.INVALID_ARGUMENT, "no such thing"))
     with Terminal("chat", "--target", server.address) as terminal:
         terminal.expect("> ")
@@ -89,7 +179,7 @@ def test_ctrl_c_in_a_conversation_stops_the_answer_and_not_the_program(server):
         terminal.expect("[stopped]")
         assert hold.cancelled.wait(WAIT_S)
         terminal.type("again\n")
-        terminal.expect("Well")
+        terminal.expect("\x1b[2mhm\x1b[22m\r\nWell")
         terminal.type("wrong\n")
         terminal.expect("tokenwire: no such thing")
         terminal.type("/exit\n")

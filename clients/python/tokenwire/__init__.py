@@ -52,6 +52,7 @@ from tokenwire.types import (
     TokenLogprob,
     Tokens,
     ToolCall,
+    ToolCallDelta,
     Usage,
     WorkerInfo,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "Tokens",
     "TokenwireError",
     "ToolCall",
+    "ToolCallDelta",
     "UnavailableError",
     "UnreachableError",
     "UnsupportedError",

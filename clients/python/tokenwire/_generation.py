@@ -9,11 +9,14 @@ from tokenwire.frontend.v1 import generation_pb2
 from tokenwire.types import (
     Accepted,
     Answer,
+    ChatMessage,
     Delta,
     FinishReason,
     SequenceResult,
     Timings,
     TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
     Usage,
 )
 
@@ -23,17 +26,41 @@ Event = generation_pb2.StreamGenerateResponse | generation_pb2.SessionEvent
 class _Sequence:
     """What has come of one sequence."""
 
-    __slots__ = ("end", "logprobs", "texts", "token_ids")
+    __slots__ = ("calls", "end", "logprobs", "reasoning", "texts", "token_ids")
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.token_ids: list[int] = []
         self.logprobs: list[TokenLogprob] = []
+        self.reasoning: list[str] = []
+        self.calls: dict[int, list[ToolCallDelta]] = {}
         # Stands until the server says otherwise: what never got an end was cut short by the caller.
         self.end: tuple[FinishReason, str | int | None] = (FinishReason.CANCELLED, None)
 
+    def take_parsed(self, delta: Delta, message: generation_pb2.Delta) -> None:
+        if message.reasoning:
+            delta.reasoning = message.reasoning
+            self.reasoning.append(delta.reasoning)
+        if message.tool_calls:
+            delta.tool_calls = _responses.tool_call_deltas(message.tool_calls)
+            for call in delta.tool_calls:
+                self.calls.setdefault(call.index, []).append(call)
+
     def result(self) -> SequenceResult:
-        return SequenceResult("".join(self.texts), self.token_ids, self.logprobs, *self.end)
+        calls = [_whole(self.calls[index]) for index in sorted(self.calls)]
+        parsed = ("".join(self.reasoning), calls)
+        return SequenceResult(
+            "".join(self.texts), self.token_ids, self.logprobs, *self.end, *parsed
+        )
+
+
+def _whole(deltas: list[ToolCallDelta]) -> ToolCall:
+    """Returns a tool call, of what has come of it."""
+    return ToolCall(
+        name=next((each.name for each in deltas if each.name), ""),
+        arguments="".join(each.arguments for each in deltas),
+        id=next((each.id for each in deltas if each.id), ""),
+    )
 
 
 class Progress:
@@ -42,7 +69,10 @@ class Progress:
     def __init__(self, generation: generation_pb2.Generation, trace: Trace) -> None:
         self.trace = trace
         # To look for them in every delta would cost as much as the rest of it.
-        self._has_logprobs = generation.output.logprobs
+        output = generation.output
+        self._has_logprobs = output.logprobs
+        is_chat = generation.prompt.HasField("chat")
+        self._is_parsed = output.parse if output.HasField("parse") else is_chat
         self._sequences: dict[int, _Sequence] = {}
         self._completed: tuple[Usage, Timings] | None = None
         self.error: TokenwireError | None = None
@@ -59,6 +89,10 @@ class Progress:
     def text(self) -> str:
         """The first sequence's text so far."""
         return "".join(self._sequences[0].texts) if 0 in self._sequences else ""
+
+    def message(self) -> ChatMessage:
+        """Returns the first sequence so far as the assistant's turn."""
+        return self._sequences.get(0, _Sequence()).result().message()
 
     def take(self, event: Event) -> Delta | None:
         """Notes an event, and returns the delta where it is one; raises InternalError on a gap."""
@@ -93,6 +127,8 @@ class Progress:
         if self._has_logprobs:
             delta.logprobs = _responses.logprobs(message.logprobs)
             sequence.logprobs += delta.logprobs
+        if self._is_parsed:
+            sequence.take_parsed(delta, message)
         if message.HasField("end"):
             delta.finish_reason = _responses.finish_reason(message.end)
             delta.stop_match = _responses.stop_match(message.end)
@@ -155,6 +191,10 @@ class StreamedGeneration:
     def text(self) -> str:
         """The text of the first sequence, as far as it has come."""
         return self._progress.text
+
+    def message(self) -> ChatMessage:
+        """Returns the first sequence as the assistant's turn, as far as it has come."""
+        return self._progress.message()
 
     @property
     def result(self) -> Answer:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import difflib
 import json
-import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import duration_pb2, empty_pb2
 from google.protobuf.message import Message
 
+from tokenwire import _chat
+from tokenwire._chat import Chat
+from tokenwire._fields import build
 from tokenwire.errors import FieldViolation, InvalidRequestError
 from tokenwire.frontend.v1 import (
     activity_pb2,
@@ -27,15 +28,10 @@ from tokenwire.frontend.v1 import (
     tokenization_pb2,
 )
 from tokenwire.options import ChatOptions, GenerationOptions
-from tokenwire.types import ChatMessage, ToolCall
 
 Prompt = str | Sequence[int]
 """A text, or token ids of the model's own vocabulary."""
 
-Chat = Sequence[ChatMessage | Mapping[str, Any]]
-"""The turns of a conversation, oldest first."""
-
-_ROLES = [name.removeprefix("ROLE_").lower() for name in prompt_pb2.Role.keys()[1:]]
 _GUIDES = [field.name for field in options_pb2.GuidedDecoding.DESCRIPTOR.fields]
 _OWN = ["model", "lora_adapter", "cache_salt", "priority", "request_id"]
 
@@ -74,7 +70,7 @@ def generation(
     if given:
         raise _unknown(given)
     if own:
-        message.MergeFrom(_build(generation_pb2.Generation, own))
+        message.MergeFrom(build(generation_pb2.Generation, own))
     return _sized(message, "generation.prompt", limit_bytes)
 
 
@@ -95,7 +91,7 @@ def tokenize(
     """Returns the request for a text's token ids."""
     given = {"text": text, "model": model, "with_offsets": with_offsets}
     given["add_special_tokens"] = add_special_tokens
-    return _sized(_build(tokenization_pb2.TokenizeRequest, given), "text", limit_bytes)
+    return _sized(build(tokenization_pb2.TokenizeRequest, given), "text", limit_bytes)
 
 
 def detokenize(
@@ -103,7 +99,7 @@ def detokenize(
 ) -> tokenization_pb2.DetokenizeRequest:
     """Returns the request for the text of token ids."""
     given = {"token_ids": token_ids, "model": model, "skip_special_tokens": skip_special_tokens}
-    request = _build(tokenization_pb2.DetokenizeRequest, given)
+    request = build(tokenization_pb2.DetokenizeRequest, given)
     return _sized(request, "token_ids", limit_bytes)
 
 
@@ -112,7 +108,7 @@ def render_chat(
 ) -> tokenization_pb2.RenderChatRequest:
     """Returns the request for a chat as the model would see it."""
     given = _given(options)
-    request = tokenization_pb2.RenderChatRequest(model=model, chat=_chat(messages, given))
+    request = tokenization_pb2.RenderChatRequest(model=model, chat=_chat.chat(messages, given))
     if given:
         raise _unknown(given)
     return _sized(request, "chat", limit_bytes)
@@ -121,7 +117,7 @@ def render_chat(
 def activity(interval_s: float, records: int) -> activity_pb2.WatchActivityRequest:
     """Returns the request for the frontend's activity."""
     interval = _duration("interval_s", interval_s)
-    return _build(activity_pb2.WatchActivityRequest, {"interval": interval, "records": records})
+    return build(activity_pb2.WatchActivityRequest, {"interval": interval, "records": records})
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,60 +131,14 @@ def _prompt(prompt: Prompt | None, chat: Chat | None, given: dict[str, Any]) -> 
     if "add_special_tokens" in given:
         content["add_special_tokens"] = given.pop("add_special_tokens")
     if chat is not None:
-        content["chat"] = _chat(chat, given)
+        content["chat"] = _chat.chat(chat, given)
     elif isinstance(prompt, str):
         content["text"] = prompt
     elif isinstance(prompt, bytes | bytearray):
         raise TypeError("prompt: give a text or token ids, not bytes")
     else:
-        content["token_ids"] = _build(prompt_pb2.TokenIds, {"ids": prompt}, "prompt")
-    return _build(prompt_pb2.Prompt, content, "prompt")
-
-
-def _chat(messages: Chat, given: dict[str, Any]) -> prompt_pb2.Chat:
-    if isinstance(messages, str | Mapping):
-        raise TypeError('a chat is a list of messages: [{"role": "user", "content": "..."}]')
-    values = {name: given.pop(name) for name in ChatOptions.__annotations__ if name in given}
-    values["messages"] = [_message(f"chat[{i}]", each) for i, each in enumerate(messages)]
-    values["tools"] = [_tool(each) for each in values.get("tools", ())]
-    values["documents"] = [_document(each) for each in values.get("documents", ())]
-    arguments = values.get("template_arguments")
-    values["template_arguments"] = _json_object("template_arguments", arguments)
-    return _build(prompt_pb2.Chat, values)
-
-
-def _message(place: str, given: ChatMessage | Mapping[str, Any]) -> prompt_pb2.ChatMessage:
-    if not isinstance(given, ChatMessage | Mapping):
-        raise TypeError(f"{place}={reprlib.repr(given)}: a message is a ChatMessage or a dict")
-    values = _values(given)
-    role = values.pop("role", None)
-    if role not in _ROLES:
-        raise ValueError(f"{place}.role: {role!r} is none of {', '.join(_ROLES)}")
-    values["role"] = prompt_pb2.Role.Value(f"ROLE_{role.upper()}")
-    values["tool_calls"] = [_tool_call(place, call) for call in values.get("tool_calls") or ()]
-    # Other chat interfaces write the content of a turn that only calls tools as null.
-    return _build(prompt_pb2.ChatMessage, _given(values), place)
-
-
-def _tool_call(place: str, given: ToolCall | Mapping[str, Any]) -> prompt_pb2.ToolCall:
-    values = _values(given)
-    # Other chat interfaces wrap it: {"id", "type", "function": {"name", "arguments": JSON text}}.
-    function = values.get("function", values)
-    call = {"id": values.get("id"), "name": function.get("name")}
-    place = f"{place}.tool_calls"
-    call["arguments"] = _json_object(f"{place}.arguments", function.get("arguments"))
-    return _build(prompt_pb2.ToolCall, call, place)
-
-
-def _tool(given: Mapping[str, Any]) -> prompt_pb2.Tool:
-    values = dict(given.get("function", given))
-    values["parameters"] = _json_object("tools.parameters", values.get("parameters"))
-    return _build(prompt_pb2.Tool, values, "tools")
-
-
-def _document(given: Mapping[str, str] | str) -> prompt_pb2.Document:
-    values = {"text": given} if isinstance(given, str) else dict(given)
-    return _build(prompt_pb2.Document, values, "documents")
+        content["token_ids"] = build(prompt_pb2.TokenIds, {"ids": prompt}, "prompt")
+    return build(prompt_pb2.Prompt, content, "prompt")
 
 
 def _guided(given: dict[str, Any]) -> options_pb2.GuidedDecoding | None:
@@ -205,8 +155,8 @@ def _guided(given: dict[str, Any]) -> options_pb2.GuidedDecoding | None:
     if name == "choice":
         if isinstance(value, str):
             raise TypeError("choice: give a list of texts")
-        value = _build(options_pb2.Choice, {"options": value}, "choice")
-    return _build(options_pb2.GuidedDecoding, {name: value})
+        value = build(options_pb2.Choice, {"options": value}, "choice")
+    return build(options_pb2.GuidedDecoding, {name: value})
 
 
 def _part(kind: type[_MessageT], given: dict[str, Any]) -> _MessageT | None:
@@ -214,17 +164,7 @@ def _part(kind: type[_MessageT], given: dict[str, Any]) -> _MessageT | None:
     own = {
         field.name: given.pop(field.name) for field in kind.DESCRIPTOR.fields if field.name in given
     }
-    return _build(kind, own) if own else None
-
-
-def _build(kind: type[_MessageT], values: Mapping[str, Any], place: str = "") -> _MessageT:
-    try:
-        return kind(**values)
-    except (TypeError, ValueError):
-        # protobuf does not say which value is at fault, so each is tried alone.
-        for name, value in values.items():
-            _check(kind, name, value, f"{place}.{name}" if place else name)
-        raise
+    return build(kind, own) if own else None
 
 
 def _sized(request: _MessageT, field: str, limit_bytes: int) -> _MessageT:
@@ -242,32 +182,6 @@ def _sized(request: _MessageT, field: str, limit_bytes: int) -> _MessageT:
     )
     error.violations = (FieldViolation(field, fault),)
     raise error
-
-
-def _check(kind: type[Message], name: str, value: object, place: str) -> None:
-    try:
-        kind(**{name: value})
-    except (TypeError, ValueError) as error:
-        fault = TypeError if isinstance(error, TypeError) else ValueError
-        raise fault(f"{place}={reprlib.repr(value)}: {error}") from None
-
-
-def _values(given: ChatMessage | ToolCall | Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(given, Mapping):
-        return dict(given)
-    return {field.name: getattr(given, field.name) for field in fields(given)}
-
-
-def _json_object(place: str, value: Mapping[str, Any] | str | None) -> str:
-    """Returns a JSON object as text, its keys in their order; a text is passed on as it is."""
-    if value is None or isinstance(value, str):
-        return value or ""
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{place}={reprlib.repr(value)}: not a dict, nor a JSON object as text")
-    try:
-        return json.dumps(dict(value), ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(f"{place}={reprlib.repr(value)}: not a JSON object ({error})") from None
 
 
 def _duration(name: str, seconds: float | None) -> duration_pb2.Duration | None:

@@ -25,6 +25,8 @@ from tokenwire.types import (
     Timings,
     TokenLogprob,
     Tokens,
+    ToolCall,
+    ToolCallDelta,
     Usage,
     WorkerInfo,
 )
@@ -34,6 +36,7 @@ _REASONS = {
     generation_pb2.FINISH_REASON_LENGTH: FinishReason.LENGTH,
     generation_pb2.FINISH_REASON_TIME_BUDGET: FinishReason.TIME_BUDGET,
     generation_pb2.FINISH_REASON_CANCELLED: FinishReason.CANCELLED,
+    generation_pb2.FINISH_REASON_TOOL_CALLS: FinishReason.TOOL_CALLS,
 }
 _OUTCOMES = {
     activity_pb2.OUTCOME_COMPLETED: Outcome.COMPLETED,
@@ -61,6 +64,8 @@ def _sequence(message: generation_pb2.Sequence) -> SequenceResult:
         logprobs=logprobs(message.logprobs),
         finish_reason=finish_reason(message.end),
         stop_match=stop_match(message.end),
+        reasoning=message.reasoning,
+        tool_calls=[ToolCall(each.name, each.arguments, each.id) for each in message.tool_calls],
     )
 
 
@@ -79,6 +84,11 @@ def logprobs(messages: Iterable[generation_pb2.TokenLogprob]) -> list[TokenLogpr
         )
         for each in messages
     ]
+
+
+def tool_call_deltas(messages: Iterable[generation_pb2.ToolCallDelta]) -> list[ToolCallDelta]:
+    """Returns what is new of tool calls."""
+    return [ToolCallDelta(each.index, each.id, each.name, each.arguments) for each in messages]
 
 
 def finish_reason(message: generation_pb2.SequenceEnd) -> FinishReason:

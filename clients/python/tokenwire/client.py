@@ -11,8 +11,9 @@ import grpc
 
 from tokenwire import _requests, _responses
 from tokenwire._channel import ChannelArgument, Tls, open_channel, tracing_to
+from tokenwire._chat import Chat
 from tokenwire._generation import Progress, StreamedGeneration
-from tokenwire._requests import Chat, Prompt
+from tokenwire._requests import Prompt
 from tokenwire._retry import Attempts, RetryPolicy
 from tokenwire._trace import Trace
 from tokenwire.activity import ActivityStream, WatchCall

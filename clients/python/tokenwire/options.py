@@ -13,9 +13,17 @@ class ChatOptions(TypedDict, total=False):
     """How a chat becomes a prompt; for `render_chat`, and for requests with `chat=`."""
 
     tools: Sequence[Mapping[str, Any]]
-    """Tools that the model may call: {"name", "description", "parameters": JSON Schema}; the form
-    {"type": "function", "function": {...}} does as well. A schema is a dict, or JSON text, which
-    reaches the chat template as it is written."""
+    """Tools that the model may call: {"name", "description", "parameters": JSON Schema, "strict"};
+    the form {"type": "function", "function": {...}} does as well. A schema is a dict, or JSON text,
+    which reaches the chat template as it is written."""
+    tool_choice: str | Mapping[str, Any]
+    """Whether the model calls tools: `auto`, `none`, `required`, or one tool by its name:
+    {"type": "function", "function": {"name": "..."}}. Default: `auto`."""
+    parallel_tool_calls: bool
+    """Whether one answer may hold several calls. Default: true."""
+    literal_content: bool
+    """Control tokens' text in what the caller wrote is ordinary text, so that it cannot open or end
+    a turn."""
     documents: Sequence[Mapping[str, str] | str]
     """Documents to ground the answer in: {"title", "text"}, or a text alone."""
     add_generation_prompt: bool
@@ -77,6 +85,11 @@ class GenerationOptions(ChatOptions, total=False):
     """Puts the prompt's text before the generated text."""
     skip_special_tokens: bool
     """Whether special tokens are left out of the text. Default: true."""
+    parse: bool
+    """Whether reasoning and tool calls are told from the text. Default: true for a chat, false for
+    any other prompt."""
+    stop_in_reasoning: bool
+    """Whether `stop` ends a sequence within its reasoning too."""
 
     json_schema: Mapping[str, Any] | str
     """The output is an instance of this JSON Schema. At most one of this and the next four."""

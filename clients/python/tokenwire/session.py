@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Self, Unpack
 import grpc
 
 from tokenwire import _requests
+from tokenwire._chat import Chat
 from tokenwire._ending import Ending
 from tokenwire._generation import Progress, StreamedGeneration
-from tokenwire._requests import Chat, Prompt
+from tokenwire._requests import Prompt
 from tokenwire._retry import Attempts, RetryPolicy
 from tokenwire._trace import TRACEPARENT, Trace
 from tokenwire.errors import (

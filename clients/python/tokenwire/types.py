@@ -2,8 +2,11 @@
 
 | from                                   | comes                                            |
 |----------------------------------------|--------------------------------------------------|
-| `generate`, `result` of a stream       | Answer > SequenceResult, Usage, Timings > Stage  |
-| iteration of a stream                  | Delta, with TokenLogprob > Alternative           |
+| `generate`, `result` of a stream       | Answer > SequenceResult > ToolCall,              |
+|                                        | Usage, Timings > Stage                           |
+| `message` of an answer or a stream     | ChatMessage > ToolCall                           |
+| iteration of a stream                  | Delta > ToolCallDelta,                           |
+|                                        | TokenLogprob > Alternative                       |
 | `accepted` of a stream                 | Accepted                                         |
 | `tokenize`, `render_chat`              | Tokens, RenderedChat                             |
 | `models`, `model`, `workers`           | ModelInfo, WorkerInfo                            |
@@ -31,11 +34,44 @@ class FinishReason(StrEnum):
     """The time budget was spent."""
     CANCELLED = "cancelled"
     """The caller cancelled."""
+    TOOL_CALLS = "tool_calls"
+    """As STOP, of a sequence that has called tools, whose results the caller is to send."""
     UNKNOWN = "unknown"
     """A reason that this version of the client does not know."""
 
     def __str__(self) -> str:
         return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a tool by the model."""
+
+    name: str
+    arguments: Mapping[str, Any] | str = field(default_factory=dict)
+    """A JSON object, as text or as a dict. In an answer it is the model's text, which is cut short
+    where the sequence was."""
+    id: str = ""
+    """By which the tool's result refers to the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One turn of a conversation; a dict with the same keys does as well."""
+
+    role: str
+    """`system`, `user`, `assistant`, `tool`, `developer` or `function`."""
+    content: str | Sequence[Mapping[str, Any]] | None = None
+    """A text, or parts such as {"type": "text", "text": "..."}. None: the template sees none, as
+    where a turn has calls alone."""
+    name: str = ""
+    """The speaker's name, where the template uses it."""
+    tool_calls: Sequence[ToolCall | Mapping[str, Any]] = ()
+    """Calls that the assistant made in this turn."""
+    tool_call_id: str = ""
+    """With the role `tool`: the call that this message answers."""
+    reasoning: str = ""
+    """The assistant's reasoning in this turn, where the template uses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +92,20 @@ class TokenLogprob:
     """Its natural-log probability."""
     alternatives: list[Alternative]
     """Likeliest first, where `top_logprobs` asked for them; the token itself may be among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """What is new of one tool call; never cumulative."""
+
+    index: int
+    """Which call of the sequence, from 0."""
+    id: str
+    """The call's id; in its first delta only."""
+    name: str
+    """The tool's name; in the call's first delta only."""
+    arguments: str
+    """The next piece of the arguments' JSON text."""
 
 
 @dataclass(slots=True)
@@ -82,6 +132,10 @@ class Delta:
     """The stop string or stop token id that ended the sequence, if one did."""
     text_offset: int = 0
     """UTF-8 bytes of the sequence's text that came before. `echo`'s prompt is not counted."""
+    reasoning: str = ""
+    """New reasoning, where it is told from the text."""
+    tool_calls: Sequence[ToolCallDelta] = ()
+    """What is new of the sequence's tool calls, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +161,17 @@ class SequenceResult:
     finish_reason: FinishReason
     stop_match: str | int | None = None
     """The stop string or stop token id that ended the sequence, if one did."""
+    reasoning: str = ""
+    """The model's reasoning, where it is told from the text."""
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    """The model's tool calls, likewise; their arguments are JSON text."""
+
+    def message(self) -> ChatMessage:
+        """Returns the sequence as the assistant's turn, to go on with the conversation."""
+        # A turn of calls alone has no content, which templates tell from an empty one.
+        content = None if self.tool_calls and not self.text else self.text
+        calls = tuple(self.tool_calls)
+        return ChatMessage("assistant", content, tool_calls=calls, reasoning=self.reasoning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +237,16 @@ class Answer:
         return self.sequences[0].token_ids
 
     @property
+    def reasoning(self) -> str:
+        """The model's reasoning, where it is told from the text."""
+        return self.sequences[0].reasoning
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The model's tool calls, likewise; their arguments are JSON text."""
+        return self.sequences[0].tool_calls
+
+    @property
     def logprobs(self) -> list[TokenLogprob]:
         """One for each id, where asked for."""
         return self.sequences[0].logprobs
@@ -180,6 +255,10 @@ class Answer:
     def finish_reason(self) -> FinishReason:
         """Why the sequence ended."""
         return self.sequences[0].finish_reason
+
+    def message(self) -> ChatMessage:
+        """Returns the answer as the assistant's turn: `chat.append(answer.message())`."""
+        return self.sequences[0].message()
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,32 +407,3 @@ class Activity:
     """The generations that ended last, newest first."""
     uptime_s: float
     """Since the frontend's start."""
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """One call of a tool by the assistant."""
-
-    name: str
-    arguments: Mapping[str, Any] | str = field(default_factory=dict)
-    """The arguments by name, or a JSON object as text."""
-    id: str = ""
-    """By which the tool's result refers to the call."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChatMessage:
-    """One turn of a conversation; a dict with the same keys does as well."""
-
-    role: str
-    """`system`, `user`, `assistant`, `tool`, `developer` or `function`."""
-    content: str | None = None
-    """None: the template sees none, as where a turn has calls alone."""
-    name: str = ""
-    """The speaker's name, where the template uses it."""
-    tool_calls: Sequence[ToolCall | Mapping[str, Any]] = ()
-    """Calls that the assistant made in this turn."""
-    tool_call_id: str = ""
-    """With the role `tool`: the call that this message answers."""
-    reasoning: str = ""
-    """The assistant's reasoning in this turn, where the template uses it."""

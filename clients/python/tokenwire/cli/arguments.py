@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
@@ -9,6 +10,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 UINT32 = 2**32 - 1
 UINT64 = 2**64 - 1
@@ -73,6 +75,24 @@ def text_or_file(value: str) -> str:
         raise ArgumentTypeError(f"{error.filename}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ArgumentTypeError(f"{value[1:]} is not UTF-8 text") from None
+
+
+def tools_file(value: str) -> list[Any]:
+    """The type of a file with a JSON list of tools."""
+    try:
+        found = json.loads(text_or_file(f"@{value}"))
+    except ValueError as error:
+        raise ArgumentTypeError(f"{value} is not JSON: {error}") from None
+    if not isinstance(found, list):
+        raise ArgumentTypeError(f"{value} is not a JSON list of tools")
+    return found
+
+
+def tool_choice(value: str) -> str | dict[str, Any]:
+    """The type of the choice among tools: a mode, or a tool's name."""
+    if value in ("auto", "none", "required"):
+        return value
+    return {"type": "function", "function": {"name": value}}
 
 
 def text(value: str) -> str:

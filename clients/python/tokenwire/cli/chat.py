@@ -24,6 +24,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "message", metavar="MESSAGE", nargs="?", help="what to say; -: standard input"
     )
     parser.add_argument("--system", metavar="TEXT", help="instructions for the conversation")
+    parser.add_argument(
+        "--tools",
+        type=arguments.tools_file,
+        metavar="FILE.json",
+        help="tools that the model may call: a JSON list",
+    )
+    parser.add_argument(
+        "--tool-choice",
+        type=arguments.tool_choice,
+        metavar="auto|none|required|NAME",
+        help="whether it calls tools, or which",
+    )
     generation_options.configure(parser)
 
 
@@ -57,8 +69,9 @@ class Conversation:
         try:
             print_stream(stream, self._args)
         finally:
-            if stream.text:
-                self._messages = [*asked, ChatMessage("assistant", stream.text)]
+            answer = stream.message()
+            if answer.content or answer.tool_calls:
+                self._messages = [*asked, answer]
 
     def hold(self) -> None:
         """Answers line after line of standard input."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from argparse import Namespace
 from collections import deque
@@ -14,7 +15,7 @@ from typing import Any
 from tokenwire.cli import waterfall
 from tokenwire.cli.interrupts import cancelled_by_ctrl_c
 from tokenwire.client import GenerationStream
-from tokenwire.types import Answer, FinishReason
+from tokenwire.types import Answer, FinishReason, ToolCall, ToolCallDelta
 
 
 def print_stream(stream: GenerationStream, args: Namespace) -> None:
@@ -45,6 +46,8 @@ def answer_object(answer: Answer) -> dict[str, Any]:
     """Returns the answer as JSON shows it."""
     shown: dict[str, Any] = {
         "text": answer.text,
+        "reasoning": answer.reasoning,
+        "tool_calls": [asdict(each) for each in answer.tool_calls],
         "token_ids": answer.token_ids,
         "finish_reason": answer.finish_reason,
         "usage": asdict(answer.usage),
@@ -80,16 +83,66 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 
 def _print_sequences(answer: Answer) -> None:
     for index, sequence in enumerate(answer.sequences):
-        print(f"[{index}] {sequence.text}")
+        printer = _SequencePrinter(f"[{index}] ")
+        printer.take(sequence.reasoning, sequence.text, sequence.tool_calls)
+        printer.end()
 
 
 def _print_live(stream: GenerationStream) -> None:
-    text = ""
+    printer = _SequencePrinter()
     try:
         for delta in stream:
-            text = delta.text or text
-            print(delta.text, end="", flush=True)
+            printer.take(delta.reasoning, delta.text, delta.tool_calls)
     finally:
         # What follows, be it a failure, starts on a line of its own.
-        if text and not text.endswith("\n"):
-            print()
+        printer.end()
+
+
+class _SequencePrinter:
+    """Prints a sequence's reasoning, text and tool calls so that they can be told apart.
+
+    Reasoning is dimmed on a terminal, and stands between marks elsewhere.
+    """
+
+    def __init__(self, title: str = "") -> None:
+        dims = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        self._marks = ("\x1b[2m", "\x1b[22m") if dims else ("[reasoning] ", "[/reasoning]")
+        self._kind = ""
+        self._last = "\n"
+        self._print(title)
+
+    def take(
+        self, reasoning: str, text: str, calls: Sequence[ToolCall] | Sequence[ToolCallDelta]
+    ) -> None:
+        """Prints what is new."""
+        if reasoning:
+            if self._kind != "reasoning":
+                self._begin("reasoning")
+                self._print(self._marks[0])
+            self._print(reasoning)
+        if text:
+            if self._kind != "text":
+                self._begin("text")
+            self._print(text)
+        for call in calls:
+            if call.name:
+                self._begin("call")
+                self._print(f"[tool call] {call.name} ")
+            self._print(str(call.arguments))
+
+    def end(self) -> None:
+        """Ends the line."""
+        self._begin("")
+
+    def _begin(self, kind: str) -> None:
+        """Ends what was printed before."""
+        if self._kind == "reasoning":
+            self._print(self._marks[1])
+        if (self._kind or not kind) and self._last != "\n":
+            self._print("\n")
+        self._kind = kind
+
+    def _print(self, text: str) -> None:
+        if text:
+            print(text, end="", flush=True)
+            self._last = text[-1]
