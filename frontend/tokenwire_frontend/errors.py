@@ -54,7 +54,7 @@ UNAVAILABLE_RETRY_S = 2.0
 
 
 def unknown_model(name: str, served: Sequence[str]) -> ServiceError:
-    """No worker has ever served this model here."""
+    """No worker serves this model here, as far as the workers have described themselves."""
     known = ", ".join(served) or "none yet"
     return ServiceError(
         Code.NOT_FOUND,

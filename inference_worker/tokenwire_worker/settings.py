@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
+from tokenwire_service.limits import NAME_CHARACTERS
 from tokenwire_service.settings import Address, ServiceSettings
 
 from tokenwire_worker.engines.adapters import ADAPTERS
 from tokenwire_worker.engines.openvino.settings import OpenVinoSettings
 from tokenwire_worker.engines.tensorrt_llm.settings import TensorRtLlmSettings
 from tokenwire_worker.engines.vllm.settings import VllmSettings
+
+Name = Annotated[str, Field(max_length=NAME_CHARACTERS)]
+"""A name that frontends take: they refuse a worker with a longer one."""
 
 
 class WorkerSettings(ServiceSettings):
@@ -22,10 +27,10 @@ class WorkerSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="TOKENWIRE_WORKER_")
 
     model: str = Field(description="folder of the model, or a .gguf file")
-    model_name: str = Field(
+    model_name: Name = Field(
         default="", description="name that callers know the model by; default: the folder's name"
     )
-    worker_name: str = Field(
+    worker_name: Name = Field(
         default="", description="name of this worker, unique among its kind; default: host:port"
     )
     listen: Address = Field(

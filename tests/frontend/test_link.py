@@ -128,14 +128,35 @@ async def test_a_worker_that_promises_no_heartbeat_is_asked_for_it(worker):
     async with frontend_of(worker) as frontend:
         await frontend.wait_for(worker, READY)
         await hear(frontend, worker)
-        asked = worker.asked
         let_pass(frontend, 4)
         await frontend.wait_for(worker, SUSPECT)
         await frontend.wait_for(worker, READY)
-        assert worker.asked > asked
         worker.freeze()
         let_pass(frontend, 8)
         await frontend.wait_for(worker, LOST)
+
+
+@pytest.mark.parametrize("revision", [1, 2])
+@pytest.mark.parametrize("how", ["ends", "says nothing"])
+async def test_a_worker_whose_load_is_not_told_any_more_is_suspect_then_lost(worker, revision, how):
+    """Whatever else it answers, such as GetWorkerInfo."""
+
+    async def watch(request: Any, context: Any) -> None:
+        if how == "says nothing":
+            await asyncio.get_running_loop().create_future()
+
+    worker.info.contract_revision = revision
+    async with frontend_of(worker) as frontend:
+        await frontend.wait_for(worker, READY)
+        await hear(frontend, worker)
+        worker.overrides["WatchLoad"] = watch
+        worker.end_watches()
+        let_pass(frontend, 2.9)
+        await frontend.wait_for(worker, SUSPECT)
+        let_pass(frontend, 5)
+        assert frontend.link(worker).state is LOST
+        del worker.overrides["WatchLoad"]
+        await frontend.wait_for(worker, READY)
 
 
 async def test_a_connection_that_was_lost_is_not_taken_up_again(worker, frontend, at_once):

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from hashlib import sha256
+from typing import Any
 
 import pytest
 from tokenwire_frontend.core.model import ModelLimits
@@ -16,7 +17,7 @@ from tokenwire_frontend.core.request import ChatPrompt
 from tokenwire_frontend.models import tokenizer_pool
 from tokenwire_frontend.models.files import ModelFilesError
 from tokenwire_frontend.models.model import Model, build_model
-from tokenwire_frontend.models.text_process import TimeLimit
+from tokenwire_frontend.models.text_process import TextProcess, TimeLimit
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool, TooManyTokensError
 from tokenwire_service.errors import Code, InvalidRequestError, ServiceError
 from tokenwire_service.tasks import Supervisor
@@ -186,6 +187,43 @@ async def test_a_process_that_is_lost_is_started_anew(pool, model):
     assert await encoded(pool, model, "after") == WHOLE.encode_ids("after", add_special_tokens=True)
     await until(lambda: len(processes(pool)) == 2)
     assert not before & processes(pool)
+
+
+async def test_processes_that_are_lost_are_started_anew_while_another_model_is_built(
+    pool, model, monkeypatch
+):
+    """And the model that was being built is there once it is, in the processes of then."""
+    run, building, go_on = TextProcess.run, asyncio.Event(), asyncio.Event()
+
+    def slow(process: TextProcess, job: bytes, limit: TimeLimit) -> asyncio.Future[Any]:
+        if b"a slow model" not in job or go_on.is_set():
+            return run(process, job, limit)
+
+        async def later() -> Any:
+            building.set()
+            await go_on.wait()
+            return await run(process, job, limit)
+
+        return asyncio.ensure_future(later())
+
+    monkeypatch.setattr(TextProcess, "run", slow)
+    build = asyncio.create_task(built(pool, chat_template__jinja=b"a slow model"))
+    await building.wait()
+    for slot in pool._slots:
+        os.kill(slot.process.pid, signal.SIGKILL)
+    await until(lambda: all(slot.lost.is_set() for slot in pool._slots))
+    assert await encoded(pool, model, "after") == WHOLE.encode_ids("after", add_special_tokens=True)
+    assert not build.done()
+    # One more that is lost shortly before the model is there: what is started for it lacks that.
+    os.kill(pool._slots[0].process.pid, signal.SIGKILL)
+    await until(pool._slots[0].lost.is_set)
+    go_on.set()
+    other = await build
+    await until(lambda: all(slot.process.idle for slot in pool._slots))
+    for _ in range(4):
+        assert (await pool.render(other.key, chat("a"), "chat")).text == "a slow model"
+    assert await encoded(pool, model, "then")
+    await until(lambda: len(processes(pool)) == 2)
 
 
 async def test_a_text_that_takes_too_long_costs_its_process_alone(pool, model, monkeypatch):

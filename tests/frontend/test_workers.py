@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
@@ -11,6 +13,7 @@ from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.frontend.v1 import model_pb2, tokenization_pb2
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_frontend.core.link_state import LinkState
+from tokenwire_frontend.workers.outgoing import WAITING_BYTES
 
 from tests.frontend.frontend_here import FrontendHere, frontend_of, refused, until
 from tests.frontend.scripted_worker import ScriptedWorker, Stream
@@ -241,6 +244,75 @@ async def test_two_models_are_told_apart_by_name(worker, other):
         assert refusal.fields == ["generation.model"]
         assert "demo" in refusal.message
         assert "other" in refusal.message
+
+
+async def test_a_model_is_known_as_long_as_a_worker_is_that_of_it(worker, frontend, at_once):
+    """A worker that comes back with another model each time leaves none behind."""
+    for number in range(5):
+        name = f"model {number}"
+        worker.info.model = name
+        await worker.restart()
+        worker.script = whole
+        await until(lambda named=name: list(frontend.pool.models) == [named])
+        await frontend.wait_for(worker, LinkState.READY)
+        assert await served_by(frontend, 1, model=name) == {"scripted"}
+        gone = await refused(frontend.generate(generation(model=f"model {number - 1}")))
+        assert (gone.code, gone.reason) == (grpc.StatusCode.NOT_FOUND, "UNKNOWN_MODEL")
+        gc.collect()
+        assert len(frontend.generator.tokenizers._sources) == 1
+    await worker.stop()
+    await frontend.wait_for(worker, LinkState.CONNECTING)
+    down = await refused(frontend.generate(generation(model="model 4")))
+    assert (down.code, down.reason) == (grpc.StatusCode.UNAVAILABLE, "NO_WORKER")
+
+
+async def test_a_model_whose_worker_is_refused_with_another_is_gone(worker, frontend):
+    worker.info.model = "broken"
+    worker.files["tokenizer.json"] = b"{}"
+    await worker.restart()
+    await frontend.wait_for(worker, LinkState.REFUSED)
+    await until(lambda: not frontend.pool.models)
+    refusal = await refused(frontend.generate(generation(model="demo")))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "NO_WORKER")
+
+
+# --- workers that can't be sent to ---------------------------------------------------------------
+
+
+async def test_what_cannot_be_sent_to_a_worker_goes_to_the_next_however_many_there_are():
+    async with AsyncExitStack() as stack:
+        behind = [await stack.enter_async_context(ScriptedWorker()) for _ in range(4)]
+        good = await stack.enter_async_context(ScriptedWorker())
+        good.info.worker_name, good.script = "good", whole
+        frontend = await stack.enter_async_context(frontend_of(*behind, good))
+        for each in (*behind, good):
+            await frontend.wait_for(each, LinkState.READY)
+        for each in behind:
+            frontend.link(each)._serving.exchange._outgoing._waiting_bytes = WAITING_BYTES
+        assert await served_by(frontend, 5) == {"good"}
+        assert not any(stream.messages for each in behind for stream in each.streams)
+        frontend.link(good)._serving.exchange._outgoing._waiting_bytes = WAITING_BYTES
+        refusal = await refused(frontend.generate(generation()))
+        assert (refusal.code, refusal.reason) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "WORKER_BEHIND",
+        )
+        assert frontend.generator.admission.held == 0
+
+
+async def test_a_worker_whose_connection_is_just_over_is_passed_over(worker, other, monkeypatch):
+    """Its state says READY until its link has taken note."""
+    other.script = whole
+    async with frontend_of(worker, other) as frontend:
+        for each in (worker, other):
+            await frontend.wait_for(each, LinkState.READY)
+        link = frontend.link(worker)
+        serving, link._serving = link._serving, None
+        assert await served_by(frontend, 3) == {"other"}
+        link._serving = serving
+
+
+# --- others ---------------------------------------------------------------------------------------
 
 
 async def test_a_frontend_in_the_place_of_a_worker_is_told_from_one(frontend):

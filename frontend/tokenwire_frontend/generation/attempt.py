@@ -52,6 +52,18 @@ class Attempt:
         self._lease.lend()
         self.submitted_s = time.monotonic()
 
+    def unsent(self, error: ServiceError) -> None:
+        """Notes that it could not be sent, and why."""
+        generation, self._generation = self._generation, None
+        if generation is not None:
+            generation.refused(error)
+        self._settle(error)
+
+    @property
+    def was_sent(self) -> bool:
+        """The worker may have heard of it."""
+        return self._handle != 0
+
     def cancel(self, sequence: int | None = None) -> None:
         """Asks the worker to end the generation or one sequence; the ends still come."""
         if self._generation is not None:

@@ -29,8 +29,8 @@ from tokenwire_frontend.workers.messages import worker_request
 from tokenwire_frontend.workers.pool import WorkerPool
 
 ATTEMPTS = 3
-"""Workers tried for one request: a refusal for want of room or for draining says nothing of the
-next."""
+"""Workers that one request is sent to: a refusal for want of room or for draining says nothing of
+the next. Those that it can't be sent to are not counted."""
 
 _TRY_ANOTHER = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED})
 
@@ -158,6 +158,7 @@ class Generator:
     ) -> None:
         """Submits to one worker after the other until one takes it."""
         tried: list[WorkerLink] = []
+        sent = 0
         while not generation.done:
             routed_s = time.monotonic()
             link, choice = self.pool.route(model, ids, tried)
@@ -168,8 +169,9 @@ class Generator:
             if refusal is None:
                 return
             tried.append(link)
+            sent += attempt.was_sent
             others = [each for each in self.pool.ready(model.name) if each not in tried]
-            if refusal.code not in _TRY_ANOTHER or len(tried) == ATTEMPTS or not others:
+            if refusal.code not in _TRY_ANOTHER or sent == ATTEMPTS or not others:
                 raise refusal
 
 
@@ -185,7 +187,8 @@ def _submit(
 ) -> Attempt | None:
     """Sends the generation to one worker, with what is left of its budget and deadline.
 
-    Returns None where the budget is spent: the generation is done.
+    Returns None where the budget is spent: the generation is done. An attempt that can't be sent is
+    settled with the reason.
     """
     record = generation.record
     budget_s, deadline_s = request.time_budget_s, incoming.deadline_s
@@ -204,6 +207,11 @@ def _submit(
     )
     deadline_first = limits != [] and min(limits) == deadline_s
     attempt = generation.try_at(link, deadline_first=deadline_first)
-    attempt.sent(link.submit(message, attempt))
-    record.stage(semconv.SPAN_ROUTE, routed_s, attempt.submitted_s)
+    try:
+        handle = link.submit(message, attempt)
+    except ServiceError as error:
+        attempt.unsent(error)
+    else:
+        attempt.sent(handle)
+        record.stage(semconv.SPAN_ROUTE, routed_s, attempt.submitted_s)
     return attempt

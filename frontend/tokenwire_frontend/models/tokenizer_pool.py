@@ -333,13 +333,18 @@ class TokenizerPool:
         return fresh, told
 
     async def _mend(self, slot: _Slot) -> None:
-        """Starts the slot's process anew whenever it has ended."""
+        """Starts the slot's process anew whenever it has ended, also while a model is being built.
+
+        What is built comes with a process for each slot, and the one started here lacks the model.
+        """
         while True:
             await slot.lost.wait()
-            async with self._building:
-                if slot.lost.is_set():
-                    [process], _ = await self._started(1, self._sources)
-                    self._serve(slot, process)
+            sources = dict(self._sources)
+            [process], _ = await self._started(1, sources)
+            if slot.lost.is_set() and self._sources.keys() <= sources.keys():
+                self._serve(slot, process)
+            else:
+                process.kill()
 
     def _serve(self, slot: _Slot, process: TextProcess) -> None:
         old, slot.process = slot.process, process

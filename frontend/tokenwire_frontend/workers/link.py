@@ -236,10 +236,12 @@ class WorkerLink:
             Liveness(self._clock, limits.suspect_s, limits.lost_s),
         )
         call = remote.exchange()
-        works = [self._read(call, serving), self._write(call, serving)]
-        works.append(self._watch(remote, serving))
-        if info.contract_revision < HEARTBEAT_REVISION:
-            works.append(self._ask(remote, serving))
+        promised = info.contract_revision >= HEARTBEAT_REVISION
+        works = [
+            self._read(call, serving),
+            self._write(call, serving),
+            self._watch(remote, serving, quiet_s=None if promised else HEARTBEAT_S),
+        ]
         reason = "this frontend has stopped"
         async with Scope("worker_link") as scope:
             for work in works:
@@ -281,18 +283,31 @@ class WorkerLink:
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return  # the stream is over: its reader tells why
 
-    async def _watch(self, remote: Remote, serving: _Serving) -> None:
-        """Takes the worker's load reports, which are its heartbeat too."""
+    async def _watch(self, remote: Remote, serving: _Serving, quiet_s: float | None) -> None:
+        """Takes the worker's load reports, which are its heartbeat too.
+
+        Args:
+            remote: the connection.
+            serving: its streams.
+            quiet_s: time after which a worker that promises no heartbeat is asked for a report, as
+                the first of a new watch; None: it promises one.
+        """
         while not serving.over.is_set():
+            wait_s = HEARTBEAT_S
             try:
-                async for report in remote.watch_load():
-                    self._on_report(report, serving)
+                async with asyncio.timeout(None) as quiet:
+                    async for report in remote.watch_load():
+                        self._on_report(report, serving)
+                        if quiet_s is not None:
+                            quiet.reschedule(asyncio.get_running_loop().time() + quiet_s)
+            except TimeoutError:
+                wait_s = 0.0
             except grpc.aio.AioRpcError as error:
                 told = _unless_unimplemented(error, "WatchLoad")
                 if told is not error or _pings_are_too_many(error):
                     serving.end(told)
             # It ends with the Exchange where the worker stops; else it is opened again.
-            await asyncio.sleep(HEARTBEAT_S)
+            await asyncio.sleep(wait_s)
 
     def _on_report(
         self, report: worker_pb2.WatchLoadResponse | DecodeError, serving: _Serving
@@ -305,17 +320,6 @@ class WorkerLink:
         serving.exchange.unreported = 0
         if serving.load.draining and self._status.drain():
             self._tell()
-
-    @staticmethod
-    async def _ask(remote: Remote, serving: _Serving) -> None:
-        """Asks a worker that promises no heartbeat for a sign of life."""
-        while True:
-            await asyncio.sleep(HEARTBEAT_S)
-            try:
-                await remote.describe()
-            except grpc.aio.AioRpcError:
-                continue  # silence, which liveness counts
-            serving.liveness.hear()
 
     def _note(self, error: Exception) -> None:
         """Lets the state tell how a connection has ended."""

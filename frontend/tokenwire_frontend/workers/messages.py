@@ -17,6 +17,7 @@ from tokenwire_service.errors import (
     InvalidRequestError,
     ServiceError,
 )
+from tokenwire_service.limits import LORA_ADAPTERS, NAME_CHARACTERS
 from tokenwire_service.status import UNKNOWN, from_status
 
 from tokenwire_frontend.core.log import Finish
@@ -52,12 +53,9 @@ FINISHES = {
 
 _NEEDED_LIMITS = ("context_tokens", "prompt_tokens", "vocabulary_size", "sequence_count")
 
-NAME_CHARS_LIMIT = 256
-"""Of each name in a worker's description: it stands in answers, logs and metrics."""
-
 _NAMES = ("worker_name", "model", "engine", "engine_version", "version", "tokenizer_fingerprint")
 
-_LISTS = {"eos_token_ids": 256, "capabilities": 256, "lora_adapters": 4096}
+_LISTS = {"eos_token_ids": 256, "capabilities": 256, "lora_adapters": LORA_ADAPTERS}
 """Most entries of each: a frontend answers with them, and looks through them for each request."""
 
 MOST_S = 24 * 3600.0
@@ -142,13 +140,13 @@ def worker_info(message: worker_pb2.GetWorkerInfoResponse) -> WorkerInfo:
 
 def _check_sizes(message: worker_pb2.GetWorkerInfoResponse) -> None:
     for name in _NAMES:
-        if len(getattr(message, name)) > NAME_CHARS_LIMIT:
-            raise ValueError(f"{name} has more than {NAME_CHARS_LIMIT} characters")
+        if len(getattr(message, name)) > NAME_CHARACTERS:
+            raise ValueError(f"{name} has more than {NAME_CHARACTERS} characters")
     for name, limit in _LISTS.items():
         if len(getattr(message, name)) > limit:
             raise ValueError(f"{name} has more than {limit} entries")
-    if any(len(name) > NAME_CHARS_LIMIT for name in message.lora_adapters):
-        raise ValueError(f"lora_adapters has a name of more than {NAME_CHARS_LIMIT} characters")
+    if any(len(name) > NAME_CHARACTERS for name in message.lora_adapters):
+        raise ValueError(f"lora_adapters has a name of more than {NAME_CHARACTERS} characters")
 
 
 def worker_load(message: worker_pb2.WatchLoadResponse) -> WorkerLoad:

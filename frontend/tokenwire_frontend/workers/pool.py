@@ -51,6 +51,8 @@ class WorkerPool:
         self.clock = AwakeClock()
         """What the silence of workers is counted on."""
         self.models: dict[str, Model] = {}
+        """By name: of each worker the one that it last described, ready or not. So a worker that is
+        down keeps its model known, and one that comes back with another lets go of it."""
         self.links = [
             WorkerLink(address, credentials, limits, self.clock, self._meet, self._update)
             for address in addresses
@@ -167,6 +169,10 @@ class WorkerPool:
         ]
 
     def _update(self) -> None:
+        described = {link.info.model for link in self.links if link.info}
+        for name in self.models.keys() - described:
+            del self.models[name]
+            log.info("model_gone", model=name)
         for model in self.models.values():
             limits = [link.info.limits for link in self.ready(model.name) if link.info]
             model.ready_workers = len(limits)

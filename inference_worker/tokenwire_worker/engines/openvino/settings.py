@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tokenwire_worker.engines.lora import LoraAdapters
+
 
 class CacheEvictionSettings(BaseModel):
     """Drops the least attended KV blocks of long sequences; sizes are multiples of a block, 32."""
@@ -75,7 +77,7 @@ class OpenVinoSettings(BaseModel):
     property: dict[str, str] = Field(
         default_factory=dict, description="KEY=VALUE passed on to OpenVINO as it is; repeatable"
     )
-    lora: dict[str, Path] = Field(
+    lora: LoraAdapters = Field(
         default_factory=dict,
         description="NAME=PATH of a LoRA adapter (safetensors) that requests may name; repeatable",
     )

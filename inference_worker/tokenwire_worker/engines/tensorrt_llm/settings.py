@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from tokenwire_worker.engines.lora import LoraAdapters
+
 _GROUP = ConfigDict(extra="forbid")
 
 
@@ -198,7 +200,7 @@ class TensorRtLlmSettings(BaseModel):
         default=None, description="compiler of guides; loads the model's tokenizer; default: none"
     )
     speculative_config: SpeculativeSettings = Field(default_factory=SpeculativeSettings)
-    lora: dict[str, Path] = Field(
+    lora: LoraAdapters = Field(
         default_factory=dict,
         description="NAME=PATH of a LoRA adapter that requests may name; repeatable",
     )

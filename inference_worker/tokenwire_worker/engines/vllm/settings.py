@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from tokenwire_worker.engines.lora import LoraAdapters
 
 
 class VllmSettings(BaseModel):
@@ -73,7 +74,7 @@ class VllmSettings(BaseModel):
     speculative_config: dict[str, Any] | None = Field(
         default=None, description="speculative decoding, as vLLM's JSON object"
     )
-    lora: dict[str, Path] = Field(
+    lora: LoraAdapters = Field(
         default_factory=dict,
         description="NAME=PATH of a LoRA adapter that requests may name; repeatable",
     )
