@@ -179,7 +179,7 @@ def result(decoder: SequenceDecoder, runs: list[list[int]]) -> tuple[list[int], 
     return list(delta.token_ids), delta.text, delta.end
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(case=cases(), cuts=st.lists(st.integers(1, 7), min_size=1, max_size=5), data=st.data())
 def test_the_log_is_a_function_of_the_request_and_the_ids(case, cuts, data):
     """Whatever runs they came in, and wherever another decoder took over."""
@@ -266,7 +266,7 @@ class Definition:
         return "".join(text for text, seen in self.stream[:end] if seen)
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=250, deadline=None, derandomize=True)
 @given(case=cases())
 def test_the_first_stop_string_that_counts_ends_the_sequence(case):
     case = {**case, "stop_token_ids": frozenset()}
