@@ -116,7 +116,7 @@ LOGPROB = st.builds(
 )
 ACTIONS = st.lists(
     st.one_of(
-        st.tuples(st.just("append"), st.integers(1, 2_000), PIECE),
+        st.tuples(st.just("append"), st.integers(1, 600), PIECE),
         st.tuples(st.just("append"), st.just(1), PIECE),
         st.tuples(st.sampled_from(["first", "second", "trim"])),
     ),
@@ -124,7 +124,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     actions=ACTIONS,
     echo=PIECE,
