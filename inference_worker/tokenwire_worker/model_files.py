@@ -25,11 +25,15 @@ TEXT_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
+    "chat_template.json",
     "special_tokens_map.json",
     "generation_config.json",
     "config.json",
 )
 """Files that a frontend needs to turn text into ids and back; only the first must be there."""
+
+TEMPLATES = "additional_chat_templates/*.jinja"
+"""More of them: chat templates with names."""
 
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 """Where config.json tells the context, by age of the model's family."""
@@ -44,6 +48,7 @@ class TextFile:
     """One text-side file, whole."""
 
     name: str
+    """Its path in the folder, with `/`."""
     data: bytes
     sha256: str
     """64 lower-case hex digits."""
@@ -85,8 +90,12 @@ def read_text_files(folder: Path) -> TextFiles:
         raise ModelError(f"there is no folder {folder}")
     if not (folder / TEXT_FILES[0]).is_file():
         raise ModelError(f"{folder} has no tokenizer.json")
-    present = [name for name in TEXT_FILES if (folder / name).is_file()]
-    files = TextFiles(tuple(_read(folder / name) for name in present))
+    present = [folder / name for name in TEXT_FILES] + sorted(folder.glob(TEMPLATES))
+    files = TextFiles(
+        tuple(
+            _read(path, path.relative_to(folder).as_posix()) for path in present if path.is_file()
+        )
+    )
     _check_tokenizer(folder / TEXT_FILES[0], files.files[0].data)
     return files
 
@@ -214,9 +223,9 @@ def _object(path: Path, data: bytes) -> dict[str, Any]:
     return value
 
 
-def _read(path: Path) -> TextFile:
+def _read(path: Path, name: str = "") -> TextFile:
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} can't be read: {error.strerror}") from error
-    return TextFile(path.name, data, hashlib.sha256(data).hexdigest())
+    return TextFile(name or path.name, data, hashlib.sha256(data).hexdigest())

@@ -40,10 +40,32 @@ def test_json_keeps_the_order_of_its_keys_and_its_numbers():
         assert json.dumps(value) == written
 
 
-def test_absent_json_is_an_empty_object():
-    found = variables()
-    assert found["tools"][0]["function"]["parameters"] == {}
-    assert found["messages"][1]["tool_calls"][0]["function"]["arguments"] == {}
+def test_what_is_not_given_is_not_there():
+    chat = prompt_pb2.Chat(
+        messages=[
+            prompt_pb2.ChatMessage(
+                role=prompt_pb2.ROLE_ASSISTANT, tool_calls=[prompt_pb2.ToolCall(name="f")]
+            )
+        ],
+        tools=[prompt_pb2.Tool(name="f")],
+        documents=[prompt_pb2.Document(text="t")],
+    )
+    found = chat_variables(from_proto.chat_prompt(chat, "chat"), "chat")
+    call = {"type": "function", "function": {"name": "f", "arguments": {}}}
+    assert found["messages"] == [{"role": "assistant", "content": None, "tool_calls": [call]}]
+    assert found["tools"] == [{"type": "function", "function": {"name": "f"}}]
+    assert found["documents"] == [{"text": "t"}]
+
+
+def test_reasoning_has_each_name_that_templates_read():
+    chat = prompt_pb2.Chat(
+        messages=[
+            prompt_pb2.ChatMessage(role=prompt_pb2.ROLE_ASSISTANT, content="4", reasoning="2 and 2")
+        ]
+    )
+    [message] = chat_variables(from_proto.chat_prompt(chat, "chat"), "chat")["messages"]
+    names = ("reasoning_content", "reasoning", "thinking")
+    assert [message[name] for name in names] == ["2 and 2"] * 3
 
 
 BAD = [
@@ -85,7 +107,7 @@ def test_json_that_cannot_be_read_is_refused_by_its_field(argument, field, text,
 
 def test_every_field_at_fault_is_told_at_once():
     with pytest.raises(InvalidRequestError) as refused:
-        variables("[]", "{", '{"messages": 1, "tools": 2}')
+        variables("[]", "{", '{"messages": 1, "continue_final_message": true}')
     assert [each.field for each in refused.value.violations] == [
         "chat.messages[1].tool_calls[0].arguments",
         "chat.tools[0].parameters",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 from tokenwire_frontend.core.chat_variables import chat_variables
 from tokenwire_frontend.core.request import ChatPrompt
-from tokenwire_frontend.models.chat_template import ChatTemplate, ChatTemplateError
+from tokenwire_frontend.models.chat_template import ChatTemplate, ChatTemplateError, ChatTemplates
 from tokenwire_frontend.models.tokenizer_pool import SHORT_RENDERING
 
 CHATML = (
@@ -33,10 +32,73 @@ def test_turns_and_the_opening_of_the_answer():
     assert text == "<|system|>Be short.<|end|>\n<|user|>Hi<|end|>\n<|assistant|>"
 
 
-def test_the_last_message_can_be_left_open():
-    variables = chat(("user", "Hi"), ("assistant", "Hello, "), opens=False)
-    text = ChatTemplate(CHATML, {}).render(variables, SHORT_RENDERING, final="Hello, ")
-    assert text.endswith("<|assistant|>Hello,")
+def continued(source: str, *parts: Any, **final: Any) -> str:
+    """Renders a chat whose last message is left open."""
+    variables = chat(("user", "The end, e"), opens=False)
+    variables["messages"].append({"role": "assistant", "content": list(parts), **final})
+    return ChatTemplate(source, {}).render(variables, SHORT_RENDERING, continues_final=True)
+
+
+@pytest.mark.parametrize("said", ["end", "The end", "e", "<|end|>", "Hello, \n ", "", " "])
+def test_the_last_message_can_be_left_open_whatever_it_says(said):
+    assert continued(CHATML, content=said) == f"<|user|>The end, e<|end|>\n<|assistant|>{said}"
+
+
+def test_a_message_that_the_template_trims_is_continued_without_its_last_space():
+    source = "{% for m in messages %}{{ m.content | trim }}|{% endfor %}"
+    assert continued(source, content=" so far, ") == "The end, e|so far,"
+    assert continued(source, content="") == "The end, e|"
+
+
+def test_the_last_text_of_a_message_in_parts_is_left_open():
+    source = (
+        "{% for m in messages if m.content is not string %}"
+        "{% for part in m.content %}({{ part.text }}){% endfor %}{% endfor %}"
+    )
+    text, other = {"type": "text", "text": "a "}, {"type": "other"}
+    assert continued(source, text, {**text, "text": "b "}, other) == "(a )(b "
+
+
+@pytest.mark.parametrize(
+    ("source", "final", "reason"),
+    [
+        (CHATML, {"content": None}, "no text to continue"),
+        (CHATML, {"content": []}, "no text to continue"),
+        (
+            "{% for m in messages %}{{ m.content | title }}{% endfor %}",
+            {"content": "a"},
+            "as it is",
+        ),
+        ("{{ messages[0].content }}", {"content": "a"}, "as it is"),
+        ("{{ messages | tojson }}", {"content": "a"}, "does not read `content`"),
+    ],
+)
+def test_what_cannot_be_continued_is_refused(source, final, reason):
+    with pytest.raises(ChatTemplateError, match=reason):
+        continued(source, **final)
+
+
+@pytest.mark.parametrize(
+    ("names", "tools", "text"),
+    [
+        (["default", "tool_use", "rag"], [], "default"),
+        (["default", "tool_use"], ["f"], "tool_use"),
+        (["default"], ["f"], "default"),
+        (["tool_use"], ["f"], "tool_use"),
+    ],
+)
+def test_the_template_named_tool_use_is_that_of_chats_with_tools(names, tools, text):
+    templates = ChatTemplates({name: name for name in names}, {})
+    variables = {"messages": [], "tools": tools or None}
+    assert templates.choose(variables).render(variables, SHORT_RENDERING) == text
+
+
+def test_a_chat_that_no_template_is_for_is_refused():
+    templates = ChatTemplates({"tool_use": "x"}, {})
+    assert templates
+    with pytest.raises(ChatTemplateError, match="none named `default`"):
+        templates.choose({"tools": None})
+    assert not ChatTemplates({"rag": "x"}, {})
 
 
 def test_special_tokens_arguments_tools_and_documents_reach_the_template():
@@ -50,17 +112,6 @@ def test_special_tokens_arguments_tools_and_documents_reach_the_template():
     )
     tool = f'{{"type": "function", "function": {{"name": "a<b", "parameters": {parameters}}}}}'
     assert render(source, variables, bos_token="<s>") == f"<s>calm[{tool}]T"
-
-
-def test_training_marks_are_transparent():
-    source = "{% generation %}{{ messages[0].content }}{% endgeneration %}"
-    assert render(source, chat(("user", "Hi"))) == "Hi"
-
-
-def test_tojson_takes_the_options_of_transformers():
-    source = "{{ messages | tojson(ensure_ascii=true, indent=1, separators=(',', ':')) }}"
-    assert json.loads(render(source, chat(("user", "é")))) == [{"role": "user", "content": "é"}]
-    assert "\\u00e9" in render(source, chat(("user", "é")))
 
 
 @pytest.mark.parametrize(
@@ -77,6 +128,11 @@ def test_tojson_takes_the_options_of_transformers():
         ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "calls itself without end"),
         ("{% for i in [1] recursive %}{{ loop([1]) }}{% endfor %}", "calls itself without end"),
         ("{% include 'x' %}", "no loader"),
+        ("{{ namespace(_a=1) }}", "begins with `_`"),
+        ("{% set ns = namespace() %}{% set ns._a = 1 %}", "begins with `_`"),
+        ("{{ dict.update({}, a=1) }}", "no attribute 'update'"),
+        ("{{ '\\ud800' }}", "surrogates not allowed"),
+        ("{{ messages | tojson(ascii=true) }}", "unexpected keyword argument"),
         ("{{ raise_exception('x' * 100000) }}", r"x{500}\.\.\."),
     ],
 )

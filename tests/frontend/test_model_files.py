@@ -37,11 +37,11 @@ ANY_OBJECT_FILE = [
 
 ODD_CONFIGS = [
     (b'{"chat_template": [1]}', "chat_template[0] is not an object"),
-    (b'{"chat_template": [{"name": "default"}]}', "chat_template[0] is not an object"),
-    (b'{"chat_template": [{"name": "default", "template": 1}]}', "chat_template[0]"),
+    (b'{"chat_template": [{"name": "default"}]}', "chat_template default is not a text"),
+    (b'{"chat_template": [{"name": "default", "template": 1}]}', "default is not a text"),
     (b'{"chat_template": [{"template": "x"}]}', "chat_template[0]"),
     (b'{"chat_template": [{"name": "a", "template": "x"}, null]}', "chat_template[1]"),
-    (b'{"chat_template": {"default": "x"}}', "neither a text nor a list"),
+    (b'{"chat_template": {"default": 1}}', "chat_template default is not a text"),
     (b'{"chat_template": 1}', "neither a text nor a list"),
     (b'{"chat_template": true}', "neither a text nor a list"),
     (json.dumps({"chat_template": "x" * (2**20 + 1)}).encode(), "at most 1048576"),
@@ -147,43 +147,80 @@ def test_a_vocabulary_with_gaps_serves():
 
 
 @pytest.mark.parametrize(
-    ("config", "template"),
+    ("given", "templates"),
     [
-        ({}, None),
-        ({"chat_template": None}, None),
-        ({"chat_template": ""}, None),
-        ({"chat_template": "A"}, "A"),
-        ({"chat_template": []}, None),
-        ({"chat_template": [{"name": "tool_use", "template": "B"}]}, None),
+        (None, {}),
+        ("", {}),
+        ("A", {"default": "A"}),
+        ([], {}),
+        ({"default": "A", "rag": "B"}, {"default": "A", "rag": "B"}),
         (
-            {
-                "chat_template": [
-                    {"name": "tool_use", "template": "B"},
-                    {"name": "default", "template": "A"},
-                ]
-            },
-            "A",
+            [
+                {"name": "default", "template": "A"},
+                {"name": "tool_use", "template": "B"},
+                {"name": "default", "template": "C"},
+            ],
+            {"default": "C", "tool_use": "B"},
         ),
     ],
 )
-def test_the_template_is_found_in_the_config_in_each_of_its_forms(config, template):
-    data = json.dumps(config).encode()
-    assert read_files(files(config=data)).template == template
-    assert read_files(files(config=data, template=b"C")).template == "C"
-    assert read_files(files(config=data, template=b"")).template is None
+@pytest.mark.parametrize("name", [CONFIG, "chat_template.json"])
+def test_a_json_file_has_one_template_or_several(name, given, templates):
+    data = json.dumps({"chat_template": given}).encode()
+    assert read_files({**files(), name: data}).templates == templates
+
+
+def test_templates_are_those_of_the_first_place_that_has_any():
+    places = {
+        "chat_template.json": b'{"chat_template": "E"}',
+        CONFIG: b'{"chat_template": [{"name": "tool_use", "template": "D"}]}',
+        "additional_chat_templates/tool_use.jinja": b"C",
+        TEMPLATE: b"B",
+        "additional_chat_templates/default.jinja": b"A",
+    }
+    seen = []
+    given = files()
+    for name, data in places.items():
+        given[name] = data
+        seen.append(read_files(given).templates)
+    assert seen == [
+        {"default": "E"},
+        {"tool_use": "D"},
+        {"tool_use": "C"},
+        {"default": "B", "tool_use": "C"},
+        {"default": "A", "tool_use": "C"},
+    ]
+    assert read_files(files(config=places[CONFIG], template=b"")).templates == {}
 
 
 def test_special_tokens_are_texts_whatever_else_ends_alike():
     config = {
         "bos_token": "<s>",
-        "eos_token": {"content": "</s>", "lstrip": False},
+        "eos_token": {"__type": "AddedToken", "content": "</s>", "lstrip": False},
         "add_bos_token": True,
         "odd_token": {"content": 1},
         "pad_token": None,
         "number_token": float("inf"),
+        "extra_special_tokens": {"image_token": "<image>", "other": {"content": "<o>"}},
     }
     read = read_files(files(config=json.dumps(config).encode()))
-    assert read.special_tokens == {"bos_token": "<s>", "eos_token": "</s>"}
+    assert read.special_tokens == {
+        "bos_token": "<s>", "eos_token": "</s>", "image_token": "<image>", "other": "<o>",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "tokens"),
+    [
+        ({"bos_token": "A", "eos_token": "B"}, {"bos_token": "C", "eos_token": "B"}),
+        ({"bos_token": "A", "added_tokens_decoder": {}}, {"bos_token": "A"}),
+        ({}, {"bos_token": "C"}),
+    ],
+)
+def test_the_older_map_of_special_tokens_counts_where_no_added_tokens_are_told(config, tokens):
+    given = files(config=json.dumps(config).encode())
+    given["special_tokens_map.json"] = b'{"bos_token": {"content": "C", "rstrip": true}}'
+    assert read_files(given).special_tokens == tokens
 
 
 @pytest.mark.parametrize(

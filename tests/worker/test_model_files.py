@@ -77,6 +77,21 @@ def test_what_is_odd_in_another_text_file_is_not_the_workers_to_judge(tmp_path):
     assert len(read_text_files(odd).files) == 3
 
 
+def test_each_place_of_a_chat_template_is_sent(tmp_path):
+    folder = folder_of(tmp_path, chat_template={}, tokenizer_config={})
+    (folder / "chat_template.jinja").write_text("A")
+    more = folder / "additional_chat_templates"
+    (more / "b.jinja").mkdir(parents=True)
+    for name in ("tool_use.jinja", "a.jinja", "notes.txt"):
+        (more / name).write_text(name)
+    sent = {file.name: file.data for file in read_text_files(folder).files}
+    assert list(sent) == [
+        "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json",
+        "additional_chat_templates/a.jinja", "additional_chat_templates/tool_use.jinja",
+    ]  # fmt: skip
+    assert sent["additional_chat_templates/tool_use.jinja"] == b"tool_use.jinja"
+
+
 CONFIG = {"vocab_size": 10, "max_position_embeddings": 64, "eos_token_id": 2}
 
 

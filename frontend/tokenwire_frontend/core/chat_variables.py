@@ -9,8 +9,13 @@ from tokenwire_service.errors import FieldViolation, InvalidRequestError
 from tokenwire_frontend.core.json_text import JsonTextError, json_object
 from tokenwire_frontend.core.request import ChatPrompt
 
-_OWN = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
-"""Variables that the chat's own fields fill."""
+_OWN = frozenset(
+    {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message"}
+)
+"""What the chat's own fields say."""
+
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Names of a message's reasoning, first the one that templates read most."""
 
 
 def chat_variables(chat: ChatPrompt, field: str) -> dict[str, Any]:
@@ -32,6 +37,8 @@ def chat_variables(chat: ChatPrompt, field: str) -> dict[str, Any]:
     def with_json(function: dict[str, Any], name: str, at: str) -> dict[str, Any]:
         """Returns a tool, or a call of one, with what it has as JSON text read."""
         inner = function["function"]
+        if name not in inner:
+            return function
         return {**function, "function": {**inner, name: read(inner[name], f"{at}.{name}")}}
 
     messages = [
@@ -44,7 +51,7 @@ def chat_variables(chat: ChatPrompt, field: str) -> dict[str, Any]:
         }
         if "tool_calls" in message
         else message
-        for index, message in enumerate(chat.messages)
+        for index, message in enumerate(map(_with_reasoning, chat.messages))
     ]
     tools = [
         with_json(tool, "parameters", f"tools[{index}]") for index, tool in enumerate(chat.tools)
@@ -65,3 +72,11 @@ def chat_variables(chat: ChatPrompt, field: str) -> dict[str, Any]:
         "documents": chat.documents or None,
         "add_generation_prompt": chat.add_generation_prompt,
     }
+
+
+def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
+    """Returns a message with its reasoning under the names that transformers gives it."""
+    told = [message[name] for name in _REASONING if message.get(name) is not None]
+    if not told:
+        return message
+    return {"thinking": told[0], **message, "reasoning_content": told[0]}

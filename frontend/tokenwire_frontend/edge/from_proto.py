@@ -115,11 +115,14 @@ def chat_prompt(chat: prompt_pb2.Chat, field: str) -> ChatPrompt:
             for index, message in enumerate(messages)
         ],
         tools=[
-            _function(name=tool.name, description=tool.description, parameters=tool.parameters)
+            _function(
+                name=tool.name,
+                **_given(description=tool.description, parameters=tool.parameters),
+            )
             for tool in chat.tools[: TOOLS_LIMIT + 1]
         ],
         documents=[
-            {"title": each.title, "text": each.text}
+            {**_given(title=each.title), "text": each.text}
             for each in chat.documents[: DOCUMENTS_LIMIT + 1]
         ],
         add_generation_prompt=(
@@ -190,20 +193,22 @@ def _content(message: prompt_pb2.ChatMessage, at: str) -> dict[str, Any]:
 
 
 def _message(message: prompt_pb2.ChatMessage, at: str) -> dict[str, Any]:
-    """Leaves out what is empty: templates ask whether a key is defined."""
-    plain: dict[str, Any] = {"role": _ROLES.get(message.role, ""), **_content(message, at)}
-    if message.name:
-        plain["name"] = message.name
-    if message.tool_call_id:
-        plain["tool_call_id"] = message.tool_call_id
-    if message.reasoning:
-        plain["reasoning_content"] = message.reasoning
+    plain: dict[str, Any] = {
+        "role": _ROLES.get(message.role, ""),
+        **_content(message, at),
+        **_given(name=message.name, tool_call_id=message.tool_call_id, reasoning=message.reasoning),
+    }
     if message.tool_calls:
         plain["tool_calls"] = [
-            {"id": call.id, **_function(name=call.name, arguments=call.arguments)}
+            {**_given(id=call.id), **_function(name=call.name, arguments=call.arguments)}
             for call in message.tool_calls
         ]
     return plain
+
+
+def _given(**texts: str) -> dict[str, str]:
+    """Leaves out what is empty: templates ask whether a key is defined."""
+    return {name: text for name, text in texts.items() if text}
 
 
 def _function(**parts: str) -> dict[str, Any]:

@@ -14,7 +14,10 @@ from tokenwire_frontend.core.model import SamplingDefaults
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
+CHAT_TEMPLATE_FOLDER = "additional_chat_templates/"
+PROCESSOR_TEMPLATE_FILE = "chat_template.json"
 GENERATION_CONFIG_FILE = "generation_config.json"
 
 FILES_BYTES_LIMIT = 256 * 2**20
@@ -44,8 +47,8 @@ class TextFiles:
 
     tokenizer: str
     """tokenizer.json."""
-    template: str | None
-    """The chat template's Jinja source."""
+    templates: dict[str, str]
+    """Jinja sources of chat templates by name; the plain one is `default`."""
     special_tokens: dict[str, str]
     """`bos_token` and the like, by name."""
     defaults: SamplingDefaults
@@ -65,8 +68,8 @@ def read_files(files: Mapping[str, bytes]) -> TextFiles:
     config = _object(files, TOKENIZER_CONFIG_FILE)
     return TextFiles(
         tokenizer=_text(files, TOKENIZER_FILE),
-        template=_template(files, config),
-        special_tokens=_special_tokens(config),
+        templates=_templates(files, config),
+        special_tokens=_special_tokens(config, _object(files, SPECIAL_TOKENS_FILE)),
         defaults=_defaults(_object(files, GENERATION_CONFIG_FILE)),
     )
 
@@ -112,46 +115,82 @@ def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
     return value
 
 
-def _template(files: Mapping[str, bytes], config: dict[str, Any]) -> str | None:
-    """Returns chat_template.jinja's template, else tokenizer_config.json's, else None."""
-    name = f"{TOKENIZER_CONFIG_FILE}: chat_template"
-    source = config.get("chat_template")
-    if isinstance(source, list):
-        source = _default_template(name, source)
-    if source is not None and not isinstance(source, str):
-        raise ModelFilesError(f"{name} is neither a text nor a list of named templates")
-    if CHAT_TEMPLATE_FILE in files:
-        name, source = CHAT_TEMPLATE_FILE, _text(files, CHAT_TEMPLATE_FILE)
-    if source is not None and len(source) > TEMPLATE_CHARS_LIMIT:
+def _templates(files: Mapping[str, bytes], config: dict[str, Any]) -> dict[str, str]:
+    """Returns the chat templates by name, from the first place that has any.
+
+    Tokenizers of transformers look into files of their own, then into tokenizer_config.json.
+    chat_template.json is older and belongs to processors, so it is last.
+    """
+    found = _template_files(files)
+    if not found:
+        found = _named_templates(TOKENIZER_CONFIG_FILE, config)
+    if not found:
+        found = _named_templates(PROCESSOR_TEMPLATE_FILE, _object(files, PROCESSOR_TEMPLATE_FILE))
+    return {name: source for name, source in found.items() if source}
+
+
+def _template_files(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Returns the templates that are files of their own."""
+    found = {"default": CHAT_TEMPLATE_FILE} if CHAT_TEMPLATE_FILE in files else {}
+    for file in files:
+        folder, _, name = file.rpartition("/")
+        if f"{folder}/" == CHAT_TEMPLATE_FOLDER and name.endswith(".jinja"):
+            found[name.removesuffix(".jinja")] = file
+    return {name: _source(cut(file, 80), _text(files, file)) for name, file in found.items()}
+
+
+def _named_templates(file: str, content: dict[str, Any]) -> dict[str, str]:
+    """Returns the templates of a file's `chat_template`: one, or several with their names."""
+    given = content.get("chat_template")
+    named: dict[Any, Any] = {}
+    if isinstance(given, str):
+        named = {"default": given}
+    elif isinstance(given, dict):
+        named = given
+    elif isinstance(given, list):
+        for place, each in enumerate(given):
+            if not (isinstance(each, dict) and isinstance(each.get("name"), str)):
+                raise ModelFilesError(
+                    f"{file}: chat_template[{place}] is not an object with `name` and `template`"
+                )
+            named[each["name"]] = each.get("template")
+    elif given is not None:
         raise ModelFilesError(
-            f"{name} has {len(source)} characters; at most {TEMPLATE_CHARS_LIMIT}"
+            f"{file}: chat_template is neither a text nor a list of named templates"
         )
-    return source or None
+    return {
+        name: _source(f"{file}: chat_template {cut(name, 40)}", source)
+        for name, source in named.items()
+    }
 
 
-def _default_template(name: str, named: list[Any]) -> str | None:
-    """Returns the template named `default`: the plain one of several."""
-    found = None
-    for place, each in enumerate(named):
-        if not (
-            isinstance(each, dict)
-            and isinstance(each.get("name"), str)
-            and isinstance(each.get("template"), str)
-        ):
-            raise ModelFilesError(f"{name}[{place}] is not an object with `name` and `template`")
-        if each["name"] == "default" and found is None:
-            found = each["template"]
-    return found
+def _source(place: str, source: Any) -> str:
+    if not isinstance(source, str):
+        raise ModelFilesError(f"{place} is not a text")
+    if len(source) > TEMPLATE_CHARS_LIMIT:
+        raise ModelFilesError(
+            f"{place} has {len(source)} characters; at most {TEMPLATE_CHARS_LIMIT}"
+        )
+    return source
 
 
-def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
-    """Returns the config's `*_token` entries as text; others of that name are settings."""
+def _special_tokens(config: dict[str, Any], older: dict[str, Any]) -> dict[str, str]:
+    """Returns the `*_token` entries as text, and named ones of `extra_special_tokens`.
+
+    special_tokens_map.json, an older place, counts where tokenizer_config.json has no
+    `added_tokens_decoder`; there it is before tokenizer_config.json.
+    """
+    entries = config if "added_tokens_decoder" in config else {**config, **older}
+    named = {name: value for name, value in entries.items() if name.endswith("_token")}
+    for key in ("extra_special_tokens", "model_specific_special_tokens"):
+        extra = entries.get(key)
+        if isinstance(extra, dict):
+            named.update(extra)
     tokens = {}
-    for name, value in config.items():
-        if name.endswith("_token"):
-            text = value.get("content") if isinstance(value, dict) else value
-            if isinstance(text, str):
-                tokens[name] = text
+    for name, value in named.items():
+        text = value.get("content") if isinstance(value, dict) else value
+        if isinstance(text, str):  # others are settings, such as add_bos_token
+            tokens[name] = text
     return tokens
 
 

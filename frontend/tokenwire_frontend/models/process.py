@@ -23,8 +23,8 @@ from tokenwire_service.errors import InvalidRequestError
 from tokenwire_service.signals import STOPS, leave_to_parent
 
 from tokenwire_frontend.core.chat_variables import chat_variables
-from tokenwire_frontend.core.request import ChatPrompt, content_texts
-from tokenwire_frontend.models.chat_template import ChatTemplate, ChatTemplateError
+from tokenwire_frontend.core.request import ChatPrompt
+from tokenwire_frontend.models.chat_template import ChatTemplateError, ChatTemplates
 from tokenwire_frontend.models.encoder import Encoder
 from tokenwire_frontend.models.files import ModelFilesError, read_files
 from tokenwire_frontend.models.sandbox import Budget, BudgetError
@@ -56,23 +56,21 @@ class Jobs:
     """What the process does, by the name of the job."""
 
     def __init__(self) -> None:
-        self._models: dict[str, tuple[Encoder, ChatTemplate | None, int | None]] = {}
+        self._models: dict[str, tuple[Encoder, ChatTemplates, int | None]] = {}
 
     def load(self, key: str, files: dict[str, bytes]) -> dict[str, Any]:
         """Takes a model; returns what the frontend has to know of it."""
         read = read_files(files)
         encoder = Encoder(read.tokenizer)
         description = encoder.describe(read.tokenizer)
-        template = None
-        if read.template is not None:
-            try:
-                template = ChatTemplate(read.template, read.special_tokens)
-            except ChatTemplateError as error:
-                raise ModelFilesError(f"its chat template {error}") from error
-        self._models[key] = encoder, template, description["bytes_per_token"]
+        try:
+            templates = ChatTemplates(read.templates, read.special_tokens)
+        except ChatTemplateError as error:
+            raise ModelFilesError(f"its chat template {error}") from error
+        self._models[key] = encoder, templates, description["bytes_per_token"]
         return {
             "tokenizer": description,
-            "has_chat_template": template is not None,
+            "has_chat_template": bool(templates),
             "defaults": {
                 name: getattr(read.defaults, name) for name in type(read.defaults).__slots__
             },
@@ -106,16 +104,13 @@ class Jobs:
         Returns:
             Text, ids, and time.monotonic() of the beginning, between the two, and of the end.
         """
-        encoder, template, bytes_per_token = self._models[key]
+        encoder, templates, bytes_per_token = self._models[key]
         began_s = time.monotonic()
         prompt = ChatPrompt(*chat)
         variables = chat_variables(prompt, field)
-        if template is None:
-            raise ChatTemplateError("there is none")
-        final = None
-        if prompt.continue_final_message:
-            final = "".join(content_texts(prompt.messages[-1])[-1:])
-        text = template.render(variables, Budget(*budget), final=final)
+        text = templates.choose(variables).render(
+            variables, Budget(*budget), continues_final=prompt.continue_final_message
+        )
         rendered_s = time.monotonic()
         fewest = fewest_tokens(text, bytes_per_token)
         if fewest > most_tokens:

@@ -8,41 +8,37 @@ can be interrupted.
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from collections.abc import Callable, ItemsView, Iterable, KeysView, Sequence, ValuesView
 from dataclasses import dataclass
 from functools import wraps
-from itertools import chain
 from types import BuiltinMethodType
 from typing import Any
 
-import jinja2
 from jinja2 import nodes, pass_eval_context
 from jinja2.compiler import CodeGenerator, Frame
-from jinja2.filters import make_attrgetter
+from jinja2.exceptions import SecurityError
+from jinja2.filters import FILTERS, make_attrgetter
 from jinja2.nodes import EvalContext
 from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-SIZE_LIMIT = 8 * 2**20
-"""Characters of a text, or elements of a list, that a template may make: twice the largest request,
-so that quoting all of one in JSON passes."""
+from tokenwire_frontend.models.template_sizes import (
+    FILTER_CHECKS,
+    METHOD_SIZES,
+    SIZE_LIMIT,
+    TooLargeError,
+    bounded,
+    check_format,
+    check_power,
+    check_product,
+    to_json,
+)
 
 WEIGHED_LIMIT = 200_000
 """Elements of a nested value that is written as text. A list that holds another one twice, and that
 another one twice, is small in memory and endless as text."""
-
-NUMBER_BITS_LIMIT = 4096
-"""Bits of a whole number that `*` or `**` may make; a template needs 64."""
-
-INDENT_LIMIT = 64
-"""Spaces of `tojson`'s indent."""
-
-PARTS_LIMIT = 100_000
-"""Parts that `batch` and `slice` may make, as `range` in Jinja's sandbox."""
 
 CHECK_STEPS = 64
 """Steps between looks at the clock, which costs as much as several steps."""
@@ -50,10 +46,6 @@ CHECK_STEPS = 64
 
 class BudgetError(Exception):
     """The template needs more steps or time than it was given."""
-
-
-class TooLargeError(jinja2.TemplateRuntimeError):
-    """The template makes something larger than any prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +59,35 @@ class Budget:
 
 COMPILE_BUDGET = Budget(steps=100_000, cpu_s=5.0, output_chars=SIZE_LIMIT)
 """Jinja computes what is constant in a template when it compiles it."""
+
+
+class _Dict:
+    """`dict` of templates: makes dicts, and reaches no method that changes one."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, *args: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*args)
+
+
+class _Namespace(Namespace):
+    """`namespace` of templates, whose names can't begin with an underscore."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        names = dict(*args[1:], **kwargs)
+        for name in names:
+            _check_name(name)
+        Namespace.__init__(args[0], names)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_name(name)
+        super().__setitem__(name, value)
+
+
+def _check_name(name: Any) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise SecurityError(f"a namespace can't have a name that begins with `_`: {name!r}")
 
 
 class _StepCounter(CodeGenerator):
@@ -85,14 +106,20 @@ class _StepCounter(CodeGenerator):
         super().visit_CallBlock(node, frame)
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
-        self.write("environment.concatenated((")
+        escapes = frame.eval_ctx.autoescape and not frame.eval_ctx.volatile
+        self.write(f"{'markup_join' if escapes else 'str_join'}(environment.texts((")
         for part in node.nodes:
             self.visit(part, frame)
             self.write(", ")
-        self.write("))")
+        self.write(")))")
 
-    def _output_child_pre(self, *_: Any) -> None:
-        self.write("environment.text(")  # in the place of `str`
+    def _output_child_pre(self, *child: Any) -> None:
+        super()._output_child_pre(*child)  # `str(` or `escape(`
+        self.write("environment.weighed(")
+
+    def _output_child_post(self, *child: Any) -> None:
+        self.write(")")
+        super()._output_child_post(*child)
 
     def blockvisit(self, nodes: Iterable[nodes.Node], frame: Frame) -> None:
         if id(nodes) in self.__dict__.get("_repeated", ()):
@@ -115,8 +142,10 @@ class BudgetEnvironment(ImmutableSandboxedEnvironment):
         self._cpu_end_s = 0.0
         self.begin(COMPILE_BUDGET)
         self.globals.pop("lipsum")  # writes as much as it is asked for
+        self.globals["dict"] = _Dict()
+        self.globals["namespace"] = _Namespace
         self.filters["join"] = self._join
-        self.filters["tojson"] = _to_json
+        self.filters["tojson"] = to_json
         self.filters["_counted"] = self._counted
         self.filters = {name: self._bounded(name, each) for name, each in self.filters.items()}
 
@@ -154,19 +183,17 @@ class BudgetEnvironment(ImmutableSandboxedEnvironment):
             whole.append(piece)
         return "".join(whole)
 
-    def concatenated(self, parts: Sequence[Any]) -> str:
-        """Returns what `~` makes."""
-        texts = [part if type(part) is str else self.text(part) for part in parts]
+    def texts(self, parts: Sequence[Any]) -> list[str]:
+        """Returns what `~` joins, once it is known not to be too large."""
+        texts = [part if isinstance(part, str) else str(self.weighed(part)) for part in parts]
         bounded(sum(map(len, texts)))
-        return "".join(texts)
+        return texts
 
-    def text(self, value: Any) -> str:
-        """Returns any value as text, once it is known not to be endless."""
-        if type(value) is str:
-            return value
+    def weighed(self, value: Any) -> Any:
+        """Returns any value, once it is known not to be endless as text."""
         if not isinstance(value, str):
             self.weigh(value)
-        return str(value)
+        return value
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Returns what the sandbox returns, sooner for what templates ask for most."""
@@ -180,7 +207,7 @@ class BudgetEnvironment(ImmutableSandboxedEnvironment):
         elif kind is str:
             if attribute in _TEXT_METHODS:
                 return getattr(obj, attribute)
-        elif kind in (Namespace, LoopContext) and not attribute.startswith("_"):
+        elif kind in (_Namespace, LoopContext) and not attribute.startswith("_"):
             value = getattr(obj, attribute, ...)
             if type(value) in _PLAIN:
                 return value
@@ -216,11 +243,12 @@ class BudgetEnvironment(ImmutableSandboxedEnvironment):
             value = left + right
         else:
             if operator == "*":
-                _check_product(left, right)
+                check_product(left, right)
             elif operator == "**":
-                _check_power(left, right)
+                check_power(left, right)
             elif isinstance(left, str):
-                self._check_format(left, right if isinstance(right, tuple) else (right,), "%")
+                values = right if isinstance(right, tuple) else (right,)
+                check_format(left, values, "%", self.weigh(values))
             value = self.binop_table[operator](left, right)
         if isinstance(value, _SIZED) and len(value) > SIZE_LIMIT:
             bounded(len(value))
@@ -251,10 +279,10 @@ class BudgetEnvironment(ImmutableSandboxedEnvironment):
         if not isinstance(text, str):
             return args
         name = method.__name__
-        if name in _METHODS:
-            bounded(_METHODS[name](text, *args, **kwargs))
+        if name in METHOD_SIZES:
+            bounded(METHOD_SIZES[name](text, *args, **kwargs))
         elif name in ("format", "format_map"):
-            self._check_format(text, (*args, kwargs), "{")
+            check_format(text, (*args, kwargs), "{", self.weigh((*args, kwargs)))
         elif name == "join" and args:
             args = (list(args[0]), *args[1:])
             bounded(sum(len(each) + len(text) for each in args[0]))
@@ -267,7 +295,7 @@ class BudgetEnvironment(ImmutableSandboxedEnvironment):
     def _bounded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """Returns the filter as one that spends a step and checks sizes."""
         start = 1 if hasattr(function, "jinja_pass_arg") else 0
-        check = _FILTERS.get(name)
+        check = FILTER_CHECKS.get(name)
         structural = name in _STRUCTURAL
 
         @wraps(function)
@@ -293,82 +321,17 @@ class BudgetEnvironment(ImmutableSandboxedEnvironment):
         environment: Any = context.environment
         if attribute is not None:
             value = map(make_attrgetter(environment, attribute), value)
-        parts = [each if type(each) is str else environment.text(each) for each in value]
-        separator = str(d)
-        bounded(sum(map(len, parts)) + len(parts) * len(separator))
-        return separator.join(parts)
+        parts = [
+            each if isinstance(each, str) else str(environment.weighed(each)) for each in value
+        ]
+        bounded(sum(map(len, parts)) + len(parts) * len(str(d)))
+        joined: str = FILTERS["join"](context, parts, d)
+        return joined
 
     def _counted(self, iterable: Iterable[Any]) -> Iterable[Any]:
         for each in iterable:
             self.step()
             yield each
-
-    def _check_format(self, form: str, values: tuple[Any, ...], mark: str) -> None:
-        """Checks a format: its widths, those among the values, and all values at each mark."""
-        widths = sum(int(digits[:12]) for digits in _DIGITS.findall(form))
-        if "*" in form or _NESTED_FIELD.search(form):
-            named = chain.from_iterable(each.values() for each in values if isinstance(each, dict))
-            widths += sum(abs(each) for each in (*values, *named) if isinstance(each, int))
-        characters = self.weigh(values) if values else 0
-        bounded(len(form) + widths)
-        bounded(form.count(mark) * characters // 4)  # rarely is each value at each mark
-
-
-def bounded(size: int) -> None:
-    """Raises TooLargeError where a text or list of this size is more than any prompt may have."""
-    if size > SIZE_LIMIT:
-        raise TooLargeError(f"makes a text or list of {size} elements; at most {SIZE_LIMIT}")
-
-
-def _check_product(left: Any, right: Any) -> None:
-    if isinstance(left, int) and isinstance(right, int):
-        if left.bit_length() + right.bit_length() > NUMBER_BITS_LIMIT:
-            raise TooLargeError("makes a number that is too large")
-    elif isinstance(left, (str, list, tuple)) and isinstance(right, int):
-        bounded(len(left) * right)
-    elif isinstance(right, (str, list, tuple)) and isinstance(left, int):
-        bounded(len(right) * left)
-
-
-def _check_power(base: Any, exponent: Any) -> None:
-    whole = isinstance(base, int) and isinstance(exponent, int)
-    if whole and base.bit_length() * abs(exponent) > NUMBER_BITS_LIMIT:
-        raise TooLargeError("makes a number that is too large")
-
-
-def _replaced(text: str, old: str, new: str, *_count: Any) -> int:
-    return len(text) + text.count(old) * max(len(new) - len(old), 0)
-
-
-def _width(text: str, width: int = 0, *_fill: Any) -> int:
-    return max(len(text), int(width))
-
-
-def _check_indent(_: Any, text: Any, width: int | str = 4, *_rest: Any, **_options: Any) -> None:
-    added = width if isinstance(width, int) else len(width)
-    bounded(len(str(text)) + (str(text).count("\n") + 1) * added)
-
-
-def _check_parts(_: Any, _value: Any, parts: int = 0, *_rest: Any, **options: Any) -> None:
-    count = options.get("linecount", options.get("slices", parts))
-    if isinstance(count, (int, float)) and count > PARTS_LIMIT:
-        raise TooLargeError(f"asks for {count} parts; at most {PARTS_LIMIT}")
-
-
-def _check_wrap(_: Any, *args: Any, wrapstring: str | None = None, **_options: Any) -> None:
-    wrap = wrapstring or (args[3] if len(args) > 3 else None) or ""
-    bounded(len(str(args[0])) * (len(wrap) + 1))
-
-
-def _check_replace(_: Any, text: Any, old: Any = "", new: Any = "", *_rest: Any, **_o: Any) -> None:
-    bounded(_replaced(str(text), str(_o.get("old", old)), str(_o.get("new", new))))
-
-
-def _to_json(value: Any, indent: int | str | None = None, **options: Any) -> str:
-    # Jinja's own filter escapes <, > and &, which a model would read literally.
-    if (len(indent) if isinstance(indent, str) else indent or 0) > INDENT_LIMIT:
-        raise TooLargeError(f"indents by more than {INDENT_LIMIT}")
-    return json.dumps(value, **{"ensure_ascii": False, "indent": indent, **options})
 
 
 _SIZED = (str, list, tuple)
@@ -378,33 +341,6 @@ _TEXT_METHODS = frozenset(
     name for name in dir(str) if not name.startswith("_") and not name.startswith("format")
 )
 _CONTAINERS = (list, tuple, set, frozenset, KeysView, ItemsView, ValuesView)
-_DIGITS = re.compile(r"\d+")
-_NESTED_FIELD = re.compile(r"\{[^{}]*\{")
-
-_METHODS: dict[str, Callable[..., int]] = {
-    "replace": _replaced,
-    "center": _width,
-    "ljust": _width,
-    "rjust": _width,
-    "zfill": _width,
-    "expandtabs": lambda text, tabsize=8: len(text) + text.count("\t") * int(tabsize),
-    "translate": lambda text, table: len(text) * _longest(table),
-}
-"""Methods of texts that make a larger one: the most characters of their result."""
-
-_FILTERS: dict[str, Callable[..., None]] = {
-    "center": lambda _, text, width=80: bounded(_width(str(text), width)),
-    "indent": _check_indent,
-    "replace": _check_replace,
-    "batch": _check_parts,
-    "slice": _check_parts,
-    "wordwrap": _check_wrap,
-    "format": lambda self, form, *args, **kwargs: self._check_format(
-        str(form), (*args, kwargs), "%"
-    ),
-}
-"""Filters that make something larger."""
-
 _STRUCTURAL = frozenset(
     {
         "_counted", "abs", "attr", "batch", "count", "d", "default", "dictsort", "first", "float",
@@ -414,8 +350,3 @@ _STRUCTURAL = frozenset(
     }
 )  # fmt: skip
 """Filters that make no text of what they are given."""
-
-
-def _longest(table: Any) -> int:
-    values = table.values() if isinstance(table, dict) else table
-    return max((len(each) for each in values if isinstance(each, str)), default=1)
