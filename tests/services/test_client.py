@@ -94,6 +94,32 @@ def test_chats_tokens_and_models(client, frontend):
     assert [each.state for each in client.workers()] == ["ready"]
 
 
+RENDER = (
+    "import json, sys; from tokenwire import Client\n"
+    "with Client(sys.argv[1]) as client: print(client.render_chat(**json.loads(sys.argv[2])).text)"
+)
+
+
+def test_a_chat_has_one_text_whichever_process_sends_it(frontend):
+    parameters = {"zeta": {"b": 2**53 + 1, "a": "é"}, "alpha": 1.0, "also": [{"y": None, "x": 1}]}
+    chat = {
+        "messages": [{"role": "user", "content": "Hi"}],
+        "tools": [{"name": "f", "description": "d", "parameters": parameters}],
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", RENDER, frontend.address, json.dumps(chat)],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONUTF8": "1"},
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        for seed in ("1", "2", "3")
+    ]
+    texts = {process.communicate(timeout=WAIT_S)[0] for process in processes}
+    [text] = texts
+    assert json.dumps(parameters, ensure_ascii=False) in text
+
+
 def test_errors_arrive_with_their_fields(client):
     with pytest.raises(InvalidRequestError) as refusal:
         client.generate(PROMPT, temperature=-1, top_p=7)
