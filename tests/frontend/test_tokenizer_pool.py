@@ -8,10 +8,12 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from tokenwire_frontend.core.model import ModelLimits
 from tokenwire_frontend.core.request import ChatPrompt
 from tokenwire_frontend.models import tokenizer_pool
@@ -44,14 +46,32 @@ TEMPLATE = (
 )
 
 
-@pytest.fixture
-async def pool() -> AsyncIterator[TokenizerPool]:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@asynccontextmanager
+async def pool_of_two() -> AsyncIterator[TokenizerPool]:
     async with Supervisor() as supervisor:
         pool = TokenizerPool(supervisor, processes=2, waiting_limit=8)
         yield pool
         await pool.close()
         assert pool.held == 0
         assert not pool._held_bytes
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def _pool() -> AsyncIterator[TokenizerPool]:
+    async with pool_of_two() as pool:
+        yield pool
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def pool(_pool: TokenizerPool) -> AsyncIterator[TokenizerPool]:
+    """The pool of this file, which has nothing to do when a test begins and when it has ended."""
+    yield _pool
+    # What a caller has left may still be under way in a process.
+    await until(lambda: not _pool.held and all(slot.process.idle for slot in _pool._slots))
+    assert not _pool._held_bytes
 
 
 async def built(pool: TokenizerPool, **files: bytes) -> Model:
@@ -63,9 +83,9 @@ async def built(pool: TokenizerPool, **files: bytes) -> Model:
     return await build_model(pool, "m", everything, LIMITS, fingerprint)
 
 
-@pytest.fixture
-async def model(pool: TokenizerPool) -> Model:
-    return await built(pool)
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def model(_pool: TokenizerPool) -> Model:
+    return await built(_pool)
 
 
 def chat(*contents: str) -> ChatPrompt:
@@ -249,7 +269,7 @@ async def test_more_tokens_than_were_asked_for_are_counted_and_not_sent(pool, mo
     )
 
 
-async def test_files_that_were_refused_are_not_built_again_until_they_change(pool, monkeypatch):
+async def test_files_that_were_refused_are_not_built_again_until_they_change(monkeypatch):
     started = 0
     start = tokenizer_pool.TextProcess.start
 
@@ -259,16 +279,17 @@ async def test_files_that_were_refused_are_not_built_again_until_they_change(poo
         await start(self)
 
     monkeypatch.setattr(tokenizer_pool.TextProcess, "start", counting)
-    reasons = set()
-    for _ in range(3):
-        with pytest.raises(ModelFilesError) as refused:
-            await built(pool, tokenizer_config__json=b"[]")
-        reasons.add(str(refused.value))
-    assert len(reasons) == 1
-    assert started == 2
-    await until(lambda: processes(pool) == set())
-    model = await built(pool, tokenizer_config__json=b"{}")
-    assert await encoded(pool, model, "mended")
+    async with pool_of_two() as pool:
+        reasons = set()
+        for _ in range(3):
+            with pytest.raises(ModelFilesError) as refused:
+                await built(pool, tokenizer_config__json=b"[]")
+            reasons.add(str(refused.value))
+        assert len(reasons) == 1
+        assert started == 2
+        await until(lambda: processes(pool) == set())
+        model = await built(pool, tokenizer_config__json=b"{}")
+        assert await encoded(pool, model, "mended")
 
 
 async def test_a_model_that_is_refused_leaves_the_others_alone(pool, model):
