@@ -19,6 +19,7 @@ from tokenwire import (
     RetryPolicy,
     UnavailableError,
 )
+from tokenwire.cli.main import main
 
 from tests.services.calls import Worker, generation
 from tests.services.processes import ROOT, WAIT_S
@@ -173,18 +174,30 @@ def tokenwire(frontend, *arguments: str) -> subprocess.CompletedProcess[str]:
 GENERATE = ["generate", PROMPT, "--temperature", "0", "--max-tokens", "20", "--ignore-eos"]
 
 
-def test_the_command_line_generates(frontend, text):
+@pytest.fixture
+def here(frontend, capsys):
+    """Runs the command line in this process: its exit code, standard output, standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main([*arguments, "--target", frontend.address])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def test_the_command_line_generates(frontend, here, text):
     plain = tokenwire(frontend, *GENERATE)
     assert plain.returncode == 0, plain.stderr
     assert plain.stdout.rstrip("\n") == text.rstrip("\n")
-    whole = json.loads(tokenwire(frontend, *GENERATE, "--json").stdout)
+    whole = json.loads(here(*GENERATE, "--json")[1])
     assert whole["text"] == text
     assert set(whole) >= {
         *("text", "token_ids", "finish_reason", "usage", "timings", "request_id", "trace_id"),
     }
-    explained = tokenwire(frontend, *GENERATE, "--explain")
+    _, out, err = here(*GENERATE, "--explain")
     for stage in ("tokenize", "route", "queue", "prefill", "decode"):
-        assert stage in explained.stdout + explained.stderr
+        assert stage in out + err
 
 
 def test_the_command_line_tells_what_is_wrong(frontend):
@@ -194,9 +207,9 @@ def test_the_command_line_tells_what_is_wrong(frontend):
     assert "Traceback" not in refused.stderr
 
 
-def test_the_command_line_shows_models_workers_and_tokens(frontend):
+def test_the_command_line_shows_models_workers_and_tokens(frontend, here):
     with Worker(frontend.workers()[0].address) as worker:
-        assert worker.address in tokenwire(frontend, "workers").stdout
-    assert "demo" in tokenwire(frontend, "models").stdout
-    ids = json.loads(tokenwire(frontend, "tokenize", "as ever", "--json").stdout)
+        assert worker.address in here("workers")[1]
+    assert "demo" in here("models")[1]
+    ids = json.loads(here("tokenize", "as ever", "--json")[1])
     assert frontend.tokenize("as ever") == ids.get("token_ids")

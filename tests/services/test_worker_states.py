@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import pytest
+from tokenwire_frontend.core.link_state import LinkState
 from tokenwire_service.wording import counted
 
-from tests.services.calls import Frontend, generation, refused
-from tests.services.processes import MODEL, SERVING, wait_for_health
+from tests.frontend.frontend_here import frontend_of, refused
+from tests.services.calls import generation
+from tests.services.processes import MODEL
 
 
-def test_a_folder_without_what_guides_need_is_named_at_the_start(processes, tmp_path):
+async def test_a_folder_without_what_guides_need_is_named_at_the_start(processes, tmp_path):
     for file in MODEL.iterdir():
         if not file.name.startswith("openvino_tokenizer"):
             (tmp_path / file.name).symlink_to(file.resolve())
     worker = processes.worker(model=tmp_path)
     assert "has no openvino_tokenizer.xml" in worker.wait_for("no_guided_decoding")["reason"]
-    started = processes.frontend(workers=[worker])
-    with Frontend(started.address) as client:
-        wait_for_health(client.raw, SERVING)
-        refusal = refused(lambda: client.stream(generation(guided={"regex": "a"})))
+    async with frontend_of(worker.address) as frontend:
+        await frontend.wait_for(worker.address, LinkState.READY)
+        refusal = await refused(frontend.generate(generation(guided={"regex": "a"})))
     assert refusal.descriptions == ["is not supported by every worker of this model"]
 
 

@@ -72,33 +72,25 @@ def has_ended(pidfd: int) -> bool:
     return bool(select.select([pidfd], [], [], WAIT_S)[0])
 
 
-def test_the_admin_port_answers_before_the_model_has_loaded(loading):
+def test_while_it_loads_the_admin_port_answers_and_the_log_tells_how_long_it_takes(loading):
     worker = loading()
     worker.wait()
     assert worker.get("/healthz") == 200
     assert worker.get("/readyz") == 503
     assert worker.get("/metrics") == 200
+    for _ in range(3):
+        worker.process.wait_for("loading", after=worker.process.event_count)
     with grpc.insecure_channel(worker.address) as channel:
         worker.go_on()
-        worker.process.wait_for("loaded")
+        assert worker.process.wait_for("loaded")["took_s"] > 0
+        count = len(worker.process.events(event="loading"))
         wait_for_health(channel, SERVING)
     assert worker.get("/readyz") == 200
     with Worker(worker.address) as client:
         client.wait_until_idle()
+    assert len(worker.process.events(event="loading")) == count
     worker.process.terminate()
     assert worker.process.wait() == 0
-
-
-def test_a_long_load_tells_how_long_it_takes(loading):
-    worker = loading()
-    worker.wait()
-    for _ in range(3):
-        worker.process.wait_for("loading", after=worker.process.event_count)
-    worker.go_on()
-    assert worker.process.wait_for("loaded")["took_s"] > 0
-    count = len(worker.process.events(event="loading"))
-    _ = worker.process.address
-    assert len(worker.process.events(event="loading")) == count
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
