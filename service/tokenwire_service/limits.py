@@ -7,3 +7,7 @@ NAME_CHARACTERS = 256
 
 LORA_ADAPTERS = 4096
 """That one worker describes: a frontend answers with them, and looks through them for requests."""
+
+MESSAGE_COMMANDS = 4096
+"""Of each kind that one message of Session or Exchange may carry: each costs up to a third of a
+millisecond, and 4 MiB have room for a million."""

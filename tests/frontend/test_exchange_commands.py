@@ -8,6 +8,7 @@ from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_frontend.core.call_order import HANDLES
 from tokenwire_frontend.workers import outgoing
 from tokenwire_service.errors import ServiceError
+from tokenwire_service.limits import MESSAGE_COMMANDS
 
 from tests.frontend.exchange_here import (
     Receiver,
@@ -52,6 +53,18 @@ async def test_messages_stay_within_what_a_worker_reads():
     messages = await sent(stream)
     assert [len(message.submits) for message in messages] == [2, 2]
     assert all(message.ByteSize() <= REQUEST_BYTES for message in messages)
+
+
+async def test_no_message_has_more_commands_than_one_may():
+    stream = exchange()
+    handles = [stream.submit(request(), Receiver()) for _ in range(10)]
+    deliver(stream, pb.ExchangeResponse(accepted=handles))
+    for sequence in range(MESSAGE_COMMANDS):
+        stream.cancel(handles[0], sequence)
+    messages = await sent(stream)
+    assert [len(message.submits) + len(message.cancels) for message in messages] == [
+        MESSAGE_COMMANDS, 10,
+    ]  # fmt: skip
 
 
 async def test_a_request_that_is_too_large_is_refused_by_name():

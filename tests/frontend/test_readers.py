@@ -20,6 +20,7 @@ from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire.worker.v1 import worker_pb2
 from tokenwire_frontend.edge.session import OPEN_LIMIT
 from tokenwire_frontend.workers.link import LinkState
+from tokenwire_service.limits import MESSAGE_COMMANDS
 
 from tests.frontend.frontend_here import FrontendHere, frontend_of, until
 from tests.frontend.scripted_worker import ScriptedWorker, Stream
@@ -189,7 +190,7 @@ async def test_thousands_of_opens_in_one_message_hold_nobody_up(here, monkeypatc
     """As many as a session may hold are started, the others refused, and others are served between
     them. The time is the thread's, of one turn of the loop, in which the client has its part."""
     here.worker.script = lambda stream, submit: stream.generate(submit.handle, 300)
-    opened, turns_s = 6_000, [0.0]
+    opened, turns_s = MESSAGE_COMMANDS, [0.0]
     loop = asyncio.get_running_loop()
     turn = loop._run_once  # type: ignore[attr-defined]
 
@@ -220,6 +221,31 @@ async def test_thousands_of_opens_in_one_message_hold_nobody_up(here, monkeypatc
     assert max(turns_s) < 0.1
     await call.done_writing()
     assert await call.read() is grpc.aio.EOF
+
+
+@pytest.mark.parametrize("field", ["opens", "cancels"])
+async def test_commands_beyond_the_bound_of_a_message_are_refused_by_one_error(here, field):
+    """Those before count, and the session goes on."""
+    here.worker.script = lambda stream, submit: stream.generate(submit.handle, 300)
+    call = here.frontend.generations.Session()
+    what = {"opens": fg.Open(), "cancels": fg.Cancel(id=9)}[field]
+    first = fg.Open(id=1, generation=generation([7, 8], 1))
+    beyond = fg.SessionRequest(**{field: [what] * 2**20})
+    await call.write(fg.SessionRequest(opens=[first]))
+    await call.write(beyond)
+    await call.write(fg.SessionRequest(opens=[fg.Open(id=2, generation=first.generation)]))
+    await call.done_writing()
+    ended, refusals = [], []
+    async for message in call:
+        for event in message.events:
+            if event.HasField("completed"):
+                ended.append(event.id)
+            if event.HasField("error"):
+                assert event.id == 0
+                refusals.append(refusal_of_status(event.error))
+    assert ended == [1, 2]
+    assert [refusal.fields for refusal in refusals if refusal.fields != ["open.id"]] == [[field]]
+    assert len(refusals) == 1 + (MESSAGE_COMMANDS if field == "opens" else 0)
 
 
 async def test_several_opens_and_cancels_in_one_message(here):

@@ -53,10 +53,6 @@ STREAMS = [
     (f"{TOKENIZATION}/StreamDetokenize", [IDS, IDS]),
 ]
 STREAM_NAMES = [f"{method.rpartition('/')[2]}-{len(sent)}" for method, sent in STREAMS]
-SHORT = [each for each in STREAMS if each[1] != [LONG_TEXT]]
-"""Answers come in order, and those to 60 long texts take seconds."""
-SHORT_NAMES = [f"{method.rpartition('/')[2]}-{len(sent)}" for method, sent in SHORT]
-
 UNARY = [
     f"{EXECUTION}/Execute",
     f"{GENERATION}/Generate",
@@ -128,7 +124,7 @@ async def test_malformed_bytes_end_a_stream(services, worker, method, sent, answ
 
 
 @pytest.mark.parametrize("hold", [False, True], ids=["closed", "held"])
-@pytest.mark.parametrize(("method", "sent"), SHORT, ids=SHORT_NAMES)
+@pytest.mark.parametrize(("method", "sent"), STREAMS, ids=STREAM_NAMES)
 async def test_malformed_bytes_end_each_of_many_streams(services, worker, method, sent, hold):
     data = [*(message.SerializeToString() for message in sent), MALFORMED]
     async with grpc.aio.insecure_channel(address_of(method, services)) as channel:
@@ -138,6 +134,15 @@ async def test_malformed_bytes_end_each_of_many_streams(services, worker, method
     assert {refusal_of(error).reason for error, _ in ends} == {"MALFORMED_MESSAGE"}
     assert max(took_s for _, took_s in ends) < SOON_S
     await asyncio.to_thread(worker.wait_until_idle)
+
+
+async def test_malformed_bytes_behind_many_long_texts_of_a_stream_end_it_at_once(services):
+    data = [*[LONG_TEXT.SerializeToString()] * 60, MALFORMED]
+    method = f"{TOKENIZATION}/StreamTokenize"
+    async with grpc.aio.insecure_channel(address_of(method, services)) as channel:
+        error, took_s = await end_of(channel, method, data, read_first=0, hold=True)
+    assert refusal_of(error).reason == "MALFORMED_MESSAGE"
+    assert took_s < SOON_S
 
 
 @pytest.mark.parametrize("method", UNARY)

@@ -9,6 +9,7 @@ from typing import Self
 import grpc
 import pytest
 from tokenwire.worker.v1 import execution_pb2 as pb
+from tokenwire_service.limits import MESSAGE_COMMANDS
 from tokenwire_worker.core.validation import CHOICE_OPTIONS
 from tokenwire_worker.edge import outbox
 from tokenwire_worker.engines.port import Alternative, Output, TokenLogprob
@@ -24,13 +25,35 @@ async def test_thousands_of_empty_submits_hold_nobody_up(here):
     async with here.exchange() as exchange, lag:
         for handle in range(3):
             exchange.expect(handle)
-        count = 20_000
+        count = 5 * MESSAGE_COMMANDS
         exchange.take = lambda message: told.extend(message.failures)
         told: list[pb.Failure] = []
-        await exchange.send(submits=[pb.Submit(handle=handle) for handle in range(count)])
+        for start in range(0, count, MESSAGE_COMMANDS):
+            handles = range(start, start + MESSAGE_COMMANDS)
+            await exchange.send(submits=[pb.Submit(handle=handle) for handle in handles])
         await exchange.read_until(lambda: len(told) == count)
     assert {refusal_of_status(each.status).fields[0] for each in told[:10]} == {"request"}
     assert lag.typical_s < 0.02
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        {"submits": [pb.Submit()] * 2**20},
+        {"submits": [pb.Submit(handle=handle) for handle in range(MESSAGE_COMMANDS + 1)]},
+        {"cancels": [pb.Cancel()] * 2**20},
+    ],
+    ids=["a million submits", "one more than may be", "a million cancels"],
+)
+async def test_a_message_of_too_many_commands_ends_the_stream_by_name(here, many):
+    async with here.exchange() as exchange:
+        await exchange.submit(1, request())
+        await running(here)
+        await exchange.send(**many)
+        assert await exchange.code() is grpc.StatusCode.INVALID_ARGUMENT
+        [field] = many
+        assert (await exchange.call.details()).startswith(f"{field}: has ")
+    await until(lambda: not here.held.live)
 
 
 class LoopLag:

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from tokenwire.frontend.v1 import generation_pb2
 from tokenwire_service.errors import Code, ServiceError, invalid
+from tokenwire_service.limits import MESSAGE_COMMANDS
 from tokenwire_service.status import to_status
 from tokenwire_service.tasks import Scope
 from tokenwire_service.telemetry import tracing
@@ -114,16 +116,23 @@ class Session:
             self._start(request.open)
         elif command == "cancel":
             self._cancel(request.cancel.id)
+        for name in ("opens", "cancels"):
+            given = len(getattr(request, name))
+            if given > MESSAGE_COMMANDS:
+                beyond = (
+                    f"has {given}; at most {MESSAGE_COMMANDS} in one message; the rest is not read"
+                )
+                self._refuse(0, invalid(name, beyond))
         await self._make_room()
         count = size = 0
-        for message in request.opens:
+        for message in islice(request.opens, MESSAGE_COMMANDS):
             self._start(message)
             count, size = count + 1, size + message.ByteSize()
             if count == SLICE_OPENS or size > SLICE_BYTES:
                 count = size = 0
                 await asyncio.sleep(0)
             await self._make_room()
-        for place, cancel in enumerate(request.cancels, 1):
+        for place, cancel in enumerate(islice(request.cancels, MESSAGE_COMMANDS), 1):
             self._cancel(cancel.id)
             if not place % SLICE_CANCELS:
                 await asyncio.sleep(0)

@@ -17,6 +17,7 @@ from tokenwire_frontend import errors
 from tokenwire_frontend.core.detokenizer import Detokenizer
 from tokenwire_frontend.core.validation import chat_violations
 from tokenwire_frontend.edge import from_proto
+from tokenwire_frontend.edge.read_ahead import ReadAhead
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.models.token_ids import read_ids, write_ids
 from tokenwire_frontend.models.tokenizer_pool import (
@@ -46,6 +47,10 @@ STREAMED_IDS_LIMIT = 128 * 1024
 holds."""
 
 
+READ_AHEAD_BYTES = 64 * 2**20
+"""Requests of all streams together that wait for those before them: as many as wait for the
+tokenizer."""
+
 RUN_IDS = 1024
 """Ids that are detokenised before others run: at most about 10 ms, where none is known."""
 
@@ -56,6 +61,7 @@ class TokenizationServicer(tokenization_pb2_grpc.TokenizationServiceServicer):
     def __init__(self, pool: WorkerPool, tokenizers: TokenizerPool) -> None:
         self._pool = pool
         self._tokenizers = tokenizers
+        self._ahead = ReadAhead(READ_AHEAD_BYTES)
 
     async def Tokenize(
         self,
@@ -133,13 +139,14 @@ class TokenizationServicer(tokenization_pb2_grpc.TokenizationServiceServicer):
         context: Context,
     ) -> None:
         """Tokenises many texts on one stream, in order."""
-        async for request in request_iterator:
-            model = self._pool.model(request.model, "model")
-            most = STREAMED_BYTES_LIMIT // _varint_bytes(model.limits.vocabulary_size)
-            [ids] = await self._columns(model, request, most)
-            response = tokenization_pb2.StreamTokenizeResponse()
-            await write_ids(ids, response.token_ids)
-            await context.write(response)
+        async with self._ahead.of(request_iterator) as requests:
+            async for request in requests:
+                model = self._pool.model(request.model, "model")
+                most = STREAMED_BYTES_LIMIT // _varint_bytes(model.limits.vocabulary_size)
+                [ids] = await self._columns(model, request, most)
+                response = tokenization_pb2.StreamTokenizeResponse()
+                await write_ids(ids, response.token_ids)
+                await context.write(response)
 
     async def StreamDetokenize(  # type: ignore[override] # a coroutine that writes: see rpc_boundary
         self,
@@ -148,13 +155,14 @@ class TokenizationServicer(tokenization_pb2_grpc.TokenizationServiceServicer):
     ) -> None:
         """Detokenises incrementally, many sequences on one stream."""
         stream: _DetokenizeStream | None = None
-        async for request in request_iterator:
-            if stream is None:
-                stream = _DetokenizeStream(self._pool.model(request.model, "model"))
-            text = await stream.push(request)
-            await context.write(
-                tokenization_pb2.StreamDetokenizeResponse(sequence=request.sequence, text=text)
-            )
+        async with self._ahead.of(request_iterator) as requests:
+            async for request in requests:
+                if stream is None:
+                    stream = _DetokenizeStream(self._pool.model(request.model, "model"))
+                text = await stream.push(request)
+                await context.write(
+                    tokenization_pb2.StreamDetokenizeResponse(sequence=request.sequence, text=text)
+                )
 
     async def _columns(
         self,

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from tokenwire.worker.v1 import execution_pb2
+from tokenwire_service.limits import MESSAGE_COMMANDS
 
 from tokenwire_frontend import errors
 
@@ -81,7 +82,8 @@ class Outgoing:
         """Returns one message; serialised messages one after the other are one that merges them."""
         size = 0
         parts: list[bytes] = []
-        while self._waiting and (not parts or self._several):
+        most = MESSAGE_COMMANDS if self._several else 1
+        while self._waiting and len(parts) < most:
             size += len(self._waiting[0])
             if size > self._message_bytes and parts:
                 break

@@ -4,8 +4,8 @@ A handle names one generation from its Submit until its Completed or Failure has
 under a handle that is still live ends both generations with one Failure: whatever the caller meant,
 after that message it and the worker agree again that the handle is free, and no late token of the
 first can be taken for one of the second. No command ends the stream, and an exception that one
-meets ends that one generation. Bytes that are no command end it, and so does a caller that does not
-read.
+meets ends that one generation. Bytes that are no command end it, a message of more commands than
+one may have, and a caller that does not read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 import grpc
 import structlog
 from tokenwire.worker.v1 import execution_pb2 as pb
-from tokenwire_service.errors import ServiceError
+from tokenwire_service.errors import ServiceError, invalid
+from tokenwire_service.limits import MESSAGE_COMMANDS
 from tokenwire_service.tasks import Scope
 from tokenwire_service.telemetry import tracing
 
@@ -60,7 +61,7 @@ class ExchangeStream:
         When the call is cancelled or the peer vanishes, everything that it carried is cancelled.
 
         Raises:
-            ServiceError: the caller does not read.
+            ServiceError: the caller does not read, or has sent too many commands in one message.
         """
         try:
             async with self._scope as scope:
@@ -87,6 +88,9 @@ class ExchangeStream:
 
     async def _read(self) -> None:
         while (message := await self._context.read()) is not grpc.aio.EOF:
+            if refusal := _beyond_count(message):
+                self._outbox.end_with(refusal)
+                return
             turn_over_s = time.monotonic() + TURN_S
             for command in _commands(message):
                 if isinstance(command, pb.Submit):
@@ -230,6 +234,15 @@ class ExchangeStream:
 
 _UNKNOWN = -1
 """Stands for a number that is not known yet; the dispatcher passes it over."""
+
+
+def _beyond_count(message: pb.ExchangeRequest) -> ServiceError | None:
+    """Returns the refusal of a message that has more commands than one may."""
+    for name in ("submits", "cancels"):
+        given = len(getattr(message, name))
+        if given > MESSAGE_COMMANDS:
+            return invalid(name, f"has {given}; at most {MESSAGE_COMMANDS} in one message")
+    return None
 
 
 def _commands(message: pb.ExchangeRequest) -> Iterator[pb.Submit | pb.Cancel]:

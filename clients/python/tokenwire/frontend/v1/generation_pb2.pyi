@@ -378,11 +378,13 @@ class SessionRequest(_message.Message):
 
     @_builtins.property
     def opens(self) -> _containers.RepeatedCompositeFieldContainer[Global___Open]:
-        """Opens generations."""
+        """Opens generations; at most 4096 in one message. What is beyond is refused by one `error` of id 0 that
+        names the field.
+        """
 
     @_builtins.property
     def cancels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cancel]:
-        """Cancels open generations."""
+        """Cancels open generations; at most 4096 in one message, as above."""
 
     def __init__(
         self,

@@ -629,11 +629,13 @@ class ExchangeRequest(_message.Message):
 
     @_builtins.property
     def submits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Submit]:
-        """Submits generations. From revision 2 on."""
+        """Submits generations; a message with more than 4096 ends the stream with INVALID_ARGUMENT. From
+        revision 2 on.
+        """
 
     @_builtins.property
     def cancels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cancel]:
-        """Cancels generations, or some of their sequences. From revision 2 on."""
+        """Cancels generations, or some of their sequences; at most 4096, as above. From revision 2 on."""
 
     def __init__(
         self,
