@@ -38,13 +38,19 @@ def shared_worker(_shared):
 
 
 @pytest.fixture(scope="session")
-def services(_shared, shared_worker):
-    """The shared services: (a client of the worker, a client of the frontend)."""
+def shared_frontend(_shared, shared_worker):
+    """The shared frontend's process."""
     process = _shared.frontend(workers=[shared_worker])
-    with Worker(shared_worker.address) as worker, Frontend(process.address) as client:
+    yield process
+    check_well(process)
+
+
+@pytest.fixture(scope="session")
+def services(shared_worker, shared_frontend):
+    """The shared services: (a client of the worker, a client of the frontend)."""
+    with Worker(shared_worker.address) as worker, Frontend(shared_frontend.address) as client:
         wait_for_health(client.raw, SERVING)
         yield worker, client
-    check_well(process)
 
 
 @pytest.fixture

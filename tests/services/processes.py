@@ -203,6 +203,19 @@ class Processes:
             process.kill()
 
 
+def listening(process: Process) -> set[int]:
+    """Returns the ports that a process listens on, as Linux tells them."""
+    folder = Path(f"/proc/{process.process.pid}")
+    sockets = {str(each.readlink()) for each in (folder / "fd").iterdir() if each.is_symlink()}
+    ports = set()
+    for table in ("tcp", "tcp6"):
+        for line in (folder / "net" / table).read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in sockets:
+                ports.add(int(local.rpartition(":")[2], 16))
+    return ports
+
+
 def wait_for_health(
     channel: grpc.Channel, status: int, service: str = "", *, while_waiting: Callable[[], Any] = str
 ) -> None:

@@ -220,24 +220,14 @@ REQUESTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def frontend_process(lasting, shared_worker):
-    """A frontend of this file's own."""
-    process = lasting.frontend(workers=[shared_worker])
-    with Frontend(process.address) as client:
-        wait_for_health(client.raw, SERVING)
-    return process
-
-
 @pytest.mark.parametrize("fields", REQUESTS.values(), ids=REQUESTS)
-def test_a_callers_megabytes_reach_no_log(plain_worker, frontend_process, fields):
-    services = (frontend_process, plain_worker)
+def test_a_callers_megabytes_reach_no_log(frontend, shared_frontend, shared_worker, fields):
+    services = (shared_frontend, shared_worker)
     before = [len(process.lines) for process in services]
-    with Frontend(frontend_process.address) as client:
-        refused(lambda: client.generate(generation(**{"model": MODEL_NAME, **fields})))
-        # Lines come in order, so what the refusal wrote has come when that of the next call has.
-        request_id = secrets.token_hex(4)
-        client.generate(generation(model=MODEL_NAME, request_id=request_id))
+    refused(lambda: frontend.generate(generation(**{"model": MODEL_NAME, **fields})))
+    # Lines come in order, so what the refusal wrote has come when that of the next call has.
+    request_id = secrets.token_hex(4)
+    frontend.generate(generation(model=MODEL_NAME, request_id=request_id))
     for process, count in zip(services, before, strict=True):
         process.wait_for("generation", request_id=request_id)
         for line in process.lines[count:]:

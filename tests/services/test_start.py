@@ -22,6 +22,7 @@ from tests.services.processes import (
     SERVING,
     check_refused,
     free_address,
+    listening,
     wait_for_health,
 )
 
@@ -45,6 +46,13 @@ def test_the_environment_sets_what_the_command_line_does_not(processes, plain_wo
         read_to_first_token(running)
         assert refused(lambda: client.stream(generation())).reason == "TOO_MANY_GENERATIONS"
         running.cancel()
+
+
+def test_there_is_no_port_but_that_of_grpc_unless_it_is_asked_for(
+    services, shared_frontend, shared_worker
+):
+    for process in (shared_frontend, shared_worker):
+        assert listening(process) == {int(process.address.rpartition(":")[2])}
 
 
 ONE = ["--worker", "127.0.0.1:50061"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tokenwire_service.telemetry import registry
@@ -13,6 +12,7 @@ from tests.engines.conftest import STAND_INS
 from tests.services.calls import Frontend, endless, generation, read_to_first_token
 from tests.services.collector import Collector
 from tests.services.processes import (
+    MODEL,
     NOT_SERVING,
     ROOT,
     SERVING,
@@ -26,7 +26,7 @@ from tests.telemetry.conftest import ADMIN, exporting
 from tests.telemetry.scrapes import Scrape, get
 from tests.telemetry.trees import Caller, call, check_tree, ran, under
 
-EX_USAGE = 64
+PACKAGES = {"frontend": "tokenwire_frontend", "worker": "tokenwire_worker"}
 
 
 def stand_in(processes: Processes, *arguments: str, environment=None) -> Process:
@@ -159,35 +159,9 @@ def test_while_it_drains_it_is_alive_and_not_ready(processes):
     assert [process.wait() for process in (frontend, worker)] == [0, 0]
 
 
-def test_an_address_in_use_is_told_by_its_setting(pair, processes):
+@pytest.mark.parametrize("service", ["frontend", "worker"])
+def test_an_address_in_use_is_told_by_its_setting(pair, main_here, service):
     taken = pair.frontend_process.wait_for("admin_listening")["address"]
-    started = [
-        processes.frontend("--admin-listen", taken, workers=["127.0.0.1:1"]),
-        stand_in(processes, "--listen", "127.0.0.1:0", "--admin-listen", taken),
-    ]
-    for process in started:
-        assert process.wait() == EX_USAGE, process.output
-        assert f"--admin-listen {taken}" in process.output
-        assert "Traceback" not in process.output
-
-
-def test_there_is_no_admin_port_unless_it_is_asked_for(processes):
-    worker = stand_in(processes, "--listen", "127.0.0.1:0")
-    frontend = processes.frontend(workers=[worker])
-    frontend.wait_for("worker", state="ready")
-    for process in (frontend, worker):
-        port = int(process.address.rpartition(":")[2])
-        assert listening(process) == {port}
-
-
-def listening(process: Process) -> set[int]:
-    """Returns the ports that a process listens on, as Linux tells them."""
-    folder = Path(f"/proc/{process.process.pid}")
-    sockets = {str(each.readlink()) for each in (folder / "fd").iterdir() if each.is_symlink()}
-    ports = set()
-    for table in ("tcp", "tcp6"):
-        for line in (folder / "net" / table).read_text().splitlines()[1:]:
-            _, local, _, state, *_, inode = line.split()[:10]
-            if state == "0A" and f"socket:[{inode}]" in sockets:
-                ports.add(int(local.rpartition(":")[2], 16))
-    return ports
+    needed = {"frontend": ("--worker", "127.0.0.1:1"), "worker": ("--model", str(MODEL))}[service]
+    arguments = [*needed, "--listen", "127.0.0.1:0", "--admin-listen", taken]
+    main_here(f"{PACKAGES[service]}", *arguments).check_refused(f"--admin-listen {taken}")
