@@ -256,6 +256,20 @@ def test_a_guide_needs_openvinos_tokenizer(started, tmp_path):
     assert engine.info.abilities == {Ability.LOGPROBS, Ability.MIN_P}
 
 
+def test_special_tokens_may_be_objects(started, tmp_path):
+    for file in MODEL.iterdir():
+        (tmp_path / file.name).symlink_to(file.resolve())
+    config = json.loads((MODEL / "tokenizer_config.json").read_text())
+    config["bos_token"] = {"__type": "AddedToken", "content": "<|begin|>", "lstrip": False}
+    (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    recorder = started("--openvino.kv-blocks", "16", model=str(tmp_path))
+    assert Ability.GUIDED_REGEX in recorder.engine.info.abilities
+    recorder.check(held("[ab]{3}"))
+    [ran] = recorder.run(held("[ab]{3}"))
+    assert ran.finish is Finish.STOP
+
+
 def held(pattern: str) -> Generation:
     return Generation(
         prompt=prompt(),

@@ -11,7 +11,7 @@ import openvino as ov
 import openvino_genai as ov_genai
 
 from tokenwire_worker.engines import EngineError
-from tokenwire_worker.engines.openvino.files import GGUF, TOKENIZER_FILE
+from tokenwire_worker.engines.openvino.files import GGUF, TOKENIZER_FILE, ReadableFolders
 from tokenwire_worker.engines.openvino.settings import OpenVinoSettings
 from tokenwire_worker.engines.port import GUIDED, Ability, EngineInfo
 from tokenwire_worker.engines.text import told
@@ -50,6 +50,8 @@ class Loaded:
     """GenerationConfig values that speculative decoding needs; empty without."""
     adapters: Mapping[str, Any] = field(default_factory=dict)
     """LoRA adapters by name."""
+    folders: ReadableFolders = field(default_factory=ReadableFolders)
+    """What the model was read from; closed with the pipeline."""
 
 
 def load(settings: WorkerSettings) -> Loaded:
@@ -61,13 +63,14 @@ def load(settings: WorkerSettings) -> Loaded:
     """
     own = settings.openvino
     limits = read_limits(settings.text_folder, settings.context_tokens)
+    folders = ReadableFolders()
     try:
         adapters = {name: ov_genai.Adapter(path) for name, path in own.lora.items()}
-        pipeline = _pipeline(settings, adapters)
+        pipeline = _pipeline(settings, adapters, folders)
         blocks = _count_blocks(pipeline, _draft(own))
     except RuntimeError as error:
         raise EngineError(f"OpenVINO refuses --model {settings.model}: {told(error)}") from error
-    tokenizer, unguided = _guide_tokenizer(settings, limits)
+    tokenizer, unguided = _guide_tokenizer(settings, limits, folders)
     return Loaded(
         pipeline=pipeline,
         info=_info(own, limits, blocks, guided=tokenizer is not None),
@@ -76,23 +79,26 @@ def load(settings: WorkerSettings) -> Loaded:
         shares_prompts=_shares_prompts(own),
         draft=_draft(own),
         adapters=adapters,
+        folders=folders,
     )
 
 
-def _pipeline(settings: WorkerSettings, adapters: Mapping[str, Any]) -> Any:
+def _pipeline(
+    settings: WorkerSettings, adapters: Mapping[str, Any], folders: ReadableFolders
+) -> Any:
     own = settings.openvino
     properties = _properties(own)
     if own.draft_model is not None:
         properties["draft_model"] = ov_genai.draft_model(
-            str(own.draft_model), own.device, **_properties(own)
+            str(folders.readable(own.draft_model)), own.device, **_properties(own)
         )
     elif own.prompt_lookup_ngram:
         properties["prompt_lookup"] = True
     if adapters:
         properties["adapters"] = ov_genai.AdapterConfig(list(adapters.values()))
-    model, scheduler = str(settings.model_path), _scheduler(own)
+    model, scheduler = str(folders.readable(settings.model_path)), _scheduler(own)
     if (settings.text_folder / TOKENIZER_FILE).is_file() and settings.model_path.is_file():
-        tokenizer = ov_genai.Tokenizer(str(settings.text_folder))
+        tokenizer = ov_genai.Tokenizer(str(folders.readable(settings.text_folder)))
         return ov_genai.ContinuousBatchingPipeline(
             model, tokenizer, scheduler, own.device, **properties
         )
@@ -162,14 +168,16 @@ def _count_blocks(pipeline: Any, draft: Mapping[str, int]) -> int:
     return round(100 / usage) if usage > 0 else 0
 
 
-def _guide_tokenizer(settings: WorkerSettings, limits: ModelLimits) -> tuple[str | None, str]:
+def _guide_tokenizer(
+    settings: WorkerSettings, limits: ModelLimits, folders: ReadableFolders
+) -> tuple[str | None, str]:
     """Returns where guides find the tokenizer, or None and why they can't."""
     folder, model = settings.text_folder, settings.model_path
     if not (folder / TOKENIZER_FILE).is_file() and model.suffix != GGUF:
         return None, (f"{folder} has no {TOKENIZER_FILE}, which optimum-cli export openvino writes")
     if not limits.eos_token_ids:
         return None, f"{folder} tells no eos_token_id"
-    return str(folder if (folder / TOKENIZER_FILE).is_file() else model), ""
+    return str(folders.readable(folder) if (folder / TOKENIZER_FILE).is_file() else model), ""
 
 
 def _info(own: OpenVinoSettings, limits: ModelLimits, blocks: int, *, guided: bool) -> EngineInfo:

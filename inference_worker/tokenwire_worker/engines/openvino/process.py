@@ -52,6 +52,7 @@ def _serve() -> None:
     with suppress(OSError):  # the worker is gone
         channel.send(Ready(loaded.info, loaded.tokenizer, loaded.unguided))
         _step(loaded, channel)
+    loaded.folders.close()
 
 
 def _step(loaded: Loaded, channel: Channel) -> None:
