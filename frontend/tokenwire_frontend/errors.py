@@ -19,6 +19,7 @@ Each function makes one tokenwire_service.errors.ServiceError:
     too_many            RESOURCE_EXHAUSTED  TOO_MANY_GENERATIONS
     tokenizer_busy      RESOURCE_EXHAUSTED  TOKENIZER_BUSY
     answer_too_large    RESOURCE_EXHAUSTED  ANSWER_TOO_LARGE
+    not_reading         RESOURCE_EXHAUSTED  NOT_READING
     internal_fault      INTERNAL            INTERNAL_FAULT
     tokenizer_lost      UNAVAILABLE         TOKENIZER_LOST
     no_chat_template    FAILED_PRECONDITION NO_CHAT_TEMPLATE
@@ -249,6 +250,17 @@ def answer_too_large(limit_bytes: int) -> ServiceError:
         "ANSWER_TOO_LARGE",
         f"the answer has more than {limit_bytes:,} bytes, the most of one message; "
         f"StreamGenerate and Session have no such bound",
+    )
+
+
+def not_reading(limit_bytes: int) -> ServiceError:
+    """The client leaves more of a generation unread than may wait."""
+    bound = f"at most {limit_bytes // 2**20} MiB wait for a client to read them"
+    return ServiceError(
+        Code.RESOURCE_EXHAUSTED,
+        "NOT_READING",
+        f"the client does not read this generation: {bound}",
+        quota=Quota("generation/unread", bound),
     )
 
 

@@ -19,6 +19,7 @@ from tokenwire.frontend.v1 import generation_pb2_grpc
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire.worker.v1 import worker_pb2
 from tokenwire_frontend.edge.session import OPEN_LIMIT
+from tokenwire_frontend.generation import generation as generation_module
 from tokenwire_frontend.workers.link import LinkState
 from tokenwire_service.limits import MESSAGE_COMMANDS
 
@@ -184,6 +185,61 @@ async def test_what_a_client_does_not_read_stays_in_the_log_and_leaves_with_it(h
         await until(lambda: not here.frontend.generator.admission.held)
     assert {each["event"] for each in lines} == {"generation"}
     assert [each["reason"] for each in lines] == ["client_gone"]
+
+
+def send_scored(stream: Stream, handle: int, tokens: int) -> None:
+    """Sends tokens that have five alternatives each."""
+    each = pb.TokenLogprob(token_id=300, logprob=-0.5, alternatives=ALTERNATIVES)
+    logprobs = [pb.EntryLogprobs(entry=0, tokens=[each] * tokens)]
+    stream.tokens(handle, *[300] * tokens, logprobs=logprobs)
+
+
+async def test_a_client_that_leaves_too_much_unread_is_given_up(here, late, monkeypatch):
+    """What there was is its to read, and then why it ended."""
+    monkeypatch.setattr(generation_module, "UNREAD_BYTES_LIMIT", 2**20)
+    call = late.StreamGenerate(fg.StreamGenerateRequest(generation=heavy(40_000)))
+    handle = (await here.stream.submit()).handle
+    here.stream.accept(handle)
+    for _ in range(80):
+        send_scored(here.stream, handle, 500)
+    assert (await here.stream.cancel()).handle == handle
+    here.stream.end(handle, reason=pb.FINISH_REASON_CANCELLED)
+    here.stream.complete(handle)
+    [generation] = here.live
+    assert generation.logs[0].bytes_held < 2 * 2**20
+    read = 0
+
+    async def read_on() -> None:
+        nonlocal read
+        async for message in call:
+            read += len(message.delta.token_ids)
+
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await read_on()
+    refusal = refusal_of(ended.value)
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "NOT_READING")
+    assert refusal.quotas == ["generation/unread"]
+    assert read == generation.logs[0].token_count
+
+
+async def test_a_client_that_reads_may_have_more_than_that_in_all(here, late, monkeypatch):
+    monkeypatch.setattr(generation_module, "UNREAD_BYTES_LIMIT", 2**20)
+    call = late.StreamGenerate(fg.StreamGenerateRequest(generation=heavy(40_000)))
+    handle = (await here.stream.submit()).handle
+    here.stream.accept(handle)
+    read = size = 0
+    while size < 3 * 2**20:
+        send_scored(here.stream, handle, 500)
+        want = read + 500
+        while read < want:
+            message = await call.read()
+            read, size = read + len(message.delta.token_ids), size + message.ByteSize()
+    here.stream.end(handle)
+    here.stream.complete(handle)
+    last = message
+    while (message := await call.read()) is not grpc.aio.EOF:
+        last = message
+    assert last.HasField("completed")
 
 
 async def test_thousands_of_opens_in_one_message_hold_nobody_up(here, monkeypatch):

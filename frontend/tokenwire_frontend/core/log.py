@@ -206,6 +206,11 @@ class SequenceLog:
 
     # What readers take.
 
+    def unread_bytes(self, cursor: Cursor) -> int:
+        """Returns the most bytes on the wire of what is new after the cursor."""
+        count = len(self.ids) - cursor.token
+        return self._ids_bytes(cursor.token, count) + self._text_end() - cursor.text
+
     def slice(self, cursor: Cursor, max_bytes: int) -> Delta | None:
         """Returns what is new after the cursor and moves it there; None where nothing is.
 

@@ -37,8 +37,12 @@ BUDGET_BACKSTOP_S = 0.5
 generation itself."""
 
 
-ANSWER_CHECK_TOKENS = 256
-"""Tokens of a sequence between two looks at the size of a unary call's answer."""
+CHECK_TOKENS = 256
+"""Tokens of a generation between two looks at how much of it waits for the client."""
+
+UNREAD_BYTES_LIMIT = 64 * 2**20
+"""Most that waits for a client which does not read: six times the ids and text of a million tokens.
+In memory it takes up to 1.6 times as much."""
 
 
 class Generation:
@@ -66,7 +70,7 @@ class Generation:
         self._interrupt: asyncio.Timeout | None = None
         self._ending = Finish.CANCELLED
         self._answer_bytes_limit: int | None = None
-        self._answer_checked_at = ANSWER_CHECK_TOKENS
+        self._unchecked_tokens = 0
         self._first_token_s: float | None = None
         self._last_token_s = 0.0
         reader.attach(self)
@@ -198,8 +202,10 @@ class Generation:
         self.record.tokens(len(token_ids), time.monotonic() - came_s)
         if stopped and self._attempt is not None:
             self._attempt.cancel(None if len(self.logs) == 1 else sequence)
-        if self._answer_bytes_limit is not None:
-            self._check_answer(self._answer_bytes_limit, decoder.log.token_count)
+        self._unchecked_tokens += len(token_ids)
+        if self._unchecked_tokens >= CHECK_TOKENS:
+            self._unchecked_tokens = 0
+            self._check_size()
         self._reader.wake(urgent=stopped or len(decoder.log.ids) == len(token_ids))
 
     def ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:
@@ -225,12 +231,14 @@ class Generation:
 
     # The end.
 
-    def _check_answer(self, limit_bytes: int, tokens: int) -> None:
-        """Gives up a unary call's answer that will not fit; looks now and then, as it adds up."""
-        if tokens >= self._answer_checked_at:
-            self._answer_checked_at = tokens + ANSWER_CHECK_TOKENS
+    def _check_size(self) -> None:
+        """Gives it up where more of it waits for the client than may, or than an answer holds."""
+        limit_bytes = self._answer_bytes_limit
+        if limit_bytes is not None:
             if sum(each.wire_bytes for each in self.logs) > limit_bytes:
                 self.fail(errors.answer_too_large(limit_bytes))
+        elif self._reader.unread_bytes > UNREAD_BYTES_LIMIT:
+            self.fail(errors.not_reading(UNREAD_BYTES_LIMIT))
 
     def _complete(self, report: WorkerReport | None, failure: ServiceError | None = None) -> None:
         """Ends it; the client is told the failure where there is one."""

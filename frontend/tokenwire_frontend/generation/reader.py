@@ -106,6 +106,13 @@ class Reader:
                 return
         self._on_news()
 
+    @property
+    def unread_bytes(self) -> int:
+        """Most bytes on the wire of what has come and was not taken yet."""
+        logs = self._generation.logs if self._generation is not None else []
+        cursors = self._cursors or [each.start() for each in logs]
+        return sum(log.unread_bytes(cursor) for log, cursor in zip(logs, cursors, strict=True))
+
     def take(self, max_bytes: int) -> News:
         """Returns what is new, and lets `on_news` be called again.
 
