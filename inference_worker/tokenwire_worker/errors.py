@@ -150,6 +150,18 @@ def not_reading(what: str) -> ServiceError:
     )
 
 
+def prompt_logprobs_unread(limit_bytes: int) -> ServiceError:
+    """Returns the failure of a generation whose caller is behind with what came of others."""
+    what = f"more than {limit_bytes} bytes of log probabilities of prompts wait to be read"
+    return ServiceError(
+        Code.RESOURCE_EXHAUSTED,
+        "NOT_READING",
+        what,
+        retry_after_s=QUEUE_RETRY_S,
+        quota=Quota("stream/unread_prompt_logprobs", what),
+    )
+
+
 def no_kv_events(engine: str) -> ServiceError:
     """Returns the refusal of KV cache events where the engine has none."""
     return ServiceError(

@@ -123,8 +123,8 @@ class Flights:
         self._conclude(flight, tell)
 
     def fault(self, flight: Flight, error: Exception) -> None:
-        """Fails a generation that met a fault of this worker, which is logged."""
-        self.fail(flight, flight.record.fault(error))
+        """Fails a generation that met an error, which is logged where it is no known one."""
+        self.fail(flight, error if isinstance(error, ServiceError) else flight.record.fault(error))
 
     def fail_all(self, error: Callable[[], ServiceError]) -> None:
         """Fails every generation that is live."""
@@ -194,6 +194,8 @@ class Flights:
                 continue
             try:
                 live, ids = flight.live, output.token_ids
+                if output.prompt_logprobs is not None:
+                    live.sink.prompt_logprobs(live.handle, output.prompt_logprobs)
                 if ids and output.sequence in live.open:
                     count = len(ids)
                     generated.value += count

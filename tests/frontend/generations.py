@@ -15,6 +15,7 @@ from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.model import ModelLimits, SamplingDefaults
 from tokenwire_frontend.core.request import GenerationRequest, Stopping, TextPrompt
 from tokenwire_frontend.core.router import Choice
+from tokenwire_frontend.core.token_bytes import NO_BYTES
 from tokenwire_frontend.generation.admission import Admission
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.incoming import Incoming
@@ -36,6 +37,7 @@ class Letters:
     """A tokenizer whose every id is the letter x."""
 
     special_tokens: ClassVar[dict[int, str]] = {}
+    token_bytes = NO_BYTES
 
     def fewest_tokens(self, _text: str) -> int:
         return 1

@@ -17,10 +17,23 @@ def tokens(*ids: int, sequence: int = 0, logprobs: tuple[int, ...] = ()):
     return ("tokens", sequence, list(ids), [TokenLogprob(each, -1.0) for each in logprobs])
 
 
-def fault(events, sequences: int = 1, *, logprobs: bool = False) -> str | None:
+def prompt(*ids: int, offset: int = 0, alternatives: int = 0):
+    others = ((7, -2.0),) * alternatives
+    return ("prompt", offset, [TokenLogprob(each, -1.0, others) for each in ids])
+
+
+def fault(
+    events, sequences: int = 1, *, logprobs: bool = False, prompt_tokens: int = 0
+) -> str | None:
     """Returns what is wrong with the last of the events; those before it are right."""
     order = CallOrder(
-        sequences, vocabulary_size=100, logprobs=logprobs, most_tokens=1000, top_logprobs=2
+        sequences,
+        vocabulary_size=100,
+        logprobs=logprobs,
+        most_tokens=1000,
+        top_logprobs=2,
+        prompt_tokens=prompt_tokens,
+        prompt_logprobs=1,
     )
     *right, last = events
     for name, *arguments in right:
@@ -85,6 +98,41 @@ def test_more_alternatives_than_were_asked_for_are_wrong():
 
     assert fault([ACCEPT, token(2)], logprobs=True) is None
     assert "alternatives" in fault([ACCEPT, token(3)], logprobs=True)
+
+
+PROMPT = [ACCEPT, prompt(5, 6), prompt(7, offset=2, alternatives=1)]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [*PROMPT, tokens(5), END, COMPLETE],
+        [ACCEPT, prompt(5), END, COMPLETE],  # it was ended before the engine had read the prompt
+    ],
+)
+def test_log_probabilities_of_a_prompt_come_in_order_before_any_token(events):
+    assert fault(events, prompt_tokens=3) is None
+
+
+@pytest.mark.parametrize(
+    ("events", "words"),
+    [
+        ([prompt(5)], "before it was accepted"),
+        ([ACCEPT, prompt()], "not those of the next tokens"),
+        ([ACCEPT, prompt(5, offset=1)], "not those of the next tokens"),
+        ([*PROMPT, prompt(7, offset=3)], "not those of the next tokens"),
+        ([ACCEPT, prompt(100)], "beyond a vocabulary of 100"),
+        ([ACCEPT, prompt(5, alternatives=2)], "more alternatives"),
+        ([ACCEPT, tokens(5)], "before the log probabilities of its prompt"),
+        ([ACCEPT, prompt(5), tokens(5)], "before the log probabilities of its prompt"),
+    ],
+)
+def test_log_probabilities_of_a_prompt_that_are_wrong(events, words):
+    assert words in fault(events, prompt_tokens=3)
+
+
+def test_log_probabilities_of_a_prompt_that_nobody_asked_for_are_wrong():
+    assert "of its prompt" in fault([ACCEPT, prompt(5)])
 
 
 def test_an_event_that_is_wrong_changes_nothing():

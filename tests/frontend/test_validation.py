@@ -17,7 +17,11 @@ from tokenwire_frontend.core.request import (
     TextPrompt,
     TokenPrompt,
 )
-from tokenwire_frontend.core.validation import prompt_length_violation, violations
+from tokenwire_frontend.core.validation import (
+    most_prompt_tokens,
+    prompt_length_violation,
+    violations,
+)
 
 LIMITS = ModelLimits(
     context_tokens=100,
@@ -64,6 +68,10 @@ AT_THE_BOUND = [
     sampling(temperature=0.0),
     sampling(temperature=100.0, top_p=1.0, top_k=0, min_p=1.0, repetition_penalty=0.01),
     sampling(presence_penalty=-2.0, frequency_penalty=2.0),
+    sampling(logit_bias=((49, -100.0), *((each, 100.0) for each in range(49)))),
+    sampling(banned_words=("x" * 256,) * 64),
+    output(prompt_logprobs=5),
+    replace(GOOD, truncate_prompt_tokens=80),
     stopping(max_tokens=1, min_tokens=1),
     stopping(stop=("x" * 1024,) * 16, stop_token_ids=(49,) * 64),
     output(logprobs=True, top_logprobs=5),
@@ -103,6 +111,17 @@ BEYOND = {
     ],
     "sampling.presence_penalty": [sampling(presence_penalty=value) for value in (-2.1, 2.1)],
     "sampling.frequency_penalty": [sampling(frequency_penalty=value) for value in (-2.1, 2.1)],
+    "sampling.logit_bias[1].token_id": [
+        sampling(logit_bias=((7, 1.0), (50, 1.0))),
+        sampling(logit_bias=((7, 1.0), (7, 1.0))),
+    ],
+    "sampling.logit_bias[0].bias": [
+        sampling(logit_bias=((7, bias),)) for bias in (-100.1, 100.1, math.nan, math.inf)
+    ],
+    "sampling.banned_words": [sampling(banned_words=("x",) * 65)],
+    "sampling.banned_words[1]": [sampling(banned_words=("x", word)) for word in ("", "y" * 257)],
+    "output.prompt_logprobs": [output(prompt_logprobs=6)],
+    "prompt.truncate_prompt_tokens": [replace(GOOD, truncate_prompt_tokens=81)],
     "stop.max_tokens": [stopping(max_tokens=0)],
     "stop.min_tokens": [stopping(max_tokens=3, min_tokens=4)],
     "stop.stop": [stopping(stop=("x",) * 17)],
@@ -138,6 +157,9 @@ ASKING = {
     Ability.LORA: replace(GOOD, lora_adapter="tuned"),
     Ability.CACHE_SALT: replace(GOOD, cache_salt="salt"),
     Ability.MIN_P: sampling(min_p=0.1),
+    Ability.LOGIT_BIAS: sampling(logit_bias=((7, 1.0),)),
+    Ability.BANNED_WORDS: sampling(banned_words=("a",)),
+    Ability.PROMPT_LOGPROBS: output(prompt_logprobs=0),
 }
 
 
@@ -159,6 +181,12 @@ def test_what_the_engine_cannot_do_is_refused_by_name(ability):
     assert violations(request, LIMITS) == []
     unable = replace(LIMITS, abilities=frozenset(Ability) - {ability}, lora_adapters=())
     assert [violation.field for violation in violations(request, unable)] == [ability.value]
+
+
+def test_more_biases_than_may_be_are_one_violation():
+    request = sampling(logit_bias=tuple((each, 1.0) for each in range(301)))
+    found = violations(request, replace(LIMITS, vocabulary_size=400))
+    assert [each.field for each in found] == ["sampling.logit_bias"]
 
 
 def test_all_violations_are_told_at_once():
@@ -193,3 +221,18 @@ def test_a_prompt_that_fills_the_context_leaves_no_room():
     violation = prompt_length_violation(100, GOOD, limits)
     assert violation is not None
     assert violation.field == "prompt"
+
+
+@pytest.mark.parametrize(("tokens", "passes"), [(2**18, True), (2**18 + 1, False)])
+def test_a_prompt_has_so_many_log_probabilities_at_most(tokens, passes):
+    limits = replace(LIMITS, prompt_tokens=2**20, context_tokens=2**20)
+    violation = prompt_length_violation(tokens, output(prompt_logprobs=1), limits)
+    assert (violation is None) == passes
+    assert violation is None or violation.field == "output.prompt_logprobs"
+
+
+def test_a_prompt_that_is_to_be_truncated_may_be_longer_but_not_without_bound():
+    truncated = replace(GOOD, truncate_prompt_tokens=1)
+    assert most_prompt_tokens(GOOD, LIMITS) == 80
+    assert most_prompt_tokens(truncated, LIMITS) == 262_144
+    assert most_prompt_tokens(truncated, replace(LIMITS, prompt_tokens=10**6)) == 10**6

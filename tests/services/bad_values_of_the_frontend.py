@@ -175,7 +175,12 @@ GENERATION: Cases = {
     "prompt.chat": [Bad({"prompt": {"chat": {}}}, "prompt.chat.messages")],
     **under(CHAT, "prompt.chat.", lambda chat: {"prompt": {"chat": chat}}),
     "prompt.truncate_prompt_tokens": [
-        Bad({"prompt": {"text": "a", "truncate_prompt_tokens": 1}}, "prompt.truncate_prompt_tokens")
+        Bad(
+            {"prompt": {"text": "a", "truncate_prompt_tokens": most}},
+            "prompt.truncate_prompt_tokens",
+            says=(str(CONTEXT - 1),),
+        )
+        for most in (CONTEXT, BEYOND)
     ],
     "prompt.add_special_tokens": [
         Bad(
@@ -217,6 +222,7 @@ GENERATION: Cases = {
     "sampling.logit_bias": [
         Bad({"sampling": {"logit_bias": [{"token_id": 5}]}}, "sampling.logit_bias")
     ],
+    # This engine biases and bans nothing, so whatever is in them is refused by their name.
     "sampling.logit_bias.token_id": ANY_VALUE_IS_VALID,
     "sampling.logit_bias.bias": ANY_VALUE_IS_VALID,
     "sampling.banned_words": each_of("sampling.banned_words", ["x"]),

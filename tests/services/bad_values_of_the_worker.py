@@ -33,6 +33,7 @@ REQUEST: Cases = {
     "sampling.logit_bias": [
         Bad({"sampling": {"logit_bias": [{"token_id": 5}]}}, "sampling.logit_bias")
     ],
+    # This engine biases and bans nothing, so whatever is in them is refused by their name.
     "sampling.logit_bias.token_id": ANY_VALUE_IS_VALID,
     "sampling.logit_bias.bias": ANY_VALUE_IS_VALID,
     "sampling.banned_sequences": [

@@ -69,6 +69,7 @@ class Streamed:
     """The events of one streamed generation, checked as they come."""
 
     accepted: fg.Accepted | None = None
+    prompt_logprobs: list[fg.TokenLogprob] = field(default_factory=list)
     deltas: list[fg.Delta] = field(default_factory=list)
     completed: fg.Completed | None = None
     error: status_pb2.Status | None = None
@@ -82,6 +83,10 @@ class Streamed:
         if kind == "accepted":
             assert self.accepted is None, "accepted twice"
             self.accepted = event.accepted
+        elif kind == "prompt_logprobs":
+            assert not self.deltas, "log probabilities of the prompt after a delta"
+            assert event.prompt_logprobs.token_offset == len(self.prompt_logprobs), "a gap"
+            self.prompt_logprobs += event.prompt_logprobs.tokens
         elif kind == "delta":
             self._take_delta(event.delta)
         elif kind == "completed":

@@ -56,6 +56,7 @@ class Generated:
     accepted: bool = False
     ids: dict[int, list[int]] = field(default_factory=dict)
     logprobs: dict[int, list[pb.TokenLogprob]] = field(default_factory=dict)
+    prompt_logprobs: list[pb.TokenLogprob] = field(default_factory=list)
     endings: dict[int, pb.Ending] = field(default_factory=dict)
     completed: pb.Completed | None = None
     failure: status_pb2.Status | None = None
@@ -66,6 +67,12 @@ class Generated:
         assert sequence not in self.endings, "tokens after the end of their sequence"
         self.ids.setdefault(sequence, []).extend(ids)
         self.logprobs.setdefault(sequence, []).extend(logprobs)
+
+    def take_prompt_logprobs(self, told: pb.PromptLogprobs) -> None:
+        assert self.accepted, "log probabilities of the prompt before it was accepted"
+        assert not self.ids, "log probabilities of the prompt after tokens"
+        assert told.token_offset == len(self.prompt_logprobs), "a gap or a repeat"
+        self.prompt_logprobs += told.tokens
 
     def take_ending(self, sequence: int, ending: pb.Ending) -> None:
         assert sequence not in self.endings, "a second end of one sequence"
@@ -97,6 +104,8 @@ def read_execute(call: Any, sequences: int = 1) -> Generated:
             generated.accepted = True
         elif event == "completed":
             generated.take_completed(message.completed)
+        elif event == "prompt_logprobs":
+            generated.take_prompt_logprobs(message.prompt_logprobs)
         else:
             tokens = message.tokens
             assert tokens.token_ids or tokens.HasField("ending"), "a message without news"
@@ -133,6 +142,8 @@ class Received:
         for handle in message.accepted:
             assert not self[handle].accepted, "accepted twice"
             self[handle].accepted = True
+        for told in message.prompt_logprobs:
+            self[told.handle].take_prompt_logprobs(told)
         self._take_tokens(message)
         for ended in message.endings:
             self[ended.handle].take_ending(ended.sequence, ended.ending)

@@ -13,7 +13,7 @@ from tokenwire_service.errors import Code, ServiceError
 from tokenwire_worker.core.frame import FAILURE_BYTES, Frame
 from tokenwire_worker.core.generations import Completion, Ending, Reason
 from tokenwire_worker.edge.to_proto import exchange_response, execute_responses
-from tokenwire_worker.engines.port import Alternative, TokenLogprob
+from tokenwire_worker.engines.port import Alternative, PromptLogprobs, TokenLogprob
 
 
 def entries(message: pb.ExchangeResponse) -> list[tuple[int, int, list[int]]]:
@@ -122,11 +122,20 @@ ITEMS = st.one_of(
         st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=9),
         st.booleans(),
     ),
+    st.tuples(st.just("prompt"), st.integers(0, 9), st.integers(1, 30), st.integers(0, 20)),
     st.tuples(st.just("ending"), st.integers(0, 9), st.integers(0, 2)),
     st.tuples(st.just("completion"), st.integers(0, 9)),
     st.tuples(st.just("failure"), st.integers(0, 9)),
 )
 """What may be added to a frame."""
+
+
+def scored(tokens: int, alternatives: int) -> PromptLogprobs:
+    found = PromptLogprobs(alternatives)
+    found.add([2**32 - 1], [0.0])
+    for number in range(1, tokens):
+        found.add([number] * (1 + alternatives), [-1.0] * (1 + alternatives))
+    return found
 
 
 def filled(items) -> Frame:
@@ -142,6 +151,9 @@ def filled(items) -> Frame:
                 list(ids),
                 [TokenLogprob(each, -1.0) for each in ids] if told else None,
             )
+        elif what == "prompt":
+            prompt = scored(rest[0], rest[1])
+            frame.add_prompt_logprobs(handle, prompt, 0, len(prompt))
         elif what == "ending":
             frame.add_ending(handle, rest[0], Ending(Reason.LENGTH))
         elif what == "completion":
@@ -156,6 +168,11 @@ def read(messages: list[pb.ExchangeResponse]) -> list[object]:
     said: list[object] = []
     for message in messages:
         said += [("accepted", handle) for handle in message.accepted]
+        for told in message.prompt_logprobs:
+            said += [
+                ("prompt", told.handle, place, each.token_id, len(each.alternatives))
+                for place, each in enumerate(told.tokens, told.token_offset)
+            ]
         logprobs = {each.entry: [one.token_id for one in each.tokens] for each in message.logprobs}
         for entry, (handle, sequence, ids) in enumerate(entries(message)):
             said += [("id", handle, sequence, each) for each in ids]

@@ -66,6 +66,9 @@ def test_a_request_with_everything_is_accepted():
             sequence_count=8,
             logprobs=True,
             top_logprobs=5,
+            logit_bias=tuple((each, (-100.0, 100.0)[each % 2]) for each in range(50)),
+            banned_sequences=((49,) * 256,) * 256,
+            prompt_logprobs=5,
             lora_adapter="legal",
             cache_salt="s" * 256,
             priority=-100,
@@ -106,6 +109,19 @@ def test_a_request_with_everything_is_accepted():
         ("sequence_count", {"sequence_count": 9}, "9 sequences; at most 8"),
         ("top_logprobs", {"logprobs": True, "top_logprobs": 6}, "6 alternatives; at most 5"),
         ("top_logprobs", {"top_logprobs": 1}, "needs logprobs"),
+        ("sampling.logit_bias[1].token_id", {"logit_bias": [(7, 1.0), (50, 1.0)]}, "50 is no"),
+        ("sampling.logit_bias[1].token_id", {"logit_bias": [(7, 1.0), (7, 2.0)]}, "came before"),
+        ("sampling.logit_bias[0].bias", {"logit_bias": [(7, 100.5)]}, "-100 to 100"),
+        ("sampling.logit_bias[0].bias", {"logit_bias": [(7, math.nan)]}, "nan"),
+        ("sampling.banned_sequences", {"banned_sequences": [(1,)] * 257}, "more than 256"),
+        ("sampling.banned_sequences[1].ids", {"banned_sequences": [(1,), ()]}, "empty"),
+        (
+            "sampling.banned_sequences[0].ids",
+            {"banned_sequences": [(1,) * 257]},
+            "more than 256 ids",
+        ),
+        ("sampling.banned_sequences[0].ids[1]", {"banned_sequences": [(1, 50)]}, "50 is no"),
+        ("prompt_logprobs", {"prompt_logprobs": 6}, "6 alternatives; at most 5"),
         ("lora_adapter", {"lora_adapter": "klingon"}, "'klingon' is not here; .* french, legal"),
         ("cache_salt", {"cache_salt": "s" * 257}, "257 characters; at most 256"),
         ("request_id", {"request_id": "r" * 129}, "129 characters; at most 128"),
@@ -147,6 +163,9 @@ def test_a_guide_at_fault_is_named_by_its_form(form, text, options, field, says)
         ("logprobs", {"logprobs": True}),
         ("top_logprobs", {"logprobs": True, "top_logprobs": 1}),
         ("sampling.min_p", {"min_p": 0.1}),
+        ("sampling.logit_bias", {"logit_bias": [(7, 1.0)]}),
+        ("sampling.banned_sequences", {"banned_sequences": [(7,)]}),
+        ("prompt_logprobs", {"prompt_logprobs": 0}),
         ("lora_adapter", {"lora_adapter": "legal"}),
         ("cache_salt", {"cache_salt": "pepper"}),
         ("guide.json_schema", {"guide": guide(Ability.GUIDED_JSON_SCHEMA, "{}")}),
@@ -176,6 +195,30 @@ def test_an_engine_bounds_temperature_and_stop_ids_further():
     found = faults(info, temperature=2.5, stop_token_ids=(1, 2, 3, 4, 5))
     assert found["request.sampling.temperature"] == "2.5 is not within 0 to 2"
     assert found["request.stopping.stop_token_ids"] == "5 ids; at most 4"
+
+
+def test_biases_are_counted():
+    info = replace(ABLE, vocabulary_size=1000)
+    assert faults(info, logit_bias=[(each, 1.0) for each in range(300)]) == {}
+    found = faults(info, logit_bias=[(each, 1.0) for each in range(301)])
+    assert found == {"request.sampling.logit_bias": "more than 300 tokens"}
+
+
+def test_an_engine_bounds_banned_sequences_further():
+    info = replace(ABLE, banned_sequences=3, banned_ids=4)
+    assert faults(info, banned_sequences=[(1, 2), (3,), (4,)]) == {}
+    many = faults(info, banned_sequences=[(1,)] * 4)
+    assert many == {"request.sampling.banned_sequences": "more than 3 sequences"}
+    long = faults(info, banned_sequences=[(1, 2, 3), (4, 5)])
+    assert long == {"request.sampling.banned_sequences": "5 ids in all; at most 4"}
+
+
+def test_a_prompt_has_so_many_log_probabilities_at_most():
+    info = replace(ABLE, context_tokens=10**6, prompt_tokens=10**6)
+    assert faults(info, prompt=[1] * 2**18, prompt_logprobs=1) == {}
+    found = faults(info, prompt=[1] * (2**18 + 1), prompt_logprobs=1)
+    assert "524290" in found["request.prompt_logprobs"]
+    assert faults(info, prompt=[1] * (2**18 + 1), prompt_logprobs=0) == {}
 
 
 def test_a_guide_decides_its_own_end():

@@ -33,10 +33,13 @@ class CallOrder:
         vocabulary_size: token ids run from 0 to this less one.
         most_tokens: that were asked for, of all sequences together.
         top_logprobs: most alternatives to a token that were asked for.
+        prompt_tokens: tokens of the prompt whose log probabilities were asked for; 0: of none.
+        prompt_logprobs: most alternatives to each of them.
     """
 
     __slots__ = (
-        "_left", "_top_logprobs", "_vocabulary_size", "accepted", "logprobs", "open",
+        "_left", "_prompt_logprobs", "_prompt_read", "_top_logprobs", "_vocabulary_size",
+        "accepted", "logprobs", "open", "prompt_left",
     )  # fmt: skip
 
     def __init__(
@@ -47,6 +50,8 @@ class CallOrder:
         logprobs: bool,
         most_tokens: int,
         top_logprobs: int = 0,
+        prompt_tokens: int = 0,
+        prompt_logprobs: int = 0,
     ) -> None:
         self.accepted = False
         """The worker has taken it."""
@@ -54,6 +59,10 @@ class CallOrder:
         """Sequences that have not ended."""
         self.logprobs = logprobs
         """Its tokens have log probabilities."""
+        self.prompt_left = prompt_tokens
+        """Tokens of the prompt whose log probabilities have yet to come, before any other token."""
+        self._prompt_read = 0
+        self._prompt_logprobs = prompt_logprobs
         self._vocabulary_size = vocabulary_size
         self._left = most_tokens
         self._top_logprobs = top_logprobs
@@ -65,12 +74,28 @@ class CallOrder:
         self.accepted = True
         return None
 
+    def prompt(self, token_offset: int, logprobs: Sequence[TokenLogprob]) -> str | None:
+        """Log probabilities of the prompt's next tokens."""
+        if not self.accepted:
+            return "has log probabilities of its prompt before it was accepted"
+        if token_offset != self._prompt_read or not 0 < len(logprobs) <= self.prompt_left:
+            return "has log probabilities of its prompt that are not those of the next tokens"
+        if any(each.token_id >= self._vocabulary_size for each in logprobs):
+            return f"has a prompt with ids beyond a vocabulary of {self._vocabulary_size}"
+        if any(len(each.alternatives) > self._prompt_logprobs for each in logprobs):
+            return "has more alternatives to a token than were asked for"
+        self._prompt_read += len(logprobs)
+        self.prompt_left -= len(logprobs)
+        return None
+
     def tokens(
         self, sequence: int, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]
     ) -> str | None:
         """New ids of one sequence."""
         if not self.accepted:
             return "has tokens before it was accepted"
+        if self.prompt_left:
+            return "has tokens before the log probabilities of its prompt"
         if sequence not in self.open:
             return f"has tokens of sequence {sequence}, which is not open"
         if not token_ids:

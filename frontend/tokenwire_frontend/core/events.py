@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from tokenwire_service.errors import ServiceError
 
 from tokenwire_frontend.core.log import Delta
+from tokenwire_frontend.core.prompt_log import PromptPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,9 @@ class News:
 
     deltas: list[Delta] = field(default_factory=list)
     wire_bytes: int = 0
-    """Most bytes of the deltas on the wire."""
+    """Most bytes of the deltas, and of what is told of the prompt, on the wire."""
+    prompt: PromptPart | None = None
+    """Log probabilities of the prompt, which come before the deltas."""
     completion: Completion | None = None
     failure: ServiceError | None = None
 

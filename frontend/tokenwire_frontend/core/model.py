@@ -20,6 +20,9 @@ class Ability(Enum):
     LORA = "lora_adapter"
     CACHE_SALT = "cache_salt"
     MIN_P = "sampling.min_p"
+    LOGIT_BIAS = "sampling.logit_bias"
+    BANNED_WORDS = "sampling.banned_words"
+    PROMPT_LOGPROBS = "output.prompt_logprobs"
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,10 @@ class Sampling:
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     seed: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Ids, each with what is added to its logit."""
+    banned_words: tuple[str, ...] = ()
+    """Texts that are never generated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ class Output:
 
     logprobs: bool = False
     top_logprobs: int = 0
+    prompt_logprobs: int | None = None
+    """Alternatives to each token of the prompt; None: no log probabilities of it at all."""
     echo: bool = False
     skip_special_tokens: bool = True
 
@@ -106,6 +112,8 @@ class GenerationRequest:
     """None where the caller gave none, which validation refuses."""
     model: str = ""
     add_special_tokens: bool | None = None
+    truncate_prompt_tokens: int = 0
+    """Tokens that are kept of a prompt that has more, its last ones; 0: all."""
     sampling: Sampling = Sampling()
     stopping: Stopping = Stopping()
     output: Output = Output()

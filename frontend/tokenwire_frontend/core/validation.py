@@ -25,6 +25,16 @@ TOP_LOGPROBS_LIMIT = 20
 STOP_STRINGS_LIMIT = 16
 STOP_STRING_CHARS_LIMIT = 1024
 STOP_TOKEN_IDS_LIMIT = 64
+LOGIT_BIAS_LIMIT = 300
+LOGIT_BIAS_BOUND = 100.0
+"""A bias is from minus this to this."""
+BANNED_WORDS_LIMIT = 64
+BANNED_WORD_CHARS_LIMIT = 256
+BANNED_WORD_TOKENS_LIMIT = 256
+"""Of a word once it is tokenised: workers take no more."""
+PROMPT_LOGPROBS_LIMIT = 512 * 1024
+"""Log probabilities of a prompt, alternatives included: 10 MiB on the wire, 4 MiB in memory for as
+long as a client does not read."""
 CHOICES_LIMIT = 256
 CACHE_SALT_CHARS_LIMIT = 256
 PRIORITY_LIMIT = 100
@@ -42,6 +52,10 @@ GUIDE_CHARS_LIMIT = 256 * 1024
 FIRST_IDS = 16 * 1024
 """Ids of a prompt that are checked together with everything else; more would hold up others, so
 they are checked when they are read."""
+TRUNCATED_TOKENS = 256 * 1024
+"""Tokens of a prompt of which only the last are to be kept: all of them are tokenised, so that what
+is kept is what the whole prompt ends with. As long as prompts of the models with the largest
+contexts, a second of a tokenizer's process."""
 TEMPERATURE_LIMIT = 100.0
 PENALTY_LIMIT = 2.0
 TIME_BUDGET_LIMIT_S = 24 * 3600.0
@@ -70,14 +84,21 @@ def violations(request: GenerationRequest, limits: ModelLimits) -> list[FieldVio
     ]
 
 
-def prompt_too_long(prompt: str, limits: ModelLimits) -> FieldViolation:
-    """Returns what is wrong with a prompt of more tokens than the model takes.
+def most_prompt_tokens(request: GenerationRequest, limits: ModelLimits) -> int:
+    """Returns the most tokens that a prompt may have before it is truncated, if it is to be."""
+    if request.truncate_prompt_tokens:
+        return max(limits.prompt_tokens, TRUNCATED_TOKENS)
+    return limits.prompt_tokens
+
+
+def prompt_too_long(prompt: str, most_tokens: int) -> FieldViolation:
+    """Returns what is wrong with a prompt of more tokens than are accepted.
 
     Args:
         prompt: how many it has, such as `at least 2 tokens`.
-        limits: the model's.
+        most_tokens: how many it may have.
     """
-    return FieldViolation("prompt", f"has {prompt}; at most {limits.prompt_tokens}")
+    return FieldViolation("prompt", f"has {prompt}; at most {most_tokens}")
 
 
 def prompt_length_violation(
@@ -88,7 +109,7 @@ def prompt_length_violation(
         return FieldViolation("prompt", "is empty once tokenised")
     prompt = counted(prompt_tokens, "token")
     if prompt_tokens > limits.prompt_tokens:
-        return prompt_too_long(prompt, limits)
+        return prompt_too_long(prompt, limits.prompt_tokens)
     room = limits.context_tokens - prompt_tokens
     if room < 1:
         return FieldViolation(
@@ -101,6 +122,13 @@ def prompt_length_violation(
             "stop.max_tokens",
             f"is {wanted}; a prompt of {prompt} leaves room for {room} in a context "
             f"of {limits.context_tokens}",
+        )
+    alternatives = request.output.prompt_logprobs
+    if alternatives is not None and prompt_tokens * (1 + alternatives) > PROMPT_LOGPROBS_LIMIT:
+        return FieldViolation(
+            "output.prompt_logprobs",
+            f"asks for {prompt_tokens * (1 + alternatives)} log probabilities of a prompt of "
+            f"{prompt}; at most {PROMPT_LOGPROBS_LIMIT}",
         )
     if request.stopping.min_tokens > room:
         return FieldViolation(
@@ -125,6 +153,11 @@ def _prompt(request: GenerationRequest, limits: ModelLimits) -> Violations:
             yield FieldViolation("prompt.add_special_tokens", "does not go with `token_ids`")
     else:
         yield from chat_violations(prompt, "prompt.chat")
+    if request.truncate_prompt_tokens > limits.prompt_tokens:
+        yield FieldViolation(
+            "prompt.truncate_prompt_tokens",
+            f"is {request.truncate_prompt_tokens}; at most {limits.prompt_tokens}",
+        )
 
 
 def chat_violations(chat: ChatPrompt, path: str) -> Violations:
@@ -185,6 +218,45 @@ def _sampling(request: GenerationRequest, limits: ModelLimits) -> Violations:
         yield from _between(f"sampling.{name}", value, -PENALTY_LIMIT, PENALTY_LIMIT)
     if sampling.min_p:
         yield from _able(Ability.MIN_P, limits)
+    if sampling.logit_bias:
+        yield from _logit_bias(sampling.logit_bias, limits)
+    if sampling.banned_words:
+        yield from _banned_words(sampling.banned_words, limits)
+
+
+def _logit_bias(biases: Sequence[tuple[int, float]], limits: ModelLimits) -> Violations:
+    field = Ability.LOGIT_BIAS.value
+    if Ability.LOGIT_BIAS not in limits.abilities:
+        yield from _able(Ability.LOGIT_BIAS, limits)
+        return
+    if len(biases) > LOGIT_BIAS_LIMIT:
+        yield FieldViolation(field, f"has more than {LOGIT_BIAS_LIMIT}, which is the most")
+    seen: set[int] = set()
+    for place, (token_id, bias) in enumerate(biases[:LOGIT_BIAS_LIMIT]):
+        at = f"{field}[{place}]"
+        if token_id >= limits.vocabulary_size:
+            yield FieldViolation(
+                f"{at}.token_id",
+                f"is {token_id}; the vocabulary has {limits.vocabulary_size} ids",
+            )
+        elif token_id in seen:
+            yield FieldViolation(f"{at}.token_id", f"is {token_id}, which came before")
+        seen.add(token_id)
+        yield from _between(f"{at}.bias", bias, -LOGIT_BIAS_BOUND, LOGIT_BIAS_BOUND)
+
+
+def _banned_words(words: Sequence[str], limits: ModelLimits) -> Violations:
+    field = Ability.BANNED_WORDS.value
+    if Ability.BANNED_WORDS not in limits.abilities:
+        yield from _able(Ability.BANNED_WORDS, limits)
+        return
+    if len(words) > BANNED_WORDS_LIMIT:
+        yield FieldViolation(field, f"has more than {BANNED_WORDS_LIMIT}, which is the most")
+    for place, word in enumerate(words[:BANNED_WORDS_LIMIT]):
+        if not 1 <= len(word) <= BANNED_WORD_CHARS_LIMIT:
+            yield FieldViolation(
+                f"{field}[{place}]", f"has {len(word)} characters; 1 to {BANNED_WORD_CHARS_LIMIT}"
+            )
 
 
 def _stopping(request: GenerationRequest, limits: ModelLimits) -> Violations:
@@ -214,6 +286,14 @@ def _output(request: GenerationRequest, limits: ModelLimits) -> Violations:
     output = request.output
     if output.logprobs:
         yield from _able(Ability.LOGPROBS, limits)
+    if output.prompt_logprobs is not None:
+        if Ability.PROMPT_LOGPROBS not in limits.abilities:
+            yield from _able(Ability.PROMPT_LOGPROBS, limits)
+        elif output.prompt_logprobs > limits.top_logprobs:
+            yield FieldViolation(
+                "output.prompt_logprobs",
+                f"is {output.prompt_logprobs}; at most {limits.top_logprobs}",
+            )
     if not output.top_logprobs:
         return
     if not output.logprobs:

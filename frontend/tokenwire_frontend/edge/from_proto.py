@@ -22,9 +22,11 @@ from tokenwire_frontend.core.request import (
     TokenPrompt,
 )
 from tokenwire_frontend.core.validation import (
+    BANNED_WORDS_LIMIT,
     CHOICES_LIMIT,
     CONTENT_PARTS_LIMIT,
     DOCUMENTS_LIMIT,
+    LOGIT_BIAS_LIMIT,
     MESSAGES_LIMIT,
     STOP_STRINGS_LIMIT,
     STOP_TOKEN_IDS_LIMIT,
@@ -58,6 +60,7 @@ def generation_request(message: generation_pb2.Generation) -> GenerationRequest:
         prompt=_prompt(prompt),
         model=message.model,
         add_special_tokens=prompt.add_special_tokens if special else None,
+        truncate_prompt_tokens=prompt.truncate_prompt_tokens,
         sampling=_sampling(message.sampling),
         stopping=_stopping(message.stop),
         output=_output(message.output),
@@ -148,11 +151,7 @@ def _refuse_unsupported(message: generation_pb2.Generation) -> None:
     """Refuses fields of the contract that this version does not honour yet."""
     output = message.output
     faults = {
-        "prompt.truncate_prompt_tokens": message.prompt.truncate_prompt_tokens,
-        "sampling.logit_bias": message.sampling.logit_bias,
-        "sampling.banned_words": message.sampling.banned_words,
         "output.parse": output.parse,
-        "output.prompt_logprobs": output.HasField("prompt_logprobs"),
     }
     for field, is_set in faults.items():
         if is_set:
@@ -217,10 +216,13 @@ def _function(**parts: str) -> dict[str, Any]:
 
 
 def _sampling(message: options_pb2.SamplingOptions) -> Sampling:
-    known = Sampling.__dataclass_fields__
-    return Sampling(
-        **{field.name: value for field, value in message.ListFields() if field.name in known}
-    )
+    given: dict[str, Any] = {field.name: value for field, value in message.ListFields()}
+    if "logit_bias" in given:
+        biases = message.logit_bias[: LOGIT_BIAS_LIMIT + 1]
+        given["logit_bias"] = tuple((each.token_id, each.bias) for each in biases)
+    if "banned_words" in given:
+        given["banned_words"] = tuple(message.banned_words[: BANNED_WORDS_LIMIT + 1])
+    return Sampling(**given)
 
 
 def _stopping(message: options_pb2.StopConditions) -> Stopping:
@@ -239,6 +241,7 @@ def _output(message: options_pb2.OutputOptions) -> Output:
     return Output(
         logprobs=message.logprobs,
         top_logprobs=message.top_logprobs,
+        prompt_logprobs=message.prompt_logprobs if message.HasField("prompt_logprobs") else None,
         echo=message.echo,
         skip_special_tokens=message.skip_special_tokens if skips else True,
     )

@@ -46,12 +46,16 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 raise news.failure
             if news.completion is None or news.wire_bytes > ANSWER_BYTES_LIMIT:
                 raise errors.answer_too_large(ANSWER_BYTES_LIMIT)
+            prompt = news.prompt
             return generation_pb2.GenerateResponse(
                 request_id=generation.record.request_id,
                 sequences=map(to_proto.sequence, news.deltas),
                 usage=to_proto.usage(news.completion),
                 timings=to_proto.timings(news.completion),
                 trace_id=generation.record.trace_id,
+                prompt_logprobs=(
+                    to_proto.token_logprobs(prompt.logprobs, prompt.token_bytes) if prompt else ()
+                ),
             )
 
     async def StreamGenerate(  # type: ignore[override] # a coroutine that writes: see rpc_boundary
@@ -71,6 +75,9 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 await ready.wait()
                 ready.clear()
                 news = reader.take(MESSAGE_BYTES_LIMIT)
+                if news.prompt is not None:
+                    told = to_proto.prompt_logprobs(news.prompt)
+                    await context.write(event(prompt_logprobs=told))
                 for delta in news.deltas:
                     response = event()
                     to_proto.put_delta(delta, response.delta)

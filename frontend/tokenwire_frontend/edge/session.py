@@ -275,6 +275,8 @@ class Session:
         before = len(events)
         try:
             news = opened.reader.take(max_bytes)
+            if news.prompt is not None:
+                events.add(id=number, prompt_logprobs=to_proto.prompt_logprobs(news.prompt))
             for delta in news.deltas:
                 event = events.add()
                 event.id = number

@@ -13,6 +13,7 @@ from tokenwire_frontend.core.link_state import LinkState
 from tokenwire_frontend.core.log import Delta, End, Finish
 from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.core.model import Ability
+from tokenwire_frontend.core.prompt_log import PromptPart
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.workers.link import WorkerLink
@@ -39,6 +40,9 @@ _CAPABILITIES = {
     Ability.LORA: model_pb2.CAPABILITY_LORA,
     Ability.CACHE_SALT: model_pb2.CAPABILITY_CACHE_SALT,
     Ability.MIN_P: model_pb2.CAPABILITY_MIN_P,
+    Ability.LOGIT_BIAS: model_pb2.CAPABILITY_LOGIT_BIAS,
+    Ability.BANNED_WORDS: model_pb2.CAPABILITY_BANNED_WORDS,
+    Ability.PROMPT_LOGPROBS: model_pb2.CAPABILITY_PROMPT_LOGPROBS,
 }
 
 _STATES = {
@@ -60,6 +64,14 @@ def accepted(generation: Generation) -> generation_pb2.Accepted:
     )
 
 
+def prompt_logprobs(value: PromptPart) -> generation_pb2.PromptLogprobs:
+    """Returns the event that carries a part of the prompt's log probabilities."""
+    return generation_pb2.PromptLogprobs(
+        token_offset=value.token_offset,
+        tokens=token_logprobs(value.logprobs, value.token_bytes),
+    )
+
+
 def put_delta(value: Delta, message: generation_pb2.Delta) -> None:
     """Writes what is new of one sequence into an empty message.
 
@@ -77,7 +89,7 @@ def put_delta(value: Delta, message: generation_pb2.Delta) -> None:
     if value.calls:
         message.tool_calls.extend(map(_call_delta, value.calls))
     if value.logprobs:
-        message.logprobs.extend(_token_logprobs(value.logprobs, value.token_bytes))
+        message.logprobs.extend(token_logprobs(value.logprobs, value.token_bytes))
     if value.end is not None:
         message.end.CopyFrom(_sequence_end(value.end))
 
@@ -87,7 +99,7 @@ def sequence(value: Delta) -> generation_pb2.Sequence:
     return generation_pb2.Sequence(
         text=value.text,
         token_ids=value.token_ids,
-        logprobs=_token_logprobs(value.logprobs, value.token_bytes),
+        logprobs=token_logprobs(value.logprobs, value.token_bytes),
         end=_sequence_end(value.end) if value.end else None,
         reasoning=value.reasoning,
         tool_calls=[
@@ -95,6 +107,24 @@ def sequence(value: Delta) -> generation_pb2.Sequence:
             for call in value.calls
         ],
     )
+
+
+def token_logprobs(
+    values: Sequence[TokenLogprob], token_bytes: Mapping[int, bytes]
+) -> Iterator[generation_pb2.TokenLogprob]:
+    """Yields log probabilities with the bytes of their tokens."""
+    for value in values:
+        yield generation_pb2.TokenLogprob(
+            token_id=value.token_id,
+            logprob=value.logprob,
+            token=token_bytes[value.token_id],
+            alternatives=[
+                generation_pb2.Alternative(
+                    token_id=token_id, logprob=logprob, token=token_bytes[token_id]
+                )
+                for token_id, logprob in value.alternatives
+            ],
+        )
 
 
 def usage(value: Completion) -> generation_pb2.Usage:
@@ -181,23 +211,6 @@ def _call_delta(value: CallDelta) -> generation_pb2.ToolCallDelta:
         arguments=value.arguments,
         arguments_offset=value.arguments_offset,
     )
-
-
-def _token_logprobs(
-    values: Sequence[TokenLogprob], token_bytes: Mapping[int, bytes]
-) -> Iterator[generation_pb2.TokenLogprob]:
-    for value in values:
-        yield generation_pb2.TokenLogprob(
-            token_id=value.token_id,
-            logprob=value.logprob,
-            token=token_bytes[value.token_id],
-            alternatives=[
-                generation_pb2.Alternative(
-                    token_id=token_id, logprob=logprob, token=token_bytes[token_id]
-                )
-                for token_id, logprob in value.alternatives
-            ],
-        )
 
 
 def _sequence_end(value: End) -> generation_pb2.SequenceEnd:

@@ -19,10 +19,13 @@ TOKEN_BYTES = 3 + TEXT_BYTES
 """A token on the wire: an id of a vocabulary of up to two million, and its text."""
 
 
-def check_size(request: GenerationRequest, limits: ModelLimits, limit_bytes: int) -> None:
+def check_size(
+    request: GenerationRequest, limits: ModelLimits, limit_bytes: int, *, prompt_tokens: int = 0
+) -> None:
     """Refuses a request whose answer, if all tokens come that it asks for, does not fit.
 
-    Where the caller has set no `max_tokens`, only what is certain counts.
+    Where the caller has set no `max_tokens`, only what is certain counts; of the prompt, as many
+    tokens as are known.
 
     Raises:
         InvalidRequestError: names the field to change, and the calls to use instead.
@@ -32,8 +35,8 @@ def check_size(request: GenerationRequest, limits: ModelLimits, limit_bytes: int
         f"bytes; an answer has at most {limit_bytes:,}; use StreamGenerate or Session, which have "
         f"no such bound"
     )
-    echoed = 0
-    if output.echo and isinstance(request.prompt, TextPrompt):
+    echoed, whole = 0, not request.truncate_prompt_tokens
+    if output.echo and whole and isinstance(request.prompt, TextPrompt):
         echoed = len(request.prompt.text.encode()) * count
         if echoed > limit_bytes:
             raise invalid("output.echo", f"echoes {echoed:,} {advice}", reason="ANSWER_TOO_LARGE")
@@ -44,9 +47,14 @@ def check_size(request: GenerationRequest, limits: ModelLimits, limit_bytes: int
     token_bytes = TOKEN_BYTES
     if output.logprobs:
         token_bytes += _logprob_bytes(output.top_logprobs)
-    needed = echoed + tokens * token_bytes * count
-    if needed > limit_bytes:
+    prompt_bytes, needed = 0, echoed + tokens * token_bytes * count
+    if output.prompt_logprobs is not None:
+        prompt_bytes = prompt_tokens * _logprob_bytes(output.prompt_logprobs)
+    if needed + prompt_bytes > limit_bytes:
         field = "output.top_logprobs" if output.top_logprobs else "stop.max_tokens"
+        if prompt_bytes > needed:
+            field = "output.prompt_logprobs"
+        needed += prompt_bytes
         raise invalid(field, f"asks for about {needed:,} {advice}", reason="ANSWER_TOO_LARGE")
 
 

@@ -90,6 +90,16 @@ class Attempt:
             generation.fault(error)
         self._settle(None)
 
+    def on_prompt_logprobs(self, logprobs: Sequence[TokenLogprob]) -> None:
+        """Log probabilities of the prompt's next tokens."""
+        generation = self._generation
+        if generation is None:
+            return
+        try:
+            generation.prompt_logprobs(logprobs)
+        except Exception as error:  # noqa: BLE001 - as above
+            generation.fault(error)
+
     def on_tokens(
         self, sequence: int, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob] = ()
     ) -> None:

@@ -22,6 +22,7 @@ from tokenwire_frontend.core.decoder import SequenceDecoder
 from tokenwire_frontend.core.events import Completion, Stage
 from tokenwire_frontend.core.log import End, Finish, SequenceLog
 from tokenwire_frontend.core.logprobs import TokenLogprob
+from tokenwire_frontend.core.prompt_log import PromptLog
 from tokenwire_frontend.generation.attempt import Attempt
 from tokenwire_frontend.generation.lease import Lease
 from tokenwire_frontend.generation.reader import Reader
@@ -60,6 +61,8 @@ class Generation:
         self.prompt_tokens = 0
         self.logs: list[SequenceLog] = []
         """The sequences, by index; ended by `completion`, or as far as they came by `failure`."""
+        self.prompt_log: PromptLog | None = None
+        """Where log probabilities of the prompt are asked for."""
         self.completion: Completion | None = None
         self.failure: ServiceError | None = None
         self._lease = lease
@@ -110,10 +113,13 @@ class Generation:
         if self._reader.cancelled:
             self.cancel()
 
-    def was_tokenised(self, prompt_tokens: int, decoders: list[SequenceDecoder]) -> None:
-        """Notes the prompt's length, and who turns ids into text."""
+    def was_tokenised(
+        self, prompt_tokens: int, decoders: list[SequenceDecoder], prompt_log: PromptLog | None
+    ) -> None:
+        """Notes the prompt's length, who turns ids into text, and what takes the prompt's own."""
         if self.done:
             return
+        self.prompt_log = prompt_log
         self.prompt_tokens = prompt_tokens
         self._decoders = decoders
         self.logs = [decoder.log for decoder in decoders]
@@ -189,6 +195,13 @@ class Generation:
         """The worker refused it; the next may take it."""
         self.record.left_worker(error)
 
+    def prompt_logprobs(self, logprobs: Sequence[TokenLogprob]) -> None:
+        """Log probabilities of the prompt's next tokens."""
+        if self.prompt_log is not None:
+            self.prompt_log.append(logprobs)
+            self._check_size()
+            self._reader.wake(urgent=True)
+
     def tokens(
         self, sequence: int, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]
     ) -> None:
@@ -235,7 +248,8 @@ class Generation:
         """Gives it up where more of it waits for the client than may, or than an answer holds."""
         limit_bytes = self._answer_bytes_limit
         if limit_bytes is not None:
-            if sum(each.wire_bytes for each in self.logs) > limit_bytes:
+            prompt_bytes = 0 if self.prompt_log is None else self.prompt_log.wire_bytes
+            if prompt_bytes + sum(each.wire_bytes for each in self.logs) > limit_bytes:
                 self.fail(errors.answer_too_large(limit_bytes))
         elif self._reader.unread_bytes > UNREAD_BYTES_LIMIT:
             self.fail(errors.not_reading(UNREAD_BYTES_LIMIT))

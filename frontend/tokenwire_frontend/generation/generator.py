@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
 
 from tokenwire_service.errors import Code, InvalidRequestError, ServiceError
 from tokenwire_service.telemetry import semconv
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.log import Finish
+from tokenwire_frontend.core.prompt_log import PromptLog
 from tokenwire_frontend.core.request import GenerationRequest
 from tokenwire_frontend.core.router import Choice
 from tokenwire_frontend.core.validation import prompt_length_violation, violations
@@ -33,6 +35,18 @@ ATTEMPTS = 3
 the next. Those that it can't be sent to are not counted."""
 
 _TRY_ANOTHER = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that was checked and tokenised."""
+
+    model: Model
+    request: GenerationRequest
+    ids: Sequence[int]
+    """The prompt's."""
+    banned: Sequence[Sequence[int]]
+    """Ids of each banned word, in every form that it has."""
 
 
 class Generator:
@@ -119,8 +133,8 @@ class Generator:
         generation.record.asked(request)
         try:
             async with generation.starting():
-                model, ids = await self._prepare(generation, request, incoming)
-                await self._try_workers(generation, incoming, model, request, ids)
+                prepared = await self._prepare(generation, request, incoming)
+                await self._try_workers(generation, incoming, prepared)
         except InvalidRequestError as error:
             raise errors.prefixed(error, incoming.path) from error
         if generation.failure is not None:
@@ -128,8 +142,8 @@ class Generator:
 
     async def _prepare(
         self, generation: Generation, request: GenerationRequest, incoming: Incoming
-    ) -> tuple[Model, Sequence[int]]:
-        """Checks and tokenises a request; returns its model and its prompt's ids."""
+    ) -> Prepared:
+        """Checks and tokenises a request."""
         model = self.pool.model(request.model, "model")
         faults = violations(request, model.limits)
         if faults:
@@ -145,24 +159,26 @@ class Generator:
         fault = prompt_length_violation(len(ids), request, model.limits)
         if fault is not None:
             raise InvalidRequestError([fault], reason="PROMPT_TOO_LONG")
-        generation.was_tokenised(len(ids), prompt.decoders(model, request, ids, text))
-        return model, ids
+        prompt_log = None
+        if request.output.prompt_logprobs is not None:
+            prompt_log = PromptLog(model.tokenizer.token_bytes)
+            if limit is not None:
+                answer.check_size(request, model.limits, limit, prompt_tokens=len(ids))
+        banned = await prompt.banned_sequences(self.tokenizers, model, request)
+        decoders = prompt.decoders(model, request, ids, text)
+        generation.was_tokenised(len(ids), decoders, prompt_log)
+        return Prepared(model, request, ids, banned)
 
     async def _try_workers(
-        self,
-        generation: Generation,
-        incoming: Incoming,
-        model: Model,
-        request: GenerationRequest,
-        ids: Sequence[int],
+        self, generation: Generation, incoming: Incoming, prepared: Prepared
     ) -> None:
         """Submits to one worker after the other until one takes it."""
         tried: list[WorkerLink] = []
         sent = 0
         while not generation.done:
             routed_s = time.monotonic()
-            link, choice = self.pool.route(model, ids, tried)
-            attempt = _submit(generation, link, incoming, model, request, ids, choice, routed_s)
+            link, choice = self.pool.route(prepared.model, prepared.ids, tried)
+            attempt = _submit(generation, link, incoming, prepared, choice, routed_s)
             if attempt is None:
                 return
             refusal = await attempt.settled
@@ -170,7 +186,7 @@ class Generator:
                 return
             tried.append(link)
             sent += attempt.was_sent
-            others = [each for each in self.pool.ready(model.name) if each not in tried]
+            others = [each for each in self.pool.ready(prepared.model.name) if each not in tried]
             if refusal.code not in _TRY_ANOTHER or sent == ATTEMPTS or not others:
                 raise refusal
 
@@ -179,9 +195,7 @@ def _submit(
     generation: Generation,
     link: WorkerLink,
     incoming: Incoming,
-    model: Model,
-    request: GenerationRequest,
-    ids: Sequence[int],
+    prepared: Prepared,
     choice: Choice,
     routed_s: float,
 ) -> Attempt | None:
@@ -191,17 +205,18 @@ def _submit(
     settled with the reason.
     """
     record = generation.record
-    budget_s, deadline_s = request.time_budget_s, incoming.deadline_s
+    budget_s, deadline_s = prepared.request.time_budget_s, incoming.deadline_s
     elapsed_s = time.monotonic() - incoming.received_s
     if budget_s is not None and budget_s <= elapsed_s:
         generation.end(Finish.TIME_BUDGET)
         return None
     limits = [limit for limit in (budget_s, deadline_s) if limit is not None]
     message = worker_request(
-        request,
+        prepared.request,
         record.request_id,
-        ids,
-        model.defaults,
+        prepared.ids,
+        prepared.model.defaults,
+        banned=prepared.banned,
         time_left_s=max(min(limits) - elapsed_s, 0.0) if limits else None,
         trace_context=record.routed(link.info.name if link.info else "", link.address, choice),
     )

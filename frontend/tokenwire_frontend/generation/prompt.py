@@ -6,7 +6,7 @@ import time
 from array import array
 from collections.abc import Sequence
 
-from tokenwire_service.errors import InvalidRequestError
+from tokenwire_service.errors import InvalidRequestError, invalid
 from tokenwire_service.telemetry import semconv
 
 from tokenwire_frontend import errors
@@ -15,7 +15,11 @@ from tokenwire_frontend.core.detokenizer import SEED_IDS
 from tokenwire_frontend.core.log import SequenceLog
 from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest, TextPrompt, TokenPrompt
 from tokenwire_frontend.core.stop_matcher import StopMatcher, StopStrings
-from tokenwire_frontend.core.validation import prompt_too_long
+from tokenwire_frontend.core.validation import (
+    BANNED_WORD_TOKENS_LIMIT,
+    most_prompt_tokens,
+    prompt_too_long,
+)
 from tokenwire_frontend.generation.record import GenerationRecord
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.models.token_ids import read_ids
@@ -25,7 +29,7 @@ from tokenwire_frontend.models.tokenizer_pool import TokenizerPool, TooManyToken
 async def tokenise(
     tokenizers: TokenizerPool, model: Model, request: GenerationRequest, record: GenerationRecord
 ) -> tuple[array[int], str]:
-    """Returns the prompt's ids, and its text where it is echoed.
+    """Returns the prompt's ids, truncated where that is asked for, and its text where it is echoed.
 
     A prompt that is known to be too long is refused before it is tokenised.
 
@@ -33,29 +37,43 @@ async def tokenise(
         ServiceError: the tokenizer is busy, or the chat can't be rendered.
         InvalidRequestError: PROMPT_TOO_LONG, or an id that the vocabulary lacks.
     """
+    most_tokens = most_prompt_tokens(request, model.limits)
     try:
-        if isinstance(request.prompt, TokenPrompt):
-            return await _token_prompt(tokenizers, model, request, request.prompt)
-        if isinstance(request.prompt, ChatPrompt):
-            return await _chat_prompt(tokenizers, model, request, request.prompt, record)
-        assert request.prompt is not None  # noqa: S101 - validated before
-        return await _text_prompt(tokenizers, model, request, request.prompt, record)
+        ids, text = await _whole(tokenizers, model, request, record, most_tokens)
     except TooManyTokensError as error:
-        fault = prompt_too_long(error.told, model.limits)
+        fault = prompt_too_long(error.told, most_tokens)
         raise InvalidRequestError([fault], reason="PROMPT_TOO_LONG") from error
-
-
-async def _token_prompt(
-    tokenizers: TokenizerPool, model: Model, request: GenerationRequest, prompt: TokenPrompt
-) -> tuple[array[int], str]:
-    count = len(prompt.token_ids)
-    if count > model.limits.prompt_tokens:
-        raise TooManyTokensError(count, at_least=False)
-    ids = await read_ids(prompt.token_ids, model.limits.vocabulary_size, "prompt.token_ids.ids")
-    text = ""
-    if request.output.echo:
+    keeps = request.truncate_prompt_tokens
+    truncated = 0 < keeps < len(ids)
+    if truncated:
+        del ids[:-keeps]
+    if request.output.echo and (truncated or isinstance(request.prompt, TokenPrompt)):
         text = await tokenizers.decode(model.key, ids, skip_special_tokens=False)
     return ids, text
+
+
+async def _whole(
+    tokenizers: TokenizerPool,
+    model: Model,
+    request: GenerationRequest,
+    record: GenerationRecord,
+    most_tokens: int,
+) -> tuple[array[int], str]:
+    """Returns all ids of a prompt, and its text where it came as one."""
+    if isinstance(request.prompt, TokenPrompt):
+        return await _token_prompt(model, request.prompt, most_tokens), ""
+    if isinstance(request.prompt, ChatPrompt):
+        return await _chat_prompt(tokenizers, model, request, request.prompt, record, most_tokens)
+    assert request.prompt is not None  # noqa: S101 - validated before
+    ids = await _text_prompt(tokenizers, model, request, request.prompt, record, most_tokens)
+    return ids, request.prompt.text
+
+
+async def _token_prompt(model: Model, prompt: TokenPrompt, most_tokens: int) -> array[int]:
+    count = len(prompt.token_ids)
+    if count > most_tokens:
+        raise TooManyTokensError(count, at_least=False)
+    return await read_ids(prompt.token_ids, model.limits.vocabulary_size, "prompt.token_ids.ids")
 
 
 async def _chat_prompt(
@@ -64,6 +82,7 @@ async def _chat_prompt(
     request: GenerationRequest,
     prompt: ChatPrompt,
     record: GenerationRecord,
+    most_tokens: int,
 ) -> tuple[array[int], str]:
     if not model.has_chat_template:
         raise errors.no_chat_template(model.name)
@@ -72,7 +91,7 @@ async def _chat_prompt(
         prompt,
         "prompt.chat",
         add_special_tokens=bool(request.add_special_tokens),
-        most_tokens=model.limits.prompt_tokens,
+        most_tokens=most_tokens,
     )
     record.stage(semconv.SPAN_RENDER, rendered.began_s, rendered.rendered_s)
     record.stage(semconv.SPAN_TOKENIZE, rendered.rendered_s, rendered.ended_s)
@@ -85,19 +104,52 @@ async def _text_prompt(
     request: GenerationRequest,
     prompt: TextPrompt,
     record: GenerationRecord,
-) -> tuple[array[int], str]:
+    most_tokens: int,
+) -> array[int]:
     began_s = time.monotonic()
     fewest = model.tokenizer.fewest_tokens(prompt.text)
-    if fewest > model.limits.prompt_tokens:
+    if fewest > most_tokens:
         raise TooManyTokensError(fewest, at_least=True)
     [ids] = await tokenizers.encode(
         model.key,
         prompt.text,
         add_special_tokens=request.add_special_tokens is not False,
-        most_tokens=model.limits.prompt_tokens,
+        most_tokens=most_tokens,
     )
     record.stage(semconv.SPAN_TOKENIZE, began_s, time.monotonic())
-    return ids, prompt.text
+    return ids
+
+
+async def banned_sequences(
+    tokenizers: TokenizerPool, model: Model, request: GenerationRequest
+) -> list[array[int]]:
+    """Returns the ids of each banned word, alone and after a space, each once.
+
+    Raises:
+        ServiceError: the tokenizer is busy.
+        InvalidRequestError: a word has no tokens of this model, or too many.
+    """
+    words = request.sampling.banned_words
+    if not words:
+        return []
+    forms = [space + (word.lstrip() or word) for word in words for space in ("", " ")]
+    banned: dict[bytes, array[int]] = {}
+    found = await tokenizers.encode_each(model.key, forms)
+    for place in range(len(words)):
+        known = [
+            ids
+            for ids in found[2 * place : 2 * place + 2]
+            # What the model can't generate need not be banned.
+            if ids and max(ids) < model.limits.vocabulary_size
+        ]
+        field = f"sampling.banned_words[{place}]"
+        if not known:
+            raise invalid(field, "has no tokens of this model")
+        longest = max(map(len, known))
+        if longest > BANNED_WORD_TOKENS_LIMIT:
+            raise invalid(field, f"has {longest} tokens; at most {BANNED_WORD_TOKENS_LIMIT}")
+        banned |= {ids.tobytes(): ids for ids in known}
+    return [*banned.values()]
 
 
 def decoders(

@@ -68,7 +68,9 @@ class Reader:
         self._silent = False
         generation = self._generation
         if generation is not None and (
-            generation.done or any(each.ids for each in generation.logs)
+            generation.done
+            or any(each.ids for each in generation.logs)
+            or (generation.prompt_log is not None and generation.prompt_log.bytes_held)
         ):
             self.wake(urgent=True)
 
@@ -109,15 +111,19 @@ class Reader:
     @property
     def unread_bytes(self) -> int:
         """Most bytes on the wire of what has come and was not taken yet."""
-        logs = self._generation.logs if self._generation is not None else []
+        generation = self._generation
+        if generation is None:
+            return 0
+        prompt, logs = generation.prompt_log, generation.logs
         cursors = self._cursors or [each.start() for each in logs]
-        return sum(log.unread_bytes(cursor) for log, cursor in zip(logs, cursors, strict=True))
+        unread = sum(log.unread_bytes(cursor) for log, cursor in zip(logs, cursors, strict=True))
+        return unread if prompt is None else unread + prompt.unread_bytes
 
     def take(self, max_bytes: int) -> News:
         """Returns what is new, and lets `on_news` be called again.
 
         Args:
-            max_bytes: most bytes of the deltas on the wire. What does not fit is told of at once
+            max_bytes: most bytes of it on the wire. What does not fit is told of at once
                 again; the completion or failure comes with the last.
         """
         generation = self._generation
@@ -127,6 +133,10 @@ class Reader:
         if not self._cursors:
             self._cursors = [each.start() for each in generation.logs]
         deltas, left, everything = [], max_bytes, True
+        prompt = None if generation.prompt_log is None else generation.prompt_log.take(left)
+        if prompt is not None:
+            # Deltas come after all of it.
+            left = 0 if prompt.partial else left - prompt.wire_bytes
         for log, cursor in zip(generation.logs, self._cursors):  # noqa: B905 - one for each
             if left < LEAST_BYTES:
                 everything = False
@@ -146,8 +156,8 @@ class Reader:
         if not everything:
             self.wake(urgent=True)
         elif generation.state is State.DONE:
-            return News(deltas, max_bytes - left, generation.completion, generation.failure)
-        return News(deltas, max_bytes - left)
+            return News(deltas, max_bytes - left, prompt, generation.completion, generation.failure)
+        return News(deltas, max_bytes - left, prompt)
 
     def _trim(self, generation: Generation) -> None:
         """Lets the logs drop what was taken, now and then."""

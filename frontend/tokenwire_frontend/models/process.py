@@ -89,6 +89,11 @@ class Jobs:
             raise _TooManyTokensError(len(columns[0]))
         return [column.tobytes() for column in columns]
 
+    def encode_each(self, key: str, texts: list[str]) -> list[bytes]:
+        """Returns the ids of each text, without special tokens."""
+        encoder, *_ = self._models[key]
+        return [encoder.encode(text, add_special_tokens=False)[0].tobytes() for text in texts]
+
     def chat(
         self,
         key: str,

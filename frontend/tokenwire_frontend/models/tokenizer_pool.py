@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -179,6 +179,15 @@ class TokenizerPool:
         """
         job = packed("encode", key, text, add_special_tokens, with_offsets, most_tokens)
         return [array("I", column) for column in await self._result(job, TOKENIZE_LIMIT)]
+
+    async def encode_each(self, key: str, texts: Sequence[str]) -> list[array[int]]:
+        """Returns the ids of each of some short texts, without special tokens.
+
+        Raises:
+            ServiceError: as `encode`.
+        """
+        found = await self._result(packed("encode_each", key, [*texts]), TOKENIZE_LIMIT)
+        return [array("I", ids) for ids in found]
 
     async def decode(
         self,

@@ -8,6 +8,7 @@ receiver's as INTERNAL_FAULT. What belongs to no generation is one line of the l
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator, Sequence
+from functools import partial
 
 import structlog
 from tokenwire.worker.v1 import execution_pb2
@@ -104,6 +105,10 @@ class Exchange:
             logprobs=request.logprobs,
             most_tokens=sequences * (request.stopping.max_tokens or NO_LIMIT),
             top_logprobs=request.top_logprobs,
+            prompt_tokens=(
+                len(request.prompt_token_ids) if request.HasField("prompt_logprobs") else 0
+            ),
+            prompt_logprobs=request.prompt_logprobs,
         )
         trace_id = messages.trace_id(request)
         self._calls[handle] = _Call(handle, receiver, order, trace_id)
@@ -162,6 +167,8 @@ class Exchange:
         fields = {field.name: value for field, value in frame.ListFields()}
         if "accepted" in fields:
             yield from pieces(fields["accepted"], self._take_acceptance)
+        for message in fields.get("prompt_logprobs", ()):
+            yield from self._take_prompt_logprobs(message)
         if "counts" in fields or "sequences" in fields or "logprobs" in fields:
             yield from self._take_columns(frame)
         elif "handles" in fields or "token_ids" in fields:
@@ -182,10 +189,30 @@ class Exchange:
             return
         if None not in call.cancelled:
             self._owed.pop(handle, None)
-        self._heard[handle] = call.receiver, call.order.open, call.order.logprobs
-        if len(call.order.open) == 1 and not call.order.logprobs:
-            self._alone[handle] = call.receiver
+        if not call.order.prompt_left:
+            self._hear(call, call.receiver)
         self._tell(call, call.receiver.on_accepted)
+
+    def _hear(self, call: _Call, receiver: Receiver) -> None:
+        """Lets tokens go without a look at the call."""
+        self._heard[call.handle] = receiver, call.order.open, call.order.logprobs
+        if len(call.order.open) == 1 and not call.order.logprobs:
+            self._alone[call.handle] = receiver
+
+    def _take_prompt_logprobs(self, message: execution_pb2.PromptLogprobs) -> Iterator[None]:
+        for start in range(0, len(message.tokens) or 1, PIECE):
+            call = self._named(message.handle, "log probabilities of a prompt")
+            if call is None or call.receiver is None:
+                return
+            logprobs = messages.token_logprobs(message.tokens[start : start + PIECE])
+            if fault := call.order.prompt(message.token_offset + start, logprobs):
+                self._refute(call, fault)
+                return
+            tell = call.receiver.on_prompt_logprobs
+            self._tell(call, partial(tell, logprobs))
+            if not call.order.prompt_left and call.receiver is not None:
+                self._hear(call, call.receiver)
+            yield
 
     def _take_tokens(self, handles: Sequence[int], token_ids: Sequence[int]) -> Iterator[None]:
         """One id of the first sequence for each entry: what most steps of an engine are."""

@@ -41,6 +41,9 @@ _ABILITIES = {
     worker_pb2.CAPABILITY_LORA: Ability.LORA,
     worker_pb2.CAPABILITY_CACHE_SALT: Ability.CACHE_SALT,
     worker_pb2.CAPABILITY_MIN_P: Ability.MIN_P,
+    worker_pb2.CAPABILITY_LOGIT_BIAS: Ability.LOGIT_BIAS,
+    worker_pb2.CAPABILITY_BANNED_SEQUENCES: Ability.BANNED_WORDS,
+    worker_pb2.CAPABILITY_PROMPT_LOGPROBS: Ability.PROMPT_LOGPROBS,
 }
 
 FINISHES = {
@@ -62,11 +65,13 @@ MOST_S = 24 * 3600.0
 """Longest time that is believed of a worker."""
 
 _CALLER_FIELDS = {
+    "sampling.banned_sequences": "sampling.banned_words",
     "sampling": "sampling",
     "stopping": "stop",
     "guide": "guided",
     "logprobs": "output.logprobs",
     "top_logprobs": "output.top_logprobs",
+    "prompt_logprobs": "output.prompt_logprobs",
     # Whatever form the caller's prompt had.
     "prompt_token_ids": "prompt",
 }
@@ -243,14 +248,25 @@ def worker_request(
     prompt: Sequence[int],
     defaults: SamplingDefaults,
     *,
+    banned: Sequence[Sequence[int]] = (),
     time_left_s: float | None,
     trace_context: dict[str, str],
 ) -> execution_pb2.Request:
-    """Returns the request for a worker, with the model's defaults filled in."""
+    """Returns the request for a worker, with the model's defaults filled in.
+
+    Args:
+        request: the caller's.
+        request_id: its id.
+        prompt: the prompt's ids.
+        defaults: the model's.
+        banned: ids of the caller's banned words.
+        time_left_s: time that the worker has; None: no end of it.
+        trace_context: headers of the trace that the request belongs to.
+    """
     message = execution_pb2.Request(
         request_id=request_id,
         prompt_token_ids=prompt,
-        sampling=_sampling(request, defaults),
+        sampling=_sampling(request, defaults, banned),
         stopping=execution_pb2.Stopping(
             max_tokens=request.stopping.max_tokens or 0,
             min_tokens=request.stopping.min_tokens,
@@ -260,6 +276,7 @@ def worker_request(
         sequence_count=request.sequence_count,
         logprobs=request.output.logprobs,
         top_logprobs=request.output.top_logprobs,
+        prompt_logprobs=request.output.prompt_logprobs,
         guide=_guide(request),
         lora_adapter=request.lora_adapter,
         cache_salt=request.cache_salt,
@@ -278,7 +295,9 @@ def duration(seconds: float) -> duration_pb2.Duration:
     return message
 
 
-def _sampling(request: GenerationRequest, defaults: SamplingDefaults) -> execution_pb2.Sampling:
+def _sampling(
+    request: GenerationRequest, defaults: SamplingDefaults, banned: Sequence[Sequence[int]]
+) -> execution_pb2.Sampling:
     wanted = request.sampling
 
     def chosen(name: str) -> float:
@@ -294,6 +313,11 @@ def _sampling(request: GenerationRequest, defaults: SamplingDefaults) -> executi
         presence_penalty=wanted.presence_penalty or 0.0,
         frequency_penalty=wanted.frequency_penalty or 0.0,
         seed=wanted.seed,
+        logit_bias=[
+            execution_pb2.LogitBias(token_id=token_id, bias=bias)
+            for token_id, bias in wanted.logit_bias
+        ],
+        banned_sequences=[execution_pb2.TokenIds(ids=ids) for ids in banned],
     )
 
 

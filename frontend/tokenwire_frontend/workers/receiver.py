@@ -31,6 +31,9 @@ class Receiver(Protocol):
     def on_accepted(self) -> None:
         """The worker took it."""
 
+    def on_prompt_logprobs(self, logprobs: Sequence[TokenLogprob]) -> None:
+        """Log probabilities of the prompt's next tokens, before any token of a sequence."""
+
     def on_tokens(
         self, sequence: int, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob] = ()
     ) -> None:

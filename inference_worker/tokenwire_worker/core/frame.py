@@ -15,7 +15,7 @@ from typing import Any
 from tokenwire_service.errors import ServiceError
 
 from tokenwire_worker.core.generations import Completion, Ending
-from tokenwire_worker.engines.port import TokenLogprob
+from tokenwire_worker.engines.port import PromptLogprobs, TokenLogprob
 
 ID_BYTES = 5
 ENTRY_BYTES = 3 * 5
@@ -42,6 +42,8 @@ class Frame:
     logprobs: list[tuple[int, list[TokenLogprob]]] = field(default_factory=list)
     """Entry, and one log probability for each of its ids."""
     accepted: list[int] = field(default_factory=list)
+    prompts: list[tuple[int, PromptLogprobs, int, int]] = field(default_factory=list)
+    """Handle, log probabilities of its prompt, and which of them: the first, and the end."""
     endings: list[tuple[int, int, Ending]] = field(default_factory=list)
     """Handle, sequence, ending."""
     completions: list[tuple[int, Completion]] = field(default_factory=list)
@@ -54,6 +56,8 @@ class Frame:
     """Something is in it."""
     ended: set[int] = field(default_factory=set)
     """Handles of which it has the completion or a failure."""
+    prompts_bytes: int = 0
+    """Most bytes of `prompts` on the wire; in memory they take a third of it."""
     _logprobs_bytes: int = 0
 
     @property
@@ -63,6 +67,7 @@ class Frame:
             ENTRY_BYTES * len(self.handles)
             + ID_BYTES * (len(self.token_ids) + len(self.accepted))
             + self._logprobs_bytes
+            + self.prompts_bytes
             + ENDING_BYTES * len(self.endings)
             + COMPLETION_BYTES * len(self.completions)
             + FAILURE_BYTES * len(self.failures)
@@ -89,6 +94,14 @@ class Frame:
     def add_accepted(self, handle: int) -> None:
         """Adds an acceptance."""
         self.accepted.append(handle)
+        self.dirty = True
+
+    def add_prompt_logprobs(
+        self, handle: int, logprobs: PromptLogprobs, start: int, end: int
+    ) -> None:
+        """Adds log probabilities of a prompt: those of these tokens."""
+        self.prompts.append((handle, logprobs, start, end))
+        self.prompts_bytes += ENTRY_BYTES + (end - start) * _scored_bytes(logprobs)
         self.dirty = True
 
     def add_ending(self, handle: int, sequence: int, ending: Ending) -> None:
@@ -142,6 +155,10 @@ class Frame:
         """
         for handle in self.accepted:
             yield Frame.add_accepted, (handle,)
+        for handle, prompt, start, end in self.prompts:
+            step = max(most_bytes // _scored_bytes(prompt), 1)
+            for at in range(start, end, step):
+                yield Frame.add_prompt_logprobs, (handle, prompt, at, min(at + step, end))
         logprobs = dict(self.logprobs)
         start = 0
         entries = zip(self.handles, self.sequences, self.counts, strict=True)
@@ -159,6 +176,11 @@ class Frame:
             yield Frame.add_completion, completion
         for failure in self.failures:
             yield Frame.add_failure, failure
+
+
+def _scored_bytes(logprobs: PromptLogprobs) -> int:
+    """Returns the most bytes of one token of a prompt on the wire."""
+    return LOGPROB_BYTES * (1 + logprobs.alternatives)
 
 
 def _logprobs_bytes(logprobs: list[TokenLogprob]) -> int:

@@ -8,7 +8,14 @@ from typing import Protocol
 
 from tokenwire_service.errors import ServiceError
 
-from tokenwire_worker.engines.port import Finish, Generation, Output, Times, TokenLogprob
+from tokenwire_worker.engines.port import (
+    Finish,
+    Generation,
+    Output,
+    PromptLogprobs,
+    Times,
+    TokenLogprob,
+)
 
 
 class Reason(Enum):
@@ -56,6 +63,9 @@ class Sink(Protocol):
     def accepted(self, handle: int, request_id: str) -> None:
         """Takes the acceptance of the generation."""
 
+    def prompt_logprobs(self, handle: int, logprobs: PromptLogprobs) -> None:
+        """Takes the log probabilities of the prompt; before any tokens."""
+
     def tokens(
         self, handle: int, sequence: int, token_ids: list[int], logprobs: list[TokenLogprob] | None
     ) -> None:
@@ -75,6 +85,7 @@ class _Nowhere:
     """Takes events and forgets them."""
 
     def accepted(self, *_: object) -> None: ...
+    def prompt_logprobs(self, *_: object) -> None: ...
     def tokens(self, *_: object) -> None: ...
     def ended(self, *_: object) -> None: ...
     def completed(self, *_: object) -> None: ...

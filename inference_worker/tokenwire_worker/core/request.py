@@ -59,6 +59,8 @@ class GenerationRequest:
     """0 means 1."""
     logprobs: bool = False
     top_logprobs: int = 0
+    prompt_logprobs: int | None = None
+    """Alternatives to each token of the prompt; None: nothing is told of the prompt's tokens."""
     guide: Guide | None = None
     lora_adapter: str = ""
     cache_salt: str = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from tokenwire_service.errors import FieldViolation
 from tokenwire_service.wording import counted, cut
@@ -34,6 +35,19 @@ takes the process with it."""
 
 FREE_PREFIX_CHARACTERS = 64
 """Of each text that marks a guide's free prefix: markers of reasoning have some ten."""
+
+LOGIT_BIASES = 300
+"""Most tokens of a request whose logits are biased."""
+
+LOGIT_BIAS_BOUND = 100.0
+"""A bias is from minus this to this."""
+
+BANNED_SEQUENCE_IDS = 256
+"""Most ids of one banned sequence."""
+
+PROMPT_LOGPROBS = 512 * 1024
+"""Most log probabilities of a prompt, alternatives included: 4 MiB in memory, 10 MiB on the
+wire."""
 
 CHOICE_OPTIONS = 1024
 """Most options of a choice."""
@@ -93,6 +107,7 @@ def complete(request: GenerationRequest, info: EngineInfo) -> Generation:
         sequence_count=request.sequence_count or 1,
         logprobs=request.logprobs,
         top_logprobs=request.top_logprobs,
+        prompt_logprobs=request.prompt_logprobs,
         guide=request.guide,
         lora_adapter=request.lora_adapter,
         cache_salt=request.cache_salt,
@@ -155,6 +170,60 @@ def _sampling(sampling: Sampling, info: EngineInfo) -> Iterator[Fault]:
     for name in sorted(info.unsupported_sampling):
         if getattr(sampling, name) != getattr(_NEUTRAL, name):
             yield f"sampling.{name}", f"{_engine(info)}, does not support it as it is set up"
+    if sampling.logit_bias:
+        yield from _logit_bias(sampling.logit_bias, info)
+    if sampling.banned_sequences:
+        yield from _banned_sequences(sampling.banned_sequences, info)
+
+
+def _logit_bias(biases: Sequence[tuple[int, float]], info: EngineInfo) -> Iterator[Fault]:
+    field = Ability.LOGIT_BIAS.value
+    if Ability.LOGIT_BIAS not in info.abilities:
+        yield _unable(Ability.LOGIT_BIAS, info)
+        return
+    if len(biases) > LOGIT_BIASES:
+        yield field, f"more than {LOGIT_BIASES} tokens"
+    yield from islice(_each_logit_bias(biases[:LOGIT_BIASES], info), TOLD_FAULTS)
+
+
+def _each_logit_bias(biases: Sequence[tuple[int, float]], info: EngineInfo) -> Iterator[Fault]:
+    seen: set[int] = set()
+    for at, (token_id, bias) in enumerate(biases):
+        field = f"{Ability.LOGIT_BIAS.value}[{at}]"
+        if token_id >= info.vocabulary_size:
+            yield f"{field}.token_id", _beyond_vocabulary(token_id, info)
+        elif token_id in seen:
+            yield f"{field}.token_id", f"{token_id} came before"
+        seen.add(token_id)
+        if not -LOGIT_BIAS_BOUND <= bias <= LOGIT_BIAS_BOUND:
+            bound = f"{LOGIT_BIAS_BOUND:g}"
+            yield f"{field}.bias", f"{bias:g} is not within -{bound} to {bound}"
+
+
+def _banned_sequences(sequences: Sequence[Sequence[int]], info: EngineInfo) -> Iterator[Fault]:
+    field = Ability.BANNED_SEQUENCES.value
+    if Ability.BANNED_SEQUENCES not in info.abilities:
+        yield _unable(Ability.BANNED_SEQUENCES, info)
+        return
+    limit = info.banned_sequences
+    if len(sequences) > limit:
+        yield field, f"more than {limit} sequences"
+        return
+    ids = sum(map(len, sequences))
+    if ids > info.banned_ids:
+        yield field, f"{ids} ids in all; at most {info.banned_ids}"
+        return
+    yield from islice(_each_banned_sequence(sequences, info), TOLD_FAULTS)
+
+
+def _each_banned_sequence(sequences: Sequence[Sequence[int]], info: EngineInfo) -> Iterator[Fault]:
+    for at, ids in enumerate(sequences):
+        field = f"{Ability.BANNED_SEQUENCES.value}[{at}].ids"
+        if not 1 <= len(ids) <= BANNED_SEQUENCE_IDS:
+            yield field, "empty" if not ids else f"more than {BANNED_SEQUENCE_IDS} ids"
+        elif max(ids) >= info.vocabulary_size:
+            place = next(n for n, each in enumerate(ids) if each >= info.vocabulary_size)
+            yield f"{field}[{place}]", _beyond_vocabulary(ids[place], info)
 
 
 def _stopping(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
@@ -197,6 +266,18 @@ def _outputs(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
             )
         if not request.logprobs:
             yield "top_logprobs", "needs logprobs to be set"
+    if request.prompt_logprobs is not None:
+        yield from _prompt_logprobs(request.prompt.length, request.prompt_logprobs, info)
+
+
+def _prompt_logprobs(tokens: int, alternatives: int, info: EngineInfo) -> Iterator[Fault]:
+    field = Ability.PROMPT_LOGPROBS.value
+    if Ability.PROMPT_LOGPROBS not in info.abilities:
+        yield _unable(Ability.PROMPT_LOGPROBS, info)
+    elif alternatives > info.top_logprobs:
+        yield field, f"{alternatives} alternatives; at most {info.top_logprobs}"
+    elif (count := tokens * (1 + alternatives)) > PROMPT_LOGPROBS:
+        yield field, f"{count} log probabilities of the prompt; at most {PROMPT_LOGPROBS}"
 
 
 def _guide(guide: Guide | None, info: EngineInfo) -> Iterator[Fault]:

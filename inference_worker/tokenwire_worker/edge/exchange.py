@@ -30,7 +30,7 @@ from tokenwire_worker.dispatcher import Dispatcher
 from tokenwire_worker.edge import from_proto, to_proto
 from tokenwire_worker.edge.outbox import Outbox
 from tokenwire_worker.edge.submission import Submission
-from tokenwire_worker.engines.port import TokenLogprob
+from tokenwire_worker.engines.port import PromptLogprobs, TokenLogprob
 from tokenwire_worker.generation_record import Recorder
 
 TURN_S = 0.005
@@ -179,6 +179,10 @@ class ExchangeStream:
         """Takes an acceptance into the next frame."""
         self._outbox.frame.add_accepted(handle)
         self._outbox.news.set()
+
+    def prompt_logprobs(self, handle: int, logprobs: PromptLogprobs) -> None:
+        """Takes log probabilities of a prompt into the next frame."""
+        self._outbox.add_prompt_logprobs(handle, logprobs)
 
     def tokens(
         self, handle: int, sequence: int, token_ids: list[int], logprobs: list[TokenLogprob] | None

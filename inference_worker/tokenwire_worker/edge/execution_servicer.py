@@ -17,7 +17,7 @@ from tokenwire_worker.edge import to_proto
 from tokenwire_worker.edge.exchange import ExchangeStream
 from tokenwire_worker.edge.outbox import Outbox
 from tokenwire_worker.edge.submission import Submission
-from tokenwire_worker.engines.port import TokenLogprob
+from tokenwire_worker.engines.port import PromptLogprobs, TokenLogprob
 from tokenwire_worker.generation_record import Recorder
 
 
@@ -76,6 +76,10 @@ class _ExecuteSink:
         self._request_id = request_id
         self._outbox.frame.add_accepted(handle)
         self._outbox.news.set()
+
+    def prompt_logprobs(self, handle: int, logprobs: PromptLogprobs) -> None:
+        """Takes log probabilities of a prompt into the next frame."""
+        self._outbox.add_prompt_logprobs(handle, logprobs)
 
     def tokens(
         self, handle: int, sequence: int, token_ids: list[int], logprobs: list[TokenLogprob] | None

@@ -43,16 +43,14 @@ async def generation_request(message: pb.Request, info: EngineInfo) -> Generatio
     """Returns what a Request asks for; long prompts are read in several turns of the event loop.
 
     Raises:
-        InvalidRequestError: a guide without a form, or with one of a later contract, or a field
-            that is not supported.
+        InvalidRequestError: a guide without a form, or with one of a later contract.
     """
-    _refuse_unsupported(message)
     stopping = message.stopping
     budget = message.time_budget if message.HasField("time_budget") else None
     return GenerationRequest(
         prompt=await _prompt(message.prompt_token_ids, validation.prompt_token_limit(info)),
         request_id=message.request_id,
-        sampling=_sampling(message.sampling),
+        sampling=_sampling(message.sampling, info),
         max_tokens=stopping.max_tokens,
         min_tokens=stopping.min_tokens,
         stop_token_ids=stopping.stop_token_ids,
@@ -60,6 +58,7 @@ async def generation_request(message: pb.Request, info: EngineInfo) -> Generatio
         sequence_count=message.sequence_count,
         logprobs=message.logprobs,
         top_logprobs=message.top_logprobs,
+        prompt_logprobs=message.prompt_logprobs if message.HasField("prompt_logprobs") else None,
         guide=_guide(message.guide) if message.HasField("guide") else None,
         lora_adapter=message.lora_adapter,
         cache_salt=message.cache_salt,
@@ -68,18 +67,6 @@ async def generation_request(message: pb.Request, info: EngineInfo) -> Generatio
         traceparent=_header(message.trace_context.traceparent),
         tracestate=_header(message.trace_context.tracestate),
     )
-
-
-def _refuse_unsupported(message: pb.Request) -> None:
-    """Refuses fields of the contract that this version does not honour yet."""
-    faults = {
-        "sampling.logit_bias": message.sampling.logit_bias,
-        "sampling.banned_sequences": message.sampling.banned_sequences,
-        "prompt_logprobs": message.HasField("prompt_logprobs"),
-    }
-    for field, is_set in faults.items():
-        if is_set:
-            raise invalid(f"request.{field}", "is not supported")
 
 
 def trace_parent(request: pb.Request) -> Context | None:
@@ -121,7 +108,7 @@ def seconds(duration: duration_pb2.Duration) -> float:
     return whole + nanos / _NANOS
 
 
-def _sampling(message: pb.Sampling) -> Sampling:
+def _sampling(message: pb.Sampling, info: EngineInfo) -> Sampling:
     def given(field: str, neutral: float) -> float:
         return getattr(message, field) if message.HasField(field) else neutral  # type: ignore[arg-type]
 
@@ -134,6 +121,14 @@ def _sampling(message: pb.Sampling) -> Sampling:
         presence_penalty=message.presence_penalty,
         frequency_penalty=message.frequency_penalty,
         seed=message.seed if message.HasField("seed") else None,
+        logit_bias=tuple(
+            (each.token_id, each.bias) for each in message.logit_bias[: validation.LOGIT_BIASES + 1]
+        ),
+        # Of what is too much, so much is read that it shows.
+        banned_sequences=tuple(
+            tuple(each.ids[: validation.BANNED_SEQUENCE_IDS + 1])
+            for each in message.banned_sequences[: info.banned_sequences + 1]
+        ),
     )
 
 

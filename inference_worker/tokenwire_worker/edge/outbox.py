@@ -18,6 +18,7 @@ from tokenwire_service.tasks import Scope
 
 from tokenwire_worker import errors
 from tokenwire_worker.core.frame import Frame
+from tokenwire_worker.engines.port import PromptLogprobs
 
 PART_BYTES = 64 * 1024
 """About the most bytes of one message: far below the 1 MiB that the contract allows, since making
@@ -28,6 +29,10 @@ FULL_BYTES = 4 * 1024 * 1024
 
 MOST_UNREAD_BYTES = 16 * 1024 * 1024
 """Unread bytes with which a caller is given up. In memory they take up to seven times as much."""
+
+MOST_UNREAD_PROMPT_BYTES = 64 * 1024 * 1024
+"""The same of log probabilities of prompts, which come all at once: with as many unread, the next
+generation that brings some fails, and not the caller's stream. In memory they take a third."""
 
 UNREAD_S = 20.0
 """Time that one write may wait for a caller to read: it is frozen, and its other streams too."""
@@ -65,6 +70,17 @@ class Outbox:
         self._written = 0
         self._writing = False
         self._room = asyncio.Event()
+
+    def add_prompt_logprobs(self, handle: int, logprobs: PromptLogprobs) -> None:
+        """Takes log probabilities of a prompt into the next frame.
+
+        Raises:
+            ServiceError: too many wait already.
+        """
+        if self.frame.prompts_bytes > MOST_UNREAD_PROMPT_BYTES:
+            raise errors.prompt_logprobs_unread(MOST_UNREAD_PROMPT_BYTES)
+        self.frame.add_prompt_logprobs(handle, logprobs, 0, len(logprobs))
+        self.news.set()
 
     async def run(self, scope: Scope) -> None:
         """Writes what comes until all is over, by tasks of the scope.
@@ -121,7 +137,7 @@ class Outbox:
             await asyncio.sleep(LOOK_S)
             looks = looks + 1 if self._writing and self._written == written else 0
             written = self._written
-            if self.frame.size_bytes > MOST_UNREAD_BYTES:
+            if self.frame.size_bytes - self.frame.prompts_bytes > MOST_UNREAD_BYTES:
                 self.end_with(errors.not_reading(f"more than {MOST_UNREAD_BYTES} bytes wait"))
             elif looks * LOOK_S >= UNREAD_S:
                 self.end_with(errors.not_reading(f"nothing was read for {UNREAD_S:g} s"))

@@ -34,6 +34,9 @@ _CAPABILITIES = {
     Ability.MIN_P: worker_pb2.CAPABILITY_MIN_P,
     Ability.KV_EVENTS: worker_pb2.CAPABILITY_KV_EVENTS,
     Ability.CACHED_PROMPT_TOKENS: worker_pb2.CAPABILITY_CACHED_PROMPT_TOKENS,
+    Ability.LOGIT_BIAS: worker_pb2.CAPABILITY_LOGIT_BIAS,
+    Ability.BANNED_SEQUENCES: worker_pb2.CAPABILITY_BANNED_SEQUENCES,
+    Ability.PROMPT_LOGPROBS: worker_pb2.CAPABILITY_PROMPT_LOGPROBS,
 }
 
 
@@ -46,6 +49,9 @@ def exchange_response(frame: Frame) -> pb.ExchangeResponse:
         token_ids=frame.token_ids,
         accepted=frame.accepted,
     )
+    for handle, prompt, start, end in frame.prompts:
+        tokens = _logprobs(prompt.part(start, end))
+        message.prompt_logprobs.add(handle=handle, token_offset=start, tokens=tokens)
     for entry, logprobs in frame.logprobs:
         message.logprobs.add(entry=entry, tokens=_logprobs(logprobs))
     for handle, sequence, how in frame.endings:
@@ -58,7 +64,10 @@ def exchange_response(frame: Frame) -> pb.ExchangeResponse:
 
 
 def execute_responses(frame: Frame) -> Iterator[pb.ExecuteResponse]:
-    """Returns a frame of one generation as messages: one for each sequence that has news."""
+    """Returns a frame of one generation as messages: of the prompt, and then of each sequence."""
+    for _, prompt, begin, end in frame.prompts:
+        told = pb.PromptLogprobs(token_offset=begin, tokens=_logprobs(prompt.part(begin, end)))
+        yield pb.ExecuteResponse(prompt_logprobs=told)
     sequences: dict[int, pb.Tokens] = {}
     logprobs = dict(frame.logprobs)
     start = 0

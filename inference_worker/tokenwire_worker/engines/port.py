@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -32,6 +33,9 @@ class Ability(Enum):
     MIN_P = "sampling.min_p"
     KV_EVENTS = "kv_events"
     CACHED_PROMPT_TOKENS = "cached_prompt_tokens"
+    LOGIT_BIAS = "sampling.logit_bias"
+    BANNED_SEQUENCES = "sampling.banned_sequences"
+    PROMPT_LOGPROBS = "prompt_logprobs"
 
 
 GUIDED = frozenset(
@@ -67,12 +71,16 @@ class EngineInfo:
     """Blocks of the KV cache; 0 where the engine does not tell."""
     abilities: frozenset[Ability]
     top_logprobs: int = 0
-    """Most alternatives to a token."""
+    """Most alternatives to a token, of the output or of the prompt."""
     lora_adapters: tuple[str, ...] = ()
     highest_temperature: float = 100.0
     """Most of Sampling.temperature; 100 is the contract's own bound."""
     stop_token_ids: int = 256
     """Most stop ids of a request; 256 is the contract's own bound."""
+    banned_sequences: int = 256
+    """Most sequences that a request bans; 256 is the contract's own bound."""
+    banned_ids: int = 256 * 256
+    """Most ids of all of them together."""
     unsupported_sampling: frozenset[str] = frozenset()
     """Fields of Sampling that the engine, as it is set up, passes over: refused where they are set,
     never ignored."""
@@ -94,6 +102,10 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     seed: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Ids, each once, with what is added to its logit."""
+    banned_sequences: tuple[tuple[int, ...], ...] = ()
+    """Runs of ids that are never generated."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +158,8 @@ class Generation:
     sequence_count: int = 1
     logprobs: bool = False
     top_logprobs: int = 0
+    prompt_logprobs: int | None = None
+    """Alternatives to each token of the prompt; None: nothing is told of the prompt's tokens."""
     guide: Guide | None = None
     lora_adapter: str = ""
     cache_salt: str = ""
@@ -181,6 +195,44 @@ class TokenLogprob:
     alternatives: tuple[Alternative, ...] = ()
 
 
+class PromptLogprobs:
+    """Log probabilities of a prompt's tokens, in columns: there may be half a million.
+
+    Args:
+        alternatives: to each token, but for the first, which has no probability.
+    """
+
+    __slots__ = ("alternatives", "ids", "values")
+
+    def __init__(self, alternatives: int) -> None:
+        self.alternatives = alternatives
+        """To each token."""
+        self.ids = array("I")
+        """Of each token its own id, and those of its alternatives; of the first its own alone."""
+        self.values = array("f")
+        """Natural-log probabilities of the same; of the first 0."""
+
+    def __len__(self) -> int:
+        """Tokens."""
+        return 1 + (len(self.ids) - 1) // (1 + self.alternatives) if self.ids else 0
+
+    def add(self, ids: Sequence[int], values: Sequence[float]) -> None:
+        """Adds the next tokens; see `ids` and `values`."""
+        self.ids.extend(ids)
+        self.values.extend(values)
+
+    def part(self, start: int, end: int) -> Iterator[TokenLogprob]:
+        """Yields the tokens of these places."""
+        size = 1 + self.alternatives
+        for place in range(start, min(end, len(self))):
+            at = 1 + (place - 1) * size if place else 0
+            upto = at + size if place else 1
+            pairs = zip(self.ids[at + 1 : upto], self.values[at + 1 : upto], strict=True)
+            yield TokenLogprob(
+                self.ids[at], self.values[at], tuple(Alternative(*pair) for pair in pairs)
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class Times:
     """When things happened to a sequence within the engine, on time.monotonic's clock."""
@@ -203,6 +255,8 @@ class Output:
     finish: Finish | None = None
     logprobs: list[TokenLogprob] | None = None
     """One for each id, where asked for."""
+    prompt_logprobs: PromptLogprobs | None = None
+    """All of the prompt's, where asked for: with sequence 0, before the tokens of any sequence."""
     cached_prompt_tokens: int | None = None
     """With the generation's first output, where the engine tells."""
     started_s: float | None = None

@@ -55,7 +55,8 @@ CONSTANTS = {
     "sampling_params.py": ["RequestOutputKind"],
     "usage/usage_lib.py": ["UsageContext"],
     "v1/engine/__init__.py": ["FINISH_REASON_STRINGS"],
-    "v1/worker/gpu/sample/logit_bias.py": ["MAX_NUM_STOP_TOKEN_IDS"],
+    "v1/worker/gpu/sample/bad_words.py": ["MAX_BAD_WORDS_TOTAL_TOKENS", "MAX_NUM_BAD_WORDS"],
+    "v1/worker/gpu/sample/logit_bias.py": ["MAX_NUM_LOGIT_BIAS_TOKENS", "MAX_NUM_STOP_TOKEN_IDS"],
     "config/lora.py": ["MaxLoRARanks"],
 }
 """Enumerations, whose members are recorded, and constants, whose values are."""

@@ -111,6 +111,9 @@ def _check_sampling(self: Any) -> None:
         raise OverflowError("seed")  # which ends the real engine
     if self.min_tokens and len(self.stop_token_ids) > 128:
         raise OverflowError("stop_token_ids")  # likewise
+    banned = self._bad_words_token_ids or []
+    if len(banned) > 128 or sum(map(len, banned)) > 1024:
+        raise OverflowError("bad_words")  # likewise
 
 
 def _verify(self: Any, *arguments: Any) -> None:
@@ -200,6 +203,9 @@ class _Request:
         self.metrics = RequestStateStats(scheduled_ts=time.monotonic())
         self.result: Any = None
         self.ready = asyncio.Event()
+        self.prompt_logprobs: Any = None
+        if params.prompt_logprobs is not None:
+            self.prompt_logprobs = _flat([None, *self.prompt[1:]], params.prompt_logprobs)
 
     def put(self, ids: list[int], reason: str | None) -> None:
         logprobs = None
@@ -207,6 +213,7 @@ class _Request:
             logprobs = _flat(ids, self.params.logprobs)
         if self.result is not None:  # merged, as RequestOutputCollector does
             before = self.result.outputs[0]
+            self.prompt_logprobs = self.result.prompt_logprobs
             ids = [*before.token_ids, *ids]
             logprobs = None if logprobs is None else _flat(ids, self.params.logprobs)
         completion = CompletionOutput(0, "", ids, None, logprobs, finish_reason=reason)
@@ -215,7 +222,9 @@ class _Request:
             finished=reason is not None,
             num_cached_tokens=self.cached,
             metrics=self.metrics,
+            prompt_logprobs=self.prompt_logprobs,
         )
+        self.prompt_logprobs = None if self.prompt_logprobs is None else []
         self.ready.set()
 
     def step(self, vocabulary: int) -> str | None:
@@ -237,11 +246,13 @@ class _Request:
         return -(-(len(self.prompt) + self.generated) // BLOCK_TOKENS)
 
 
-def _flat(ids: list[int], top: int) -> Any:
+def _flat(ids: list[int | None], top: int) -> Any:
     """Returns log probabilities: -1 for the id itself, and the same id first of the likeliest."""
     flat = FlatLogprobs([], [], [], [], [], [])
     for token in ids:
-        run = [(token, -1.0), *((token + rank, -1.0 - rank) for rank in range(top))]
+        run = []
+        if token is not None:  # as of a prompt's first
+            run = [(token, -1.0), *((token + rank, -1.0 - rank) for rank in range(top))]
         flat.start_indices.append(len(flat.token_ids))
         flat.token_ids += [each for each, _ in run]
         flat.logprobs += [value for _, value in run]

@@ -124,6 +124,7 @@ def test_info_is_the_engines(engine):
     assert info.eos_token_ids == (3,)  # 5000 is beyond the vocabulary
     assert (info.highest_temperature, info.top_logprobs) == (2.0, 20)
     assert info.stop_token_ids == 128 - 1 - 1
+    assert (info.banned_sequences, info.banned_ids) == (128, 1024)
     assert Ability.LORA not in info.abilities
     every = set(Ability) - {Ability.LORA}
     assert info.abilities >= every
@@ -133,7 +134,8 @@ def test_abilities_follow_the_settings(build):
     assert Ability.GUIDED_REGEX not in build(skip_tokenizer_init=True).info.abilities
     assert Ability.KV_EVENTS not in build(kv_events=False).info.abilities
     assert Ability.KV_EVENTS not in build(enable_prefix_caching=False).info.abilities
-    assert Ability.MIN_P not in build(speculative_config={"method": "ngram"}).info.abilities
+    drafting = build(speculative_config={"method": "ngram"}).info.abilities
+    assert not drafting & {Ability.MIN_P, Ability.LOGIT_BIAS}
 
 
 def test_settings_reach_vllm(build, model):
@@ -269,6 +271,36 @@ def test_log_probabilities_stand_beside_their_ids(engine):
         assert {len(each.alternatives) for each in output.logprobs} == {2}
     engine.submit(2, Generation([40], 3, GREEDY))
     assert {output.logprobs for output in engine.listener.one()} == {None}
+
+
+def test_log_probabilities_of_the_prompt_come_before_any_tokens_and_once(engine):
+    prompt = list(range(40, 60))
+    engine.submit(1, Generation(prompt, 3, GREEDY, sequence_count=3, prompt_logprobs=2))
+    outputs = []
+    while sum(output.finish is not None for output in outputs) < 3:
+        outputs += engine.listener.steps.get(timeout=WAIT_S).outputs
+    first, *others = outputs
+    assert first.sequence == 0
+    told = list(first.prompt_logprobs.part(0, 99))
+    assert [each.token_id for each in told] == prompt
+    assert [len(each.alternatives) for each in told] == [0] + [2] * 19
+    assert {output.prompt_logprobs for output in others} == {None}
+
+
+@pytest.mark.parametrize("cancelled", [None, 0, 1])
+def test_what_waits_for_the_prompts_log_probabilities_ends_when_it_is_cancelled(engine, cancelled):
+    llm().paused = True
+    engine.submit(1, Generation([40], 3, GREEDY, sequence_count=2, prompt_logprobs=0))
+    engine.cancel(1, cancelled)
+    # The second ends at once, though the first, which it waits for, makes no progress.
+    ended = engine.listener.collect(1) if cancelled == 1 else {}
+    llm().paused = False
+    ended |= engine.listener.collect(2 - len(ended))
+    finishes = {key: outputs[-1].finish for key, outputs in ended.items()}
+    assert finishes == {
+        (1, each): Finish.CANCELLED if cancelled in (None, each) else Finish.LENGTH
+        for each in (0, 1)
+    }
 
 
 def test_priority_lora_and_salt_reach_vllm(build, tmp_path):

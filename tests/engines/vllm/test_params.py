@@ -54,13 +54,55 @@ def test_no_field_of_the_port_is_left_out():
     """A field that is added to the port has to be given to vLLM, or refused, before this passes."""
     assert {field.name for field in dataclasses.fields(Generation)} == {
         *("prompt", "max_tokens", "sampling", "min_tokens", "stop_token_ids", "sequence_count"),
-        *("logprobs", "top_logprobs", "guide", "lora_adapter", "cache_salt", "priority"),
-        "trace_headers",
+        *("logprobs", "top_logprobs", "prompt_logprobs", "guide", "lora_adapter", "cache_salt"),
+        *("priority", "trace_headers"),
     }
     assert {field.name for field in dataclasses.fields(Sampling)} == {
         *("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty"),
-        *("frequency_penalty", "seed"),
+        *("frequency_penalty", "seed", "logit_bias", "banned_sequences"),
     }
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_biases_and_banned_sequences_arrive_in_vllms_form(adapter, temperature):
+    sampling = Sampling(
+        temperature=temperature,
+        logit_bias=((7, -100.0), (9, 1.5)),
+        banned_sequences=((5,), (6, 7)),
+    )
+    made = params(adapter, sampling=sampling)
+    assert made.logit_bias == {7: -100.0, 9: 1.5}
+    assert made._bad_words_token_ids == [[5], [6, 7]]
+    plain = params(adapter)
+    assert (plain.logit_bias, plain._bad_words_token_ids) == (None, None)
+
+
+def test_the_prompt_is_scored_for_the_first_sequence_alone(adapter):
+    assert params(adapter).prompt_logprobs is None
+    assert [params(adapter, each, prompt_logprobs=0).prompt_logprobs for each in (0, 1)] == [
+        0,
+        None,
+    ]
+    assert params(adapter, prompt_logprobs=3).prompt_logprobs == 3
+
+
+@pytest.mark.parametrize("alternatives", [0, 2])
+def test_a_prompts_log_probabilities_are_the_ports(adapter, alternatives):
+    generation = Generation([5, 6, 7], 1, prompt_logprobs=alternatives)
+    flat = vllm.FlatLogprobs([], [], [], [], [], [])
+    for run in ([], [(6, -1.0), (8, -0.5), (6, -1.0)], [(7, -2.0), (4, -0.1), (3, -0.2)]):
+        flat.start_indices.append(len(flat.token_ids))
+        flat.token_ids += [token for token, _ in run[: 1 + alternatives]]
+        flat.logprobs += [value for _, value in run[: 1 + alternatives]]
+        flat.end_indices.append(len(flat.token_ids))
+    found = list(adapter.prompt_logprobs(generation, flat).part(0, 9))
+    assert [(each.token_id, each.logprob) for each in found] == [(5, 0.0), (6, -1.0), (7, -2.0)]
+    likeliest = [[each.token_id for each in token.alternatives] for token in found]
+    assert likeliest == ([[], [8, 6], [4, 3]] if alternatives else [[], [], []])
+    flat.token_ids.pop()
+    flat.logprobs.pop()
+    with pytest.raises(ValueError, match="other log probabilities of the prompt"):
+        adapter.prompt_logprobs(generation, flat)
 
 
 def test_ids_only_and_only_what_is_new(adapter):

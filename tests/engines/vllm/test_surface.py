@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tokenwire_worker.core import validation
 from tokenwire_worker.engines.vllm.settings import VllmSettings
 
 from tests.engines.vllm import record
@@ -40,6 +41,11 @@ def test_constants_are_vllms():
         assert constants["vllm.config.lora.MaxLoRARanks"] == list(arguments.LORA_RANKS)
         stops = constants["vllm.v1.worker.gpu.sample.logit_bias.MAX_NUM_STOP_TOKEN_IDS"]
         assert stops == params.STOP_TOKEN_IDS
+        biases = constants["vllm.v1.worker.gpu.sample.logit_bias.MAX_NUM_LOGIT_BIAS_TOKENS"]
+        assert biases >= validation.LOGIT_BIASES
+        banned = "vllm.v1.worker.gpu.sample.bad_words."
+        assert constants[f"{banned}MAX_NUM_BAD_WORDS"] == params.BANNED_SEQUENCES
+        assert constants[f"{banned}MAX_BAD_WORDS_TOTAL_TOKENS"] == params.BANNED_IDS
         assert RECORD["highest_temperature"] == params.HIGHEST_TEMPERATURE
         reasons = constants["vllm.v1.engine.FINISH_REASON_STRINGS"]
         assert set(engine._FINISHES) < set(reasons)

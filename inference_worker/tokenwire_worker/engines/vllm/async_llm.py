@@ -129,6 +129,8 @@ def _info(
         highest_temperature=params.HIGHEST_TEMPERATURE,
         # The model's own are added to a request's, and vLLM adds its tokenizer's.
         stop_token_ids=params.STOP_TOKEN_IDS - len(eos) - 1,
+        banned_sequences=params.BANNED_SEQUENCES,
+        banned_ids=params.BANNED_IDS,
         stall_s=STALL_S,
     )
 
@@ -139,13 +141,15 @@ def _abilities(config: Any, settings: WorkerSettings, *, guided: bool) -> frozen
         Ability.TOP_LOGPROBS,
         Ability.CACHE_SALT,
         Ability.CACHED_PROMPT_TOKENS,
+        Ability.BANNED_SEQUENCES,
+        Ability.PROMPT_LOGPROBS,
     }
     if guided:
         abilities |= GUIDED
     if settings.vllm.lora:
         abilities.add(Ability.LORA)
     if settings.vllm.speculative_config is None:
-        abilities.add(Ability.MIN_P)  # vLLM refuses it with drafted tokens
+        abilities |= {Ability.MIN_P, Ability.LOGIT_BIAS}  # vLLM refuses them with drafted tokens
     if settings.vllm.kv_events and config.cache_config.enable_prefix_caching:
         abilities.add(Ability.KV_EVENTS)
     return frozenset(abilities)

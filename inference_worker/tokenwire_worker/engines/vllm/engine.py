@@ -65,6 +65,9 @@ class _Sequence:
     fresh: bool = True
     """Nothing has come of it yet."""
     cancelled: bool = False
+    turn: asyncio.Event | None = None
+    """What it waits for before vLLM hears of it: the first sequence's log probabilities of the
+    prompt, which come before any tokens, or its own cancel."""
     task: asyncio.Task[None] | None = None
 
     @property
@@ -212,6 +215,9 @@ class VllmEngine:
         sequences = [
             _Sequence(key, number, generation) for number in range(generation.sequence_count)
         ]
+        if generation.prompt_logprobs is not None:
+            for sequence in sequences[1:]:
+                sequence.turn = asyncio.Event()
         self._live[key] = sequences
         for sequence in sequences:
             sequence.task = self._thread.scope.start(
@@ -222,6 +228,8 @@ class VllmEngine:
         """Runs one sequence. Its loop is the hot path: once for each sequence and step."""
         generation = sequence.generation
         try:
+            if sequence.turn is not None:
+                await sequence.turn.wait()
             if sequence.cancelled:  # before vLLM has heard of it
                 self._end(sequence, Output(sequence.key, sequence.number, [], Finish.CANCELLED))
                 self._thread.soon(self._flush)
@@ -254,6 +262,11 @@ class VllmEngine:
             output.cached_prompt_tokens = result.num_cached_tokens
             if result.metrics is not None and result.metrics.scheduled_ts:
                 output.started_s = result.metrics.scheduled_ts
+            if result.prompt_logprobs:
+                output.prompt_logprobs = params.prompt_logprobs(
+                    sequence.generation, result.prompt_logprobs
+                )
+            self._let_others_begin(sequence)
         if ids and completion.logprobs is not None:
             top = sequence.generation.top_logprobs
             output.logprobs = params.token_logprobs(ids, completion.logprobs, top)
@@ -274,9 +287,15 @@ class VllmEngine:
         if siblings is None or sequence not in siblings:
             return
         siblings.remove(sequence)
+        self._let_others_begin(sequence)
         if not siblings:
             del self._live[sequence.key]
         self._outputs.append(output)
+
+    def _let_others_begin(self, first: _Sequence) -> None:
+        for sequence in self._live.get(first.key, ()):
+            if sequence.turn is not None and not first.number:
+                sequence.turn.set()
 
     def _fail(self, sequence: _Sequence, reason: str) -> None:
         """Gives up a generation of which one sequence failed."""
@@ -295,6 +314,8 @@ class VllmEngine:
         for sequence in sequences:
             if not sequence.cancelled:
                 sequence.cancelled = True
+                if sequence.turn is not None:
+                    sequence.turn.set()
                 if not self._aborts:
                     self._thread.scope.start(self._send_aborts())
                 self._aborts.append(sequence.request_id)

@@ -12,6 +12,7 @@ from tokenwire_worker.engines.port import (
     Alternative,
     Generation,
     Guide,
+    PromptLogprobs,
     Sampling,
     TokenLogprob,
 )
@@ -25,6 +26,10 @@ LEAST_TEMPERATURE = 0.01
 STOP_TOKEN_IDS = 128
 """Most stop ids of a request with min_tokens, the model's own included. More of them raise in the
 step itself, which ends the engine (vllm.v1.worker.gpu.sample.logit_bias)."""
+
+BANNED_SEQUENCES, BANNED_IDS = 128, 1024
+"""Most banned sequences of a request, and ids of all of them. More of either raise in the step
+itself, which ends the engine (vllm.v1.worker.gpu.sample.bad_words)."""
 
 SEED_BOUND = 2**63
 """vLLM keeps seeds as signed 64-bit integers; one above ends the engine."""
@@ -58,6 +63,8 @@ def sampling_params(generation: Generation, sequence: int, guide_stops: tuple[in
         # be ignored.
         ignore_eos=True,
         logprobs=generation.top_logprobs if generation.logprobs else None,
+        # Of one sequence: all have the same prompt. vLLM reads none of it from its prefix cache.
+        prompt_logprobs=None if sequence else generation.prompt_logprobs,
         flat_logprobs=True,
         structured_outputs=None if guide is None else _structured(guide),
         detokenize=False,
@@ -69,6 +76,9 @@ def sampling_params(generation: Generation, sequence: int, guide_stops: tuple[in
 
 def _sampling(sampling: Sampling, sequence: int) -> dict[str, Any]:
     chosen: dict[str, Any] = {
+        "logit_bias": dict(sampling.logit_bias) or None,
+        # What vLLM makes of its `bad_words`, for which it needs a tokenizer.
+        "_bad_words_token_ids": [list(ids) for ids in sampling.banned_sequences] or None,
         "repetition_penalty": sampling.repetition_penalty,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
@@ -87,6 +97,26 @@ def _sampling(sampling: Sampling, sequence: int) -> dict[str, Any]:
 def _structured(guide: Guide) -> Any:
     # A form of vLLM's own would be compiled by what passes over some keywords of JSON Schema.
     return StructuredOutputsParams(grammar=grammar_text(guide))
+
+
+def prompt_logprobs(generation: Generation, flat: Any) -> PromptLogprobs:
+    """Returns the log probabilities of a prompt's tokens.
+
+    Args:
+        generation: whose prompt it is.
+        flat: vLLM's FlatLogprobs: nothing of the first token, and of each other one a run that
+            begins with the token itself, and goes on with the likeliest.
+
+    Raises:
+        ValueError: there is not a run of the same length for each of the others.
+    """
+    prompt, alternatives = generation.prompt, generation.prompt_logprobs or 0
+    found = PromptLogprobs(alternatives)
+    found.add([prompt[0]], [0.0])
+    found.add(flat.token_ids, flat.logprobs)
+    if len(found) != len(prompt) or len(flat.logprobs) != (len(prompt) - 1) * (1 + alternatives):
+        raise ValueError("vLLM has other log probabilities of the prompt than were asked for")
+    return found
 
 
 def token_logprobs(token_ids: list[int], flat: Any, top: int) -> list[TokenLogprob]:

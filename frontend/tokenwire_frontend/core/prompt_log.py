@@ -1,0 +1,83 @@
+"""Log probabilities of a generation's prompt, until the client has them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tokenwire_frontend.core.logprobs import Logprobs, TokenLogprob
+
+PART_BYTES = 32
+"""Most bytes of a part on the wire besides its tokens: an offset, tags, and lengths of the messages
+around it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPart:
+    """The next of a prompt's log probabilities."""
+
+    token_offset: int
+    """Tokens of the prompt before these."""
+    logprobs: list[TokenLogprob]
+    token_bytes: Mapping[int, bytes]
+    """Bytes of each id that `logprobs` name."""
+    wire_bytes: int
+    """Most bytes of it on the wire."""
+    partial: bool
+    """More was there, and did not fit."""
+
+
+class PromptLog:
+    """What a worker has told of a prompt. It comes before the generation's tokens, and all at once.
+
+    Args:
+        token_bytes: the bytes of each id.
+    """
+
+    __slots__ = ("_dropped", "_logprobs")
+
+    def __init__(self, token_bytes: Mapping[int, bytes]) -> None:
+        self._logprobs = Logprobs(token_bytes)
+        self._dropped = 0
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes in memory."""
+        return self._logprobs.bytes_held
+
+    @property
+    def wire_bytes(self) -> int:
+        """Most bytes on the wire of all that came."""
+        return PART_BYTES + self._logprobs.wire_bytes
+
+    @property
+    def unread_bytes(self) -> int:
+        """Most bytes on the wire of what was not taken yet."""
+        return self._logprobs.wire_bytes - self._logprobs.wire_end(0)
+
+    def append(self, logprobs: Sequence[TokenLogprob]) -> None:
+        """Adds those of the next tokens."""
+        self._logprobs.extend(logprobs)
+
+    def take(self, max_bytes: int) -> PromptPart | None:
+        """Returns what was not taken yet, and drops it; None where there is nothing.
+
+        Args:
+            max_bytes: most bytes of the part on the wire; one token comes in any case.
+        """
+        values = self._logprobs
+        if not len(values):
+            return None
+        room = values.wire_end(0) + max_bytes - PART_BYTES
+        count = max(bisect_right(range(1, len(values) + 1), room, key=values.wire_end), 1)
+        part = PromptPart(
+            self._dropped,
+            values.part(0, count),
+            values.token_bytes,
+            PART_BYTES + values.wire_end(count) - values.wire_end(0),
+            partial=count < len(values),
+        )
+        values.drop(count)
+        self._dropped += count
+        return part
