@@ -54,6 +54,11 @@ def accepted(request_id="r-1", prompt_tokens=3):
     )
 
 
+def prompt_logprobs(offset, *tokens):
+    told = generation_pb2.PromptLogprobs(token_offset=offset, tokens=tokens)
+    return Event(prompt_logprobs=told)
+
+
 def delta(text="", ids=(), offset=0, sequence=0, end=None, **rest):
     return Event(
         delta=generation_pb2.Delta(

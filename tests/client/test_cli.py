@@ -11,6 +11,7 @@ import pytest
 from google.rpc import error_details_pb2
 from tokenwire import __version__
 from tokenwire.cli.main import main
+from tokenwire.frontend.v1 import generation_pb2
 
 from tests.client.scripted_server import (
     COMPLETED,
@@ -20,6 +21,7 @@ from tests.client.scripted_server import (
     accepted,
     delta,
     end,
+    prompt_logprobs,
     reason,
     status,
 )
@@ -93,6 +95,26 @@ def test_several_sequences_are_shown_at_the_end(run, server):
     assert [each["text"] for each in shown["sequences"]] == ["a", "b"]
 
 
+def test_json_shows_the_tokens_of_log_probabilities_as_text_and_as_bytes(run, server):
+    whole = generation_pb2.Alternative(token_id=8, logprob=-2.0, token="é".encode())
+    half = {"token_id": 7, "logprob": -0.5, "token": b"\xc3", "alternatives": [whole]}
+    server.play(
+        "odd",
+        accepted(),
+        prompt_logprobs(0, generation_pb2.TokenLogprob(token_id=5, token=b"odd")),
+        delta("é", [7], logprobs=[generation_pb2.TokenLogprob(**half)], end=end()),
+        COMPLETED,
+    )
+    shown = json.loads(run("generate", "odd", "--logprobs", "--prompt-logprobs", "0", "--json")[1])
+    assert shown["prompt_logprobs"] == [
+        {"token_id": 5, "token": "odd", "bytes": [111, 100, 100], "logprob": 0, "alternatives": []}
+    ]
+    other = {"token_id": 8, "token": "é", "bytes": [195, 169], "logprob": -2.0}
+    assert shown["logprobs"] == [
+        {"token_id": 7, "token": "\ufffd", "bytes": [195], "logprob": -0.5, "alternatives": [other]}
+    ]
+
+
 WATERFALL = """\
 Hello world
 
@@ -130,7 +152,8 @@ EVERY_OPTION = """
     --lora-adapter pirate --cache-salt pepper --priority -3 --request-id mine --temperature 0
     --top-p 0.5 --top-k 4 --min-p 0.25 --repetition-penalty 1.5 --presence-penalty 1
     --frequency-penalty -1 --seed 7 --max-tokens 9 --min-tokens 2 --stop a --stop b
-    --stop-token-id 3 --ignore-eos --include-stop
+    --stop-token-id 3 --ignore-eos --include-stop --truncate-prompt-tokens 6 --prompt-logprobs 0
+    --logit-bias 5=-100 --logit-bias 7=2.5 --ban-word dog --ban-word "a cat"
 """
 
 
@@ -152,6 +175,10 @@ def test_every_generation_option_reaches_the_request(run, server, tmp_path):
     assert (sent.stop.max_tokens, sent.stop.min_tokens) == (9, 2)
     assert (list(sent.stop.stop), list(sent.stop.stop_token_ids)) == (["a", "b"], [3])
     assert (sent.stop.ignore_eos, sent.stop.include_stop_in_output) == (True, True)
+    assert (sent.prompt.truncate_prompt_tokens, sent.output.prompt_logprobs) == (6, 0)
+    assert sent.output.HasField("prompt_logprobs")
+    assert [(each.token_id, each.bias) for each in sampling.logit_bias] == [(5, -100), (7, 2.5)]
+    assert list(sampling.banned_words) == ["dog", "a cat"]
     assert sent.guided.grammar == 'root ::= "a"'
     for guide, value in (("json-schema", "{}"), ("regex", "a+"), ("choice", "yes")):
         assert run("generate", "hi", f"--{guide}", value)[0] == 0
@@ -254,6 +281,8 @@ def test_nobody_there(capsys, naps):
         ["generate", "hi", "--max-tokens", "x"],
         ["generate", "hi", "--temp", "1"],
         ["generate", "hi", "--grammar", "@/nowhere"],
+        ["generate", "hi", "--logit-bias", "5"],
+        ["generate", "hi", "--logit-bias", "-5=1"],
     ],
 )
 def test_wrong_usage_ends_with_2(arguments, capsys):

@@ -17,6 +17,7 @@ from tokenwire import (
     SequenceResult,
     Stage,
     Timings,
+    TokenLogprob,
     Usage,
 )
 from tokenwire.frontend.v1 import generation_pb2
@@ -31,6 +32,7 @@ from tests.client.scripted_server import (
     accepted,
     delta,
     end,
+    prompt_logprobs,
     reason,
     status,
 )
@@ -108,6 +110,33 @@ async def test_several_sequences_and_log_probabilities_are_kept_apart(twin, serv
     assert first.logprobs == deltas[1].logprobs
     assert first.logprobs[0].alternatives[0].token_id == 8
     assert stream.result.text == stream.text == "a"
+
+
+def scored(*ids):
+    return [generation_pb2.TokenLogprob(token_id=each, logprob=-0.5, token=b"x") for each in ids]
+
+
+async def test_log_probabilities_of_the_prompt_are_there_before_the_first_delta(twin, server):
+    server.play(
+        "p",
+        accepted(),
+        prompt_logprobs(0, *scored(5, 6)),
+        prompt_logprobs(2, *scored(7)),
+        delta("a", [9], end=end()),
+        COMPLETED,
+    )
+    stream = twin.stream("p", prompt_logprobs=0)
+    assert (await twin.read_one(stream)).text == "a"
+    expected = [TokenLogprob(each, -0.5, [], b"x") for each in (5, 6, 7)]
+    assert stream.prompt_logprobs == expected
+    await twin.read(stream)
+    assert stream.result.prompt_logprobs == expected
+
+
+async def test_a_gap_in_the_prompts_log_probabilities_is_an_error(twin, server):
+    server.play("gap", accepted(), prompt_logprobs(1, *scored(6)), COMPLETED)
+    with pytest.raises(InternalError, match="the prompt went on at token 1 after 0"):
+        await twin.read(twin.stream("gap", prompt_logprobs=0))
 
 
 async def test_a_reason_that_this_version_does_not_know_is_no_error(twin, server):

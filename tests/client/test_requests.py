@@ -12,6 +12,7 @@ from tokenwire.options import ChatOptions, GenerationOptions
 OPTIONS = {
     "model": ("demo", "model", "demo"),
     "add_special_tokens": (False, "prompt.add_special_tokens", False),
+    "truncate_prompt_tokens": (9, "prompt.truncate_prompt_tokens", 9),
     "temperature": (0, "sampling.temperature", 0),
     "top_p": (0.5, "sampling.top_p", 0.5),
     "top_k": (5, "sampling.top_k", 5),
@@ -20,6 +21,12 @@ OPTIONS = {
     "presence_penalty": (-2, "sampling.presence_penalty", -2),
     "frequency_penalty": (2, "sampling.frequency_penalty", 2),
     "seed": (2**63, "sampling.seed", 2**63),
+    "logit_bias": (
+        {5: -100, 7: 2.5},
+        "sampling.logit_bias",
+        [options_pb2.LogitBias(token_id=5, bias=-100), options_pb2.LogitBias(token_id=7, bias=2.5)],
+    ),
+    "banned_words": (["a", "b"], "sampling.banned_words", ["a", "b"]),
     "max_tokens": (8, "stop.max_tokens", 8),
     "min_tokens": (2, "stop.min_tokens", 2),
     "stop": (["a", "b"], "stop.stop", ["a", "b"]),
@@ -28,6 +35,7 @@ OPTIONS = {
     "include_stop_in_output": (True, "stop.include_stop_in_output", True),
     "logprobs": (True, "output.logprobs", True),
     "top_logprobs": (4, "output.top_logprobs", 4),
+    "prompt_logprobs": (0, "output.prompt_logprobs", 0),
     "echo": (True, "output.echo", True),
     "skip_special_tokens": (False, "output.skip_special_tokens", False),
     "parse": (False, "output.parse", False),
@@ -66,12 +74,6 @@ def test_each_option_reaches_its_field_and_no_other(name):
     assert set(paths) == {"prompt", path.split(".")[0]}
 
 
-NOT_SUPPORTED = {
-    "logit_bias", "banned_words", "prompt_logprobs"
-}  # fmt: skip
-"""Fields that services of this version refuse."""
-
-
 def test_every_option_is_tested_and_every_field_of_a_generation_has_an_option():
     assert set(OPTIONS) | set(ChatOptions.__annotations__) == set(GenerationOptions.__annotations__)
     reached = {path.split(".")[0] for _, path, _ in OPTIONS.values()}
@@ -79,7 +81,7 @@ def test_every_option_is_tested_and_every_field_of_a_generation_has_an_option():
     leaves = {path.removesuffix(".options").split(".")[-1] for _, path, _ in OPTIONS.values()}
     for kind in ("SamplingOptions", "StopConditions", "OutputOptions", "GuidedDecoding"):
         fields = set(getattr(options_pb2, kind).DESCRIPTOR.fields_by_name)
-        assert fields <= leaves | {"json_object"} | NOT_SUPPORTED
+        assert fields <= leaves | {"json_object"}
 
 
 def test_what_is_not_given_is_not_sent():
@@ -96,8 +98,14 @@ def test_a_prompt_is_a_text_or_token_ids():
     assert make(range(0)).prompt.WhichOneof("content") == "token_ids"
 
 
-def test_one_stop_string_is_not_taken_letter_by_letter():
+def test_one_text_is_not_taken_letter_by_letter():
     assert list(make(stop="end").stop.stop) == ["end"]
+    assert list(make(banned_words="dog").sampling.banned_words) == ["dog"]
+
+
+def test_an_option_that_is_0_is_sent_where_that_says_something():
+    assert make(prompt_logprobs=0).output.HasField("prompt_logprobs")
+    assert not make().output.HasField("prompt_logprobs")
 
 
 def test_top_logprobs_brings_logprobs():
@@ -129,6 +137,10 @@ def test_a_schema_may_be_a_dict():
         ({"max_tokens": 2**32}, ValueError, "max_tokens="),
         ({"temperature": "hot"}, TypeError, "temperature='hot'"),
         ({"seed": 1.5}, TypeError, "seed=1.5"),
+        ({"logit_bias": [5]}, TypeError, "logit_bias=.5.: not a dict of ids and biases"),
+        ({"logit_bias": {-5: 1}}, ValueError, "logit_bias.token_id=-5"),
+        ({"logit_bias": {5: "high"}}, TypeError, "logit_bias.bias='high'"),
+        ({"truncate_prompt_tokens": -1}, ValueError, "prompt.truncate_prompt_tokens=-1"),
         ({"time_budget": float("inf")}, ValueError, "time_budget=inf"),
         ({"regex": "a", "choice": ["b"]}, TypeError, "one form, not to regex and choice"),
         ({"choice": "yes"}, TypeError, "choice: give a list"),

@@ -16,6 +16,7 @@ from tokenwire import (
     UnreachableError,
     session,
 )
+from tokenwire.frontend.v1 import generation_pb2
 
 from tests.client.scripted_server import (
     COMPLETED,
@@ -27,6 +28,7 @@ from tests.client.scripted_server import (
     accepted,
     delta,
     end,
+    prompt_logprobs,
     reason,
     status,
 )
@@ -74,6 +76,19 @@ async def test_generate_returns_whole_answers(client, server):
         answers = await asyncio.gather(*(session.generate("hi") for _ in range(3)))
     assert [answer.text for answer in answers] == ["Hello world"] * 3
     assert answers[0].timings.worker == "w-1"
+
+
+async def test_log_probabilities_of_the_prompt_come_and_a_gap_in_them_is_an_error(client, server):
+    tokens = [generation_pb2.TokenLogprob(token_id=each, logprob=-0.5) for each in (5, 6)]
+    told = prompt_logprobs(0, *tokens)
+    server.play("p", accepted(), told, delta("a", [9], end=end()), COMPLETED)
+    server.play("gap", accepted(), told, told, COMPLETED)
+    async with client.session() as session:
+        answer = await session.generate("p", prompt_logprobs=0)
+        assert [each.token_id for each in answer.prompt_logprobs] == [5, 6]
+        with pytest.raises(InternalError, match="the prompt went on at token 0 after 2"):
+            await session.generate("gap", prompt_logprobs=0)
+        assert (await session.generate("hi")).text == "Hello world"
 
 
 async def test_a_generation_that_nobody_reads_holds_up_no_other(client, server):

@@ -74,6 +74,7 @@ class Progress:
         is_chat = generation.prompt.HasField("chat")
         self._is_parsed = output.parse if output.HasField("parse") else is_chat
         self._sequences: dict[int, _Sequence] = {}
+        self.prompt_logprobs: list[TokenLogprob] = []
         self._completed: tuple[Usage, Timings] | None = None
         self.error: TokenwireError | None = None
         self.accepted: Accepted | None = None
@@ -107,7 +108,17 @@ class Progress:
                 _responses.timings(completed.timings),
             )
             self._completed = (usage, timings)
+        elif event.HasField("prompt_logprobs"):
+            self._take_prompt(event.prompt_logprobs)
         return None
+
+    def _take_prompt(self, message: generation_pb2.PromptLogprobs) -> None:
+        come = len(self.prompt_logprobs)
+        if message.token_offset != come:
+            raise self._broken(
+                "STREAM_GAP", f"the prompt went on at token {message.token_offset} after {come}"
+            )
+        self.prompt_logprobs += _responses.logprobs(message.tokens)
 
     def take_delta(self, message: generation_pb2.Delta) -> Delta:
         """Notes new tokens or text; raises InternalError on a gap."""
@@ -164,6 +175,7 @@ class Progress:
             sequences=[sequence.result() for sequence in sequences],
             usage=usage,
             timings=timings,
+            prompt_logprobs=self.prompt_logprobs,
         )
 
     def _counted(self) -> Usage:
@@ -191,6 +203,11 @@ class StreamedGeneration:
     def text(self) -> str:
         """The text of the first sequence, as far as it has come."""
         return self._progress.text
+
+    @property
+    def prompt_logprobs(self) -> list[TokenLogprob]:
+        """Log probabilities of the prompt, where asked for; all there before the first delta."""
+        return self._progress.prompt_logprobs
 
     def message(self) -> ChatMessage:
         """Returns the first sequence as the assistant's turn, as far as it has come."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -52,8 +53,11 @@ def generation(
         InvalidRequestError: more than a message holds.
     """
     given = _given(options)
-    if isinstance(given.get("stop"), str):
-        given["stop"] = [given["stop"]]
+    for name in ("stop", "banned_words"):
+        if isinstance(given.get(name), str):
+            given[name] = [given[name]]
+    if "logit_bias" in given:
+        given["logit_bias"] = _logit_bias(given["logit_bias"])
     if given.get("top_logprobs"):
         given.setdefault("logprobs", True)
     message = generation_pb2.Generation(
@@ -128,8 +132,9 @@ def _prompt(prompt: Prompt | None, chat: Chat | None, given: dict[str, Any]) -> 
     if (prompt is None) == (chat is None):
         raise TypeError("give either a prompt or chat=, and not both")
     content: dict[str, Any] = {}
-    if "add_special_tokens" in given:
-        content["add_special_tokens"] = given.pop("add_special_tokens")
+    for name in ("add_special_tokens", "truncate_prompt_tokens"):
+        if name in given:
+            content[name] = given.pop(name)
     if chat is not None:
         content["chat"] = _chat.chat(chat, given)
     elif isinstance(prompt, str):
@@ -139,6 +144,15 @@ def _prompt(prompt: Prompt | None, chat: Chat | None, given: dict[str, Any]) -> 
     else:
         content["token_ids"] = build(prompt_pb2.TokenIds, {"ids": prompt}, "prompt")
     return build(prompt_pb2.Prompt, content, "prompt")
+
+
+def _logit_bias(biases: Mapping[int, float]) -> list[options_pb2.LogitBias]:
+    if not isinstance(biases, Mapping):
+        raise TypeError(f"logit_bias={reprlib.repr(biases)}: not a dict of ids and biases")
+    return [
+        build(options_pb2.LogitBias, {"token_id": token_id, "bias": bias}, "logit_bias")
+        for token_id, bias in biases.items()
+    ]
 
 
 def _guided(given: dict[str, Any]) -> options_pb2.GuidedDecoding | None:

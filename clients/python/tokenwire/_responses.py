@@ -54,6 +54,7 @@ def answer(message: generation_pb2.GenerateResponse) -> Answer:
         sequences=[_sequence(each) for each in message.sequences],
         usage=usage(message.usage),
         timings=timings(message.timings),
+        prompt_logprobs=logprobs(message.prompt_logprobs),
     )
 
 
@@ -80,7 +81,11 @@ def logprobs(messages: Iterable[generation_pb2.TokenLogprob]) -> list[TokenLogpr
         TokenLogprob(
             each.token_id,
             each.logprob,
-            [Alternative(other.token_id, other.logprob) for other in each.alternatives],
+            [
+                Alternative(other.token_id, other.logprob, other.token)
+                for other in each.alternatives
+            ],
+            each.token,
         )
         for each in messages
     ]

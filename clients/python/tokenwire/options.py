@@ -46,6 +46,8 @@ class GenerationOptions(ChatOptions, total=False):
     """The model's name; may be left out where one model is served."""
     add_special_tokens: bool
     """Whether the tokenizer adds its special tokens. Default: true for a text, false for a chat."""
+    truncate_prompt_tokens: int
+    """Keeps only the last tokens of a prompt that has more than this many."""
 
     temperature: float
     """0 chooses the likeliest token every time (greedy); 0 to 100."""
@@ -63,6 +65,10 @@ class GenerationOptions(ChatOptions, total=False):
     """Subtracted from a token's logit for each time it was generated; -2 to 2."""
     seed: int
     """Makes sampling repeatable on the same engine."""
+    logit_bias: Mapping[int, float]
+    """Added to the logits of single tokens, by their ids: -100 to 100, for at most 300."""
+    banned_words: str | Sequence[str]
+    """Texts that are never generated, with or without a space before them; at most 64."""
 
     max_tokens: int
     """Most tokens to generate, per sequence. Default: what is left of the context."""
@@ -81,6 +87,9 @@ class GenerationOptions(ChatOptions, total=False):
     """Returns the log probability of each generated token."""
     top_logprobs: int
     """Returns this many alternatives to each token, at most 20; brings `logprobs` with it."""
+    prompt_logprobs: int
+    """Returns the log probability of each token of the prompt, with this many alternatives, 0 to
+    20."""
     echo: bool
     """Puts the prompt's text before the generated text."""
     skip_special_tokens: bool

@@ -81,17 +81,22 @@ class Alternative:
     token_id: int
     logprob: float
     """Its natural-log probability."""
+    token: bytes = b""
+    """Its bytes, which need not be UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """Log probability of one generated token."""
+    """Log probability of one token, generated or of the prompt."""
 
     token_id: int
     logprob: float
     """Its natural-log probability."""
     alternatives: list[Alternative]
-    """Likeliest first, where `top_logprobs` asked for them; the token itself may be among them."""
+    """Likeliest first, where asked for; the token itself may be among them."""
+    token: bytes = b""
+    """Its bytes: a part of a character need not be UTF-8. Those of a sequence's tokens, one after
+    the other, are its text with special tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +230,8 @@ class Answer:
     """By index; as many as `n` asked for."""
     usage: Usage
     timings: Timings
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+    """One for each token of the prompt, where asked for; the first has no probability, and 0."""
 
     @property
     def text(self) -> str:

@@ -77,6 +77,12 @@ def text_or_file(value: str) -> str:
         raise ArgumentTypeError(f"{value[1:]} is not UTF-8 text") from None
 
 
+def token_bias(value: str) -> tuple[int, float]:
+    """The type of a token's bias: ID=BIAS."""
+    token_id, _, bias = value.partition("=")
+    return whole_number(0, UINT32)(token_id), number(bias)
+
+
 def tools_file(value: str) -> list[Any]:
     """The type of a file with a JSON list of tools."""
     try:

@@ -8,7 +8,15 @@ from __future__ import annotations
 import argparse
 from typing import cast
 
-from tokenwire.cli.arguments import UINT32, UINT64, number, seconds, text_or_file, whole_number
+from tokenwire.cli.arguments import (
+    UINT32,
+    UINT64,
+    number,
+    seconds,
+    text_or_file,
+    token_bias,
+    whole_number,
+)
 from tokenwire.options import GenerationOptions
 
 
@@ -29,6 +37,8 @@ def given(args: argparse.Namespace) -> GenerationOptions:
     """Returns the options that the command line names."""
     values = {name: getattr(args, name, None) for name in GenerationOptions.__annotations__}
     named = {name: value for name, value in values.items() if value is not None}
+    if "logit_bias" in named:
+        named["logit_bias"] = dict(named["logit_bias"])
     return cast("GenerationOptions", named)
 
 
@@ -51,6 +61,18 @@ def _add_request(group: argparse._ArgumentGroup) -> None:
         type=whole_number(0, 20),
         metavar="COUNT",
         help="alternatives to each token, up to 20, with --json",
+    )
+    add(
+        "--prompt-logprobs",
+        type=whole_number(0, 20),
+        metavar="COUNT",
+        help="log probabilities of the prompt, with so many alternatives, with --json",
+    )
+    add(
+        "--truncate-prompt-tokens",
+        type=whole_number(0, UINT32),
+        metavar="N",
+        help="keep only the prompt's last tokens",
     )
     add("--echo", action="store_true", default=None, help="start with the prompt's text")
     add("--lora-adapter", metavar="NAME", help="LoRA adapter to apply")
@@ -79,6 +101,20 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
     add("--presence-penalty", type=number, metavar="X", help="-2 to 2")
     add("--frequency-penalty", type=number, metavar="X", help="-2 to 2")
     add("--seed", type=whole_number(0, UINT64), metavar="N", help="make sampling repeatable")
+    add(
+        "--logit-bias",
+        action="append",
+        type=token_bias,
+        metavar="ID=BIAS",
+        help="added to a token's logit, -100 to 100; repeats",
+    )
+    add(
+        "--ban-word",
+        dest="banned_words",
+        action="append",
+        metavar="TEXT",
+        help="never generate it; repeats",
+    )
 
 
 def _add_stop(group: argparse._ArgumentGroup) -> None:

@@ -15,7 +15,14 @@ from typing import Any
 from tokenwire.cli import waterfall
 from tokenwire.cli.interrupts import cancelled_by_ctrl_c
 from tokenwire.client import GenerationStream
-from tokenwire.types import Answer, FinishReason, ToolCall, ToolCallDelta
+from tokenwire.types import (
+    Alternative,
+    Answer,
+    FinishReason,
+    TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
+)
 
 
 def print_stream(stream: GenerationStream, args: Namespace) -> None:
@@ -55,11 +62,32 @@ def answer_object(answer: Answer) -> dict[str, Any]:
         "request_id": answer.request_id,
         "trace_id": answer.trace_id,
     }
+    if answer.prompt_logprobs:
+        shown["prompt_logprobs"] = _logprobs(answer.prompt_logprobs)
     if answer.logprobs:
-        shown["logprobs"] = [asdict(each) for each in answer.logprobs]
+        shown["logprobs"] = _logprobs(answer.logprobs)
     if len(answer.sequences) > 1:
-        shown["sequences"] = [asdict(each) for each in answer.sequences]
+        shown["sequences"] = [
+            {**asdict(each), "logprobs": _logprobs(each.logprobs)} for each in answer.sequences
+        ]
     return shown
+
+
+def _logprobs(values: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+    return [
+        {**_token(each), "alternatives": [_token(other) for other in each.alternatives]}
+        for each in values
+    ]
+
+
+def _token(value: TokenLogprob | Alternative) -> dict[str, Any]:
+    """Returns a token as JSON shows it: as text, and as bytes, which need not be UTF-8."""
+    return {
+        "token_id": value.token_id,
+        "token": value.token.decode(errors="replace"),
+        "bytes": list(value.token),
+        "logprob": value.logprob,
+    }
 
 
 def print_json(value: object) -> None:
