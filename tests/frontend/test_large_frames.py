@@ -87,6 +87,9 @@ FRAMES: dict[str, pb.ExchangeResponse] = {
     "log probabilities of nothing": pb.ExchangeResponse(
         logprobs=[pb.EntryLogprobs(entry=1)] * (MIB // 4)
     ),
+    "log probabilities of nobody's prompt": pb.ExchangeResponse(
+        prompt_logprobs=[pb.PromptLogprobs(handle=99)] * (MIB // 4)
+    ),
     "ends": pb.ExchangeResponse(endings=[pb.SequenceEnding(handle=PLAIN)] * (MIB // 4)),
     "completions": pb.ExchangeResponse(completions=[pb.GenerationEnd(handle=PLAIN)] * (MIB // 4)),
     "failures": pb.ExchangeResponse(failures=[pb.Failure(handle=PLAIN)] * (MIB // 4)),

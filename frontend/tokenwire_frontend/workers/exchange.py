@@ -169,6 +169,7 @@ class Exchange:
             yield from pieces(fields["accepted"], self._take_acceptance)
         for message in fields.get("prompt_logprobs", ()):
             yield from self._take_prompt_logprobs(message)
+            yield
         if "counts" in fields or "sequences" in fields or "logprobs" in fields:
             yield from self._take_columns(frame)
         elif "handles" in fields or "token_ids" in fields:
