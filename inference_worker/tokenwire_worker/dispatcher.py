@@ -31,6 +31,7 @@ from tokenwire_worker.engines.port import (
     EngineInfo,
     Generation,
     Refused,
+    Untried,
 )
 from tokenwire_worker.flight import Flight
 from tokenwire_worker.flights import Flights
@@ -179,6 +180,8 @@ class Dispatcher:
             raise errors.refused_by_engine(refusal) from refusal
         except Busy as busy:
             raise errors.engine_busy(self._worker, busy) from busy
+        except Untried as untried:
+            raise errors.guide_untried(self._worker, untried) from untried
 
     def submit(
         self,

@@ -5,7 +5,8 @@
     RESOURCE_EXHAUSTED   QUEUE_FULL        as many requests wait as may; RetryInfo and QuotaFailure
                          GUIDE_QUEUE_FULL  as many new forms wait to be tried as may; RetryInfo
                          GUIDE_MEMORY      the engine holds as many forms as may be; RetryInfo
-    UNAVAILABLE          DRAINING          the worker is being stopped; RetryInfo
+    UNAVAILABLE          GUIDE_UNTRIED     the form of a guide could not be tried; RetryInfo
+                         DRAINING          the worker is being stopped; RetryInfo
                          ENGINE_DIED       the engine is gone and the worker with it; RetryInfo
                          ENGINE_STALLED    the engine hangs and is ended with the worker; RetryInfo
     INTERNAL             ENGINE_FAILED     the engine failed this one generation
@@ -32,7 +33,7 @@ from tokenwire_service.errors import (
 from tokenwire_service.wording import counted
 
 from tokenwire_worker.core.kv_events import NumberGoneError
-from tokenwire_worker.engines.port import Busy, Refused
+from tokenwire_worker.engines.port import Busy, Refused, Untried
 
 QUEUE_RETRY_S = 1.0
 """After which an overloaded worker may be asked again: generations last seconds, so places free up
@@ -81,6 +82,16 @@ def engine_busy(worker: str, busy: Busy) -> ServiceError:
         f"worker {worker} is overloaded: {busy.description}",
         retry_after_s=busy.retry_after_s,
         quota=Quota(f"worker:{worker}/guides", busy.description),
+    )
+
+
+def guide_untried(worker: str, untried: Untried) -> ServiceError:
+    """Returns the refusal of a guide that could not be tried now."""
+    return ServiceError(
+        Code.UNAVAILABLE,
+        "GUIDE_UNTRIED",
+        f"worker {worker} could not try the form of the guide: {untried.description}",
+        retry_after_s=untried.retry_after_s,
     )
 
 

@@ -11,3 +11,15 @@ LORA_ADAPTERS = 4096
 MESSAGE_COMMANDS = 4096
 """Of each kind that one message of Session or Exchange may carry: each costs up to a third of a
 millisecond, and 4 MiB have room for a million."""
+
+GUIDE_BYTES = 64 * 1024
+"""Longest schema, regex or grammar, and all options of a choice together, in UTF-8: compile time
+grows faster than length."""
+
+CHOICE_OPTIONS = 256
+"""Most options of a choice."""
+
+
+def utf8_bytes(text: str) -> int:
+    """Returns the size of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tokenwire_worker.engines.port import (
-    Busy,
     Engine,
     Finish,
     Generation,
@@ -19,6 +18,7 @@ from tokenwire_worker.engines.port import (
     Sampling,
     Step,
     TokenLogprob,
+    Untried,
 )
 
 WAIT_S = 60.0
@@ -101,8 +101,8 @@ class Recorder:
         while True:
             try:
                 return asyncio.run(self.engine.check(generation))
-            except Busy as busy:
-                if busy.reason != "GUIDE_QUEUE_FULL" or time.monotonic() > ends_s:
+            except Untried:
+                if time.monotonic() > ends_s:
                     raise
 
     def wait(self, done: Callable[[], bool]) -> None:

@@ -2,6 +2,7 @@
 
 ok               nothing is wrong with it
 bad WORDS        that is what is wrong
+walk WORDS       that is what is wrong with what it costs
 hold FOLDER      waits until FOLDER/go is there; makes FOLDER/PID first, to tell that it has begun
 spin             computes for ever
 crash            overflows, as far as the parent can tell
@@ -16,7 +17,7 @@ import signal
 import time
 from pathlib import Path
 
-from tokenwire_worker.engines.guides.process import FaultOf, answer
+from tokenwire_worker.engines.guides.process import Tries, answer
 from tokenwire_worker.engines.port import Guide
 
 kept: list[bytearray] = []
@@ -45,8 +46,13 @@ def fault(guide: Guide) -> str | None:
     return None
 
 
-def load() -> FaultOf:
-    return fault
+def walk_fault(guide: Guide) -> str | None:
+    word, _, rest = guide.text.partition(" ")
+    return rest if word == "walk" else None
+
+
+def load() -> Tries:
+    return Tries(fault, walk_fault)
 
 
 if __name__ == "__main__":

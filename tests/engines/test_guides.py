@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 from tokenwire_worker.engines.guides import checker as module
@@ -22,14 +23,15 @@ from tokenwire_worker.engines.guides.process import (
     Unavailable,
     Verdict,
 )
-from tokenwire_worker.engines.port import Ability, Guide, Refused
+from tokenwire_worker.engines.port import Ability, FreePrefix, Guide, Refused, Untried
 from tokenwire_worker.model_files import read_limits
 
 from tests.engines.conftest import STAND_INS
 from tests.engines.recorder import WAIT_S
 from tests.services.processes import MODEL
 
-STOPPED = "can't be tried: the worker is being stopped"
+COSTLY = "takes more than 15 ms of CPU time for each token, on average over 8"
+STOPPED = "the worker is being stopped"
 
 
 @pytest.fixture(params=["openvino", "compiler"])
@@ -85,6 +87,12 @@ def refusal(checker: GuideChecker, guide: Guide) -> tuple[str, str]:
     return refused.value.field, refused.value.description
 
 
+def untried(checker: GuideChecker, guide: Guide) -> str:
+    with pytest.raises(Untried) as told:
+        check(checker, guide)
+    return told.value.description
+
+
 def tried(process: TrialProcess, guide: Guide, cpu_s: float = WAIT_S) -> Verdict:
     process.ask(guide, cpu_s, WAIT_S)
     return process.answer(WAIT_S)
@@ -120,7 +128,7 @@ def test_the_good_form_that_was_longest_out_of_use_is_forgotten(checker, monkeyp
     checker.close()
     for text in ("a", "c"):
         check(checker, regex(text))
-    assert refusal(checker, regex("b")) == ("guide", STOPPED)
+    assert untried(checker, regex("b")) == STOPPED
 
 
 def test_bad_forms_are_remembered_with_what_is_wrong(checker):
@@ -135,6 +143,20 @@ def test_what_a_form_costs_is_told(checker):
     assert verdict.fault is None
     assert 0 <= verdict.held_bytes < 10 * 1024**2
     assert 0 <= verdict.cpu_s < 1
+
+
+@pytest.mark.parametrize("checker", ["openvino"], indirect=True)
+def test_a_form_that_costs_too_much_at_each_token_is_refused(checker):
+    """Also where it is so only behind a cheap part, or behind one that is free."""
+    costly = "(.{0,90}.{0,90}.{0,90})x"
+    for text in (costly, f"[a-z]{{20}}{costly}"):
+        assert refusal(checker, regex(text)) == ("guide.regex", COSTLY)
+    properties = {"a": {"type": "string"}, "b": {"type": "string", "pattern": f"^{costly}$"}}
+    schema = {"type": "object", "properties": properties, "required": ["a", "b"]}
+    guide = Guide(Ability.GUIDED_JSON_SCHEMA, json.dumps(schema))
+    assert refusal(checker, guide) == ("guide.json_schema", COSTLY)
+    free = replace(regex(costly), free_prefix=FreePrefix("", "</think>"))
+    assert refusal(checker, free) == ("guide.regex", COSTLY)
 
 
 # --- a process that is lost ----------------------------------------------------------------------
@@ -192,8 +214,7 @@ def test_a_process_that_ends_before_it_is_ready_is_told(checker):
     commands = [each._command for each in processes]
     for each in processes:
         each._command = [sys.executable, "-c", ""]
-    told = refusal(checker, regex("a"))
-    assert told == ("guide", "can't be tried: its process did not start: it has ended")
+    assert untried(checker, regex("a")) == "its process did not start: it has ended"
     for each, command in zip(processes, commands, strict=True):
         assert each._process is None
         each._command = command
@@ -226,7 +247,7 @@ def test_closing_ends_the_process_and_what_it_tries(process, endless):
 
 def test_closing_before_the_first_guide_ends_nothing_and_refuses(checker):
     checker.close()
-    assert refusal(checker, regex("a")) == ("guide", STOPPED)
+    assert untried(checker, regex("a")) == STOPPED
 
 
 def test_an_interrupt_from_the_terminal_leaves_it_alone(process):
@@ -243,7 +264,7 @@ def test_a_form_that_takes_for_ever_ends_with_the_worker_gone(process, endless):
         ({"cpu_s": WAIT_S, "wall_s": 0.1}, signal.SIGALRM),
         ({"cpu_s": 0.1, "wall_s": WAIT_S}, signal.SIGPROF),
     ):
-        form = {"form": endless.form.value, "text": endless.text, "options": []}
+        form = {"form": endless.form.value, "text": endless.text, "options": [], "free": None}
         asked = {**form, **limits}
         with subprocess.Popen(
             process._command,

@@ -15,7 +15,7 @@ from tokenwire_worker.engines.guides import checker as checker_module
 from tokenwire_worker.engines.guides import lanes, process, weight
 from tokenwire_worker.engines.guides.checker import GuideChecker
 from tokenwire_worker.engines.guides.process import TrialProcess
-from tokenwire_worker.engines.port import Ability, Busy, Guide, Refused
+from tokenwire_worker.engines.port import Ability, Busy, Guide, Refused, Untried
 
 WAIT_S = 60.0
 """Bound of every wait: a hang fails instead."""
@@ -122,6 +122,12 @@ async def busy(task) -> Busy:
     with pytest.raises(Busy) as refused:
         await task
     return refused.value
+
+
+async def untried(task) -> str:
+    with pytest.raises(Untried) as told:
+        await task
+    return told.value.description
 
 
 # --- nobody waits for somebody else's form --------------------------------------------------------
@@ -318,22 +324,29 @@ def test_a_form_is_not_blamed_for_a_process_that_was_killed(run, looks):
     run(work)
 
 
-def test_a_form_that_always_loses_its_process_is_refused_and_tried_afresh_later(run):
+def test_a_form_that_always_loses_its_process_is_untried_and_tried_afresh_later(run):
     async def work(lab):
         for _ in range(2):
-            told = await refusal(lab.check("leave"))
-            assert told == "is more than the grammar compiler can take"
+            assert await untried(lab.check("leave")) == "its process was lost"
 
     run(work)
 
 
 def test_cpu_time_is_bounded_and_remembered(run):
     async def work(lab):
-        assert await refusal(lab.check("spin")) == "takes longer than 0.5 s to compile"
+        assert await refusal(lab.check("spin")) == "takes more than 0.5 s of CPU time to compile"
         slow, quick = await lab.hold(HEAVY), await lab.hold()
-        assert await refusal(lab.check("spin")) == "takes longer than 0.5 s to compile"
+        assert await refusal(lab.check("spin")) == "takes more than 0.5 s of CPU time to compile"
         assert not slow.task.done()
         assert not quick.task.done()
+
+    run(work)
+
+
+def test_a_form_is_walked_once_it_compiles(run):
+    async def work(lab):
+        for _ in range(2):
+            assert await refusal(lab.check("walk too far")) == "too far"
 
     run(work)
 
@@ -343,7 +356,7 @@ def test_a_machine_without_time_says_nothing_of_the_form(run, monkeypatch):
 
     async def work(lab):
         held = lab.held()
-        assert (await busy(held.task)).reason == "GUIDE_QUEUE_FULL"
+        assert await untried(held.task) == "the machine is too busy"
         held.let_go()
         await lab.check(held.text)
 
@@ -356,7 +369,7 @@ def test_a_caller_waits_no_longer_than_its_frontend_and_finds_the_answer_later(r
         monkeypatch.setattr(checker_module, "WAIT_S", 0.05)
         waits = lab.check(held.text), lab.check(f"ok {HEAVY}")
         for each in waits:
-            assert (await busy(each)).reason == "GUIDE_QUEUE_FULL"
+            assert await untried(each) == "the machine is too busy"
         held.task.cancel()
         await asyncio.wait([held.task])
         monkeypatch.setattr(checker_module, "WAIT_S", WAIT_S)
@@ -374,8 +387,8 @@ def test_closing_tells_everybody_who_waits(run):
         pids = lab.pids()
         await asyncio.to_thread(lab.checker.close)
         for each in held:
-            assert await refusal(each.task) == "can't be tried: the worker is being stopped"
-        assert await refusal(lab.check("ok")) == "can't be tried: the worker is being stopped"
+            assert await untried(each.task) == "the worker is being stopped"
+        assert await untried(lab.check("ok")) == "the worker is being stopped"
         for pid in pids:
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
@@ -409,7 +422,7 @@ def test_of_bad_forms_the_one_longest_out_of_use_is_forgotten(run, monkeypatch):
         await asyncio.to_thread(lab.checker.close)
         assert await refusal(lab.check("bad a")) == "a"
         assert await refusal(lab.check("bad c")) == "c"
-        assert "can't be tried" in await refusal(lab.check("bad b"))
+        assert await untried(lab.check("bad b")) == "the worker is being stopped"
 
     run(work)
 

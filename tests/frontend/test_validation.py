@@ -76,6 +76,7 @@ AT_THE_BOUND = [
     stopping(stop=("x" * 1024,) * 16, stop_token_ids=(49,) * 64),
     output(logprobs=True, top_logprobs=5),
     guide(Ability.GUIDED_CHOICE, options=("a",) * 256),
+    guide(Ability.GUIDED_REGEX, text="é" * 32768),
     guide(Ability.GUIDED_JSON_OBJECT),
     replace(GOOD, sequence_count=4, lora_adapter="tuned", cache_salt="s" * 256, priority=-100),
     replace(GOOD, request_id="Az0._:-" + "x" * 121, time_budget_s=0.001),
@@ -131,11 +132,13 @@ BEYOND = {
     "output.top_logprobs": [output(top_logprobs=1), output(logprobs=True, top_logprobs=6)],
     "guided.json_schema": [
         guide(Ability.GUIDED_JSON_SCHEMA),
-        guide(Ability.GUIDED_JSON_SCHEMA, text="x" * 262145),
+        guide(Ability.GUIDED_JSON_SCHEMA, text="x" * 65537),
+        guide(Ability.GUIDED_JSON_SCHEMA, text="é" * 32769),
     ],
     "guided.choice.options": [
         guide(Ability.GUIDED_CHOICE),
         guide(Ability.GUIDED_CHOICE, options=("a",) * 257),
+        guide(Ability.GUIDED_CHOICE, options=("a", "é" * 32768)),
     ],
     "guided.choice.options[1]": [guide(Ability.GUIDED_CHOICE, options=("a", ""))],
     "sequence_count": [replace(GOOD, sequence_count=5)],

@@ -9,8 +9,7 @@ from typing import Self
 import grpc
 import pytest
 from tokenwire.worker.v1 import execution_pb2 as pb
-from tokenwire_service.limits import MESSAGE_COMMANDS
-from tokenwire_worker.core.validation import CHOICE_OPTIONS
+from tokenwire_service.limits import CHOICE_OPTIONS, MESSAGE_COMMANDS
 from tokenwire_worker.edge import outbox
 from tokenwire_worker.engines.port import Alternative, Output, TokenLogprob
 

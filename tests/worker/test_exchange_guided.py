@@ -6,7 +6,7 @@ import asyncio
 
 import grpc
 import pytest
-from tokenwire_worker.engines.port import Busy, Refused
+from tokenwire_worker.engines.port import Busy, Refused, Untried
 
 from tests.services.calls import refusal_of_status
 from tests.worker.calls import CANCELLED, TIME_BUDGET, request
@@ -69,11 +69,12 @@ async def test_hanging_up_stops_a_trial(here):
     [
         (Refused, ("guide.regex", "unclosed"), "INVALID_ARGUMENT", "INVALID_FIELD"),
         (Busy, ("GUIDE_QUEUE_FULL", "busy", 1.0), "RESOURCE_EXHAUSTED", "GUIDE_QUEUE_FULL"),
+        (Untried, ("its process was lost", 1.0), "UNAVAILABLE", "GUIDE_UNTRIED"),
         (RuntimeError, ("boom",), "INTERNAL", "INTERNAL_FAULT"),
         (TimeoutError, (), "INTERNAL", "INTERNAL_FAULT"),
         (asyncio.CancelledError, (), "INTERNAL", "INTERNAL_FAULT"),
     ],
-    ids=["refused", "busy", "fault", "timeout", "cancelled"],
+    ids=["refused", "busy", "untried", "fault", "timeout", "cancelled"],
 )
 async def test_what_a_trial_raises_ends_that_generation_and_no_other(
     here, lines, raised, arguments, code, reason

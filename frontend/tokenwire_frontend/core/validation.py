@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from tokenwire_service.errors import FieldViolation
+from tokenwire_service.limits import CHOICE_OPTIONS, GUIDE_BYTES, utf8_bytes
 from tokenwire_service.wording import counted, cut
 
 from tokenwire_frontend.core.model import Ability, ModelLimits
@@ -35,7 +36,6 @@ BANNED_WORD_TOKENS_LIMIT = 256
 PROMPT_LOGPROBS_LIMIT = 512 * 1024
 """Log probabilities of a prompt, alternatives included: 10 MiB on the wire, 4 MiB in memory for as
 long as a client does not read."""
-CHOICES_LIMIT = 256
 CACHE_SALT_CHARS_LIMIT = 256
 PRIORITY_LIMIT = 100
 MESSAGES_LIMIT = 4096
@@ -47,8 +47,6 @@ TOOLS_LIMIT = 1024
 DOCUMENTS_LIMIT = 1024
 NAME_BYTES = 80
 """Of a caller's name in an error."""
-GUIDE_CHARS_LIMIT = 256 * 1024
-"""Longest schema, regex or grammar: engines compile them, and a long one blocks the engine."""
 FIRST_IDS = 16 * 1024
 """Ids of a prompt that are checked together with everything else; more would hold up others, so
 they are checked when they are read."""
@@ -312,18 +310,19 @@ def _guide(guide: Guide | None, limits: ModelLimits) -> Violations:
     yield from _able(guide.form, limits)
     field = guide.form.value
     if guide.form is Ability.GUIDED_CHOICE:
-        if not 1 <= len(guide.options) <= CHOICES_LIMIT:
+        field += ".options"
+        if not 1 <= len(guide.options) <= CHOICE_OPTIONS:
             yield FieldViolation(
-                f"{field}.options", f"has none, or more than {CHOICES_LIMIT}, which is the most"
+                field, f"has none, or more than {CHOICE_OPTIONS}, which is the most"
             )
         for index, option in enumerate(guide.options):
             if not option:
-                yield FieldViolation(f"{field}.options[{index}]", "is empty")
+                yield FieldViolation(f"{field}[{index}]", "is empty")
     elif guide.form is not Ability.GUIDED_JSON_OBJECT and not guide.text:
         yield FieldViolation(field, "is empty")
-    characters = len(guide.text) + sum(map(len, guide.options))
-    if characters > GUIDE_CHARS_LIMIT:
-        yield FieldViolation(field, f"has {characters} characters; at most {GUIDE_CHARS_LIMIT}")
+    size = utf8_bytes(guide.text) + sum(map(utf8_bytes, guide.options))
+    if size > GUIDE_BYTES:
+        yield FieldViolation(field, f"has {size} bytes; at most {GUIDE_BYTES}")
 
 
 def _rest(request: GenerationRequest, limits: ModelLimits) -> Violations:

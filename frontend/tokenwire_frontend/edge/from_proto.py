@@ -7,6 +7,7 @@ from typing import Any
 from google.protobuf import duration_pb2
 from tokenwire.frontend.v1 import generation_pb2, options_pb2, prompt_pb2
 from tokenwire_service.errors import invalid
+from tokenwire_service.limits import CHOICE_OPTIONS
 
 from tokenwire_frontend.core.events import Pace
 from tokenwire_frontend.core.model import Ability
@@ -23,7 +24,6 @@ from tokenwire_frontend.core.request import (
 )
 from tokenwire_frontend.core.validation import (
     BANNED_WORDS_LIMIT,
-    CHOICES_LIMIT,
     CONTENT_PARTS_LIMIT,
     DOCUMENTS_LIMIT,
     LOGIT_BIAS_LIMIT,
@@ -255,7 +255,7 @@ def _guide(message: generation_pb2.Generation) -> Guide | None:
         raise invalid("guided", "is set, but none of its forms is")
     ability = Ability(f"guided.{form}")
     if ability is Ability.GUIDED_CHOICE:
-        return Guide(ability, options=tuple(message.guided.choice.options[: CHOICES_LIMIT + 1]))
+        return Guide(ability, options=tuple(message.guided.choice.options[: CHOICE_OPTIONS + 1]))
     if ability is Ability.GUIDED_JSON_OBJECT:
         return Guide(ability)
     return Guide(ability, text=getattr(message.guided, form))

@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import islice
 
 from tokenwire_service.errors import FieldViolation
+from tokenwire_service.limits import CHOICE_OPTIONS, GUIDE_BYTES, utf8_bytes
 from tokenwire_service.wording import counted, cut
 
 from tokenwire_worker.core.request import GenerationRequest
@@ -25,9 +26,6 @@ PRIORITY_BOUND = 100
 
 CACHE_SALT_CHARACTERS = 256
 """Longest cache salt; it is hashed with every block of the prompt."""
-
-GUIDE_BYTES = 64 * 1024
-"""Longest schema, regex or grammar, in UTF-8: compile time grows faster than length."""
 
 GUIDE_DEPTH = 64
 """Deepest nesting of brackets in a guide: grammar compilers recurse, and a stack that overflows
@@ -48,9 +46,6 @@ BANNED_SEQUENCE_IDS = 256
 PROMPT_LOGPROBS = 512 * 1024
 """Most log probabilities of a prompt, alternatives included: 4 MiB in memory, 10 MiB on the
 wire."""
-
-CHOICE_OPTIONS = 1024
-"""Most options of a choice."""
 
 SEQUENCES_PER_REQUEST = 128
 """Most sequences of one request, where the engine runs that many at once."""
@@ -302,7 +297,7 @@ def _guide(guide: Guide | None, info: EngineInfo) -> Iterator[Fault]:
         return
     if not guide.text.strip():
         yield field, "empty"
-    size = _bytes(guide.text)
+    size = utf8_bytes(guide.text)
     if size > GUIDE_BYTES:
         yield field, f"{size} bytes; at most {GUIDE_BYTES}"
     elif (depth := nesting(guide.text)) > GUIDE_DEPTH:
@@ -316,17 +311,12 @@ def _choice(options: Sequence[str]) -> Iterator[Fault]:
     if len(options) > CHOICE_OPTIONS:
         yield field, f"{len(options)} options; at most {CHOICE_OPTIONS}"
         return
-    size = sum(_bytes(option) for option in options)
+    size = sum(utf8_bytes(option) for option in options)
     if size > GUIDE_BYTES:
         yield field, f"{size} bytes in all; at most {GUIDE_BYTES}"
     empty = [at for at, option in enumerate(options) if not option]
     for at in empty[:TOLD_FAULTS]:
         yield f"{field}[{at}]", "empty"
-
-
-def _bytes(text: str) -> int:
-    """Returns the size of a text in UTF-8."""
-    return len(text) if text.isascii() else len(text.encode())
 
 
 def nesting(text: str) -> int:

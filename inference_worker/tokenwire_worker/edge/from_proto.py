@@ -10,6 +10,7 @@ from google.protobuf import duration_pb2
 from opentelemetry.context import Context
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_service.errors import invalid
+from tokenwire_service.limits import CHOICE_OPTIONS
 from tokenwire_service.telemetry import tracing
 
 from tokenwire_worker.core import validation
@@ -143,6 +144,6 @@ def _guide(message: pb.Guide) -> Guide:
         return Guide(Ability.GUIDED_JSON_OBJECT, free_prefix=prefix)
     if form == "choice":
         options = message.choice.options
-        few = len(options) <= validation.CHOICE_OPTIONS
+        few = len(options) <= CHOICE_OPTIONS
         return Guide(Ability.GUIDED_CHOICE, "", tuple(options) if few else options, prefix)
     return Guide(_TEXT_FORMS[form], getattr(message, form), free_prefix=prefix)

@@ -340,6 +340,17 @@ class Busy(Exception):  # noqa: N818 - it says how things are with the engine
         """After which it is worth another try."""
 
 
+class Untried(Exception):  # noqa: N818 - it says how things are with the engine
+    """A guide of which nothing is known yet, through no fault of its own."""
+
+    def __init__(self, description: str, retry_after_s: float) -> None:
+        super().__init__(description)
+        self.description = description
+        """Why it was not tried."""
+        self.retry_after_s = retry_after_s
+        """After which it is worth another try."""
+
+
 class EngineListener(Protocol):
     """Who hears from an engine. Called on the engine's own thread: hand over and return."""
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from tokenwire_worker.engines.guides.checker import compiler_checker
 from tokenwire_worker.engines.guides.choices import choice_pattern
-from tokenwire_worker.engines.port import Ability, Guide, Refused
+from tokenwire_worker.engines.port import Ability, Guide, Refused, Untried
 
 from tests.engines import conftest
 from tests.engines.tensorrt_llm.conftest import VOCABULARY, generation
@@ -71,6 +71,12 @@ def test_a_form_that_ends_the_compiler_is_refused(checker):
     asyncio.run(checker.check(regex("next")))
 
 
+def test_a_form_whose_masks_cost_too_much_is_refused(checker):
+    field, description = refusal(checker, regex("ambiguous"))
+    assert field == "guide.regex"
+    assert "15 ms of CPU time for each token" in description
+
+
 def test_bad_forms_are_tried_once(checker):
     for _ in range(2):
         assert refusal(checker, regex("tried"))[1] == "tried 1 times"
@@ -78,9 +84,8 @@ def test_bad_forms_are_tried_once(checker):
 
 def test_without_the_compiler_no_guide_is_taken(checker, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "")
-    field, description = refusal(checker, regex("a"))
-    assert field == "guide"
-    assert description.startswith("can't be tried: ")
+    with pytest.raises(Untried, match="did not start"):
+        asyncio.run(checker.check(regex("a")))
 
 
 def test_llguidance_is_asked_in_its_own_way(model, monkeypatch):

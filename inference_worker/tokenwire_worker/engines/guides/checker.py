@@ -14,10 +14,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
-from tokenwire_worker.engines.guides.lanes import TOO_MUCH, Lanes, QueueFull, TooBusy
+from tokenwire_worker.engines.guides.lanes import Lanes, QueueFull, TooBusy
 from tokenwire_worker.engines.guides.process import Lost, TrialProcess, Unavailable, Verdict
 from tokenwire_worker.engines.guides.weight import is_heavy
-from tokenwire_worker.engines.port import Busy, Guide, Refused
+from tokenwire_worker.engines.port import Busy, Guide, Refused, Untried
 
 REMEMBERED = 4096
 """Forms of which it is remembered what came of them, good and bad ones each. A bad one is up to 300
@@ -52,8 +52,9 @@ class GuideChecker:
         A caller that waits no longer cancels this; the form is then not tried, unless others wait.
 
         Raises:
-            Refused: it does not compile, or not in time.
-            Busy: too many forms wait to be tried, or the machine is too busy to try it.
+            Refused: it does not compile, or costs too much.
+            Busy: too many forms wait to be tried.
+            Untried: the machine is too busy, or the process that tries forms was lost.
         """
         verdict = self.known(guide) or await self._tried(guide)
         if verdict.fault is not None:
@@ -90,13 +91,9 @@ class GuideChecker:
                 "GUIDE_QUEUE_FULL", "too many forms of guides wait to be tried", RETRY_S
             ) from full
         except (TooBusy, TimeoutError) as busy:
-            raise Busy(
-                "GUIDE_QUEUE_FULL", "it found no time to try the form of the guide", RETRY_S
-            ) from busy
-        except Unavailable as error:
-            raise Refused("guide", f"can't be tried: {error}") from error
-        except Lost as lost:
-            raise Refused(guide.form.value, TOO_MUCH) from lost
+            raise Untried("the machine is too busy", RETRY_S) from busy
+        except (Unavailable, Lost) as error:
+            raise Untried(str(error), RETRY_S) from error
 
     def _remember(self, guide: Guide, verdict: Verdict) -> None:
         memory = self._good if verdict.fault is None else self._bad

@@ -30,7 +30,7 @@ from tokenwire_worker.engines.guides.process import (
 from tokenwire_worker.engines.port import Guide
 
 CPU_S = 6.0
-"""CPU time that a form may take to compile: 3 s of two cores, which the compilers use. Schemas of
+"""CPU time that a form may take to be tried: 3 s of two cores, which the compilers use. Schemas of
 everyday size take milliseconds, one of 2,000 properties 4 s."""
 
 WALL_S = 30.0
@@ -232,7 +232,7 @@ class Lanes:
                     return None
             return process.answer(WALL_S)
         except OutOfCpuTime:
-            return Verdict(f"takes longer than {CPU_S:g} s to compile")
+            return Verdict(f"takes more than {CPU_S:g} s of CPU time to compile")
         except TimeoutError:
             process.end()
             return TooBusy()

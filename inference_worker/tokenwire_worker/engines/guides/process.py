@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenwire_service.signals import FROM_TERMINAL, leave_to_parent
@@ -50,6 +50,16 @@ STOPPED = "the worker is being stopped"
 
 FaultOf = Callable[[Guide], str | None]
 """Tells what is wrong with a form, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tries:
+    """What is tried of a form, one after the other."""
+
+    compiled: FaultOf
+    walked: FaultOf
+    """Draws an output of a form that compiles; see `walk`."""
+
 
 _FROM_OUTSIDE = (0, -signal.SIGKILL, -signal.SIGTERM)
 """How a process ends that somebody ended, or the kernel when memory was short."""
@@ -262,17 +272,17 @@ def _receive(process: subprocess.Popen[bytes], limit_s: float) -> Any:
     return json.loads(line)
 
 
-def answer(load: Callable[[], FaultOf]) -> None:
+def answer(load: Callable[[], Tries]) -> None:
     """Runs as the process, until standard input ends.
 
     Args:
-        load: loads the compiler, and returns what tries forms on it.
+        load: loads the compiler, and returns how forms are tried on it.
     """
     leave_to_parent(*FROM_TERMINAL)
     # What libraries print goes elsewhere: standard output is for answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    fault_of = load()
+    tries = load()
     os.nice(NICE)
     print("{}", file=answers, flush=True)
     for line in sys.stdin:
@@ -283,14 +293,15 @@ def answer(load: Callable[[], FaultOf]) -> None:
         signal.setitimer(signal.ITIMER_PROF, asked["cpu_s"])
         # Should the parent die meanwhile, nobody else would end a compilation without end.
         signal.setitimer(signal.ITIMER_REAL, 2 * asked["wall_s"])
-        fault = fault_of(guide)
+        fault = tries.compiled(guide)
+        held_bytes, cpu_s = max(0, heap_bytes() - before_bytes), time.process_time() - before_s
+        if fault is None:
+            # A mask cannot be interrupted, so one without end is left to the clocks too. Where a
+            # part of the output is free, all of a walk would be in it.
+            fault = tries.walked(replace(guide, free_prefix=None))
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.setitimer(signal.ITIMER_PROF, 0)
         if fault is not None:
             fault = fault[:LONGEST_FAULT]
-        said = {
-            "fault": fault,
-            "held_bytes": max(0, heap_bytes() - before_bytes),
-            "cpu_s": time.process_time() - before_s,
-        }
+        said = {"fault": fault, "held_bytes": held_bytes, "cpu_s": cpu_s}
         print(json.dumps(said), file=answers, flush=True)

@@ -1,8 +1,9 @@
 """Tries a guide's form on the grammar compiler, in this process or as a process of its own.
 
 The compiler is reached only through generation, so there is a pipeline for it: a model of one tiny
-layer with the real vocabulary, generating one token. A form that does not compile raises there and
-not in the pipeline that serves, which such an exception leaves unusable.
+layer with the real vocabulary. A form that does not compile raises there at the first token, and
+not in the pipeline that serves, which such an exception leaves unusable. What a form costs at each
+token is seen on an output drawn at random.
 
 As a process, `python -m tokenwire_worker.engines.openvino.trial TOKENIZER VOCABULARY STOP_ID`, it
 answers as in `guides.process`, and exists to be lost.
@@ -22,7 +23,8 @@ import openvino as ov
 import openvino.opset13 as ops
 import openvino_genai as ov_genai
 
-from tokenwire_worker.engines.guides.process import FaultOf, answer
+from tokenwire_worker.engines.guides.process import FaultOf, Tries, answer
+from tokenwire_worker.engines.guides.walk import WALK_OUTPUTS, WALK_TOKENS, Walk
 from tokenwire_worker.engines.openvino.config import structured_output
 from tokenwire_worker.engines.port import Ability, Guide
 from tokenwire_worker.engines.text import told
@@ -35,8 +37,35 @@ STACK_BYTES = 4 * 1024**2
 here fits there."""
 
 
+_UNLIKELY = -20.0
+"""Logit of the end, so that an output goes on where it may: all others are 0."""
+
+_QUOTED_TOKENS = 8
+"""One token in so many is a quote, where any token may come: so strings end, and a walk leaves
+them."""
+
+
+_STREAMING = (ov_genai.StreamingStatus.RUNNING, ov_genai.StreamingStatus.STOP)
+
+
+class _Streamer(ov_genai.StreamerBase):  # type: ignore[misc]
+    """Counts tokens for a walk, and ends it."""
+
+    def __init__(self, walk: Walk) -> None:
+        super().__init__()
+        self._walk = walk
+
+    def write(self, _ids: Any) -> Any:
+        """Takes a token, on the thread that generates."""
+        self._walk.take()
+        return _STREAMING[self._walk.is_over]
+
+    def end(self) -> None:
+        """Nothing is left to be done."""
+
+
 class Trial:
-    """A pipeline that generates one token, to see whether forms compile."""
+    """A pipeline that generates from a form, to see whether it compiles and what it costs."""
 
     def __init__(self, tokenizer: Any, vocabulary_size: int, stop_id: int) -> None:
         """Builds the pipeline.
@@ -48,29 +77,61 @@ class Trial:
             stop_id: an end-of-sequence id.
         """
         with tempfile.TemporaryDirectory(prefix="tokenwire-trial-") as folder:
-            ov.save_model(_tiny_model(vocabulary_size), Path(folder) / "openvino_model.xml")
+            model = _tiny_model(_logits(tokenizer, vocabulary_size, stop_id))
+            ov.save_model(model, Path(folder) / "openvino_model.xml")
             self._pipeline = ov_genai.LLMPipeline(
                 folder, tokenizer, "CPU", ATTENTION_BACKEND="SDPA", INFERENCE_NUM_THREADS=1
             )
         self._stop_id = stop_id
 
     def fault(self, guide: Guide) -> str | None:
-        """Returns what is wrong with a form, or None."""
+        """Compiles a form; returns what is wrong with it, or None."""
+        return self._generate(guide, 1, None)
+
+    def walk_fault(self, guide: Guide) -> str | None:
+        """Draws outputs of a form; returns what is wrong with their cost, or None."""
+        walk = Walk()
+        for seed in range(WALK_OUTPUTS):
+            fault = self._generate(guide, WALK_TOKENS, _Streamer(walk), seed)
+            if fault is not None or walk.is_over:
+                break
+        return fault or walk.fault()
+
+    def _generate(
+        self, guide: Guide, tokens: int, streamer: _Streamer | None, seed: int = 0
+    ) -> str | None:
         config = ov_genai.GenerationConfig()
-        config.max_new_tokens = 1
+        config.max_new_tokens = tokens
         config.stop_token_ids = {self._stop_id}
         config.eos_token_id = self._stop_id
+        config.do_sample = True
+        config.rng_seed = seed
         try:
             config.structured_output_config = structured_output(guide)
-            self._pipeline.generate(ov.Tensor(np.zeros((1, 1), dtype=np.int64)), config)
+            prompt = ov.Tensor(np.zeros((1, 1), dtype=np.int64))
+            self._pipeline.generate(prompt, config, streamer)
         except Exception as error:  # noqa: BLE001 - the compiler's errors have no type of their own
             return told(error)
         return None
 
 
-def _tiny_model(vocabulary_size: int) -> Any:
-    """Returns a stateful language model of one attention layer, all weights zero."""
-    width = 8
+def _logits(tokenizer: Any, vocabulary_size: int, stop_id: int) -> Any:
+    """Returns the logits of every token: float32[vocabulary_size]."""
+    logits = np.zeros(vocabulary_size, np.float32)
+    quote = tokenizer.encode('"', add_special_tokens=False).input_ids.data
+    if quote.size:
+        logits[quote.ravel()[-1]] = np.log(vocabulary_size / _QUOTED_TOKENS)
+    logits[stop_id] = _UNLIKELY
+    return logits
+
+
+def _tiny_model(every: Any) -> Any:
+    """Returns a stateful language model of one attention layer, whose weights are zero.
+
+    Args:
+        every: the logits after any text, float32[vocabulary].
+    """
+    vocabulary_size, width = every.size, 8
     zero = ops.constant(0)
 
     def shape(*sizes: int) -> Any:
@@ -114,7 +175,7 @@ def _tiny_model(vocabulary_size: int) -> Any:
     logits = ops.matmul(
         ops.squeeze(attended, shape(1)), weights, transpose_a=False, transpose_b=True
     )
-    result = ops.result(logits)
+    result = ops.result(ops.add(logits, ops.constant(every)))
     result.output(0).set_names({"logits"})
     return ov.Model([result], sinks, [ids, mask, positions, beams], "trial")
 
@@ -123,21 +184,26 @@ def main() -> None:
     """Runs as a process; see the module."""
     path, vocabulary_size, stop_id = sys.argv[1:]
 
-    def load() -> FaultOf:
+    def load() -> Tries:
         trial = Trial(ov_genai.Tokenizer(path), int(vocabulary_size), int(stop_id))
         # What the first form alone costs is not to be counted as that form's.
-        trial.fault(Guide(Ability.GUIDED_JSON_OBJECT))
+        trial.walk_fault(Guide(Ability.GUIDED_JSON_OBJECT))
         threading.stack_size(STACK_BYTES)
         _limit_memory()
 
-        def fault(guide: Guide) -> str | None:
-            faults: list[str | None] = []
-            thread = threading.Thread(target=lambda: faults.append(trial.fault(guide)))
-            thread.start()
-            thread.join()
-            return faults[0]
+        def apart(fault_of: FaultOf) -> FaultOf:
+            """Returns the same on a thread of its own, with the stack that it shall fit."""
 
-        return fault
+            def fault(guide: Guide) -> str | None:
+                faults: list[str | None] = []
+                thread = threading.Thread(target=lambda: faults.append(fault_of(guide)))
+                thread.start()
+                thread.join()
+                return faults[0]
+
+            return fault
+
+        return Tries(apart(trial.fault), apart(trial.walk_fault))
 
     answer(load)
 
