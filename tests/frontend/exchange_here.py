@@ -46,6 +46,9 @@ class Receiver:
     def on_accepted(self) -> None:
         self._hear("accepted")
 
+    def on_prompt_logprobs(self, logprobs: Any) -> None:
+        self._hear("prompt_logprobs", list(logprobs))
+
     def on_tokens(self, sequence: int, token_ids: Any, logprobs: Any = ()) -> None:
         self._hear("tokens", sequence, list(token_ids), list(logprobs))
 

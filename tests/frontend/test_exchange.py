@@ -253,6 +253,17 @@ FRAMES = st.builds(
     token_ids=st.lists(st.sampled_from([5, 6, 1000]), max_size=6),
     logprobs=st.lists(st.builds(scored, SMALL, st.just(5)), max_size=2),
     accepted=st.lists(SMALL, max_size=3),
+    prompt_logprobs=st.lists(
+        st.builds(
+            pb.PromptLogprobs,
+            handle=SMALL,
+            token_offset=st.integers(0, 2),
+            tokens=st.lists(
+                st.builds(pb.TokenLogprob, token_id=st.sampled_from([5, 1000])), max_size=3
+            ),
+        ),
+        max_size=2,
+    ),
     endings=st.lists(st.builds(ending, SMALL, st.integers(0, 2), SMALL), max_size=3),
     completions=st.lists(st.builds(done, SMALL), max_size=2),
     failures=st.lists(
@@ -272,7 +283,9 @@ def test_whatever_comes_each_generation_ends_once_and_nothing_is_raised(frames):
     stream = exchange()
     receivers = [Receiver() for _ in range(4)]
     for place, receiver in enumerate(receivers):
-        stream.submit(request(sequence_count=1 + place % 2, logprobs=place > 1), receiver)
+        fields = {"prompt_logprobs": 0} if place in (0, 3) else {}
+        asked = request(sequence_count=1 + place % 2, logprobs=place > 1, **fields)
+        stream.submit(asked, receiver)
     with structlog.testing.capture_logs():
         for frame in frames:
             deliver(stream, frame)

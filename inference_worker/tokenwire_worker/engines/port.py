@@ -256,7 +256,8 @@ class Output:
     logprobs: list[TokenLogprob] | None = None
     """One for each id, where asked for."""
     prompt_logprobs: PromptLogprobs | None = None
-    """All of the prompt's, where asked for: with sequence 0, before the tokens of any sequence."""
+    """All of the prompt's, where asked for: with the first output of sequence 0, before the tokens
+    of any sequence. None come where that sequence is cancelled before."""
     cached_prompt_tokens: int | None = None
     """With the generation's first output, where the engine tells."""
     started_s: float | None = None

@@ -135,6 +135,48 @@ def test_as_many_stop_ids_as_are_taken_with_a_minimum_do_not_end_the_engine(watc
     assert not set(ran.ids[:9]) & set(stops)
 
 
+def test_a_bias_makes_a_token_certain_or_impossible(watcher):
+    (plain,) = watcher.run(Generation(prompt(7), 10, GREEDY))
+    always = Sampling(temperature=0, logit_bias=((77, 100.0),))
+    (ran,) = watcher.run(Generation(prompt(7), 10, always, stop_token_ids=()))
+    assert ran.ids == [77] * 10
+    never = Sampling(temperature=0, logit_bias=tuple((each, -100.0) for each in set(plain.ids)))
+    (ran,) = watcher.run(Generation(prompt(7), 10, never))
+    assert not set(ran.ids) & set(plain.ids)
+
+
+def test_a_banned_sequence_never_comes_and_as_many_as_are_taken_do_not_end_the_engine(watcher):
+    (plain,) = watcher.run(Generation(prompt(8), 10, GREEDY))
+    first, second, third = plain.ids[:3]
+    banned = Sampling(temperature=0, banned_sequences=((first, second), (third,)))
+    (ran,) = watcher.run(Generation(prompt(8), 10, banned))
+    assert ran.ids[0] == first
+    assert ran.ids[1] != second
+    assert third not in ran.ids
+    info = watcher.engine.info
+    size = info.banned_ids // info.banned_sequences
+    most = tuple((100 + each,) * size for each in range(info.banned_sequences))
+    (ran,) = watcher.run(Generation(prompt(8), 5, Sampling(temperature=0, banned_sequences=most)))
+    assert len(ran.ids) == 5
+
+
+def test_a_prompt_has_the_log_probabilities_that_its_tokens_have_when_generated(watcher):
+    (plain,) = watcher.run(Generation(prompt(9), 30, GREEDY, logprobs=True))
+    whole = [*prompt(9), *plain.ids]
+    before = len(watcher.outputs)
+    for _ in range(2):  # the second time the prompt is in the prefix cache
+        watcher.run(Generation(whole, 2, GREEDY, prompt_logprobs=3, sequence_count=2))
+    told = [each.prompt_logprobs for each in watcher.outputs[before:] if each.prompt_logprobs]
+    assert len(told) == 2
+    for found in told:
+        tokens = list(found.part(0, len(whole)))
+        assert [each.token_id for each in tokens] == whole
+        assert tokens[0].logprob == 0
+        generated = [each.logprob for each in tokens[-30:]]
+        assert generated == pytest.approx([each.logprob for each in plain.logprobs], abs=0.05)
+        assert all(each.alternatives[0].token_id == each.token_id for each in tokens[-30:])
+
+
 def test_times_are_the_engines_and_in_order(watcher):
     before = len(watcher.outputs)
     watcher.run(Generation(prompt(5), 10, GREEDY))
