@@ -19,7 +19,8 @@ from tokenwire_service.tasks import Supervisor, first_of
 from tokenwire_worker import engines
 from tokenwire_worker.engines.descendants import kill_descendants
 from tokenwire_worker.engines.port import Engine
-from tokenwire_worker.model_files import ModelError, TextFiles, read_text_files
+from tokenwire_worker.model_files import TextFiles, read_text_files
+from tokenwire_worker.model_source import with_text_files
 from tokenwire_worker.settings import WorkerSettings
 
 TELL_EVERY_S = 10.0
@@ -78,21 +79,10 @@ async def load(
 def _build(settings: WorkerSettings) -> Loaded:
     module = engines.module_of(settings)
     module.check_model(settings)
-    files = _text_files(settings)
+    settings = with_text_files(settings)
+    files = read_text_files(settings.text_folder)
     log.info("loading", **_shown(settings))
     return Loaded(module.build(settings), files)
-
-
-def _text_files(settings: WorkerSettings) -> TextFiles:
-    try:
-        return read_text_files(settings.text_folder)
-    except ModelError as error:
-        if settings.tokenizer_folder is None and settings.model_path.is_file():
-            raise ModelError(
-                f"{error} beside it; give --tokenizer-folder, the folder of the tokenizer.json "
-                f"and config.json that go with the file"
-            ) from error
-        raise
 
 
 async def _tell(settings: WorkerSettings, began_s: float) -> None:

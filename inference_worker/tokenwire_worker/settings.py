@@ -12,6 +12,7 @@ from pydantic_settings import SettingsConfigDict
 from tokenwire_service.limits import NAME_CHARACTERS
 from tokenwire_service.settings import Address, ServiceSettings
 
+from tokenwire_worker import cache
 from tokenwire_worker.engines.adapters import ADAPTERS
 from tokenwire_worker.engines.openvino.settings import OpenVinoSettings
 from tokenwire_worker.engines.tensorrt_llm.settings import TensorRtLlmSettings
@@ -52,7 +53,12 @@ class WorkerSettings(ServiceSettings):
     )
     tokenizer_folder: Path | None = Field(
         default=None,
-        description="folder of tokenizer.json and config.json where the model's has none (GGUF)",
+        description="folder of tokenizer.json and config.json to use instead of the model's own",
+    )
+    cache_folder: Path | None = Field(
+        default=None,
+        description="folder for what is made of models: text files of a GGUF file, converted "
+        "models; default: tokenwire in XDG_CACHE_HOME or in ~/.cache",
     )
     stall_s: float | None = Field(
         default=None,
@@ -82,6 +88,12 @@ class WorkerSettings(ServiceSettings):
     def model_path(self) -> Path:
         """The model as a path."""
         return Path(self.model).expanduser()
+
+    @property
+    def cache_path(self) -> Path:
+        """Folder for what is made of models."""
+        folder = self.cache_folder
+        return cache.default_folder() if folder is None else folder.expanduser()
 
     @property
     def text_folder(self) -> Path:

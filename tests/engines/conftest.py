@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from tokenwire_service.settings import parse
 from tokenwire_worker import engines
 from tokenwire_worker.engines.port import Engine
+from tokenwire_worker.model_source import with_text_files
 from tokenwire_worker.settings import WorkerSettings
 
 from tests.engines.recorder import Recorder
@@ -82,7 +83,7 @@ def build(*arguments: str, engine: str = "openvino", model: str = "") -> Engine:
     settings = parse(WorkerSettings, "test", [*chosen, *EVERY.get(engine, ()), *arguments])
     module = engines.module_of(settings)
     module.check_model(settings)
-    return module.build(settings)
+    return module.build(with_text_files(settings))
 
 
 @pytest.fixture(scope="session", params=sorted(CONTRACT))

@@ -1,4 +1,4 @@
-"""Writes the demo model's Hugging Face form as a GGUF file, with nothing but numpy."""
+"""Writes the demo model's Hugging Face form as a GGUF file."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gguf import GGMLQuantizationType
+from gguf.quants import quantize
 
 ALIGNMENT = 32
-F32, F16 = 0, 1
 TYPES = {"uint32": (4, "<I"), "float32": (6, "<f"), "int32": (5, "<i")}
 
 NAMES = {
@@ -26,8 +27,8 @@ NAMES = {
 }
 
 
-def write_gguf(model: Path, path: Path) -> Path:
-    """Writes a Llama of bfloat16 safetensors, `model`, as float16 GGUF."""
+def write_gguf(model: Path, path: Path, kind: str = "F16") -> Path:
+    """Writes a Llama of bfloat16 safetensors, `model`, as GGUF with matrices of a type."""
     config = json.loads((model / "config.json").read_text())
     tensors = _gguf_tensors(_safetensors(model / "model.safetensors"), config)
     metadata = {**_metadata(config), **_tokenizer(model, config)}
@@ -37,12 +38,12 @@ def write_gguf(model: Path, path: Path) -> Path:
     data = bytearray()
     for name, values in tensors.items():
         shape = values.shape[::-1]
-        kind = F16 if values.dtype == np.float16 else F32
+        of_type = GGMLQuantizationType[kind if values.ndim == 2 else "F32"]
         out += (
             _string(name) + struct.pack("<I", len(shape)) + struct.pack(f"<{len(shape)}Q", *shape)
         )
-        out += struct.pack("<IQ", kind, len(data))
-        data += values.tobytes()
+        out += struct.pack("<IQ", of_type, len(data))
+        data += quantize(values, of_type).tobytes()
         data += bytes(-len(data) % ALIGNMENT)
     path.write_bytes(bytes(out) + bytes(-len(out) % ALIGNMENT) + bytes(data))
     return path
@@ -80,10 +81,7 @@ def _gguf_tensors(tensors: dict[str, np.ndarray], config: dict[str, Any]) -> dic
                 split = values.reshape(heads[name], 2, -1, values.shape[1])
                 values = split.swapaxes(1, 2).reshape(values.shape)
             made[f"blk.{layer}.{short}.weight"] = values
-    return {
-        name: np.ascontiguousarray(values, np.float16 if values.ndim == 2 else np.float32)
-        for name, values in made.items()
-    }
+    return {name: np.ascontiguousarray(values, np.float32) for name, values in made.items()}
 
 
 def _metadata(config: dict[str, Any]) -> dict[str, Any]:
@@ -112,7 +110,7 @@ def _tokenizer(model: Path, config: dict[str, Any]) -> dict[str, Any]:
     ids = range(config["vocab_size"])
     return {
         "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "llama-bpe",
+        "tokenizer.ggml.pre": "qwen2",  # which splits as the demo model's own tokenizer does
         "tokenizer.ggml.tokens": [by_id.get(each, f"<unused {each}>") for each in ids],
         "tokenizer.ggml.token_type": ("int32", [3 if each in special else 1 for each in ids]),
         "tokenizer.ggml.merges": [
@@ -121,6 +119,7 @@ def _tokenizer(model: Path, config: dict[str, Any]) -> dict[str, Any]:
         "tokenizer.ggml.bos_token_id": ("uint32", config["bos_token_id"]),
         "tokenizer.ggml.eos_token_id": ("uint32", config["eos_token_id"]),
         "tokenizer.ggml.padding_token_id": ("uint32", config["pad_token_id"]),
+        "tokenizer.chat_template": (model / "chat_template.jinja").read_text(),
     }
 
 

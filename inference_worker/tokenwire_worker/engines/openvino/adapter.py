@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 from tokenwire_worker.engines import EngineError
 from tokenwire_worker.engines.openvino import gguf
 from tokenwire_worker.engines.openvino.engine import OpenVinoEngine
-from tokenwire_worker.engines.openvino.files import GGUF, MODEL_FILE
+from tokenwire_worker.engines.openvino.files import MODEL_FILE, WEIGHTS_FILE
+from tokenwire_worker.engines.openvino.reencoding import reencoded
 from tokenwire_worker.engines.openvino.settings import OpenVinoSettings
+from tokenwire_worker.gguf import header
+from tokenwire_worker.model_files import ModelError
+from tokenwire_worker.model_source import GGUF, is_gguf
 
 if TYPE_CHECKING:
     from tokenwire_worker.settings import WorkerSettings
@@ -35,16 +39,15 @@ def check_model(settings: WorkerSettings) -> None:
 
 def _fault(path: Path, model: str) -> str | None:
     """Returns what is wrong with the model's files, and what to do about it."""
-    if path.suffix == GGUF and not path.is_dir():
+    if is_gguf(path):
         try:
-            gguf.check(path)
-        except OSError as error:
-            return error.strerror or str(error)
-        except gguf.GgufError as error:
+            gguf.check(header.read(path))
+        except (EngineError, ModelError) as error:
             return str(error)
         return None
     if (path / MODEL_FILE).is_file():
-        return None
+        lacks = not (path / WEIGHTS_FILE).is_file()
+        return f"{path} has {MODEL_FILE} and no {WEIGHTS_FILE}" if lacks else None
     if path.is_file():
         what = f"it is no {GGUF} file"
     else:
@@ -57,7 +60,10 @@ def _fault(path: Path, model: str) -> str | None:
 
 def build(settings: WorkerSettings) -> OpenVinoEngine:
     """Starts the engine's process and loads the model."""
-    return OpenVinoEngine(settings)
+    path = settings.model_path
+    if is_gguf(path):
+        path = reencoded(settings, header.read(path))
+    return OpenVinoEngine(settings.model_copy(update={"model": str(path)}))
 
 
 def _check_device(device: str) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 MODEL_FILE = "openvino_model.xml"
 """The model itself, in a folder of OpenVINO IR."""
 
+WEIGHTS_FILE = "openvino_model.bin"
+"""Its weights."""
+
 TOKENIZER_FILE = "openvino_tokenizer.xml"
 """The tokenizer as OpenVINO has it, which guides need."""
-
-GGUF = ".gguf"
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +12,15 @@ import openvino as ov
 import openvino_genai as ov_genai
 
 from tokenwire_worker.engines import EngineError
-from tokenwire_worker.engines.openvino.files import GGUF, TOKENIZER_FILE, ReadableFolders
+from tokenwire_worker.engines.openvino import stand_in
+from tokenwire_worker.engines.openvino.files import TOKENIZER_FILE, ReadableFolders
 from tokenwire_worker.engines.openvino.settings import OpenVinoSettings
 from tokenwire_worker.engines.port import GUIDED, Ability, EngineInfo
 from tokenwire_worker.engines.text import told
+from tokenwire_worker.gguf import header
+from tokenwire_worker.gguf.tokenizer import CONTROL, USER_DEFINED
 from tokenwire_worker.model_files import ModelLimits, read_limits
+from tokenwire_worker.model_source import is_gguf
 
 if TYPE_CHECKING:
     from tokenwire_worker.settings import WorkerSettings
@@ -97,12 +102,32 @@ def _pipeline(
     if adapters:
         properties["adapters"] = ov_genai.AdapterConfig(list(adapters.values()))
     model, scheduler = str(folders.readable(settings.model_path)), _scheduler(own)
-    if (settings.text_folder / TOKENIZER_FILE).is_file() and settings.model_path.is_file():
-        tokenizer = ov_genai.Tokenizer(str(folders.readable(settings.text_folder)))
+    tokenizer = _tokenizer(settings, folders)
+    if tokenizer is not None:
         return ov_genai.ContinuousBatchingPipeline(
             model, tokenizer, scheduler, own.device, **properties
         )
     return ov_genai.ContinuousBatchingPipeline(model, scheduler, own.device, properties)
+
+
+def _tokenizer(settings: WorkerSettings, folders: ReadableFolders) -> Any:
+    """Returns the tokenizer where a model of one file does not bring one that can be used."""
+    if not settings.model_path.is_file():
+        return None
+    if (settings.text_folder / TOKENIZER_FILE).is_file():
+        return ov_genai.Tokenizer(str(folders.readable(settings.text_folder)))
+    return None if _has_tokenizer(settings.model_path) else stand_in.tokenizer()
+
+
+def _has_tokenizer(gguf: Path) -> bool:
+    """Tells whether OpenVINO can use the tokenizer of a GGUF file.
+
+    It knows byte-level BPE alone, and can't build one without special tokens.
+    """
+    pairs = header.read(gguf).pairs
+    kinds = pairs.get("tokenizer.ggml.token_type", [])
+    special = CONTROL in kinds or USER_DEFINED in kinds
+    return pairs.get("tokenizer.ggml.model") == "gpt2" and special
 
 
 def _scheduler(own: OpenVinoSettings) -> Any:
@@ -173,8 +198,15 @@ def _guide_tokenizer(
 ) -> tuple[str | None, str]:
     """Returns where guides find the tokenizer, or None and why they can't."""
     folder, model = settings.text_folder, settings.model_path
-    if not (folder / TOKENIZER_FILE).is_file() and model.suffix != GGUF:
-        return None, (f"{folder} has no {TOKENIZER_FILE}, which optimum-cli export openvino writes")
+    if not (folder / TOKENIZER_FILE).is_file():
+        if not is_gguf(model):
+            how = "optimum-cli export openvino writes it"
+            return None, f"{folder} has no {TOKENIZER_FILE}; {how}"
+        if not _has_tokenizer(model):
+            return None, (
+                f"OpenVINO can't use the tokenizer of this file; --tokenizer-folder can name a "
+                f"folder with the model's {TOKENIZER_FILE}"
+            )
     if not limits.eos_token_ids:
         return None, f"{folder} tells no eos_token_id"
     return str(folders.readable(folder) if (folder / TOKENIZER_FILE).is_file() else model), ""

@@ -1,0 +1,1 @@
+"""GGUF files: their header, and the text files that it stands for."""
