@@ -59,6 +59,13 @@ async def pool_of_two() -> AsyncIterator[TokenizerPool]:
         assert not pool._held_bytes
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_pool() -> AsyncIterator[TokenizerPool]:
+    """A pool of the test's own, where it counts or withholds processes."""
+    async with pool_of_two() as pool:
+        yield pool
+
+
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def _pool() -> AsyncIterator[TokenizerPool]:
     async with pool_of_two() as pool:
@@ -210,9 +217,10 @@ async def test_a_process_that_is_lost_is_started_anew(pool, model):
 
 
 async def test_processes_that_are_lost_are_started_anew_while_another_model_is_built(
-    pool, model, monkeypatch
+    own_pool, monkeypatch
 ):
     """And the model that was being built is there once it is, in the processes of then."""
+    pool, model = own_pool, await built(own_pool)
     run, building, go_on = TextProcess.run, asyncio.Event(), asyncio.Event()
 
     def slow(process: TextProcess, job: bytes, limit: TimeLimit) -> asyncio.Future[Any]:
@@ -234,6 +242,7 @@ async def test_processes_that_are_lost_are_started_anew_while_another_model_is_b
     await until(lambda: all(slot.lost.is_set() for slot in pool._slots))
     assert await encoded(pool, model, "after") == WHOLE.encode_ids("after", add_special_tokens=True)
     assert not build.done()
+    await until(lambda: pool._slots[0].process.pid and not pool._slots[0].lost.is_set())
     # One more that is lost shortly before the model is there: what is started for it lacks that.
     os.kill(pool._slots[0].process.pid, signal.SIGKILL)
     await until(pool._slots[0].lost.is_set)
@@ -269,7 +278,7 @@ async def test_more_tokens_than_were_asked_for_are_counted_and_not_sent(pool, mo
     )
 
 
-async def test_files_that_were_refused_are_not_built_again_until_they_change(monkeypatch):
+async def test_files_that_were_refused_are_not_built_again_until_they_change(own_pool, monkeypatch):
     started = 0
     start = tokenizer_pool.TextProcess.start
 
@@ -279,17 +288,16 @@ async def test_files_that_were_refused_are_not_built_again_until_they_change(mon
         await start(self)
 
     monkeypatch.setattr(tokenizer_pool.TextProcess, "start", counting)
-    async with pool_of_two() as pool:
-        reasons = set()
-        for _ in range(3):
-            with pytest.raises(ModelFilesError) as refused:
-                await built(pool, tokenizer_config__json=b"[]")
-            reasons.add(str(refused.value))
-        assert len(reasons) == 1
-        assert started == 2
-        await until(lambda: processes(pool) == set())
-        model = await built(pool, tokenizer_config__json=b"{}")
-        assert await encoded(pool, model, "mended")
+    reasons = set()
+    for _ in range(3):
+        with pytest.raises(ModelFilesError) as refused:
+            await built(own_pool, tokenizer_config__json=b"[]")
+        reasons.add(str(refused.value))
+    assert len(reasons) == 1
+    assert started == 2
+    await until(lambda: processes(own_pool) == set())
+    model = await built(own_pool, tokenizer_config__json=b"{}")
+    assert await encoded(own_pool, model, "mended")
 
 
 async def test_a_model_that_is_refused_leaves_the_others_alone(pool, model):

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tokenwire.worker.v1 import execution_pb2 as pb
+from tokenwire_worker.engines.openvino.child import PROCESS
 
 from tests.services.calls import refusal_of_status
 from tests.services.processes import WAIT_S
@@ -27,9 +28,15 @@ def pair_of(own_worker):
 
 
 def engine_of(process) -> int:
-    """Returns the process id of a worker's engine, its only child."""
+    """Returns the process id of a worker's engine, of all its children."""
     tasks = Path(f"/proc/{process.process.pid}/task")
-    return int(" ".join(each.read_text() for each in tasks.glob("*/children")))
+    children = " ".join(each.read_text() for each in tasks.glob("*/children")).split()
+    [engine] = [
+        int(each)
+        for each in children
+        if PROCESS.encode() in Path(f"/proc/{each}/cmdline").read_bytes().split(b"\0")
+    ]
+    return engine
 
 
 STALL_S = 2.0
