@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from tokenwire_service.settings import parse
 from tokenwire_worker.engines import EngineError
 from tokenwire_worker.engines.openvino import gguf as openvino_gguf
-from tokenwire_worker.engines.openvino.reencoding import reencoded
+from tokenwire_worker.engines.openvino.made import reencoded
 from tokenwire_worker.engines.port import Finish
 from tokenwire_worker.gguf import header as reader
 from tokenwire_worker.gguf.text_files import text_files
@@ -80,10 +80,10 @@ def cache(tmp_path_factory):
 def test_weights_that_openvino_gets_wrong_are_encoded_anew(tmp_path, cache, kind):
     path = write_gguf(HF, tmp_path / "demo.gguf", kind)
     settings = parse(WorkerSettings, "test", ["--model", str(path), *cache])
-    made = reencoded(settings, reader.read(path))
+    made = reencoded(settings)
     assert made != path
     assert not openvino_gguf.wrong_types(reader.read(made))
-    assert reencoded(settings, reader.read(path)) == made, "once"
+    assert reencoded(settings) == made, "once"
     before, after = GGUFReader(path), GGUFReader(made)
     assert [each.name for each in before.tensors] == [each.name for each in after.tensors]
     for old, new in zip(before.tensors, after.tensors, strict=True):
@@ -97,14 +97,14 @@ def test_weights_that_openvino_gets_wrong_are_encoded_anew(tmp_path, cache, kind
 def test_another_file_in_the_same_place_is_encoded_again(tmp_path, cache):
     path = write_gguf(HF, tmp_path / "demo.gguf", "Q4_1")
     settings = parse(WorkerSettings, "test", ["--model", str(path), *cache])
-    made = reencoded(settings, reader.read(path))
+    made = reencoded(settings)
     os.utime(path, ns=(1, 1))
-    assert reencoded(settings, reader.read(path)) != made
+    assert reencoded(settings) != made
 
 
 def test_what_openvino_computes_right_is_loaded_as_it_is(tmp_path, cache, gguf):
     settings = parse(WorkerSettings, "test", ["--model", str(gguf), *cache])
-    assert reencoded(settings, reader.read(gguf)) == gguf
+    assert reencoded(settings) == gguf
 
 
 def test_a_cache_that_can_not_be_written_is_named(run, gguf, tmp_path):

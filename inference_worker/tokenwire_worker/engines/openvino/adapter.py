@@ -7,11 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tokenwire_worker import safetensors
 from tokenwire_worker.engines import EngineError
-from tokenwire_worker.engines.openvino import gguf
+from tokenwire_worker.engines.openvino import conversion, gguf
 from tokenwire_worker.engines.openvino.engine import OpenVinoEngine
 from tokenwire_worker.engines.openvino.files import MODEL_FILE, WEIGHTS_FILE
-from tokenwire_worker.engines.openvino.reencoding import reencoded
+from tokenwire_worker.engines.openvino.made import converted, reencoded
 from tokenwire_worker.engines.openvino.settings import OpenVinoSettings
 from tokenwire_worker.gguf import header
 from tokenwire_worker.model_files import ModelError
@@ -30,40 +31,47 @@ _ONE_DEVICE = re.compile(r"(?!AUTO|MULTI|HETERO|BATCH)[A-Z]+(\.\d+)?")
 
 def check_model(settings: WorkerSettings) -> None:
     """Raises EngineError where the model or a setting can't be right; quick."""
-    fault = _fault(settings.model_path, settings.model)
+    fault = _fault(settings.model_path)
     if fault is not None:
         raise EngineError(f"--model {settings.model}: {fault}")
     _check_device(settings.openvino.device)
     _check_settings(settings.openvino)
 
 
-def _fault(path: Path, model: str) -> str | None:
+def _fault(path: Path) -> str | None:
     """Returns what is wrong with the model's files, and what to do about it."""
-    if is_gguf(path):
-        try:
-            gguf.check(header.read(path))
-        except (EngineError, ModelError) as error:
-            return str(error)
-        return None
     if (path / MODEL_FILE).is_file():
         lacks = not (path / WEIGHTS_FILE).is_file()
         return f"{path} has {MODEL_FILE} and no {WEIGHTS_FILE}" if lacks else None
+    try:
+        if is_gguf(path):
+            gguf.check(header.read(path))
+            return None
+        if path.is_dir() and safetensors.files_of(path):
+            conversion.check(path)
+            return None
+    except (EngineError, ModelError) as error:
+        return str(error)
     if path.is_file():
         what = f"it is no {GGUF} file"
+    elif path.is_dir():
+        what = f"{path} has no {MODEL_FILE} and no safetensors"
     else:
-        what = f"{path} has no {MODEL_FILE}" if path.is_dir() else f"there is no folder {path}"
-    return (
-        f"{what}; the openvino engine loads OpenVINO IR or GGUF, and this makes IR of a "
-        f"Hugging Face model: optimum-cli export openvino --model {model} FOLDER"
-    )
+        what = f"there is no folder {path}"
+    return f"{what}; the openvino engine loads OpenVINO IR, GGUF and safetensors"
 
 
 def build(settings: WorkerSettings) -> OpenVinoEngine:
     """Starts the engine's process and loads the model."""
     path = settings.model_path
     if is_gguf(path):
-        path = reencoded(settings, header.read(path))
-    return OpenVinoEngine(settings.model_copy(update={"model": str(path)}))
+        loaded = reencoded(settings)
+    elif (path / MODEL_FILE).is_file():
+        loaded = path
+    else:
+        loaded = converted(settings)
+    changes = {"model": str(loaded), "tokenizer_folder": settings.text_folder}
+    return OpenVinoEngine(settings.model_copy(update=changes))
 
 
 def _check_device(device: str) -> None:
