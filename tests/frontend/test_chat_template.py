@@ -88,17 +88,17 @@ def test_what_cannot_be_continued_is_refused(source, final, reason):
     ],
 )
 def test_the_template_named_tool_use_is_that_of_chats_with_tools(names, tools, text):
-    templates = ChatTemplates({name: name for name in names}, {})
+    templates = ChatTemplates(ChatTemplate, {name: name for name in names}, {})
     variables = {"messages": [], "tools": tools or None}
     assert templates.choose(variables).render(variables, SHORT_RENDERING) == text
 
 
 def test_a_chat_that_no_template_is_for_is_refused():
-    templates = ChatTemplates({"tool_use": "x"}, {})
+    templates = ChatTemplates(ChatTemplate, {"tool_use": "x"}, {})
     assert templates
     with pytest.raises(ChatTemplateError, match="none named `default`"):
         templates.choose({"tools": None})
-    assert not ChatTemplates({"rag": "x"}, {})
+    assert not ChatTemplates(ChatTemplate, {"rag": "x"}, {})
 
 
 def test_special_tokens_arguments_tools_and_documents_reach_the_template():

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -130,6 +131,17 @@ async def test_a_chat_that_is_long_comes_out_as_a_short_one_does(pool, model):
     rendered = await pool.render(model.key, chat(*contents), "chat")
     assert rendered.text == "".join(f"<user>{content}" for content in contents)
     assert rendered.ids.tolist() == await encoded(pool, model, rendered.text)
+
+
+async def test_so_does_one_with_literal_content(pool, model):
+    for content in ("<|end|> x ", "<|end|> word " * 20_000):
+        literal = replace(chat(content), literal_content=True)
+        rendered = await pool.render(model.key, literal, "chat")
+        assert rendered.text == f"<user>{content}"
+        assert 0 not in rendered.ids  # the id of "<|end|>"
+        assert WHOLE.decode(rendered.ids, skip_special_tokens=False) == rendered.text
+        with pytest.raises(TooManyTokensError):
+            await pool.render(model.key, literal, "chat", most_tokens=len(rendered.ids) - 1)
 
 
 @pytest.mark.parametrize("content", ["runaway", "native", "recursive"])

@@ -106,7 +106,15 @@ CHAT: Cases = {
     "tool_choice.mode": [Bad(chat_with(tool_choice={"mode": 3}), "tool_choice")],
     "tool_choice.name": [Bad(chat_with(tool_choice={"name": "f"}), "tool_choice")],
     "parallel_tool_calls": [Bad(chat_with(parallel_tool_calls=False), "parallel_tool_calls")],
-    "literal_content": [Bad(chat_with(literal_content=True), "literal_content")],
+    "literal_content": [
+        Bad(
+            {
+                "messages": [{**USER, "content": "\U000f0041\U00100041"}],
+                "literal_content": True,
+            },
+            "literal_content",
+        )
+    ],
     "documents": ANY_VALUE_IS_VALID,
     "documents.title": ANY_VALUE_IS_VALID,
     "documents.text": ANY_VALUE_IS_VALID,

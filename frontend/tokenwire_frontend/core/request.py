@@ -40,6 +40,8 @@ class ChatPrompt:
     add_generation_prompt: bool
     continue_final_message: bool
     template_arguments: str
+    literal_content: bool = False
+    """Whether control tokens' text in what the caller wrote is ordinary text."""
 
 
 def content_texts(message: Mapping[str, Any]) -> list[str]:

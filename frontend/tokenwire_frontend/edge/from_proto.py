@@ -133,6 +133,7 @@ def chat_prompt(chat: prompt_pb2.Chat, field: str) -> ChatPrompt:
         ),
         continue_final_message=chat.continue_final_message,
         template_arguments=chat.template_arguments,
+        literal_content=chat.literal_content,
     )
 
 
@@ -164,7 +165,6 @@ def _refuse_unsupported_chat(chat: prompt_pb2.Chat, field: str) -> None:
         and chat.tool_choice.mode != prompt_pb2.TOOL_CHOICE_MODE_AUTO,
         "parallel_tool_calls": chat.HasField("parallel_tool_calls")
         and not chat.parallel_tool_calls,
-        "literal_content": chat.literal_content,
     }
     for name, is_set in faults.items():
         if is_set:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, TypeVar
 
 import jinja2
 from jinja2 import nodes
@@ -61,8 +61,11 @@ class ChatTemplate:
         ChatTemplateError: the source is not a valid template.
     """
 
+    environment: type[BudgetEnvironment] = BudgetEnvironment
+    """What it is rendered in."""
+
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
-        self._environment = BudgetEnvironment(
+        self._environment = self.environment(
             trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, loopcontrols]
         )
         self._environment.globals["raise_exception"] = self._raise_exception
@@ -120,10 +123,14 @@ class ChatTemplate:
         raise jinja2.TemplateError(str(self._environment.weighed(message)))
 
 
-class ChatTemplates:
+_TemplateT = TypeVar("_TemplateT", bound=ChatTemplate)
+
+
+class ChatTemplates(Generic[_TemplateT]):
     """A model's templates by name, of which a chat takes `tool_use` or `default`.
 
     Args:
+        kind: of the templates.
         sources: Jinja sources by name.
         special_tokens: as ChatTemplate.
 
@@ -131,9 +138,14 @@ class ChatTemplates:
         ChatTemplateError: a source is not a valid template.
     """
 
-    def __init__(self, sources: Mapping[str, str], special_tokens: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        kind: type[_TemplateT],
+        sources: Mapping[str, str],
+        special_tokens: Mapping[str, str],
+    ) -> None:
         self._templates = {
-            name: ChatTemplate(sources[name], special_tokens)
+            name: kind(sources[name], special_tokens)
             for name in (DEFAULT, TOOL_USE)
             if name in sources
         }
@@ -141,7 +153,7 @@ class ChatTemplates:
     def __bool__(self) -> bool:
         return bool(self._templates)
 
-    def choose(self, variables: Mapping[str, Any]) -> ChatTemplate:
+    def choose(self, variables: Mapping[str, Any]) -> _TemplateT:
         """Returns the template for a chat of these variables.
 
         Raises:

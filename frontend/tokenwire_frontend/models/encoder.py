@@ -15,6 +15,7 @@ import tokenizers
 
 from tokenwire_frontend.core.token_bytes import TOKEN_BYTES_LIMIT
 from tokenwire_frontend.models.files import TOKENIZER_FILE, ModelFilesError
+from tokenwire_frontend.models.literal_encoder import LiteralEncoder
 from tokenwire_frontend.models.token_bound import bytes_per_token
 
 VOCABULARY_LIMIT = 2**22
@@ -56,6 +57,10 @@ class Encoder:
             array("I", [start for start, _ in offsets]),
             array("I", [end for _, end in offsets]),
         ]
+
+    def literal(self) -> LiteralEncoder:
+        """Returns what encodes text that a caller wrote without control tokens."""
+        return LiteralEncoder(self._tokenizer)
 
     def decode(self, token_ids: array[int], *, skip_special_tokens: bool) -> str:
         """Returns the text of the ids."""

@@ -7,6 +7,7 @@ ends when the frontend closes the other end, or is gone.
 from __future__ import annotations
 
 import ctypes
+import json
 import marshal
 import os
 import resource
@@ -17,16 +18,20 @@ import time
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
-from tokenwire_service.errors import InvalidRequestError
+from tokenwire_service.errors import InvalidRequestError, invalid
 from tokenwire_service.signals import STOPS, leave_to_parent
 
 from tokenwire_frontend.core.chat_variables import chat_variables
 from tokenwire_frontend.core.request import ChatPrompt
-from tokenwire_frontend.models.chat_template import ChatTemplateError, ChatTemplates
+from tokenwire_frontend.models.chat_template import ChatTemplate, ChatTemplateError, ChatTemplates
 from tokenwire_frontend.models.encoder import Encoder
 from tokenwire_frontend.models.files import ModelFilesError, read_files
+from tokenwire_frontend.models.literal_encoder import LiteralEncoder
+from tokenwire_frontend.models.marked_text import PLANES, Marks, planes
+from tokenwire_frontend.models.marking_template import MarkingTemplate
 from tokenwire_frontend.models.sandbox import Budget, BudgetError
 from tokenwire_frontend.models.tokenizer import fewest_tokens
 
@@ -52,11 +57,26 @@ class _TextTooLargeError(Exception):
     """The text has this many bytes: more than were asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Model:
+    encoder: Encoder
+    literal: LiteralEncoder
+    templates: ChatTemplates[ChatTemplate]
+    marking: ChatTemplates[MarkingTemplate]
+    """The same templates, for chats with `literal_content`."""
+    bytes_per_token: int | None
+
+    def check_fits(self, text: str, most_tokens: int) -> None:
+        fewest = fewest_tokens(text, self.bytes_per_token)
+        if fewest > most_tokens:
+            raise _TooManyTokensError(fewest, at_least=True)
+
+
 class Jobs:
     """What the process does, by the name of the job."""
 
     def __init__(self) -> None:
-        self._models: dict[str, tuple[Encoder, ChatTemplates, int | None]] = {}
+        self._models: dict[str, _Model] = {}
 
     def load(self, key: str, files: dict[str, bytes]) -> dict[str, Any]:
         """Takes a model; returns what the frontend has to know of it."""
@@ -64,10 +84,13 @@ class Jobs:
         encoder = Encoder(read.tokenizer)
         description = encoder.describe(read.tokenizer)
         try:
-            templates = ChatTemplates(read.templates, read.special_tokens)
+            templates = ChatTemplates(ChatTemplate, read.templates, read.special_tokens)
+            marking = ChatTemplates(MarkingTemplate, read.templates, read.special_tokens)
         except ChatTemplateError as error:
             raise ModelFilesError(f"its chat template {error}") from error
-        self._models[key] = encoder, templates, description["bytes_per_token"]
+        self._models[key] = _Model(
+            encoder, encoder.literal(), templates, marking, description["bytes_per_token"]
+        )
         return {
             "tokenizer": description,
             "has_chat_template": bool(templates),
@@ -82,7 +105,7 @@ class Jobs:
         """Returns the columns of a text's tokens: ids and, where asked for, starts and ends."""
         if offsets and len(text) > most_tokens:  # counted first, since offsets cost the most
             self.encode(key, text, special, offsets=False, most_tokens=most_tokens)
-        columns = self._models[key][0].encode(
+        columns = self._models[key].encoder.encode(
             text, add_special_tokens=special, with_offsets=offsets
         )
         if len(columns[0]) > most_tokens:
@@ -91,7 +114,7 @@ class Jobs:
 
     def encode_each(self, key: str, texts: list[str]) -> list[bytes]:
         """Returns the ids of each text, without special tokens."""
-        encoder, *_ = self._models[key]
+        encoder = self._models[key].encoder
         return [encoder.encode(text, add_special_tokens=False)[0].tobytes() for text in texts]
 
     def chat(
@@ -103,38 +126,70 @@ class Jobs:
         budget: tuple[int, float, int],
         most_tokens: int,
         tokenises: bool,
-    ) -> tuple[str, bytes, tuple[float, float, float]]:
+    ) -> tuple[str, int, bytes, tuple[float, float, float]]:
         """Renders a chat and, if it is asked to, tokenises it.
 
         Returns:
-            Text, ids, and time.monotonic() of the beginning, between the two, and of the end.
+            Text, the plane of its marks, ids, and time.monotonic() of the beginning, between the
+            two, and of the end. There are marks, and a plane other than 0, where a chat with
+            `literal_content` is not tokenised: `literal` does that.
         """
-        encoder, templates, bytes_per_token = self._models[key]
+        model = self._models[key]
         began_s = time.monotonic()
         prompt = ChatPrompt(*chat)
         variables = chat_variables(prompt, field)
-        text = templates.choose(variables).render(
-            variables, Budget(*budget), continues_final=prompt.continue_final_message
-        )
+        plane = 0
+        if prompt.literal_content:
+            marks = _marks_for(variables, field)
+            plane = marks.plane
+            text = model.marking.choose(variables).render_marked(
+                variables, Budget(*budget), marks, continues_final=prompt.continue_final_message
+            )
+        else:
+            text = model.templates.choose(variables).render(
+                variables, Budget(*budget), continues_final=prompt.continue_final_message
+            )
+            model.check_fits(text, most_tokens)
         rendered_s = time.monotonic()
-        fewest = fewest_tokens(text, bytes_per_token)
-        if fewest > most_tokens:
-            raise _TooManyTokensError(fewest, at_least=True)
-        ids = array("I")
-        if tokenises:
-            [ids] = encoder.encode(text, add_special_tokens=special)
+        ids = b""
+        if tokenises and plane:
+            text, ids = self.literal(key, text, plane, special, most_tokens)
+            plane = 0
+        elif tokenises:
+            [ids] = self.encode(key, text, special, offsets=False, most_tokens=most_tokens)
+        return text, plane, ids, (began_s, rendered_s, time.monotonic())
+
+    def literal(
+        self, key: str, marked: str, plane: int, special: bool, most_tokens: int
+    ) -> tuple[str, bytes]:
+        """Returns the text of a rendered chat without its marks, and its ids."""
+        model = self._models[key]
+        marks = Marks(plane)
+        text = marks.unmarked(marked)
+        model.check_fits(text, most_tokens)
+        ids = model.literal.encode(marked, marks, add_special_tokens=special)
         if len(ids) > most_tokens:
             raise _TooManyTokensError(len(ids))
-        return text, ids.tobytes(), (began_s, rendered_s, time.monotonic())
+        return text, ids.tobytes()
 
     def decode(self, key: str, ids: bytes, skip_special: bool, most_bytes: int) -> str:
         """Returns the text of ids."""
-        encoder, *_ = self._models[key]
-        text = encoder.decode(array("I", ids), skip_special_tokens=skip_special)
+        text = self._models[key].encoder.decode(array("I", ids), skip_special_tokens=skip_special)
         size = len(text.encode())
         if size > most_bytes:
             raise _TextTooLargeError(size)
         return text
+
+
+def _marks_for(variables: dict[str, Any], field: str) -> Marks:
+    taken = planes(json.dumps(variables, ensure_ascii=False))
+    for plane in PLANES:
+        if plane not in taken:
+            return Marks(plane)
+    raise invalid(
+        f"{field}.literal_content",
+        "is not supported with characters of both of Unicode's planes for private use",
+    )
 
 
 def result(work: Callable[[], Any]) -> tuple[str, Any]:

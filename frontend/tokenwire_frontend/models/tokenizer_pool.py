@@ -233,7 +233,7 @@ class TokenizerPool:
     ) -> Rendered:
         fields = (
             chat.messages, chat.tools, chat.documents, chat.add_generation_prompt,
-            chat.continue_final_message, chat.template_arguments,
+            chat.continue_final_message, chat.template_arguments, chat.literal_content,
         )  # fmt: skip
 
         def job(budget: Budget, *, tokenises: bool) -> bytes:
@@ -243,19 +243,25 @@ class TokenizerPool:
         first = job(SHORT_RENDERING, tokenises=True)
         if len(first) <= SHORT_BYTES:
             try:
-                text, ids, times = await self._result(first, RENDER_LIMIT)
+                text, _, ids, times = await self._result(first, RENDER_LIMIT)
                 return Rendered(text, array("I", ids), *times)
             except _BudgetError:
                 pass
         try:
-            text, _, times = await self._result(
+            text, plane, _, times = await self._result(
                 job(LONG_RENDERING, tokenises=False), RENDER_LIMIT, short=False
             )
         except _BudgetError as error:
             raise _TemplateError("it takes too long") from error
-        [tokens] = await self.encode(key, text, add_special_tokens=special, most_tokens=most_tokens)
+        if plane:
+            marked = packed("literal", key, text, plane, special, most_tokens)
+            text, ids = await self._result(marked, TOKENIZE_LIMIT)
+        else:
+            [ids] = await self.encode(
+                key, text, add_special_tokens=special, most_tokens=most_tokens
+            )
         began_s, rendered_s, _ = times
-        return Rendered(text, tokens, began_s, rendered_s, time.monotonic())
+        return Rendered(text, array("I", ids), began_s, rendered_s, time.monotonic())
 
     async def close(self) -> None:
         """Ends the processes."""
