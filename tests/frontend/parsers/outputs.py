@@ -202,6 +202,11 @@ OUTPUTS = {
             ),
         ),
     ),
+    "pythonic, without commas": Output(
+        "pythonic",
+        "[get_weather(city='x'days=3 exact=True), now()]",
+        calls=(("get_weather", {"city": "x", "days": 3, "exact": True}), ("now", {})),
+    ),
     "lfm2": Output(
         "lfm2",
         "<think>Hm</think><|tool_call_start|>[now(), get_weather(city='x')]<|tool_call_end|>Ok.",

@@ -334,7 +334,7 @@ class PythonCalls:
                 return
 
     def _goes_on(self, stream: Stream) -> Steps[bool]:
-        """Returns whether another call stands here, of those that no comma parts."""
+        """Returns whether a name stands here, where a comma might."""
         following = yield from stream.peek_after_space()
         return _IDENTIFIER.match(following) is not None
 
@@ -356,10 +356,11 @@ class PythonCalls:
             yield from stream.value(PYTHON, argument=True)
             before = ", "
             mark = yield from stream.ahead((",", ")"))
-            if mark is None:
-                raise Broken
             if mark == ")":
                 break
+            # Gemma's template writes earlier calls without commas, and models follow it.
+            if mark is None and not (yield from self._goes_on(stream)):
+                raise Broken
         if stream.call is None:
             stream.begin(name)
         stream.arguments("{}" if before == "{" else "}")

@@ -38,8 +38,9 @@ class CallBegin:
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """The next part of a call's arguments as JSON text; empty where only markers came.
+    """The next part of a call's arguments as JSON text.
 
+    It is empty where only markers came, or the beginning of an escape sequence or of a word.
     The parts of a complete call, joined, are one JSON object.
     """
 

@@ -33,7 +33,8 @@ class OutputFormat:
 
     Args:
         tools: how it writes calls; None where calls are not looked for.
-        reasoning: how it marks reasoning; None where that is text.
+        reasoning: how it marks reasoning; None where that is text. Harmony marks both or neither:
+            beside it, another format is as if it were Harmony.
         special_tokens: texts by id of the tokens that the plain text leaves out. Of the formats'
             markers, those that are such tokens count only as them, never as text that looks alike.
     """
