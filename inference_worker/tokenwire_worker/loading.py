@@ -20,7 +20,7 @@ from tokenwire_worker import engines
 from tokenwire_worker.engines.descendants import kill_descendants
 from tokenwire_worker.engines.port import Engine
 from tokenwire_worker.model_files import TextFiles, read_text_files
-from tokenwire_worker.model_source import with_text_files
+from tokenwire_worker.model_source import located, with_text_files
 from tokenwire_worker.settings import WorkerSettings
 
 TELL_EVERY_S = 10.0
@@ -78,6 +78,7 @@ async def load(
 
 def _build(settings: WorkerSettings) -> Loaded:
     module = engines.module_of(settings)
+    settings = located(settings)
     module.check_model(settings)
     settings = with_text_files(settings)
     files = read_text_files(settings.text_folder)

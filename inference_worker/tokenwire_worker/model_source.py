@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokenwire_worker import cache
+from tokenwire_worker import cache, hub
 from tokenwire_worker.gguf import header, text_files
 
 if TYPE_CHECKING:
@@ -18,6 +18,19 @@ GGUF = ".gguf"
 def is_gguf(path: Path) -> bool:
     """Tells whether a path is that of a GGUF file, there or not."""
     return path.suffix == GGUF and not path.is_dir()
+
+
+def located(settings: WorkerSettings) -> WorkerSettings:
+    """Returns the settings with a local model, which callers know by the name that was given.
+
+    Raises:
+        ModelError: the model is nowhere, or can't be downloaded.
+    """
+    if settings.model_path.exists() or hub.NAME.fullmatch(settings.model) is None:
+        return settings
+    found = hub.find(settings.model)
+    changes = {"model": str(found), "model_name": settings.shown_model_name}
+    return settings.model_copy(update=changes)
 
 
 def with_text_files(settings: WorkerSettings) -> WorkerSettings:

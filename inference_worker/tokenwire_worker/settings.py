@@ -27,9 +27,14 @@ class WorkerSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="TOKENWIRE_WORKER_")
 
-    model: str = Field(description="folder of the model, or a .gguf file")
+    model: str = Field(
+        description="folder of the model, a .gguf file, or a name on the Hugging Face Hub: "
+        "ORG/NAME, or ORG/NAME/FILE.gguf"
+    )
     model_name: Name = Field(
-        default="", description="name that callers know the model by; default: the folder's name"
+        default="",
+        description="name that callers know the model by; default: the folder's name, or "
+        "the name on the hub",
     )
     worker_name: Name = Field(
         default="", description="name of this worker, unique among its kind; default: host:port"
@@ -113,7 +118,7 @@ class WorkerSettings(ServiceSettings):
     @property
     def shown_model_name(self) -> str:
         """Name that callers know the model by."""
-        return self.model_name or self.model_path.resolve().stem
+        return self.model_name or self.model_path.resolve().name.removesuffix(".gguf")
 
     @property
     def shown_worker_name(self) -> str:
