@@ -5,7 +5,8 @@
 A worker and a frontend of its own run generations that are each held to a schema which no other
 has. Printed for each tenth of the schemas: the most resident memory of the worker and all processes
 below it together, the most processes that these were, and generations a second. A generation that
-finds no memory for its schema is counted, and asked again after the time that the worker names.
+finds no memory or no time for its schema is counted, and asked again after the time that the worker
+names.
 Linux only.
 """
 
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenwire import AsyncClient, OverloadedError, RetryPolicy
+from tokenwire import AsyncClient, OverloadedError, RetryPolicy, UnavailableError
 from tokenwire_worker.engines.descendants import descendants
 from tokenwire_worker.engines.guides.memory import resident_bytes
 
@@ -87,7 +88,7 @@ async def _call(client: AsyncClient, schemas: Iterator[int], part: Part) -> None
         while True:
             try:
                 await client.generate("hello", max_tokens=8, json_schema=_schema(number))
-            except OverloadedError as error:
+            except (OverloadedError, UnavailableError) as error:
                 part.refused += 1
                 await asyncio.sleep(error.retry_after_s or 1.0)
             else:

@@ -24,7 +24,7 @@ WALK_TOKENS = 96
 WALK_OUTPUTS = 4
 """Most outputs of a walk, where they are short: of several alternatives each has only one."""
 
-WALK_CPU_S = 0.4
+WALK_CPU_S = 0.2
 """CPU time after which a walk has seen enough."""
 
 
