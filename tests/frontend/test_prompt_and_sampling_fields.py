@@ -3,7 +3,10 @@ biases tokens, bans words, or asks for log probabilities of its prompt."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,12 +16,16 @@ from tokenwire.frontend.v1 import prompt_pb2
 from tokenwire.frontend.v1 import tokenization_pb2 as tk
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire.worker.v1 import worker_pb2
+from tokenwire_frontend.core.request import GenerationRequest, Sampling, TextPrompt
+from tokenwire_frontend.generation import prompt
 from tokenwire_frontend.workers.link import LinkState
 from tokenwire_service.errors import invalid
 from tokenwire_service.status import to_status
 
 from tests.frontend.frontend_here import FrontendHere, frontend_of, refused, until
+from tests.frontend.generations import LIMITS
 from tests.frontend.scripted_worker import ScriptedWorker, Stream
+from tests.frontend.tokenizer_kinds import kinds
 from tests.services.calls import Streamed, generation
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -67,14 +74,14 @@ async def here() -> AsyncIterator[Here]:
 
 @pytest.mark.parametrize("form", ["text", "token_ids", "chat"])
 async def test_a_truncated_prompt_of_any_form_is_its_last_tokens(here, form):
-    prompt: dict[str, Any] = {"text": STORY * 3}
+    asked: dict[str, Any] = {"text": STORY * 3}
     if form == "token_ids":
-        prompt = {"token_ids": {"ids": await here.tokenize(STORY * 3)}}
+        asked = {"token_ids": {"ids": await here.tokenize(STORY * 3)}}
     elif form == "chat":
         user = prompt_pb2.ChatMessage(role=prompt_pb2.ROLE_USER, content=STORY * 3)
-        prompt = {"chat": {"messages": [user]}}
-    whole, _ = await here.asked(generation({**prompt}))
-    what = generation({**prompt, "truncate_prompt_tokens": 7}, output={"echo": True})
+        asked = {"chat": {"messages": [user]}}
+    whole, _ = await here.asked(generation({**asked}))
+    what = generation({**asked, "truncate_prompt_tokens": 7}, output={"echo": True})
     request, answer = await here.asked(what)
     assert list(request.prompt_token_ids) == list(whole.prompt_token_ids)[-7:]
     assert answer.usage.prompt_tokens == 7
@@ -87,8 +94,8 @@ async def test_a_truncated_prompt_of_any_form_is_its_last_tokens(here, form):
 async def test_a_prompt_that_is_not_too_long_is_kept_whole(here):
     ids = await here.tokenize(STORY)
     for most in (len(ids), len(ids) + 1):
-        prompt = {"text": STORY, "truncate_prompt_tokens": most}
-        request, answer = await here.asked(generation(prompt, output={"echo": True}))
+        asked = {"text": STORY, "truncate_prompt_tokens": most}
+        request, answer = await here.asked(generation(asked, output={"echo": True}))
         assert list(request.prompt_token_ids) == ids
         assert answer.sequences[0].text.startswith(STORY)
 
@@ -100,8 +107,8 @@ async def test_what_would_not_fit_is_truncated_and_what_is_beyond_all_bounds_is_
     untold = await refused(here.frontend.generate(generation(text)))
     assert (untold.reason, untold.fields) == ("PROMPT_TOO_LONG", ["generation.prompt"])
     for ids in ([5] * 262_145, [5] * 900_000):
-        prompt = {"token_ids": {"ids": ids}, "truncate_prompt_tokens": 5}
-        refusal = await refused(here.frontend.generate(generation(prompt)))
+        asked = {"token_ids": {"ids": ids}, "truncate_prompt_tokens": 5}
+        refusal = await refused(here.frontend.generate(generation(asked)))
         assert (refusal.reason, refusal.fields) == ("PROMPT_TOO_LONG", ["generation.prompt"])
         assert "262144" in refusal.message
 
@@ -123,6 +130,36 @@ async def test_a_banned_word_is_the_ids_of_both_its_forms_each_once(here):
     forms = ["dog", " dog", "once upon a time", " once upon a time"]
     expected = [await here.tokenize(form, add_special_tokens=False) for form in forms]
     assert [list(each.ids) for each in request.sampling.banned_sequences] == expected
+
+
+class Pool:
+    """Tokenises here."""
+
+    def __init__(self, kind: str) -> None:
+        self.tokenizer = kinds()[kind]
+
+    async def encode_each(self, _key: str, texts: list[str]) -> list[array[int]]:
+        ids = [self.tokenizer.encode_ids(text, add_special_tokens=False) for text in texts]
+        return [array("I", each) for each in ids]
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "byte_fallback", "without_strip", "unigram"])
+async def test_a_banned_word_has_no_form_that_is_not_banned(kind):
+    pool = Pool(kind)
+    vocabulary = pool.tokenizer.vocabulary_size
+    model = SimpleNamespace(key="", limits=replace(LIMITS, vocabulary_size=vocabulary))
+    words = ("the", "Wort")
+    request = GenerationRequest(TextPrompt("a"), sampling=Sampling(banned_words=words))
+    banned = [list(ids) for ids in await prompt.banned_sequences(pool, model, request)]
+    assert len(banned) <= 6
+    for text in ("the", "a the", "a\nthe b", "a Wort", "Wort\n", "\nWort"):
+        ids = pool.tokenizer.encode_ids(text, add_special_tokens=False)
+        runs = [ids[start:end] for end in range(1, len(ids) + 1) for start in range(end)]
+        assert any(run in banned for run in runs), text
+    for text in ("a hat", "wo", "a\nb"):
+        ids = pool.tokenizer.encode_ids(text, add_special_tokens=False)
+        runs = [ids[start:end] for end in range(1, len(ids) + 1) for start in range(end)]
+        assert not any(run in banned for run in runs), text
 
 
 async def test_a_banned_word_of_too_many_tokens_is_refused_by_its_place(here):

@@ -123,7 +123,10 @@ async def _text_prompt(
 async def banned_sequences(
     tokenizers: TokenizerPool, model: Model, request: GenerationRequest
 ) -> list[array[int]]:
-    """Returns the ids of each banned word, alone and after a space, each once.
+    """Returns runs of ids without which no banned word can be written as the tokenizer writes it.
+
+    A word has up to three forms: at the beginning of a text, where some tokenizers put a space
+    before it, after a space, and after a line break.
 
     Raises:
         ServiceError: the tokenizer is busy.
@@ -132,24 +135,29 @@ async def banned_sequences(
     words = request.sampling.banned_words
     if not words:
         return []
-    forms = [space + (word.lstrip() or word) for word in words for space in ("", " ")]
+    texts = [before + (word.lstrip() or word) for word in words for before in ("", " ", "\n")]
+    line_break, *found = await tokenizers.encode_each(model.key, ["\n", *texts])
     banned: dict[bytes, array[int]] = {}
-    found = await tokenizers.encode_each(model.key, forms)
     for place in range(len(words)):
-        known = [
-            ids
-            for ids in found[2 * place : 2 * place + 2]
-            # What the model can't generate need not be banned.
-            if ids and max(ids) < model.limits.vocabulary_size
-        ]
+        alone, spaced, after_break = found[3 * place : 3 * place + 3]
+        forms = [alone, spaced]
+        if after_break[: len(line_break)] == line_break:
+            forms.append(after_break[len(line_break) :])
+        # What the model can't generate need not be banned.
+        forms = [ids for ids in forms if ids and max(ids) < model.limits.vocabulary_size]
         field = f"sampling.banned_words[{place}]"
-        if not known:
+        if not forms:
             raise invalid(field, "has no tokens of this model")
-        longest = max(map(len, known))
+        longest = max(map(len, forms))
         if longest > BANNED_WORD_TOKENS_LIMIT:
             raise invalid(field, f"has {longest} tokens; at most {BANNED_WORD_TOKENS_LIMIT}")
-        banned |= {ids.tobytes(): ids for ids in known}
-    return [*banned.values()]
+        banned |= {ids.tobytes(): ids for ids in forms}
+    # One that ends with another is banned with it.
+    return [
+        ids
+        for ids in banned.values()
+        if not any(ids[start:].tobytes() in banned for start in range(1, len(ids)))
+    ]
 
 
 def decoders(
