@@ -300,6 +300,10 @@ def test_with_any_tokenizer(name, data):
     """The template writes one of its control tokens after each text of the caller."""
     encoder = ENCODERS[name]
     literal = encoder.literal()
+    ids_of = [
+        each.get_vocab(with_added_tokens=True) for each in (encoder._tokenizer, literal._hiding)
+    ]
+    assert ids_of[0] == ids_of[1]
     unknown = literal._unknown
     names = {
         token_id: token.content
