@@ -187,6 +187,15 @@ def test_a_refusal_by_the_template_shows_the_text_as_it_was():
         rendered(user("<|end|>"), jobs=jobs)
 
 
+@pytest.mark.parametrize("use", ["c.split('|')", "c | list", "c.replace('|', '')"])
+def test_many_parts_of_a_text_are_refused_before_they_take_long(use):
+    source = f"{{% set c = messages[0].content %}}{{{{ ({use}) | length }}}}"
+    jobs = jobs_of(DEMO.read_text(), source)
+    assert rendered(user("|" * 50_000), jobs=jobs)[0].isdigit()
+    with pytest.raises(ChatTemplateError, match="parts of a text; at most"):
+        rendered(user("|" * 200_000), jobs=jobs)
+
+
 def test_the_last_message_can_be_left_open():
     messages = [*user("Say <|end|>."), {"role": "assistant", "content": "<|end|> is"}]
     text, ids = rendered(messages, continues=True)

@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self, SupportsIndex
 
+from tokenwire_frontend.models.template_sizes import PARTS_LIMIT, TooLargeError
+
 PLANES = (15, 16)
 """Unicode's planes for private use."""
 
@@ -128,6 +130,7 @@ class MarkedText(str):
         return hash(self._plain)
 
     def __iter__(self) -> Iterator[str]:
+        _check_parts(len(self))
         return (self._cut(place, place + 1) for place in range(len(self)))
 
     def __add__(self, other: str, /) -> str:
@@ -204,6 +207,7 @@ class MarkedText(str):
 
         `between` is what stands between two of them; None where that is white space.
         """
+        _check_parts(len(pieces))
         found = []
         end = 0
         for number, piece in enumerate(pieces):
@@ -213,6 +217,12 @@ class MarkedText(str):
             end = start + len(piece)
             found.append(self._cut(start, end))
         return found
+
+
+def _check_parts(count: int) -> None:
+    """Refuses more parts than take 0.1 s of CPU time, since nothing counts them as steps."""
+    if count > PARTS_LIMIT:
+        raise TooLargeError(f"makes {count} parts of a text; at most {PARTS_LIMIT}")
 
 
 def plain(value: Any) -> Any:
