@@ -1,4 +1,4 @@
-"""What the demo shows: a long conversation goes on for two turns, and the second starts sooner."""
+"""What the demo shows: a long conversation goes on, sooner at its second turn; a tool is called."""
 
 from __future__ import annotations
 
@@ -28,12 +28,22 @@ CAPITALS = {
     "Hungary": "Budapest",
 }
 
+WEATHER_TOOL = {
+    "name": "get_weather",
+    "description": "Get the weather in a city.",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+    },
+}
+WEATHER = "What is the weather in Paris?"
 STORY = "Tell me a story about a dog."
 NAME = "What is my name?"
 
 
 def show(target: str) -> None:
-    """Prints two turns of a conversation with the frontend at the target."""
+    """Prints two turns of a conversation with the frontend at the target, and a call of a tool."""
     with Client(target, timeout=60) as client:
         # The first request of a process also pays for what is made once; the comparison is without.
         client.generate("Hello", max_tokens=1)
@@ -43,6 +53,8 @@ def show(target: str) -> None:
         print("\nThe next turn begins with the same tokens, whose KV cache the worker still has.")
         second = _ask(client, messages, STORY)
         print(f"\n{_compare(first, second)}")
+        print("\nThe model may call a tool. What it calls comes as a call, not as text.")
+        _use_tool(client)
 
 
 def _earlier_turns() -> list[ChatMessage]:
@@ -73,6 +85,20 @@ def _ask(client: Client, messages: list[ChatMessage], question: str) -> Answer:
     print(waterfall.render(answer))
     messages.append(ChatMessage("assistant", answer.text))
     return answer
+
+
+def _use_tool(client: Client) -> None:
+    """Prints a question, the model's call, a result of our own and the answer."""
+    messages = [ChatMessage("user", WEATHER)]
+    print(f"\n> {WEATHER}")
+    first = client.generate(chat=messages, tools=[WEATHER_TOOL], temperature=0, max_tokens=100)
+    for call in first.tool_calls:
+        print(f"call   {call.name} {call.arguments}")
+        result = '{"temperature": 21, "sky": "sunny"}'
+        print(f"result {result}")
+        messages += [first.message(), ChatMessage("tool", result, tool_call_id=call.id)]
+    last = client.generate(chat=messages, tools=[WEATHER_TOOL], temperature=0, max_tokens=100)
+    print(last.text)
 
 
 def _compare(first: Answer, second: Answer) -> str:

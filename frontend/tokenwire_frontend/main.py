@@ -35,6 +35,7 @@ from tokenwire_frontend.generation.admission import Admission
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.record import Recorder
 from tokenwire_frontend.metrics import FrontendMetrics
+from tokenwire_frontend.models.output_formats import ParserNames
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 from tokenwire_frontend.settings import FrontendSettings
 from tokenwire_frontend.workers.link import LinkLimits
@@ -114,6 +115,7 @@ class Frontend:
                 answer_s=chosen.worker_answer_s,
                 request_bytes=chosen.max_request_bytes + HOP_EXTRA_BYTES,
             ),
+            ParserNames(chosen.tool_parser, chosen.reasoning_parser),
             supervisor,
         )
         recorder = Recorder(

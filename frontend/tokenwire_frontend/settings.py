@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 from tokenwire_service.settings import Address, ServiceSettings, TlsSettings
+
+from tokenwire_frontend.core.parsers.choice import AUTO, reasoning_names, tool_names
 
 
 class FrontendSettings(ServiceSettings):
@@ -43,6 +45,14 @@ class FrontendSettings(ServiceSettings):
     generations_limit: int = Field(
         1024, ge=1, description="generations at once; the next is refused with RESOURCE_EXHAUSTED"
     )
+    tool_parser: str = Field(
+        AUTO,
+        description="format in which tool calls are read: a name (docs/chat.md), auto for what the "
+        "model's files say, or off",
+    )
+    reasoning_parser: str = Field(
+        AUTO, description="likewise for the format in which reasoning is read"
+    )
     tokenizer_processes: int = Field(
         2,
         ge=2,
@@ -63,3 +73,11 @@ class FrontendSettings(ServiceSettings):
         default=False,
         description="write prompts and generated text into spans, at most 16,384 characters each",
     )
+
+    @field_validator("tool_parser", "reasoning_parser")
+    @classmethod
+    def _known_parser(cls, value: str, info: ValidationInfo) -> str:
+        names = tool_names() if info.field_name == "tool_parser" else reasoning_names()
+        if value not in names:
+            raise ValueError(f"is {value!r}; names are {', '.join(names)}")
+        return value

@@ -168,10 +168,10 @@ def test_a_tool_choice_is_a_mode_or_a_tool():
 
 
 def test_switches_of_a_chat_are_sent_as_they_are_given():
-    made = chat(USER, parallel_tool_calls=False, literal_content=True)
+    made = chat(USER, parallel_tool_calls=False, escape_control_tokens=True)
     assert made.HasField("parallel_tool_calls")
     assert not made.parallel_tool_calls
-    assert made.literal_content
+    assert made.escape_control_tokens
     assert not chat(USER).HasField("parallel_tool_calls")
 
 
@@ -283,7 +283,7 @@ def test_a_message_that_cannot_be_carried_is_refused_by_its_path(given, fault, s
         ({"tool_choice": {"type": "custom"}}, ValueError, "tool_choice.type: 'custom'"),
         ({"tool_choice": {"function": {}}}, TypeError, "tool_choice.function.name=None"),
         ({"parallel_tool_calls": "no"}, TypeError, "parallel_tool_calls='no'"),
-        ({"literal_content": "no"}, TypeError, "literal_content='no'"),
+        ({"escape_control_tokens": "no"}, TypeError, "escape_control_tokens='no'"),
     ],
 )
 def test_options_of_a_chat_are_refused_by_their_path(options, fault, says):

@@ -41,7 +41,7 @@ def run(*arguments):
     return done.returncode, done.stdout, done.stderr
 
 
-def test_the_demo_shows_two_turns_and_stops_both_services(command, ports):
+def test_the_demo_shows_its_turns_and_stops_both_services(command, ports):
     code, out, err = run(*command)
     assert (code, err) == (0, "")
     assert "> What is my name?\nYour name is Ada.\n" in out
@@ -49,6 +49,8 @@ def test_the_demo_shows_two_turns_and_stops_both_services(command, ports):
     stages = re.findall(r"^(?:frontend|worker) +(\w+) .*█$", out, re.MULTILINE)
     assert {"tokenize", "queue", "prefill", "decode"} <= set(stages)
     assert re.search(r"Time to first token: \d+ ms for \d{3} tokens, then \d+ ms", out)
+    assert 'call   get_weather {"city": "Paris"}\n' in out
+    assert "It is 21 degrees and sunny in Paris.\n" in out
     assert out.endswith("Both services have stopped.\n")
     for port in ports:
         with socket.socket() as probe:

@@ -8,6 +8,8 @@ import pytest
 from tokenwire.frontend.v1 import prompt_pb2
 from tokenwire_frontend.core.chat_variables import chat_variables
 from tokenwire_frontend.edge import from_proto
+from tokenwire_frontend.models.chat_template import ChatTemplate
+from tokenwire_frontend.models.tokenizer_pool import SHORT_RENDERING
 from tokenwire_service.errors import InvalidRequestError
 
 TEXT = '{"zeta": 9007199254740993, "alpha": 1.0, "n": {"b": 1e2, "a": null}}'
@@ -63,9 +65,10 @@ def test_reasoning_has_each_name_that_templates_read():
             prompt_pb2.ChatMessage(role=prompt_pb2.ROLE_ASSISTANT, content="4", reasoning="2 and 2")
         ]
     )
-    [message] = chat_variables(from_proto.chat_prompt(chat, "chat"), "chat")["messages"]
-    names = ("reasoning_content", "reasoning", "thinking")
-    assert [message[name] for name in names] == ["2 and 2"] * 3
+    variables = chat_variables(from_proto.chat_prompt(chat, "chat"), "chat")
+    source = "{% for m in messages %}{{ m.reasoning_content, m.reasoning, m.thinking }}{% endfor %}"
+    text = ChatTemplate(source, {}).render(variables, SHORT_RENDERING)
+    assert text == str(("2 and 2",) * 3)
 
 
 BAD = [

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenwire_frontend.core.decoder import SequenceDecoder
+from tokenwire_frontend.core.decoder import SequenceDecoder, SequenceEnds
 from tokenwire_frontend.core.detokenizer import Detokenizer
 from tokenwire_frontend.core.log import Delta, End, Finish, SequenceLog
 from tokenwire_frontend.core.stop_matcher import SpecialTokens, StopMatcher, StopStrings
@@ -92,11 +92,13 @@ def build(spelling: Spelling, options: dict[str, str]) -> SequenceDecoder:
     return SequenceDecoder(
         SequenceLog(0, echo=options.get("echo", "").encode()),
         Detokenizer(spelling.texts()),
+        SequenceEnds(
+            stop_token_ids=ids("stop_tokens") | ids("eos"),
+            own_eos_ids=ids("eos"),
+            min_tokens=int(options.get("min_tokens", 0)),
+            include_stop=include,
+        ),
         matcher,
-        stop_token_ids=ids("stop_tokens") | ids("eos"),
-        own_eos_ids=ids("eos"),
-        min_tokens=int(options.get("min_tokens", 0)),
-        include_stop=include,
     )
 
 
@@ -163,10 +165,12 @@ def decoder_of(case) -> SequenceDecoder:
     return SequenceDecoder(
         SequenceLog(0),
         tokenizer.detokenizer(skip_special_tokens=case["skip"], seed=case["seed"]),
+        SequenceEnds(
+            stop_token_ids=case["stop_token_ids"],
+            min_tokens=case["min_tokens"],
+            include_stop=case["include"],
+        ),
         StopMatcher(StopStrings(stops, left_out), include=case["include"]) if stops else None,
-        stop_token_ids=case["stop_token_ids"],
-        min_tokens=case["min_tokens"],
-        include_stop=case["include"],
     )
 
 

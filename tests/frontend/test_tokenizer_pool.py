@@ -20,6 +20,7 @@ from tokenwire_frontend.core.request import ChatPrompt
 from tokenwire_frontend.models import tokenizer_pool
 from tokenwire_frontend.models.files import ModelFilesError
 from tokenwire_frontend.models.model import Model, build_model
+from tokenwire_frontend.models.output_formats import ParserNames
 from tokenwire_frontend.models.text_process import TextProcess, TimeLimit
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool, TooManyTokensError
 from tokenwire_service.errors import Code, InvalidRequestError, ServiceError
@@ -88,7 +89,7 @@ async def built(pool: TokenizerPool, **files: bytes) -> Model:
         **{name.replace("__", "."): data for name, data in files.items()},
     }  # fmt: skip
     fingerprint = sha256(everything["tokenizer.json"]).hexdigest()
-    return await build_model(pool, "m", everything, LIMITS, fingerprint)
+    return await build_model(pool, "m", everything, LIMITS, fingerprint, ParserNames())
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -133,9 +134,9 @@ async def test_a_chat_that_is_long_comes_out_as_a_short_one_does(pool, model):
     assert rendered.ids.tolist() == await encoded(pool, model, rendered.text)
 
 
-async def test_so_does_one_with_literal_content(pool, model):
+async def test_so_does_one_with_escape_control_tokens(pool, model):
     for content in ("<|end|> x ", "<|end|> word " * 20_000):
-        literal = replace(chat(content), literal_content=True)
+        literal = replace(chat(content), escape_control_tokens=True)
         rendered = await pool.render(model.key, literal, "chat")
         assert rendered.text == f"<user>{content}"
         assert 0 not in rendered.ids  # the id of "<|end|>"
@@ -317,7 +318,9 @@ async def test_a_model_that_is_refused_leaves_the_others_alone(pool, model):
     with pytest.raises(ModelFilesError, match="no Jinja template"):
         await built(pool, chat_template__jinja=b"{% if %}")
     with pytest.raises(ModelFilesError, match="fingerprint"):
-        await build_model(pool, "m", {"tokenizer.json": SOURCE.encode()}, LIMITS, "0" * 64)
+        await build_model(
+            pool, "m", {"tokenizer.json": SOURCE.encode()}, LIMITS, "0" * 64, ParserNames()
+        )
     await until(lambda: processes(pool) == before)
     assert await encoded(pool, model, "as before")
 

@@ -105,14 +105,14 @@ CHAT: Cases = {
     "tool_choice": ANY_VALUE_IS_VALID,
     "tool_choice.mode": [Bad(chat_with(tool_choice={"mode": 3}), "tool_choice")],
     "tool_choice.name": [Bad(chat_with(tool_choice={"name": "f"}), "tool_choice")],
-    "parallel_tool_calls": [Bad(chat_with(parallel_tool_calls=False), "parallel_tool_calls")],
-    "literal_content": [
+    "parallel_tool_calls": ANY_VALUE_IS_VALID,
+    "escape_control_tokens": [
         Bad(
             {
                 "messages": [{**USER, "content": "\U000f0041\U00100041"}],
-                "literal_content": True,
+                "escape_control_tokens": True,
             },
-            "literal_content",
+            "escape_control_tokens",
         )
     ],
     "documents": ANY_VALUE_IS_VALID,
@@ -235,7 +235,7 @@ GENERATION: Cases = {
     "sampling.logit_bias.bias": ANY_VALUE_IS_VALID,
     "sampling.banned_words": each_of("sampling.banned_words", ["x"]),
     "output": ANY_VALUE_IS_VALID,
-    "output.parse": each_of("output.parse", True),
+    "output.parse": ANY_VALUE_IS_VALID,
     "output.prompt_logprobs": each_of("output.prompt_logprobs", 0, 1),
     "output.stop_in_reasoning": ANY_VALUE_IS_VALID,
     "output.logprobs": ANY_VALUE_IS_VALID,

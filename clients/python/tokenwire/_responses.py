@@ -159,6 +159,8 @@ def model(message: model_pb2.Model) -> ModelInfo:
         ],
         lora_adapters=message.lora_adapters[:],
         ready_worker_count=message.ready_worker_count,
+        tool_parser=message.tool_parser,
+        reasoning_parser=message.reasoning_parser,
     )
 
 

@@ -21,7 +21,7 @@ class ChatOptions(TypedDict, total=False):
     {"type": "function", "function": {"name": "..."}}. Default: `auto`."""
     parallel_tool_calls: bool
     """Whether one answer may hold several calls. Default: true."""
-    literal_content: bool
+    escape_control_tokens: bool
     """Control tokens' text in what the caller wrote is ordinary text, so that it cannot open or end
     a turn."""
     documents: Sequence[Mapping[str, str] | str]

@@ -307,6 +307,10 @@ class ModelInfo:
     lora_adapters: list[str]
     """Names that `lora_adapter` may take."""
     ready_worker_count: int
+    tool_parser: str = ""
+    """Format in which tool calls are read; empty: they are not."""
+    reasoning_parser: str = ""
+    """Format in which reasoning is read; empty: it is not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ takes the same ids stands at the same place.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tokenwire_frontend.core.detokenizer import Detokenizer
 from tokenwire_frontend.core.log import End, Finish, SequenceLog
@@ -19,6 +20,20 @@ RUN_IDS = 64
 them."""
 
 
+@dataclass(frozen=True, slots=True)
+class SequenceEnds:
+    """Which tokens end a sequence, and from when on."""
+
+    stop_token_ids: frozenset[int] = frozenset()
+    """Ids that end the sequence; such an id's own text is left out."""
+    own_eos_ids: frozenset[int] = frozenset()
+    """Those of them that are the model's own."""
+    min_tokens: int = 0
+    """Ids, of which the last is the first that may complete a stop."""
+    include_stop: bool = False
+    """Leaves the stop token's text in."""
+
+
 class SequenceDecoder:
     """Writes one sequence's log.
 
@@ -28,11 +43,8 @@ class SequenceDecoder:
     Args:
         log: empty.
         detokenizer: fresh, seeded with the prompt's end.
+        ends: which tokens end the sequence.
         stops: fresh; None where the request has no stop strings.
-        stop_token_ids: ids that end the sequence; such an id's own text is left out.
-        own_eos_ids: those of them that are the model's own.
-        min_tokens: ids, of which the last is the first that may complete a stop.
-        include_stop: leaves the stop token's text in.
     """
 
     __slots__ = (
@@ -43,19 +55,15 @@ class SequenceDecoder:
         self,
         log: SequenceLog,
         detokenizer: Detokenizer,
+        ends: SequenceEnds,
         stops: StopMatcher | None = None,
-        *,
-        stop_token_ids: frozenset[int] = frozenset(),
-        own_eos_ids: frozenset[int] = frozenset(),
-        min_tokens: int = 0,
-        include_stop: bool = False,
     ) -> None:
         self.log = log
         self._detokenizer = detokenizer
         self._stops = stops
-        self._unseen_ids = frozenset() if include_stop else stop_token_ids
-        self._own_eos_ids = own_eos_ids
-        self._min_tokens = min_tokens
+        self._unseen_ids = frozenset() if ends.include_stop else ends.stop_token_ids
+        self._own_eos_ids = ends.own_eos_ids
+        self._min_tokens = ends.min_tokens
         # A stop token that came last: it has no text if the sequence ends here, and has it if the
         # sequence goes on.
         self._withheld: int | None = None

@@ -17,6 +17,8 @@ class Ability(Enum):
     GUIDED_REGEX = "guided.regex"
     GUIDED_GRAMMAR = "guided.grammar"
     GUIDED_CHOICE = "guided.choice"
+    FREE_PREFIX = "prompt.chat.tool_choice"
+    """Of a model that reasons first: a guide before which a part of the output is free."""
     LORA = "lora_adapter"
     CACHE_SALT = "cache_salt"
     MIN_P = "sampling.min_p"

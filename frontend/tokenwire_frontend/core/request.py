@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, TypeAlias
 
 from tokenwire_frontend.core.model import Ability
@@ -40,7 +41,7 @@ class ChatPrompt:
     add_generation_prompt: bool
     continue_final_message: bool
     template_arguments: str
-    literal_content: bool = False
+    escape_control_tokens: bool = False
     """Whether control tokens' text in what the caller wrote is ordinary text."""
 
 
@@ -95,6 +96,19 @@ class Output:
     """Alternatives to each token of the prompt; None: no log probabilities of it at all."""
     echo: bool = False
     skip_special_tokens: bool = True
+    parse: bool = False
+    """Whether reasoning and tool calls are told from the text."""
+    stop_in_reasoning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FreePrefix:
+    """A part of the output before the form that it is held to."""
+
+    begin: str
+    """An output that begins otherwise is held from its start; empty: every output begins free."""
+    end: str
+    """Text whose first appearance ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +118,34 @@ class Guide:
     form: Ability
     text: str = ""
     options: tuple[str, ...] = ()
+    free_prefix: FreePrefix | None = None
+
+
+class ToolMode(Enum):
+    """Whether the model calls tools."""
+
+    AUTO = "auto"
+    NONE = "none"
+    REQUIRED = "required"
+    NAMED = "named"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """Whether the model calls tools, and which."""
+
+    mode: ToolMode = ToolMode.AUTO
+    name: str = ""
+    """With NAMED: the tool."""
+    parallel: bool = True
+    """Whether one answer may hold several calls."""
+    strict: frozenset[int] = frozenset()
+    """Places of the tools to whose parameters held arguments are held."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the output is held to calls."""
+        return self.mode in (ToolMode.REQUIRED, ToolMode.NAMED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +162,8 @@ class GenerationRequest:
     stopping: Stopping = Stopping()
     output: Output = Output()
     guide: Guide | None = None
+    tool_choice: ToolChoice = ToolChoice()
+    """Of a chat."""
     sequence_count: int = 1
     lora_adapter: str = ""
     cache_salt: str = ""

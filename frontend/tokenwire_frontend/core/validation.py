@@ -10,6 +10,7 @@ from tokenwire_service.errors import FieldViolation
 from tokenwire_service.limits import CHOICE_OPTIONS, GUIDE_BYTES, utf8_bytes
 from tokenwire_service.wording import counted, cut
 
+from tokenwire_frontend.core.held_calls import tool_violations
 from tokenwire_frontend.core.model import Ability, ModelLimits
 from tokenwire_frontend.core.request import (
     ChatPrompt,
@@ -78,6 +79,7 @@ def violations(request: GenerationRequest, limits: ModelLimits) -> list[FieldVio
         *_stopping(request, limits),
         *_output(request, limits),
         *_guide(request.guide, limits),
+        *tool_violations(request),
         *_rest(request, limits),
     ]
 

@@ -21,6 +21,8 @@ from tokenwire_frontend.core.request import (
     Stopping,
     TextPrompt,
     TokenPrompt,
+    ToolChoice,
+    ToolMode,
 )
 from tokenwire_frontend.core.validation import (
     BANNED_WORDS_LIMIT,
@@ -46,15 +48,19 @@ _ROLES = {
 }
 
 
+_TOOL_MODES = {
+    prompt_pb2.TOOL_CHOICE_MODE_NONE: ToolMode.NONE,
+    prompt_pb2.TOOL_CHOICE_MODE_REQUIRED: ToolMode.REQUIRED,
+}
+
+
 def generation_request(message: generation_pb2.Generation) -> GenerationRequest:
     """Reads a generation; what it holds is checked by core.validation.
 
     Raises:
-        InvalidRequestError: a duration or a guide that can't be read at all, too many calls, or a
-            field that is not supported.
+        InvalidRequestError: a duration or a guide that can't be read at all, or too many calls.
     """
     prompt = message.prompt
-    _refuse_unsupported(message)
     special = prompt.HasField("add_special_tokens")
     return GenerationRequest(
         prompt=_prompt(prompt),
@@ -63,8 +69,9 @@ def generation_request(message: generation_pb2.Generation) -> GenerationRequest:
         truncate_prompt_tokens=prompt.truncate_prompt_tokens,
         sampling=_sampling(message.sampling),
         stopping=_stopping(message.stop),
-        output=_output(message.output),
+        output=_output(message.output, is_chat=prompt.HasField("chat")),
         guide=_guide(message),
+        tool_choice=_tool_choice(prompt.chat),
         sequence_count=message.sequence_count or 1,
         lora_adapter=message.lora_adapter,
         cache_salt=message.cache_salt,
@@ -97,9 +104,8 @@ def chat_prompt(chat: prompt_pb2.Chat, field: str) -> ChatPrompt:
     Of a list that is too long, only so much is read that core.validation refuses it.
 
     Raises:
-        InvalidRequestError: too many calls of tools or parts, or a field that is not supported.
+        InvalidRequestError: too many calls of tools, or parts.
     """
-    _refuse_unsupported_chat(chat, field)
     messages = chat.messages[: MESSAGES_LIMIT + 1]
     parts = sum(len(message.content_parts) for message in messages)
     if parts > CONTENT_PARTS_LIMIT:
@@ -123,6 +129,7 @@ def chat_prompt(chat: prompt_pb2.Chat, field: str) -> ChatPrompt:
                 **_given(description=tool.description, parameters=tool.parameters),
             )
             for tool in chat.tools[: TOOLS_LIMIT + 1]
+            if chat.tool_choice.mode != prompt_pb2.TOOL_CHOICE_MODE_NONE
         ],
         documents=[
             {**_given(title=each.title), "text": each.text}
@@ -133,7 +140,7 @@ def chat_prompt(chat: prompt_pb2.Chat, field: str) -> ChatPrompt:
         ),
         continue_final_message=chat.continue_final_message,
         template_arguments=chat.template_arguments,
-        literal_content=chat.literal_content,
+        escape_control_tokens=chat.escape_control_tokens,
     )
 
 
@@ -146,29 +153,6 @@ def _prompt(message: prompt_pb2.Prompt) -> Prompt | None:
     if form == "chat":
         return chat_prompt(message.chat, "prompt.chat")
     return None
-
-
-def _refuse_unsupported(message: generation_pb2.Generation) -> None:
-    """Refuses fields of the contract that this version does not honour yet."""
-    output = message.output
-    faults = {
-        "output.parse": output.parse,
-    }
-    for field, is_set in faults.items():
-        if is_set:
-            raise invalid(field, "is not supported")
-
-
-def _refuse_unsupported_chat(chat: prompt_pb2.Chat, field: str) -> None:
-    faults = {
-        "tool_choice": chat.tool_choice.WhichOneof("choice") is not None
-        and chat.tool_choice.mode != prompt_pb2.TOOL_CHOICE_MODE_AUTO,
-        "parallel_tool_calls": chat.HasField("parallel_tool_calls")
-        and not chat.parallel_tool_calls,
-    }
-    for name, is_set in faults.items():
-        if is_set:
-            raise invalid(f"{field}.{name}", "is not supported")
 
 
 def _content(message: prompt_pb2.ChatMessage, at: str) -> dict[str, Any]:
@@ -195,7 +179,11 @@ def _message(message: prompt_pb2.ChatMessage, at: str) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "role": _ROLES.get(message.role, ""),
         **_content(message, at),
-        **_given(name=message.name, tool_call_id=message.tool_call_id, reasoning=message.reasoning),
+        **_given(
+            name=message.name,
+            tool_call_id=message.tool_call_id,
+            reasoning_content=message.reasoning,
+        ),
     }
     if message.tool_calls:
         plain["tool_calls"] = [
@@ -236,7 +224,23 @@ def _stopping(message: options_pb2.StopConditions) -> Stopping:
     )
 
 
-def _output(message: options_pb2.OutputOptions) -> Output:
+def _tool_choice(chat: prompt_pb2.Chat) -> ToolChoice:
+    choice = chat.tool_choice
+    if choice.WhichOneof("choice") == "name":
+        mode = ToolMode.NAMED
+    else:
+        mode = _TOOL_MODES.get(choice.mode, ToolMode.AUTO)
+    return ToolChoice(
+        mode,
+        choice.name,
+        parallel=chat.parallel_tool_calls or not chat.HasField("parallel_tool_calls"),
+        strict=frozenset(
+            place for place, tool in enumerate(chat.tools[:TOOLS_LIMIT]) if tool.strict
+        ),
+    )
+
+
+def _output(message: options_pb2.OutputOptions, *, is_chat: bool) -> Output:
     skips = message.HasField("skip_special_tokens")
     return Output(
         logprobs=message.logprobs,
@@ -244,6 +248,8 @@ def _output(message: options_pb2.OutputOptions) -> Output:
         prompt_logprobs=message.prompt_logprobs if message.HasField("prompt_logprobs") else None,
         echo=message.echo,
         skip_special_tokens=message.skip_special_tokens if skips else True,
+        parse=message.parse if message.HasField("parse") else is_chat,
+        stop_in_reasoning=message.stop_in_reasoning,
     )
 
 

@@ -172,9 +172,13 @@ def model(value: Model) -> model_pb2.Model:
         eos_token_ids=limits.eos_token_ids,
         tokenizer_fingerprint=value.fingerprint,
         has_chat_template=value.has_chat_template,
-        capabilities=sorted(_CAPABILITIES[ability] for ability in limits.abilities),
+        capabilities=sorted(
+            _CAPABILITIES[ability] for ability in limits.abilities if ability in _CAPABILITIES
+        ),
         lora_adapters=limits.lora_adapters,
         ready_worker_count=value.ready_workers,
+        tool_parser=value.formats.tool_parser,
+        reasoning_parser=value.formats.reasoning_parser,
     )
 
 

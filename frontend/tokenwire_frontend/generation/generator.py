@@ -11,12 +11,13 @@ from tokenwire_service.errors import Code, InvalidRequestError, ServiceError
 from tokenwire_service.telemetry import semconv
 
 from tokenwire_frontend import errors
+from tokenwire_frontend.core.held_calls import told_of_tools
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.prompt_log import PromptLog
 from tokenwire_frontend.core.request import GenerationRequest
 from tokenwire_frontend.core.router import Choice
 from tokenwire_frontend.core.validation import prompt_length_violation, violations
-from tokenwire_frontend.generation import answer, prompt
+from tokenwire_frontend.generation import answer, prompt, reading
 from tokenwire_frontend.generation.admission import Admission
 from tokenwire_frontend.generation.attempt import Attempt
 from tokenwire_frontend.generation.generation import Generation
@@ -165,9 +166,10 @@ class Generator:
             if limit is not None:
                 answer.check_size(request, model.limits, limit, prompt_tokens=len(ids))
         banned = await prompt.banned_sequences(self.tokenizers, model, request)
-        decoders = prompt.decoders(model, request, ids, text)
+        read = reading.reading(model, request, ids, text)
+        decoders = prompt.decoders(model, request, ids, text, read, generation.record.request_id)
         generation.was_tokenised(len(ids), decoders, prompt_log)
-        return Prepared(model, request, ids, banned)
+        return Prepared(model, reading.hold(model, request, read), ids, banned)
 
     async def _try_workers(
         self, generation: Generation, incoming: Incoming, prepared: Prepared
@@ -188,7 +190,7 @@ class Generator:
             sent += attempt.was_sent
             others = [each for each in self.pool.ready(prepared.model.name) if each not in tried]
             if refusal.code not in _TRY_ANOTHER or sent == ATTEMPTS or not others:
-                raise refusal
+                raise told_of_tools(refusal, prepared.request)
 
 
 def _submit(

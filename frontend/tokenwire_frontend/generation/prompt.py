@@ -10,9 +10,10 @@ from tokenwire_service.errors import InvalidRequestError, invalid
 from tokenwire_service.telemetry import semconv
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.core.decoder import SequenceDecoder
+from tokenwire_frontend.core.decoder import SequenceDecoder, SequenceEnds
 from tokenwire_frontend.core.detokenizer import SEED_IDS
 from tokenwire_frontend.core.log import SequenceLog
+from tokenwire_frontend.core.parsed_decoder import ParsedDecoder
 from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest, TextPrompt, TokenPrompt
 from tokenwire_frontend.core.stop_matcher import StopMatcher, StopStrings
 from tokenwire_frontend.core.validation import (
@@ -20,6 +21,7 @@ from tokenwire_frontend.core.validation import (
     most_prompt_tokens,
     prompt_too_long,
 )
+from tokenwire_frontend.generation.reading import Reading, call_ids
 from tokenwire_frontend.generation.record import GenerationRecord
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.models.token_ids import read_ids
@@ -161,9 +163,23 @@ async def banned_sequences(
 
 
 def decoders(
-    model: Model, request: GenerationRequest, prompt: Sequence[int], text: str
+    model: Model,
+    request: GenerationRequest,
+    prompt: Sequence[int],
+    text: str,
+    read: Reading | None,
+    request_id: str,
 ) -> list[SequenceDecoder]:
-    """Returns a decoder and a log for each sequence; `text` is the prompt's, where it is echoed."""
+    """Returns a decoder and a log for each sequence.
+
+    Args:
+        model: its model.
+        request: the generation.
+        prompt: the prompt's ids.
+        text: the prompt's text, where it is echoed.
+        read: how the output is read; None: as text alone.
+        request_id: the generation's.
+    """
     stopping, tokenizer = request.stopping, model.tokenizer
     own = frozenset() if stopping.ignore_eos else frozenset(model.limits.eos_token_ids)
     own -= frozenset(stopping.stop_token_ids)
@@ -172,15 +188,31 @@ def decoders(
     stops = None
     if stopping.stop:
         stops = StopStrings(stopping.stop, tokenizer.special_tokens if skips else None)
-    return [
-        SequenceDecoder(
-            SequenceLog(index, echo=echo, token_bytes=tokenizer.token_bytes),
-            tokenizer.detokenizer(skip_special_tokens=skips, seed=prompt[-SEED_IDS:]),
-            StopMatcher(stops, include=stopping.include_stop_in_output) if stops else None,
+
+    def matcher() -> StopMatcher | None:
+        return StopMatcher(stops, include=stopping.include_stop_in_output) if stops else None
+
+    def decoder(index: int) -> SequenceDecoder:
+        log = SequenceLog(index, echo=echo, token_bytes=tokenizer.token_bytes)
+        detokenizer = tokenizer.detokenizer(skip_special_tokens=skips, seed=prompt[-SEED_IDS:])
+        ends = SequenceEnds(
             stop_token_ids=own | frozenset(stopping.stop_token_ids),
             own_eos_ids=own,
             min_tokens=stopping.min_tokens,
             include_stop=stopping.include_stop_in_output,
         )
-        for index in range(request.sequence_count)
-    ]
+        if read is None:
+            return SequenceDecoder(log, detokenizer, ends, matcher())
+        return ParsedDecoder(
+            log,
+            detokenizer,
+            ends,
+            read.parser(call_ids(request_id, index), shows_tokens=not skips),
+            read.form.marks,
+            {} if skips else tokenizer.special_tokens,
+            stops=matcher(),
+            reasoning_stops=matcher() if request.output.stop_in_reasoning else None,
+            one_call=read.one_call,
+        )
+
+    return [decoder(index) for index in range(request.sequence_count)]

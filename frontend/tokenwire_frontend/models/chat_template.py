@@ -5,6 +5,7 @@ It runs in the processes of TokenizerPool, which end one that no budget can stop
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Generic, NoReturn, TypeVar
@@ -76,6 +77,9 @@ class ChatTemplate:
             raise ChatTemplateError(f"is no Jinja template: {_reason(error)}") from error
         self._special_tokens = special_tokens
         self._reads_content = "content" in source
+        # transformers has `reasoning_content` under `thinking` too, and not under `reasoning`. Who
+        # reads one of these may read the third as well; who reads the third alone gets none.
+        self._reads_reasoning = re.search(r"\b(thinking|reasoning_content)\b", source) is not None
 
     def render(
         self, variables: dict[str, Any], budget: Budget, *, continues_final: bool = False
@@ -93,6 +97,8 @@ class ChatTemplate:
             BudgetError: the template needs more than the budget.
         """
         final = ""
+        if self._reads_reasoning:
+            variables = {**variables, "messages": [*map(_with_reasoning, variables["messages"])]}
         if continues_final:
             *others, last = variables["messages"]
             if not self._reads_content:
@@ -121,6 +127,12 @@ class ChatTemplate:
 
     def _raise_exception(self, message: Any) -> NoReturn:
         raise jinja2.TemplateError(str(self._environment.weighed(message)))
+
+
+def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
+    if "reasoning_content" not in message:
+        return message
+    return {"reasoning": message["reasoning_content"], **message}
 
 
 _TemplateT = TypeVar("_TemplateT", bound=ChatTemplate)

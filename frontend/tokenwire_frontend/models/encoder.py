@@ -66,6 +66,11 @@ class Encoder:
         """Returns the text of the ids."""
         return self._tokenizer.decode(token_ids.tolist(), skip_special_tokens=skip_special_tokens)
 
+    @property
+    def added_tokens(self) -> list[str]:
+        """Texts of the tokens that were added to the vocabulary, special ones and others."""
+        return [each.content for each in self._tokenizer.get_added_tokens_decoder().values()]
+
     def describe(self, source: str) -> dict[str, Any]:
         """Returns what `Tokenizer` is made of; `source` is tokenizer.json again.
 

@@ -52,6 +52,11 @@ class TextFiles:
     special_tokens: dict[str, str]
     """`bos_token` and the like, by name."""
     defaults: SamplingDefaults
+    formats_config: dict[str, Any]
+    """What tokenizer_config.json says of the formats of reasoning and tool calls."""
+
+
+_FORMAT_ENTRIES = ("response_schema", "response_template")
 
 
 def read_files(files: Mapping[str, bytes]) -> TextFiles:
@@ -71,6 +76,7 @@ def read_files(files: Mapping[str, bytes]) -> TextFiles:
         templates=_templates(files, config),
         special_tokens=_special_tokens(config, _object(files, SPECIAL_TOKENS_FILE)),
         defaults=_defaults(_object(files, GENERATION_CONFIG_FILE)),
+        formats_config={name: config[name] for name in _FORMAT_ENTRIES if name in config},
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tokenwire_frontend.core.model import ModelLimits, SamplingDefaults
 from tokenwire_frontend.models.files import check_fingerprint
+from tokenwire_frontend.models.output_formats import OutputFormats, ParserNames
 from tokenwire_frontend.models.tokenizer import Tokenizer, read_tokenizer
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 
@@ -25,6 +26,7 @@ class Model:
     tokenizer: Tokenizer
     has_chat_template: bool
     defaults: SamplingDefaults
+    formats: OutputFormats
     limits: ModelLimits
     """What all its ready workers can serve; while none is, what the last ones could."""
     ready_workers: int = 0
@@ -36,6 +38,7 @@ async def build_model(
     files: Mapping[str, bytes],
     limits: ModelLimits,
     fingerprint: str,
+    parsers: ParserNames,
 ) -> Model:
     """Builds a model from the contents of its files by name, aside from what runs.
 
@@ -45,19 +48,22 @@ async def build_model(
         files: contents by name.
         limits: the worker's.
         fingerprint: SHA-256 of tokenizer.json as the worker names it.
+        parsers: what the settings say of parsers.
 
     Raises:
         ModelFilesError: the files can't be used.
     """
     await asyncio.get_running_loop().run_in_executor(None, check_fingerprint, files, fingerprint)
     key, told = await pool.load(files)
+    tokenizer = await read_tokenizer(told["tokenizer"])
     model = Model(
         name,
         key,
         fingerprint,
-        await read_tokenizer(told["tokenizer"]),
+        tokenizer,
         told["has_chat_template"],
         SamplingDefaults(**told["defaults"]),
+        OutputFormats(parsers, told["formats"], told["formats_config"], tokenizer.special_tokens),
         limits,
     )
     weakref.finalize(model, pool.forget, key)

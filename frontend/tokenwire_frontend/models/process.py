@@ -25,8 +25,15 @@ from tokenwire_service.errors import InvalidRequestError, invalid
 from tokenwire_service.signals import STOPS, leave_to_parent
 
 from tokenwire_frontend.core.chat_variables import chat_variables
+from tokenwire_frontend.core.parsers.choice import choose
 from tokenwire_frontend.core.request import ChatPrompt
-from tokenwire_frontend.models.chat_template import ChatTemplate, ChatTemplateError, ChatTemplates
+from tokenwire_frontend.models.chat_template import (
+    DEFAULT,
+    TOOL_USE,
+    ChatTemplate,
+    ChatTemplateError,
+    ChatTemplates,
+)
 from tokenwire_frontend.models.encoder import Encoder
 from tokenwire_frontend.models.files import ModelFilesError, read_files
 from tokenwire_frontend.models.literal_encoder import LiteralEncoder
@@ -63,7 +70,7 @@ class _Model:
     literal: LiteralEncoder
     templates: ChatTemplates[ChatTemplate]
     marking: ChatTemplates[MarkingTemplate]
-    """The same templates, for chats with `literal_content`."""
+    """The same templates, for chats with `escape_control_tokens`."""
     bytes_per_token: int | None
 
     def check_fits(self, text: str, most_tokens: int) -> None:
@@ -94,6 +101,12 @@ class Jobs:
         return {
             "tokenizer": description,
             "has_chat_template": bool(templates),
+            "formats": choose(
+                read.templates.get(TOOL_USE) or read.templates.get(DEFAULT),
+                encoder.added_tokens,
+                read.formats_config,
+            ),
+            "formats_config": read.formats_config,
             "defaults": {
                 name: getattr(read.defaults, name) for name in type(read.defaults).__slots__
             },
@@ -132,14 +145,14 @@ class Jobs:
         Returns:
             Text, the plane of its marks, ids, and time.monotonic() of the beginning, between the
             two, and of the end. There are marks, and a plane other than 0, where a chat with
-            `literal_content` is not tokenised: `literal` does that.
+            `escape_control_tokens` is not tokenised: `literal` does that.
         """
         model = self._models[key]
         began_s = time.monotonic()
         prompt = ChatPrompt(*chat)
         variables = chat_variables(prompt, field)
         plane = 0
-        if prompt.literal_content:
+        if prompt.escape_control_tokens:
             marks = _marks_for(variables, field)
             plane = marks.plane
             text = model.marking.choose(variables).render_marked(
@@ -187,7 +200,7 @@ def _marks_for(variables: dict[str, Any], field: str) -> Marks:
         if plane not in taken:
             return Marks(plane)
     raise invalid(
-        f"{field}.literal_content",
+        f"{field}.escape_control_tokens",
         "is not supported with characters of both of Unicode's planes for private use",
     )
 

@@ -233,7 +233,7 @@ class TokenizerPool:
     ) -> Rendered:
         fields = (
             chat.messages, chat.tools, chat.documents, chat.add_generation_prompt,
-            chat.continue_final_message, chat.template_arguments, chat.literal_content,
+            chat.continue_final_message, chat.template_arguments, chat.escape_control_tokens,
         )  # fmt: skip
 
         def job(budget: Budget, *, tokenises: bool) -> bytes:

@@ -38,6 +38,7 @@ _ABILITIES = {
     worker_pb2.CAPABILITY_GUIDED_REGEX: Ability.GUIDED_REGEX,
     worker_pb2.CAPABILITY_GUIDED_GRAMMAR: Ability.GUIDED_GRAMMAR,
     worker_pb2.CAPABILITY_GUIDED_CHOICE: Ability.GUIDED_CHOICE,
+    worker_pb2.CAPABILITY_FREE_PREFIX: Ability.FREE_PREFIX,
     worker_pb2.CAPABILITY_LORA: Ability.LORA,
     worker_pb2.CAPABILITY_CACHE_SALT: Ability.CACHE_SALT,
     worker_pb2.CAPABILITY_MIN_P: Ability.MIN_P,
@@ -326,6 +327,9 @@ def _guide(request: GenerationRequest) -> execution_pb2.Guide | None:
     if guide is None:
         return None
     message = execution_pb2.Guide()
+    if guide.free_prefix is not None:
+        message.free_prefix.begin = guide.free_prefix.begin
+        message.free_prefix.end = guide.free_prefix.end
     if guide.form is Ability.GUIDED_JSON_OBJECT:
         message.json_object.SetInParent()
     elif guide.form is Ability.GUIDED_CHOICE:

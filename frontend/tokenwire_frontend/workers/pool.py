@@ -17,6 +17,7 @@ from tokenwire_frontend.core.model import common_limits
 from tokenwire_frontend.core.router import Candidate, Choice, Router
 from tokenwire_frontend.models.files import ModelFilesError
 from tokenwire_frontend.models.model import Model, build_model
+from tokenwire_frontend.models.output_formats import ParserNames
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 from tokenwire_frontend.workers.link import LinkLimits, WorkerLink
 from tokenwire_frontend.workers.messages import WorkerInfo
@@ -34,6 +35,7 @@ class WorkerPool:
         router: chooses among the ready workers.
         tokenizers: what builds the workers' models.
         limits: what links bear and send.
+        parsers: in which formats the models' outputs are read.
         supervisor: owns the links' tasks.
     """
 
@@ -44,9 +46,11 @@ class WorkerPool:
         router: Router,
         tokenizers: TokenizerPool,
         limits: LinkLimits,
+        parsers: ParserNames,
         supervisor: Supervisor,
     ) -> None:
         self._router = router
+        self._parsers = parsers
         self._tokenizers = tokenizers
         self.clock = AwakeClock()
         """What the silence of workers is counted on."""
@@ -134,7 +138,12 @@ class WorkerPool:
         files = await remote.text_files()
         try:
             model = await build_model(
-                self._tokenizers, info.model, files, info.limits, info.tokenizer_fingerprint
+                self._tokenizers,
+                info.model,
+                files,
+                info.limits,
+                info.tokenizer_fingerprint,
+                self._parsers,
             )
         except ModelFilesError as error:
             raise WorkerRefusedError(str(error)) from error

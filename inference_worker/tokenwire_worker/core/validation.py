@@ -283,6 +283,8 @@ def _guide(guide: Guide | None, info: EngineInfo) -> Iterator[Fault]:
         yield _unable(guide.form, info)
         return
     if guide.free_prefix is not None:
+        if Ability.FREE_PREFIX not in info.abilities:
+            yield _unable(Ability.FREE_PREFIX, info)
         for name in ("begin", "end"):
             size = len(getattr(guide.free_prefix, name))
             if size > FREE_PREFIX_CHARACTERS or (name == "end" and not size):

@@ -28,6 +28,7 @@ class Ability(Enum):
     GUIDED_REGEX = "guide.regex"
     GUIDED_GRAMMAR = "guide.grammar"
     GUIDED_CHOICE = "guide.choice"
+    FREE_PREFIX = "guide.free_prefix"
     LORA = "lora_adapter"
     CACHE_SALT = "cache_salt"
     MIN_P = "sampling.min_p"
@@ -45,9 +46,10 @@ GUIDED = frozenset(
         Ability.GUIDED_REGEX,
         Ability.GUIDED_GRAMMAR,
         Ability.GUIDED_CHOICE,
+        Ability.FREE_PREFIX,
     }
 )
-"""The forms of guides."""
+"""What an engine can do whose compiler reads grammars of our own writing."""
 
 
 @dataclass(frozen=True)

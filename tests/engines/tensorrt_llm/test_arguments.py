@@ -325,4 +325,4 @@ def test_settings_decide_the_rest(tmp_path):
     guides = {ability for ability in Ability if ability.value.startswith("guide.")}
     assert abilities(own("guided-decoding-backend=xgrammar")) >= guides
     other = abilities(own("guided-decoding-backend=llguidance")) & guides
-    assert other == guides - {Ability.GUIDED_GRAMMAR}
+    assert other == guides - {Ability.GUIDED_GRAMMAR, Ability.FREE_PREFIX}

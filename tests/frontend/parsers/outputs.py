@@ -348,7 +348,6 @@ OUTPUTS = {
     "a guided list": Output(
         "json", f"[{call('get_weather', WEATHER)},{call('now', {})}]", calls=BOTH, thinks=None
     ),
-    "guided arguments": Output("arguments of get_weather", js(WEATHER), calls=ONCE, thinks=None),
     "gemma4 reasoning": Output(
         "hermes", "<|channel>thought\nHm\n<channel|>Ok.", "Ok.", "Hm", thinks="gemma4"
     ),

@@ -18,7 +18,6 @@ from tokenwire_frontend.core.parsers import (
     OutputParser,
     Reasoning,
     Text,
-    arguments_of,
 )
 from tokenwire_frontend.core.stop_matcher import SpecialTokens
 
@@ -42,10 +41,7 @@ TOOLS: dict[str, dict[str, Any]] = {
 
 
 def formats(output: Output, special_tokens: dict[int, str] | None = None) -> OutputFormat:
-    if output.format.startswith("arguments of "):
-        tools = arguments_of(output.format.removeprefix("arguments of "))
-    else:
-        tools = TOOL_FORMATS[output.format]
+    tools = TOOL_FORMATS[output.format]
     reasoning = REASONING_FORMATS[output.thinks] if output.thinks else None
     return OutputFormat(tools, reasoning, special_tokens or {})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from tokenwire import Client
+from tokenwire import Client, ModelInfo
 from tokenwire.cli.printing import print_json, print_table
 
 
@@ -25,10 +25,18 @@ def run(client: Client, args: argparse.Namespace) -> None:
             model.name,
             model.context_tokens,
             model.vocabulary_size,
-            "yes" if model.has_chat_template else "no",
+            _chat(model),
             model.ready_worker_count,
             ", ".join([*model.capabilities, *(f"lora:{name}" for name in model.lora_adapters)]),
         )
         for model in models
     ]
     print_table(("MODEL", "CONTEXT", "VOCABULARY", "CHAT", "WORKERS", "CAPABILITIES"), rows)
+
+
+def _chat(model: ModelInfo) -> str:
+    """Says whether the model chats, and which formats of its output are read."""
+    formats = ", ".join(filter(None, (model.tool_parser, model.reasoning_parser)))
+    if not model.has_chat_template:
+        return "no"
+    return f"yes ({formats})" if formats else "yes"

@@ -12,8 +12,7 @@ For a model, once::
     )
 
 A request without tools takes an OutputFormat whose first argument is None; one that a guide holds
-to the arguments of one tool, `arguments_of(tool)`; one that a guide holds to one or several calls,
-TOOL_FORMATS["json"]. For each sequence::
+to one or several calls, TOOL_FORMATS["json"]. For each sequence::
 
     parser = OutputParser(
         output_format, lambda index: f"call_{sequence}_{index}", tools,
@@ -84,7 +83,6 @@ from tokenwire_frontend.core.parsers.events import (
 from tokenwire_frontend.core.parsers.formats import (
     REASONING_FORMATS,
     TOOL_FORMATS,
-    arguments_of,
 )
 from tokenwire_frontend.core.parsers.parser import OutputFormat, OutputParser
 
@@ -99,7 +97,6 @@ __all__ = [
     "OutputParser",
     "Reasoning",
     "Text",
-    "arguments_of",
     "choose",
     "reasoning_format",
     "tool_format",

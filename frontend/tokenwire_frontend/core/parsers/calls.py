@@ -365,23 +365,3 @@ class PythonCalls:
             stream.begin(name)
         stream.arguments("{}" if before == "{" else "}")
         stream.end()
-
-
-@dataclass(frozen=True)
-class ArgumentsAlone:
-    """The arguments of a call whose tool the request names: what a guide holds an output to."""
-
-    tool: str
-    opens: str = ""
-
-    def markers(self) -> Iterable[str]:
-        """Returns none."""
-        return ()
-
-    def read(self, stream: Stream, tools: Tools, *, known: bool) -> Steps[None]:  # noqa: ARG002
-        """Reads one call."""
-        if (yield from stream.peek()) != "{":
-            raise Broken
-        stream.begin(self.tool)
-        yield from stream.value(JSON, argument=True)
-        stream.end()

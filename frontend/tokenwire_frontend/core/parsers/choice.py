@@ -160,3 +160,13 @@ def _known(formats: Mapping[str, T], name: str) -> T:
         names = ", ".join([*sorted(formats), BY_SCHEMA, AUTO, OFF])
         raise ValueError(f"{name!r} is not supported; names are {names}")
     return formats[name]
+
+
+def tool_names() -> list[str]:
+    """Returns what `--tool-parser` takes."""
+    return [*sorted(TOOL_FORMATS), BY_SCHEMA, AUTO, OFF]
+
+
+def reasoning_names() -> list[str]:
+    """Returns what `--reasoning-parser` takes."""
+    return [*sorted(REASONING_FORMATS), BY_SCHEMA, AUTO, OFF]

@@ -25,7 +25,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tokenwire_frontend.core.parsers.calls import (
-    ArgumentsAlone,
     Form,
     HeadedCalls,
     JsonCalls,
@@ -199,11 +198,6 @@ TOOL_FORMATS: dict[str, ToolFormat | Harmony] = {
     "json": ToolFormat(JsonCalls(), bare="{["),
 }
 """By the name that `--tool-parser` takes."""
-
-
-def arguments_of(tool: str) -> ToolFormat:
-    """Returns the format of an output that a guide holds to the arguments of one tool."""
-    return ToolFormat(ArgumentsAlone(tool), bare="{")
 
 
 REASONING_FORMATS: dict[str, ReasoningFormat | Harmony] = {

@@ -68,8 +68,6 @@ def llguidance_compiler(model: str, vocabulary_size: int) -> tuple[Compile, Walk
     matcher = llguidance.LLMatcher
 
     def compile_form(guide: Guide) -> None:
-        if guide.free_prefix is not None:
-            raise ValueError("a free prefix is not supported by llguidance")
         text, options = guide.text, guide.options
         forms: dict[Ability, Callable[[], Any]] = {
             Ability.GUIDED_JSON_SCHEMA: lambda: matcher.grammar_from_json_schema(text),

@@ -32,7 +32,7 @@ def abilities(own: TensorRtLlmSettings) -> frozenset[Ability]:
     if own.guided_decoding_backend:
         found |= GUIDED
     if own.guided_decoding_backend == "llguidance":  # its grammars are Lark's, not EBNF
-        found.discard(Ability.GUIDED_GRAMMAR)
+        found -= {Ability.GUIDED_GRAMMAR, Ability.FREE_PREFIX}
     if own.lora:
         found.add(Ability.LORA)
     if not drafts_within_the_model(own.speculative_config):

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tokenwire/frontend/v1/prompt.proto\x12\x15tokenwire.frontend.v1\"\xde\x01\n\x06Prompt\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x34\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x1f.tokenwire.frontend.v1.TokenIdsH\x00\x12+\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x1b.tokenwire.frontend.v1.ChatH\x00\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x1e\n\x16truncate_prompt_tokens\x18\x05 \x01(\rB\t\n\x07\x63ontentB\x15\n\x13_add_special_tokens\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xa1\x03\n\x04\x43hat\x12\x34\n\x08messages\x18\x01 \x03(\x0b\x32\".tokenwire.frontend.v1.ChatMessage\x12*\n\x05tools\x18\x02 \x03(\x0b\x32\x1b.tokenwire.frontend.v1.Tool\x12\x32\n\tdocuments\x18\x03 \x03(\x0b\x32\x1f.tokenwire.frontend.v1.Document\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x16\x63ontinue_final_message\x18\x05 \x01(\x08\x12\x1a\n\x12template_arguments\x18\x06 \x01(\t\x12\x36\n\x0btool_choice\x18\x07 \x01(\x0b\x32!.tokenwire.frontend.v1.ToolChoice\x12 \n\x13parallel_tool_calls\x18\x08 \x01(\x08H\x01\x88\x01\x01\x12\x17\n\x0fliteral_content\x18\t \x01(\x08\x42\x18\n\x16_add_generation_promptB\x16\n\x14_parallel_tool_calls\"]\n\nToolChoice\x12\x35\n\x04mode\x18\x01 \x01(\x0e\x32%.tokenwire.frontend.v1.ToolChoiceModeH\x00\x12\x0e\n\x04name\x18\x02 \x01(\tH\x00\x42\x08\n\x06\x63hoice\"\x97\x02\n\x0b\x43hatMessage\x12)\n\x04role\x18\x01 \x01(\x0e\x32\x1b.tokenwire.frontend.v1.Role\x12\x14\n\x07\x63ontent\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x33\n\ntool_calls\x18\x04 \x03(\x0b\x32\x1f.tokenwire.frontend.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\x12\x11\n\treasoning\x18\x06 \x01(\t\x12\x39\n\rcontent_parts\x18\x07 \x03(\x0b\x32\".tokenwire.frontend.v1.ContentPart\x12\x14\n\x0comit_content\x18\x08 \x01(\x08\x42\n\n\x08_content\"O\n\x0b\x43ontentPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x13\n\timage_url\x18\x02 \x01(\tH\x00\x12\x13\n\taudio_url\x18\x03 \x01(\tH\x00\x42\x06\n\x04part\"7\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"]\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\t\x12\x13\n\x06strict\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\t\n\x07_strict\"\'\n\x08\x44ocument\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t*\x87\x01\n\x0eToolChoiceMode\x12 \n\x1cTOOL_CHOICE_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_CHOICE_MODE_AUTO\x10\x01\x12\x19\n\x15TOOL_CHOICE_MODE_NONE\x10\x02\x12\x1d\n\x19TOOL_CHOICE_MODE_REQUIRED\x10\x03*\x86\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04\x12\x12\n\x0eROLE_DEVELOPER\x10\x05\x12\x11\n\rROLE_FUNCTION\x10\x06\x42P\n\x19\x64\x65v.tokenwire.frontend.v1P\x01Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tokenwire/frontend/v1/prompt.proto\x12\x15tokenwire.frontend.v1\"\xde\x01\n\x06Prompt\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x34\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x1f.tokenwire.frontend.v1.TokenIdsH\x00\x12+\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x1b.tokenwire.frontend.v1.ChatH\x00\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x1e\n\x16truncate_prompt_tokens\x18\x05 \x01(\rB\t\n\x07\x63ontentB\x15\n\x13_add_special_tokens\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xa7\x03\n\x04\x43hat\x12\x34\n\x08messages\x18\x01 \x03(\x0b\x32\".tokenwire.frontend.v1.ChatMessage\x12*\n\x05tools\x18\x02 \x03(\x0b\x32\x1b.tokenwire.frontend.v1.Tool\x12\x32\n\tdocuments\x18\x03 \x03(\x0b\x32\x1f.tokenwire.frontend.v1.Document\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x16\x63ontinue_final_message\x18\x05 \x01(\x08\x12\x1a\n\x12template_arguments\x18\x06 \x01(\t\x12\x36\n\x0btool_choice\x18\x07 \x01(\x0b\x32!.tokenwire.frontend.v1.ToolChoice\x12 \n\x13parallel_tool_calls\x18\x08 \x01(\x08H\x01\x88\x01\x01\x12\x1d\n\x15\x65scape_control_tokens\x18\t \x01(\x08\x42\x18\n\x16_add_generation_promptB\x16\n\x14_parallel_tool_calls\"]\n\nToolChoice\x12\x35\n\x04mode\x18\x01 \x01(\x0e\x32%.tokenwire.frontend.v1.ToolChoiceModeH\x00\x12\x0e\n\x04name\x18\x02 \x01(\tH\x00\x42\x08\n\x06\x63hoice\"\x97\x02\n\x0b\x43hatMessage\x12)\n\x04role\x18\x01 \x01(\x0e\x32\x1b.tokenwire.frontend.v1.Role\x12\x14\n\x07\x63ontent\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x33\n\ntool_calls\x18\x04 \x03(\x0b\x32\x1f.tokenwire.frontend.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\x12\x11\n\treasoning\x18\x06 \x01(\t\x12\x39\n\rcontent_parts\x18\x07 \x03(\x0b\x32\".tokenwire.frontend.v1.ContentPart\x12\x14\n\x0comit_content\x18\x08 \x01(\x08\x42\n\n\x08_content\"O\n\x0b\x43ontentPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x13\n\timage_url\x18\x02 \x01(\tH\x00\x12\x13\n\taudio_url\x18\x03 \x01(\tH\x00\x42\x06\n\x04part\"7\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"]\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\t\x12\x13\n\x06strict\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\t\n\x07_strict\"\'\n\x08\x44ocument\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t*\x87\x01\n\x0eToolChoiceMode\x12 \n\x1cTOOL_CHOICE_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_CHOICE_MODE_AUTO\x10\x01\x12\x19\n\x15TOOL_CHOICE_MODE_NONE\x10\x02\x12\x1d\n\x19TOOL_CHOICE_MODE_REQUIRED\x10\x03*\x86\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04\x12\x12\n\x0eROLE_DEVELOPER\x10\x05\x12\x11\n\rROLE_FUNCTION\x10\x06\x42P\n\x19\x64\x65v.tokenwire.frontend.v1P\x01Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,26 +32,26 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tokenwire.frontend.v1.promp
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\031dev.tokenwire.frontend.v1P\001Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1'
-  _globals['_TOOLCHOICEMODE']._serialized_start=1383
-  _globals['_TOOLCHOICEMODE']._serialized_end=1518
-  _globals['_ROLE']._serialized_start=1521
-  _globals['_ROLE']._serialized_end=1655
+  _globals['_TOOLCHOICEMODE']._serialized_start=1389
+  _globals['_TOOLCHOICEMODE']._serialized_end=1524
+  _globals['_ROLE']._serialized_start=1527
+  _globals['_ROLE']._serialized_end=1661
   _globals['_PROMPT']._serialized_start=62
   _globals['_PROMPT']._serialized_end=284
   _globals['_TOKENIDS']._serialized_start=286
   _globals['_TOKENIDS']._serialized_end=309
   _globals['_CHAT']._serialized_start=312
-  _globals['_CHAT']._serialized_end=729
-  _globals['_TOOLCHOICE']._serialized_start=731
-  _globals['_TOOLCHOICE']._serialized_end=824
-  _globals['_CHATMESSAGE']._serialized_start=827
-  _globals['_CHATMESSAGE']._serialized_end=1106
-  _globals['_CONTENTPART']._serialized_start=1108
-  _globals['_CONTENTPART']._serialized_end=1187
-  _globals['_TOOLCALL']._serialized_start=1189
-  _globals['_TOOLCALL']._serialized_end=1244
-  _globals['_TOOL']._serialized_start=1246
-  _globals['_TOOL']._serialized_end=1339
-  _globals['_DOCUMENT']._serialized_start=1341
-  _globals['_DOCUMENT']._serialized_end=1380
+  _globals['_CHAT']._serialized_end=735
+  _globals['_TOOLCHOICE']._serialized_start=737
+  _globals['_TOOLCHOICE']._serialized_end=830
+  _globals['_CHATMESSAGE']._serialized_start=833
+  _globals['_CHATMESSAGE']._serialized_end=1112
+  _globals['_CONTENTPART']._serialized_start=1114
+  _globals['_CONTENTPART']._serialized_end=1193
+  _globals['_TOOLCALL']._serialized_start=1195
+  _globals['_TOOLCALL']._serialized_end=1250
+  _globals['_TOOL']._serialized_start=1252
+  _globals['_TOOL']._serialized_end=1345
+  _globals['_DOCUMENT']._serialized_start=1347
+  _globals['_DOCUMENT']._serialized_end=1386
 # @@protoc_insertion_point(module_scope)

@@ -187,7 +187,7 @@ class Chat(_message.Message):
     TEMPLATE_ARGUMENTS_FIELD_NUMBER: _builtins.int
     TOOL_CHOICE_FIELD_NUMBER: _builtins.int
     PARALLEL_TOOL_CALLS_FIELD_NUMBER: _builtins.int
-    LITERAL_CONTENT_FIELD_NUMBER: _builtins.int
+    ESCAPE_CONTROL_TOKENS_FIELD_NUMBER: _builtins.int
     add_generation_prompt: _builtins.bool
     """Whether the template ends with the opening of the assistant's turn.
     Unset: true, unless `continue_final_message` is set.
@@ -202,7 +202,7 @@ class Chat(_message.Message):
     """Whether one answer may hold several calls. Unset: true. False is honoured where `tool_choice` holds
     the output to calls; otherwise the answer ends after its first call.
     """
-    literal_content: _builtins.bool
+    escape_control_tokens: _builtins.bool
     """Tokenises the text of control tokens (such as "<|end|>") in what the caller wrote as ordinary text,
     so that it cannot open or end a turn. The template's own control tokens stay what they are.
     """
@@ -233,11 +233,11 @@ class Chat(_message.Message):
         template_arguments: _builtins.str = ...,
         tool_choice: Global___ToolChoice | None = ...,
         parallel_tool_calls: _builtins.bool | None = ...,
-        literal_content: _builtins.bool = ...,
+        escape_control_tokens: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_add_generation_prompt", b"_add_generation_prompt", "_parallel_tool_calls", b"_parallel_tool_calls", "add_generation_prompt", b"add_generation_prompt", "parallel_tool_calls", b"parallel_tool_calls", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_add_generation_prompt", b"_add_generation_prompt", "_parallel_tool_calls", b"_parallel_tool_calls", "add_generation_prompt", b"add_generation_prompt", "continue_final_message", b"continue_final_message", "documents", b"documents", "literal_content", b"literal_content", "messages", b"messages", "parallel_tool_calls", b"parallel_tool_calls", "template_arguments", b"template_arguments", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_add_generation_prompt", b"_add_generation_prompt", "_parallel_tool_calls", b"_parallel_tool_calls", "add_generation_prompt", b"add_generation_prompt", "continue_final_message", b"continue_final_message", "documents", b"documents", "escape_control_tokens", b"escape_control_tokens", "messages", b"messages", "parallel_tool_calls", b"parallel_tool_calls", "template_arguments", b"template_arguments", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__add_generation_prompt: _TypeAlias = _typing.Literal["add_generation_prompt"]  # noqa: Y015
     _WhichOneofArgType__add_generation_prompt: _TypeAlias = _typing.Literal["_add_generation_prompt", b"_add_generation_prompt"]  # noqa: Y015
@@ -303,8 +303,8 @@ class ChatMessage(_message.Message):
     tool_call_id: _builtins.str
     """With ROLE_TOOL: the `id` of the call that this message answers."""
     reasoning: _builtins.str
-    """The assistant's reasoning in this turn. Templates read it as `reasoning_content`, `reasoning` or
-    `thinking`.
+    """The assistant's reasoning in this turn. Templates read it as `reasoning_content` or `thinking`, and
+    those that do also as `reasoning`.
     """
     omit_content: _builtins.bool
     """The template sees a message that has no content at all, which some tell from `none`. Only where

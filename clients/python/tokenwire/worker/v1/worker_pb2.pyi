@@ -58,6 +58,8 @@ class _CapabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Capability
     """Sampling.banned_sequences."""
     CAPABILITY_PROMPT_LOGPROBS: _Capability.ValueType  # 15
     """Request.prompt_logprobs."""
+    CAPABILITY_FREE_PREFIX: _Capability.ValueType  # 16
+    """Guide.free_prefix."""
 
 class Capability(_Capability, metaclass=_CapabilityEnumTypeWrapper):
     """Something that not every engine can do. May grow."""
@@ -94,6 +96,8 @@ CAPABILITY_BANNED_SEQUENCES: Capability.ValueType  # 14
 """Sampling.banned_sequences."""
 CAPABILITY_PROMPT_LOGPROBS: Capability.ValueType  # 15
 """Request.prompt_logprobs."""
+CAPABILITY_FREE_PREFIX: Capability.ValueType  # 16
+"""Guide.free_prefix."""
 Global___Capability: _TypeAlias = Capability  # noqa: Y015
 
 @_typing.final

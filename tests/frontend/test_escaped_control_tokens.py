@@ -1,4 +1,4 @@
-"""With `literal_content`, control tokens come from the template alone, whatever the caller wrote."""
+"""With `escape_control_tokens`, control tokens come from the template alone, whatever the caller wrote."""
 
 # ruff: noqa: E501 - templates are easier to read in one line
 
@@ -233,7 +233,7 @@ def test_characters_of_one_plane_for_private_use_are_kept():
         assert DEMO_ENCODER.decode(array("I", ids), skip_special_tokens=False) == text
     with pytest.raises(InvalidRequestError) as refused:
         rendered(user("\U000f003c\U0010003c"))
-    assert [each.field for each in refused.value.violations] == ["chat.literal_content"]
+    assert [each.field for each in refused.value.violations] == ["chat.escape_control_tokens"]
 
 
 def changed(make: Any, change: Any) -> str:
@@ -333,7 +333,8 @@ def test_with_any_tokenizer(name, data):
     # A token that is found as a word of its own alone may not be found after the caller's text.
     assert found == own or (name == "single words" and not Counter(found) - Counter(own))
     [plain] = encoder.encode(written, add_special_tokens=False)
-    if [names[each] for each in plain if each in names] == own:
+    theirs = any(token in each for token in tokens for each in texts)
+    if not theirs and [names[each] for each in plain if each in names] == own:
         assert ids == plain.tolist()
     around = literal.encode(marked, marks, add_special_tokens=True).tolist()
     [nothing] = encoder.encode("", add_special_tokens=True)
