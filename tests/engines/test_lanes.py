@@ -160,6 +160,27 @@ def test_a_new_form_passes_those_that_take_long(run, looks):
     run(work)
 
 
+def test_a_form_has_its_moment_in_cpu_time(run, monkeypatch):
+    """The second takes several moments on the clock, and computes nothing."""
+    monkeypatch.setattr(lanes, "MOMENT_STRETCH", 1000)
+
+    async def work(lab):
+        slow, quick = await lab.hold(HEAVY), await lab.hold()
+        looks = threading.Semaphore(0)
+        for each in lab.processes:
+            monkeypatch.setattr(each, "cpu_s", lambda: looks.release() or 0.0)
+        for _ in range(3):
+            assert await asyncio.to_thread(looks.acquire, timeout=WAIT_S)
+        quick.let_go()
+        await quick.task
+        assert len(await quick.pids(1)) == 1
+        assert not slow.task.done()
+        slow.let_go()
+        await slow.task
+
+    run(work)
+
+
 def test_forms_that_look_light_and_are_not_take_turns_in_the_slow_lane(run):
     async def work(lab):
         first = await lab.hold()
@@ -352,7 +373,7 @@ def test_a_form_is_walked_once_it_compiles(run):
 
 
 def test_a_machine_without_time_says_nothing_of_the_form(run, monkeypatch):
-    monkeypatch.setattr(lanes, "WALL_S", 0.2)
+    monkeypatch.setattr(lanes, "WALL_S", 0.5)
 
     async def work(lab):
         held = lab.held()

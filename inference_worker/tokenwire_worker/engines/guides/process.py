@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from tokenwire_service.signals import FROM_TERMINAL, leave_to_parent
@@ -61,8 +62,11 @@ class Tries:
     """Draws an output of a form that compiles; see `walk`."""
 
 
-_FROM_OUTSIDE = (0, -signal.SIGKILL, -signal.SIGTERM)
-"""How a process ends that somebody ended, or the kernel when memory was short."""
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 1
+
+_FROM_OUTSIDE = (0, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGALRM)
+"""How a process ends that somebody ended, the kernel when memory was short, or the clock on the
+wall, which says nothing of the form."""
 
 
 class Unavailable(Exception):  # noqa: N818 - it says how things are with the process
@@ -159,6 +163,16 @@ class TrialProcess:
         except OSError as error:
             raise self._lost() from error
         return Verdict(said["fault"], said["held_bytes"], said["cpu_s"])
+
+    def cpu_s(self) -> float:
+        """Returns the CPU time that the process has taken; 0 where it cannot be told or is gone."""
+        process = self._process
+        try:
+            stat = Path(f"/proc/{process.pid}/stat").read_text() if process else ""
+        except OSError:
+            return 0.0
+        times = stat.rpartition(")")[2].split()[11:13]  # of user and of kernel
+        return sum(map(int, times)) / _TICKS_PER_S
 
     def stop(self) -> None:
         """Ends the process, from any thread: what it tries is lost. The next form has another."""
