@@ -364,7 +364,7 @@ class Models(model_pb2_grpc.ModelServiceServicer):
 
     def ListModels(self, request, context):
         self._script.note("ListModels", request, context)
-        return model_pb2.ListModelsResponse(models=[MODEL])
+        return model_pb2.ListModelsResponse(models=self._script.models)
 
     def GetModel(self, request, context):
         self._script.note("GetModel", request, context)
@@ -405,6 +405,7 @@ class ScriptedServer(Script):
 
     def __init__(self, credentials=None, port=0):
         super().__init__()
+        self.models = [MODEL]
         self._threads = ThreadPoolExecutor(16)
         self._server = grpc.server(self._threads)
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(Generations(self), self._server)

@@ -39,6 +39,17 @@ def test_generate_adds_no_second_line_break(run, server):
     assert run("generate", "line")[1] == "a\n"
 
 
+def test_an_answer_without_a_text_is_told_from_a_text_that_is_not_shown(run, server):
+    server.play("hm", accepted(), delta("", [6], end=end()), COMPLETED)
+    code, out, err = run("generate", "hm")
+    assert (code, out) == (0, "")
+    assert err.startswith("tokenwire: the model ended its answer at once, without a text; ")
+    assert len(err.splitlines()) == 1
+    assert run("generate", "hm", "--json")[2] == ""
+    server.play("cut", accepted(), delta("", [1], end=end("LENGTH")), COMPLETED)
+    assert run("generate", "cut")[2] == ""
+
+
 def test_the_text_is_streamed(server):
     hold = Hold()
     server.play("long", accepted(), delta("first", [1]), hold)
@@ -229,6 +240,14 @@ def test_models_and_workers_are_tables_or_lists(run):
     assert (model["name"], model["prompt_tokens_limit"]) == ("demo", 4000)
     (worker,) = json.loads(run("workers", "--json")[1])
     assert (worker["state"], worker["kv_cache_usage"]) == ("draining", 0.25)
+
+
+def test_no_model_is_told(run, server):
+    server.models = []
+    code, out, err = run("models")
+    assert (code, out) == (0, "")
+    assert err.startswith("tokenwire: no model is served: no worker is ready")
+    assert run("models", "--json") == (0, "[]\n", "")
 
 
 def test_a_refusal_names_the_field_in_one_line(run, server):

@@ -127,6 +127,19 @@ def test_limits_and_ends_are_those_of_the_file():
     assert json.loads(files["config.json"])["max_position_embeddings"] == 4096
 
 
+def test_sampling_is_the_files_own_or_what_llama_cpp_takes():
+    made = header("gpt2")
+    plain = json.loads(text_files(made)["generation_config.json"])
+    assert [plain[name] for name in ("temperature", "top_k", "top_p", "min_p")] == [
+        0.8,
+        40,
+        0.95,
+        0.05,
+    ]
+    made.pairs["general.sampling.temp"] = 0.25
+    assert json.loads(text_files(made)["generation_config.json"])["temperature"] == 0.25
+
+
 def test_chat_templates_by_name():
     assert "chat_template" not in config()["tokenizer_config.json"]
     assert "chat_template.jinja" not in text_files(header("gpt2"))

@@ -8,7 +8,7 @@ from typing import Any
 from tokenwire_worker.gguf.header import GgufError, Header
 from tokenwire_worker.gguf.tokenizer import Vocabulary, tokenizer_json
 
-FORM = 1
+FORM = 2
 """Raised when the same file is to give other text files than before."""
 
 END_TOKENS = frozenset(
@@ -20,6 +20,15 @@ END_TOKENS = frozenset(
 )  # fmt: skip
 """Control tokens that end a turn, whatever the file says: files name one end-of-sequence token,
 and models have several. Source: llama.cpp, src/llama-vocab.cpp."""
+
+SAMPLING = {
+    "temperature": ("temp", 0.8),
+    "top_k": ("top_k", 40),
+    "top_p": ("top_p", 0.95),
+    "min_p": ("min_p", 0.05),
+}
+"""Sampling where a request says nothing: GGUF's names within general.sampling, and what llama.cpp
+takes where a file does not say. Most do not, and are used and known with these values."""
 
 _TEMPLATE = "tokenizer.chat_template"
 
@@ -44,7 +53,7 @@ def text_files(header: Header) -> dict[str, bytes]:
             "bos_token_id": vocabulary.token_id("bos"),
             "eos_token_id": ends,
         },
-        "generation_config.json": {"eos_token_id": ends},
+        "generation_config.json": {"eos_token_id": ends, **_sampling(header)},
     }
     template = header.text(_TEMPLATE, "")
     written = {
@@ -54,6 +63,14 @@ def text_files(header: Header) -> dict[str, bytes]:
     if template:
         written["chat_template.jinja"] = template.encode(errors="replace")
     return {"tokenizer.json": tokenizer_json(vocabulary), **written}
+
+
+def _sampling(header: Header) -> dict[str, float]:
+    """Returns the file's own sampling, by generation_config.json's names."""
+    return {
+        name: header.number(f"general.sampling.{key}", default)
+        for name, (key, default) in SAMPLING.items()
+    }
 
 
 def _vocabulary_size(header: Header, vocabulary: Vocabulary) -> int:

@@ -272,7 +272,10 @@ class AsyncLLM:
 
     def __init__(self, arguments: Any, stat_loggers: list[type]) -> None:
         AsyncLLM.latest = self
-        config = json.loads((Path(arguments.model) / "config.json").read_text())
+        # Of a GGUF file vLLM takes the configuration from the file itself.
+        of_file = arguments.model.endswith(".gguf")
+        folder = Path(arguments.tokenizer if of_file else arguments.model)
+        config = json.loads((folder / "config.json").read_text())
         if "not_for_vllm" in config:
             raise ValueError("Model architectures are not supported.\nSee the list.")
         self.arguments = arguments

@@ -5,8 +5,10 @@ import json
 import queue
 import threading
 import time
+from pathlib import Path
 
 import pytest
+from tokenwire_service.settings import parse
 from tokenwire_worker.engines import EngineError
 from tokenwire_worker.engines.port import (
     Ability,
@@ -19,10 +21,13 @@ from tokenwire_worker.engines.port import (
     Sampling,
 )
 from tokenwire_worker.engines.vllm.settings import VllmSettings
+from tokenwire_worker.model_source import with_text_files
 from tokenwire_worker.settings import WorkerSettings
 
 from tests.engines.conftest import STAND_INS
+from tests.engines.gguf_file import write_gguf
 from tests.engines.vllm import stand_in
+from tests.services.processes import ROOT
 
 WAIT_S = 10.0
 GREEDY = Sampling(temperature=0)
@@ -186,6 +191,24 @@ def test_a_model_without_config_is_refused_before_anything_is_loaded(build, mode
     (model / "config.json").unlink()
     with pytest.raises(EngineError, match=r"has no config\.json"):
         build()
+
+
+def test_a_gguf_file_goes_to_vllm_with_the_text_files_that_are_made_of_it(adapter, tmp_path):
+    path = write_gguf(ROOT / "models/demo/hf", tmp_path / "demo.gguf", "Q4_1")
+    given = ["--model", str(path), "--engine", "vllm", "--cache-folder", str(tmp_path / "cache")]
+    settings = parse(WorkerSettings, "test", given)
+    adapter.check_model(settings)
+    engine = adapter.build(with_text_files(settings))
+    try:
+        arguments = llm().arguments
+        assert arguments.model == str(path), "vLLM computes every type of weights"
+        assert (Path(arguments.tokenizer) / "tokenizer.json").is_file()
+        assert engine.info.eos_token_ids == (6,)
+    finally:
+        engine.close()
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(EngineError, match="it is cut short"):
+        adapter.check_model(settings)
 
 
 # --- generations ----------------------------------------------------------------------------------

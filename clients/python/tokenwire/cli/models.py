@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import asdict
 
 from tokenwire import Client, ModelInfo
@@ -19,6 +20,13 @@ def run(client: Client, args: argparse.Namespace) -> None:
     models = client.models()
     if args.json:
         print_json([asdict(model) for model in models])
+        return
+    if not models:
+        print(
+            "tokenwire: no model is served: no worker is ready; `tokenwire workers` shows their "
+            "states",
+            file=sys.stderr,
+        )
         return
     rows = [
         (

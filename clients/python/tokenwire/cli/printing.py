@@ -24,6 +24,11 @@ from tokenwire.types import (
     ToolCallDelta,
 )
 
+EMPTY = (
+    "tokenwire: the model ended its answer at once, without a text; one that is trained for chats "
+    "takes a plain text for a finished message: try `tokenwire chat`"
+)
+
 
 def print_stream(stream: GenerationStream, args: Namespace) -> None:
     """Prints an answer as it comes, or as the options say; Ctrl-C cancels it.
@@ -42,11 +47,19 @@ def print_stream(stream: GenerationStream, args: Namespace) -> None:
         print_json(answer_object(answer))
     elif not live:
         _print_sequences(answer)
+    elif _is_empty(answer):
+        print(EMPTY, file=sys.stderr)
     if answer.finish_reason is FinishReason.TIME_BUDGET:
         print("tokenwire: the time budget ended the answer", file=sys.stderr)
     if args.explain:
         # Beside --json, whose output stays one object.
         print(waterfall.render(answer), file=sys.stderr if args.json else sys.stdout)
+
+
+def _is_empty(answer: Answer) -> bool:
+    """Tells whether a model ended before it said anything: else there is just nothing to see."""
+    said = answer.text or answer.reasoning or answer.tool_calls
+    return answer.finish_reason is FinishReason.STOP and not said
 
 
 def answer_object(answer: Answer) -> dict[str, Any]:
