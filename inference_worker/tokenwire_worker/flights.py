@@ -123,7 +123,7 @@ class Flights:
         self._conclude(flight, tell)
 
     def fault(self, flight: Flight, error: Exception) -> None:
-        """Fails a generation that met an error, which is logged where it is no known one."""
+        """Fails a generation that met an error, and logs it where it is not a known one."""
         self.fail(flight, error if isinstance(error, ServiceError) else flight.record.fault(error))
 
     def fail_all(self, error: Callable[[], ServiceError]) -> None:

@@ -125,7 +125,7 @@ def test_a_tool_that_cannot_be_carried_is_named(run, tmp_path):
     tools = tmp_path / "tools.json"
     tools.write_text('[{"name": "f", "extra": 1}]')
     code, out, err = run("chat", "hi", "--tools", str(tools))
-    assert (code, out, err) == (2, "", "tokenwire: tools[0].extra: there is no such field\n")
+    assert (code, out, err) == (2, "", "tokenwire: tools[0].extra: unknown field\n")
 
 
 class Terminal:

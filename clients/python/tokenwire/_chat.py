@@ -211,4 +211,4 @@ def _values(place: str, given: object, own: type[ChatMessage | ToolCall] | None 
 
 def _refuse_rest(place: str, values: Mapping[str, Any]) -> None:
     for name in values:
-        raise ValueError(f"{place}.{name}: there is no such field")
+        raise ValueError(f"{place}.{name}: unknown field")

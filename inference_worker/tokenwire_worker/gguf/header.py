@@ -44,7 +44,7 @@ _LEAST_PAIR_BYTES = 13
 
 
 class GgufError(ModelError):
-    """The file is no whole GGUF file, or holds something that cannot be served."""
+    """The file is not a whole GGUF file, or holds something that cannot be served."""
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def _vocabulary_size(header: Header, vocabulary: Vocabulary) -> int:
                     f"it has {len(vocabulary.tokens)} tokens, and {tensor.shape[0]} embeddings"
                 )
             return tensor.shape[0]
-    raise GgufError("it has no token embeddings (tensor token_embd.weight), so it is no text model")
+    raise GgufError("it has no token embeddings (tensor token_embd.weight): not a text model")
 
 
 def _end_ids(vocabulary: Vocabulary) -> list[int]:

@@ -26,7 +26,7 @@ knows. `OutputFormat.marks` has them by id: push the mark where such an id stand
 before it and never in one piece with text. They are each format's markers, as far as the tokenizer
 has them as special tokens: those of `ToolFormat.markers` and ReasoningFormat. A marker that is a
 special token is met by the token alone, so text that looks like it, such as a user's that the model
-repeats, does nothing. A marker that is no special token is met by its text. A special token that
+repeats, does nothing. A marker that is not a special token is met by its text. A special token that
 marks nothing where it stands has no text, unless `shows_tokens` is given.
 
 **Events.** Text, Reasoning, CallBegin, Arguments and CallEnd, each with the raw output that it came

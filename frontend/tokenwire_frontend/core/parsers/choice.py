@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from tokenwire_frontend.core.parsers.formats import (
@@ -112,32 +112,15 @@ def tool_format(
         ValueError: the name is unknown, or the model's files describe no such format.
     """
     name = _named(setting, chosen)
-    if name is None:
-        return None
-    if name == BY_SCHEMA:
-        return _found(tool_format_in(tokenizer_config), "tool calls")
-    return _known(TOOL_FORMATS, name)
+    return _known(name, TOOL_FORMATS, lambda: tool_format_in(tokenizer_config))
 
 
 def reasoning_format(
     setting: str, chosen: str | None, tokenizer_config: Mapping[str, Any]
 ) -> ReasoningFormat | Harmony | None:
-    """Returns the format that `--reasoning-parser` asks for; None for no parser.
-
-    Args:
-        setting: a name, `auto` or `off`.
-        chosen: what `choose` returned.
-        tokenizer_config: tokenizer_config.json.
-
-    Raises:
-        ValueError: the name is unknown, or the model's files describe no such format.
-    """
+    """Returns the format that `--reasoning-parser` asks for; as tool_format."""
     name = _named(setting, chosen)
-    if name is None:
-        return None
-    if name == BY_SCHEMA:
-        return _found(reasoning_format_in(tokenizer_config), "reasoning")
-    return _known(REASONING_FORMATS, name)
+    return _known(name, REASONING_FORMATS, lambda: reasoning_format_in(tokenizer_config))
 
 
 def _first(signs: tuple[tuple[str, tuple[str, ...]], ...], texts: str) -> str | None:
@@ -149,13 +132,16 @@ def _named(setting: str, chosen: str | None) -> str | None:
     return {AUTO: chosen, OFF: None}.get(setting, setting)
 
 
-def _found(described: T | None, what: str) -> T:
-    if described is None:
-        raise ValueError(f"the model's response_schema describes no {what} that can be streamed")
-    return described
-
-
-def _known(formats: Mapping[str, T], name: str) -> T:
+def _known(
+    name: str | None, formats: Mapping[str, T], described: Callable[[], T | None]
+) -> T | None:
+    if name is None:
+        return None
+    if name == BY_SCHEMA:
+        found = described()
+        if found is None:
+            raise ValueError("the model's response_schema describes nothing that can be streamed")
+        return found
     if name not in formats:
         names = ", ".join([*sorted(formats), BY_SCHEMA, AUTO, OFF])
         raise ValueError(f"{name!r} is not supported; names are {names}")
