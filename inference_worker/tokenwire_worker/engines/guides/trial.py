@@ -42,7 +42,7 @@ def xgrammar_compiler(model: str, vocabulary_size: int) -> tuple[Compile, WalkFa
     def walk_fault(guide: Guide) -> str | None:
         # The compiler keeps what it has compiled.
         compiled = compiler.compile_grammar(grammar_text(guide))
-        walk = Walk()
+        walk = Walk(vocabulary_size)
         for seed in range(WALK_OUTPUTS):
             output = xgrammar.GrammarMatcher(compiled)
             drawn = random.Random(seed)  # noqa: S311 - nothing is to be secret

@@ -83,6 +83,7 @@ class Trial:
                 folder, tokenizer, "CPU", ATTENTION_BACKEND="SDPA", INFERENCE_NUM_THREADS=1
             )
         self._stop_id = stop_id
+        self._vocabulary_size = vocabulary_size
 
     def fault(self, guide: Guide) -> str | None:
         """Compiles a form; returns what is wrong with it, or None."""
@@ -90,7 +91,7 @@ class Trial:
 
     def walk_fault(self, guide: Guide) -> str | None:
         """Draws outputs of a form; returns what is wrong with their cost, or None."""
-        walk = Walk()
+        walk = Walk(self._vocabulary_size)
         for seed in range(WALK_OUTPUTS):
             fault = self._generate(guide, WALK_TOKENS, _Streamer(walk), seed)
             if fault is not None or walk.is_over:
