@@ -47,9 +47,10 @@ def kept(folder: Path, name: str, make: Callable[[Path], None]) -> Path:
             if not target.is_dir():
                 _make(target, make)
     except OSError as error:
+        # numpy counts what it could not write, and does not say why.
+        why = error.strerror or f"its disk is full ({error})"
         raise ModelError(
-            f"the cache {folder} can't be written: {error.strerror or error}; "
-            f"--cache-folder names another"
+            f"the cache {folder} can't be written: {why}; --cache-folder names another"
         ) from error
     return target
 

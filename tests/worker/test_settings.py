@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 from functools import partial
 
@@ -57,17 +56,6 @@ def run(main_here):
 def test_a_wrong_setting_is_named(run, arguments, says):
     model = [] if says.startswith("--model") else ["--model", str(MODEL)]
     run(*model, *arguments).check_refused(says)
-
-
-@pytest.mark.parametrize("what", ["hub id", "hugging face folder"])
-def test_a_model_without_ir_is_told_how_to_make_it(run, tmp_path, what):
-    model = "meta-llama/Llama-3.2-1B" if what == "hub id" else str(tmp_path)
-    if what != "hub id":
-        shutil.copy(MODEL / "config.json", tmp_path)
-        shutil.copy(MODEL / "tokenizer.json", tmp_path)
-    ended = run("--model", model)
-    ended.check_refused(f"optimum-cli export openvino --model {model} FOLDER")
-    assert len(ended.said.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
