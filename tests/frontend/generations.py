@@ -23,6 +23,7 @@ from tokenwire_frontend.generation.reader import Reader
 from tokenwire_frontend.generation.record import Recorder
 from tokenwire_frontend.metrics import FrontendMetrics
 from tokenwire_frontend.models.model import Model
+from tokenwire_frontend.models.output_formats import OutputFormats, ParserNames
 from tokenwire_frontend.workers.receiver import Receiver, WorkerReport
 from tokenwire_service.errors import Code, ServiceError
 
@@ -52,7 +53,8 @@ class Letters:
         return ""
 
 
-LETTERS = Model("demo", "", "", Letters(), False, SamplingDefaults(), LIMITS)  # type: ignore[arg-type]
+TEXT_ALONE = OutputFormats(ParserNames(), (None, None), {}, {})
+LETTERS = Model("demo", "", "", Letters(), False, SamplingDefaults(), TEXT_ALONE, LIMITS)  # type: ignore[arg-type]
 
 
 class Link:

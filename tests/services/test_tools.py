@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from typing import Any
 
 import grpc
 import pytest
+from tokenwire import Answer, AsyncClient, Client, FinishReason
 from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.frontend.v1 import prompt_pb2 as pb
 
 from tests.services.calls import Streamed, duration, read, refused
+from tests.services.processes import WAIT_S
 
 WEATHER = {
     "name": "get_weather",
@@ -191,3 +195,45 @@ def test_a_cancel_and_a_budget_in_the_middle_of_a_call(frontend):
         fg.FINISH_REASON_TIME_BUDGET,
         fg.FINISH_REASON_TOOL_CALLS,
     )
+
+
+# --- the Python client ---------------------------------------------------------------------------
+
+
+def by_generate(address: str, **options: Any) -> Answer:
+    with Client(address, timeout=WAIT_S) as client:
+        return client.generate(**options)
+
+
+def by_stream(address: str, **options: Any) -> Answer:
+    with Client(address, timeout=WAIT_S) as client, client.stream(**options) as stream:
+        for _ in stream:
+            pass
+        return stream.result
+
+
+def by_session(address: str, **options: Any) -> Answer:
+    async def run() -> Answer:
+        async with AsyncClient(address, timeout=WAIT_S) as client, client.session() as session:
+            async with session.open(**options) as generation:
+                async for _ in generation:
+                    pass
+            return generation.result
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("by", [by_generate, by_stream, by_session])
+def test_the_client_goes_round_with_openais_shapes(frontend, by):
+    tool = {"type": "function", "function": {**WEATHER, "strict": True}}
+    options = {"tools": [tool], "temperature": 0, "max_tokens": 200}
+    chat: list[Any] = [{"role": "user", "content": QUESTION["content"]}]
+    first = by(frontend.address, chat=chat, **options)
+    assert first.sequences[0].finish_reason is FinishReason.TOOL_CALLS
+    [call] = first.tool_calls
+    assert (call.name, call.arguments) == ("get_weather", '{"city": "Paris"}')
+    chat += [first.message(), {"role": "tool", "content": RESULT, "tool_call_id": call.id}]
+    last = by(frontend.address, chat=chat, **options)
+    assert (last.text, last.tool_calls) == ("It is 21 degrees and sunny in Paris.", [])
+    held = by(frontend.address, chat=chat[:1], tool_choice="required", **options)
+    assert held.tool_calls[0].name == "get_weather"
