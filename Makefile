@@ -27,10 +27,10 @@ $(STAMP): pyproject.toml constraints/cpu.txt
 	touch $@
 
 demo: setup  ## start a worker and a frontend, chat with the embedded model, stop both; ARGS=... for options
-	$(BIN)/python -m demo $(ARGS)
+	@$(BIN)/python -m demo $(ARGS)
 
 serve: setup  ## run a worker (50061) and a frontend (50051) until Ctrl-C; ARGS='--worker-port 50071 ...'
-	$(BIN)/python -m demo --serve $(ARGS)
+	@$(BIN)/python -m demo --serve $(ARGS)
 
 test: setup  ## run the whole suite
 	$(BIN)/python -m pytest

@@ -55,10 +55,19 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--serve", action="store_true", help="leave both running until Ctrl-C")
     parser.add_argument("--model", type=Path, default=MODEL, help="model folder")
-    parser.add_argument("--worker-port", type=int, default=50061)
-    parser.add_argument("--frontend-port", type=int, default=50051)
+    parser.add_argument("--worker-port", type=_port, default=50061)
+    parser.add_argument("--frontend-port", type=_port, default=50051)
     parser.add_argument("--logs", type=Path, default=LOGS, help="folder for the services' logs")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.worker_port == args.frontend_port:
+        parser.error(f"--frontend-port: {args.frontend_port} is the worker's port too")
+    return args
+
+
+def _port(value: str) -> int:
+    if not (value.isascii() and value.isdecimal() and 0 < int(value) < 2**16):
+        raise argparse.ArgumentTypeError(f"{value!r} is not a port, from 1 to 65535")
+    return int(value)
 
 
 def _leave(*_: object) -> NoReturn:

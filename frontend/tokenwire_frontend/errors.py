@@ -70,8 +70,8 @@ def unknown_request(request_id: str) -> ServiceError:
     return ServiceError(
         Code.NOT_FOUND,
         "UNKNOWN_REQUEST",
-        f"no generation {request_id!r} is remembered here; the last ones are, as many as "
-        f"--records-limit says, once they have ended",
+        f"generation {request_id!r} is not remembered here; the frontend keeps the last "
+        f"--records-limit generations that have ended",
         metadata={"request_id": request_id},
     )
 

@@ -287,7 +287,7 @@ def test_a_timeout_is_a_failure(run, server):
 def test_nobody_there(capsys, naps):
     assert main(["models", "--target", "127.0.0.1:1"]) == 69
     err = capsys.readouterr().err
-    assert err.startswith("tokenwire: no connection to 127.0.0.1:1: ")
+    assert err == "tokenwire: no connection to 127.0.0.1:1: Connection refused\n"
     assert err.count("\n") == 1
 
 

@@ -36,33 +36,48 @@ def misuse(capsys):
     [
         (
             "generate hi --max-tokens -1",
-            "--max-tokens: '-1' is no whole number from 1 to 429496729",
+            "--max-tokens: '-1' is not a whole number from 1 to 429496729",
         ),
-        ("generate hi --max-tokens 0", "--max-tokens: '0' is no whole number from 1 to 4294967295"),
-        ("generate hi --max-tokens x", "--max-tokens: 'x' is no whole number from 1 to 4294967295"),
-        ("generate hi --seed -1", "--seed: '-1' is no whole number from 0 to 18446744073709551615"),
-        ("generate hi --seed 18446744073709551616", "--seed: '18446744073709551616' is no whole "),
-        ("generate hi --stop-token-id -1", "--stop-token-id: '-1' is no whole number from 0 to 4"),
-        ("generate hi -n 33", "-n/--n: '33' is no whole number from 1 to 32"),
-        ("generate hi --temperature hot", "--temperature: 'hot' is no number"),
-        ("generate hi --time-budget inf", "--time-budget: 'inf' is no time in seconds"),
-        ("models --timeout -1", "--timeout: '-1' is no time in seconds, which is 0 or more"),
-        ("top --interval 0", "--interval: '0' is no time from 0.1 to 60 seconds"),
-        ("top --records 101", "--records: '101' is no whole number from 0 to 100"),
+        ("generate hi --max-tokens 0", "--max-tokens: '0' is not a whole number from 1 to 4294967295"),
+        ("generate hi --max-tokens x", "--max-tokens: 'x' is not a whole number from 1 to 4294967295"),
+        ("generate hi --seed -1", "--seed: '-1' is not a whole number from 0 to 18446744073709551615"),
+        ("generate hi --seed 18446744073709551616", "--seed: '18446744073709551616' is not a "),
+        ("generate hi --stop-token-id -1", "--stop-token-id: '-1' is not a whole number from 0 to 4"),
+        ("generate hi -n 33", "-n/--n: '33' is not a whole number from 1 to 32"),
+        ("generate hi --temperature hot", "--temperature: 'hot' is not a number"),
+        ("generate hi --time-budget inf", "--time-budget: 'inf' is not a time in seconds"),
+        ("models --timeout -1", "--timeout: '-1' is not a time in seconds, 0 or more"),
+        ("top --interval 0", "--interval: '0' is not a time from 0.1 to 60 seconds"),
+        ("top --records 101", "--records: '101' is not a whole number from 0 to 100"),
         (
             "generate 1,2 --token-ids",
-            "PROMPT: '1,2' is no whole number from 0 to 4294967295, which",
+            "PROMPT: '1,2' is not a whole number from 0 to 4294967295, as",
         ),
-        ("detokenize abc", "ID: 'abc' is no whole number from 0 to 4294967295, which a token id"),
+        ("detokenize abc", "ID: 'abc' is not a whole number from 0 to 4294967295, as a token id"),
         (
             "detokenize 1 -2",
-            "ID: '-2' is no whole number from 0 to 4294967295, which a token id is",
+            "ID: '-2' is not a whole number from 0 to 4294967295, as a token id is",
         ),
+        ("generate hi --logit-bias 5", "--logit-bias: '5' is not ID=BIAS, such as 42=-1.5"),
         ("generate \udcff", "the argument is not UTF-8 text"),
     ],
 )
 def test_a_value_that_is_not_allowed_names_its_option_and_what_is(misuse, words, said):
     assert misuse(*words.split()).startswith(f"tokenwire: {said}")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("generate --max-token 3 hi", "unknown option --max-token; did you mean --max-tokens?"),
+        ("generate hi --quux=3 --huh", "unknown option --quux"),
+        ("generate Good day", "unexpected argument 'day'; put quotes around a text with spaces"),
+        ("workers all", "unexpected argument 'all'"),
+    ],
+)
+def test_what_a_command_does_not_read_is_named(misuse, words, said):
+    command = words.split()[0]
+    assert misuse(*words.split()) == f"tokenwire: {said}; see tokenwire {command} --help\n"
 
 
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])

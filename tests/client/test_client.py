@@ -345,3 +345,10 @@ def test_an_async_client_may_be_made_outside_the_loop(server):
             return (await client.generate("hi")).text
 
     assert asyncio.run(ask()) == "Hello world"
+
+
+@pytest.mark.parametrize("make", [Client, AsyncClient])
+@pytest.mark.parametrize("target", ["127.0.0.1", "http://127.0.0.1:50051", "127.0.0.1:0"])
+def test_a_target_without_host_or_port_is_refused(make, target):
+    with pytest.raises(ValueError, match=f"^target: '{target}' is not HOST:PORT"):
+        make(target)

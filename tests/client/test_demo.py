@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from demo.__main__ import main as demo
 from tokenwire.cli.main import main
 
 WAIT_S = 60
@@ -81,6 +82,22 @@ def test_a_port_in_use_is_told(command, ports):
         f"demo: port {ports[1]} of the frontend is taken (Address already in use); "
         "stop what listens there, or choose another with --frontend-port\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--worker-port", "99999", "--worker-port: '99999' is not a port, from 1 to 65535"),
+        ("--frontend-port", "http", "--frontend-port: 'http' is not a port, from 1 to 65535"),
+        ("--frontend-port", "50061", "--frontend-port: 50061 is the worker's port too"),
+    ],
+)
+def test_a_port_that_cannot_be_listened_on_is_named(monkeypatch, capsys, option, value, said):
+    monkeypatch.setattr("sys.argv", ["demo", option, value])
+    with pytest.raises(SystemExit) as ended:
+        demo()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(f"{said}\n")
 
 
 def test_a_service_that_fails_shows_the_end_of_its_log(command, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from tokenwire._spans import Tracing
 
 ChannelArgument = tuple[str, int | str]
+
+_TARGET = re.compile(r"(?:\[[^\]]+\]|[^\[\]:/]+):(?P<port>[0-9]{1,5})")
+_GRPC_NAME = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):.+")
+"""What gRPC resolves beside HOST:PORT."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,19 @@ class Tls:
         return grpc.ssl_channel_credentials(
             _read(self.ca), _read(self.key), _read(self.certificate)
         )
+
+
+def is_target(value: str) -> bool:
+    """Whether a client can be given this target: HOST:PORT, or another name that gRPC resolves."""
+    found = _TARGET.fullmatch(value)
+    return bool(found and 0 < int(found["port"]) < 2**16) or bool(_GRPC_NAME.fullmatch(value))
+
+
+def checked_target(target: str) -> str:
+    """Returns the target; ValueError where it is none."""
+    if is_target(target):
+        return target
+    raise ValueError(f"target: {target!r} is not HOST:PORT, such as 127.0.0.1:50051")
 
 
 def tracing_to(target: str, tracing: bool | TracerProvider) -> Tracing | None:

@@ -54,6 +54,8 @@ def chat(messages: Chat, given: dict[str, Any]) -> prompt_pb2.Chat:
 def _message(place: str, given: ChatMessage | Mapping[str, Any]) -> prompt_pb2.ChatMessage:
     values = _values(place, given, ChatMessage)
     role = values.pop("role", None)
+    if role is None:
+        raise ValueError(f"{place}.role: is required")
     if role not in _ROLES:
         raise ValueError(f"{place}.role: {role!r} is none of {', '.join(_ROLES)}")
     for name in _EMPTY:
@@ -78,6 +80,9 @@ def _content(place: str, values: dict[str, Any]) -> dict[str, Any]:
     content = values.pop("content")
     if content is None or isinstance(content, str):
         return {"content": content}
+    if isinstance(content, bytes | Mapping) or not isinstance(content, Iterable):
+        shown = reprlib.repr(content)
+        raise TypeError(f"{place}.content={shown}: not a text, None or a list of parts")
     parts = _each(f"{place}.content", content, _part)
     if not parts:
         raise ValueError(f"{place}.content: an empty list; give None, or an empty text")

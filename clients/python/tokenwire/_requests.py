@@ -36,6 +36,9 @@ Prompt = str | Sequence[int]
 _GUIDES = [field.name for field in options_pb2.GuidedDecoding.DESCRIPTOR.fields]
 _OWN = ["model", "lora_adapter", "cache_salt", "priority", "request_id"]
 
+_IN_OPENAI = {"messages": "chat", "response_format": "json_schema"}
+"""Names in OpenAI's interface that are not like ours."""
+
 _AROUND_BYTES = 1024
 """Of a message, for what stands around a request, such as a session's trace context."""
 
@@ -53,6 +56,9 @@ def generation(
         InvalidRequestError: more than a message holds.
     """
     given = _given(options)
+    unknown = {name: given[name] for name in given if name not in GenerationOptions.__annotations__}
+    if unknown:
+        raise _unknown(unknown)
     for name in ("stop", "banned_words"):
         if isinstance(given.get(name), str):
             given[name] = [given[name]]
@@ -129,8 +135,10 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _prompt(prompt: Prompt | None, chat: Chat | None, given: dict[str, Any]) -> prompt_pb2.Prompt:
-    if (prompt is None) == (chat is None):
-        raise TypeError("give either a prompt or chat=, and not both")
+    if prompt is None and chat is None:
+        raise TypeError("a prompt or chat= is required")
+    if prompt is not None and chat is not None:
+        raise TypeError("a prompt and chat= were both given; only one is allowed")
     content: dict[str, Any] = {}
     for name in ("add_special_tokens", "truncate_prompt_tokens"):
         if name in given:
@@ -141,6 +149,8 @@ def _prompt(prompt: Prompt | None, chat: Chat | None, given: dict[str, Any]) -> 
         content["text"] = prompt
     elif isinstance(prompt, bytes | bytearray):
         raise TypeError("prompt: give a text or token ids, not bytes")
+    elif isinstance(prompt, Sequence) and any(isinstance(each, Mapping) for each in prompt):
+        raise TypeError("prompt: not token ids; give a list of messages as chat=")
     else:
         content["token_ids"] = build(prompt_pb2.TokenIds, {"ids": prompt}, "prompt")
     return build(prompt_pb2.Prompt, content, "prompt")
@@ -214,6 +224,6 @@ def _unknown(given: Mapping[str, Any]) -> TypeError:
     if name in ChatOptions.__annotations__:
         return TypeError(f"{name} goes with chat=")
     known = GenerationOptions.__annotations__
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    near = _IN_OPENAI.get(name) or next(iter(difflib.get_close_matches(name, known, n=1)), None)
+    hint = f"; did you mean {near}?" if near else ""
     return TypeError(f"unknown option {name!r}{hint}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 import grpc
 
 from tokenwire import _requests, _responses
-from tokenwire._channel import ChannelArgument, Tls, open_async_channel, tracing_to
+from tokenwire._channel import ChannelArgument, Tls, checked_target, open_async_channel, tracing_to
 from tokenwire._chat import Chat
 from tokenwire._generation import Progress, StreamedGeneration
 from tokenwire._requests import Prompt
@@ -65,7 +65,7 @@ class AsyncClient:
         channel_arguments: Sequence[ChannelArgument] = (),
         tracing: bool | TracerProvider = False,
     ) -> None:
-        self._target = target
+        self._target = checked_target(target)
         self._tls = tls
         self._timeout = timeout
         self._retry = retry

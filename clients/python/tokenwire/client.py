@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar, Unpack
 import grpc
 
 from tokenwire import _requests, _responses
-from tokenwire._channel import ChannelArgument, Tls, open_channel, tracing_to
+from tokenwire._channel import ChannelArgument, Tls, checked_target, open_channel, tracing_to
 from tokenwire._chat import Chat
 from tokenwire._generation import Progress, StreamedGeneration
 from tokenwire._requests import Prompt
@@ -68,6 +68,7 @@ class Client:
         channel_arguments: Sequence[ChannelArgument] = (),
         tracing: bool | TracerProvider = False,
     ) -> None:
+        checked_target(target)
         self._timeout = timeout
         self._retry = retry
         self._request_bytes = max_request_bytes

@@ -58,10 +58,10 @@ def faults() -> Iterator[str]:
     yield from _not_among("OTEL_TRACES_SAMPLER", _SAMPLERS)
     name = "OTEL_TRACES_SAMPLER_ARG"
     if _value(name) and not 0 <= _number(name) <= 1:
-        yield f"{name}: {_value(name)!r} is no number from 0 to 1"
+        yield f"{name}: {_value(name)!r} is not a number from 0 to 1"
     positive = [name for name in _POSITIVE if _value(name) and not _is_positive(name)]
     for name in positive:
-        yield f"{name}: {_value(name)!r} is no whole number above 0"
+        yield f"{name}: {_value(name)!r} is not a whole number above 0"
     if not positive and batch_spans() > _queue_spans():
         batch, queue = batch_spans(), _queue_spans()
         yield f"OTEL_BSP_MAX_EXPORT_BATCH_SIZE: {batch} is more than the queue holds, {queue}"

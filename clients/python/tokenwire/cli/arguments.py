@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Sequence
@@ -12,12 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tokenwire._channel import is_target
+
 UINT32 = 2**32 - 1
 UINT64 = 2**64 - 1
-
-_TARGET = re.compile(r"(?:\[[^\]]+\]|[^\[\]:/]+):(?P<port>[0-9]{1,5})")
-_GRPC_NAME = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):.+")
-"""What gRPC resolves beside HOST:PORT."""
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
@@ -28,7 +25,7 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
             found = int(value)
             if least <= found <= most:
                 return found
-        raise ArgumentTypeError(f"{value!r} is no whole number from {least} to {most}")
+        raise ArgumentTypeError(f"{value!r} is not a whole number from {least} to {most}")
 
     return parse
 
@@ -38,14 +35,14 @@ def number(value: str) -> float:
     try:
         return float(value)
     except ValueError:
-        raise ArgumentTypeError(f"{value!r} is no number") from None
+        raise ArgumentTypeError(f"{value!r} is not a number") from None
 
 
 def seconds(value: str) -> float:
     """The type of a time."""
     found = number(value)
     if not 0 <= found < math.inf:
-        raise ArgumentTypeError(f"{value!r} is no time in seconds, which is 0 or more")
+        raise ArgumentTypeError(f"{value!r} is not a time in seconds, 0 or more")
     return found
 
 
@@ -53,14 +50,13 @@ def interval(value: str) -> float:
     """The type of the time between two snapshots of a frontend; the bounds are the contract's."""
     found = number(value)
     if not 0.1 <= found <= 60:
-        raise ArgumentTypeError(f"{value!r} is no time from 0.1 to 60 seconds")
+        raise ArgumentTypeError(f"{value!r} is not a time from 0.1 to 60 seconds")
     return found
 
 
 def target(value: str) -> str:
     """The type of a server's address."""
-    found = _TARGET.fullmatch(value)
-    if (found and 0 < int(found["port"]) < 2**16) or _GRPC_NAME.fullmatch(value):
+    if is_target(value):
         return value
     raise ArgumentTypeError(f"{value!r} is not HOST:PORT, such as 127.0.0.1:50051")
 
@@ -79,7 +75,9 @@ def text_or_file(value: str) -> str:
 
 def token_bias(value: str) -> tuple[int, float]:
     """The type of a token's bias: ID=BIAS."""
-    token_id, _, bias = value.partition("=")
+    token_id, given, bias = value.partition("=")
+    if not given:
+        raise ArgumentTypeError(f"{value!r} is not ID=BIAS, such as 42=-1.5")
     return whole_number(0, UINT32)(token_id), number(bias)
 
 
@@ -130,7 +128,7 @@ def token_ids(place: str, words: Sequence[str]) -> list[int]:
     try:
         return [whole_number(0, UINT32)(word) for word in words]
     except ArgumentTypeError as error:
-        raise ValueError(f"{place}: {error}, which a token id is") from None
+        raise ValueError(f"{place}: {error}, as a token id is") from None
 
 
 @contextmanager

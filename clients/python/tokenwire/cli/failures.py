@@ -10,6 +10,8 @@ from tokenwire.errors import DeadlineExceededError, InternalError, TokenwireErro
 
 _TLS_FAULT = re.compile(r"Ssl handshake failed .*OPENSSL_internal:(\w+)(?:: (.*))?")
 _NO_TLS_THERE = "WRONG_VERSION_NUMBER"
+_SOCKET_FAULT = re.compile(r"Failed to connect to remote host: (?:connect: )?(.+?)(?: \(\d+\))?$")
+_DNS_FAULT = re.compile(r"C-ares status is not ARES_SUCCESS .*: (.+)$")
 
 
 class CommandError(Exception):
@@ -21,7 +23,7 @@ def describe(error: TokenwireError, target: str) -> str:
     if isinstance(error, UnreachableError):
         # gRPC says first that it tried every address, and what went wrong last.
         cause = error.message.rpartition("last error: ")[2]
-        return f"no connection to {target}: {_handshake(cause) or cause}"
+        return f"no connection to {target}: {_handshake(cause) or _plain(cause)}"
     if error.code is grpc.StatusCode.UNIMPLEMENTED:
         return (
             f"no Tokenwire frontend at {target}: it may be a worker, "
@@ -33,6 +35,12 @@ def describe(error: TokenwireError, target: str) -> str:
     if isinstance(error, InternalError | DeadlineExceededError):
         line += f" (trace id {error.trace_id})"
     return line
+
+
+def _plain(cause: str) -> str:
+    """Returns what the system says of a failed connection, without gRPC's own words around it."""
+    found = _SOCKET_FAULT.search(cause) or _DNS_FAULT.search(cause)
+    return found[1] if found else cause
 
 
 def _handshake(cause: str) -> str | None:

@@ -16,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("prompt", metavar="PROMPT", help="what to continue; -: standard input")
     parser.add_argument(
-        "--token-ids", action="store_true", help="the prompt is token ids with blanks between"
+        "--token-ids", action="store_true", help="the prompt is token ids, separated by spaces"
     )
     generation_options.configure(parser)
 

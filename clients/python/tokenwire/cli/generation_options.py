@@ -44,29 +44,29 @@ def given(args: argparse.Namespace) -> GenerationOptions:
 
 def _add_request(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--model", metavar="NAME", help="model; may be left out where one is served")
+    add("--model", metavar="NAME", help="the model; not required where one is served")
     add(
         *("-n", "--n"),
         type=whole_number(1, 32),
         metavar="COUNT",
         help="sequences to generate, 1 to 32; shown at the end",
     )
-    add("--time-budget", type=seconds, metavar="SECONDS", help="then take what exists")
+    add("--time-budget", type=seconds, metavar="SECONDS", help="return what exists by then")
     add(
-        "--max-delay", type=seconds, metavar="SECONDS", help="hold deltas for so long to merge them"
+        "--max-delay", type=seconds, metavar="SECONDS", help="merge deltas of up to this time"
     )
-    add("--logprobs", action="store_true", default=None, help="log probabilities, with --json")
+    add("--logprobs", action="store_true", default=None, help="log probabilities of the tokens, in --json")
     add(
         "--top-logprobs",
         type=whole_number(0, 20),
         metavar="COUNT",
-        help="alternatives to each token, up to 20, with --json",
+        help="alternatives to each token, at most 20, in --json",
     )
     add(
         "--prompt-logprobs",
         type=whole_number(0, 20),
         metavar="COUNT",
-        help="log probabilities of the prompt, with so many alternatives, with --json",
+        help="log probabilities of the prompt, with this many alternatives, in --json",
     )
     add(
         "--truncate-prompt-tokens",
@@ -94,7 +94,7 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
         "--top-k",
         type=whole_number(0, UINT32),
         metavar="N",
-        help="sample among so many tokens; 0: all",
+        help="sample among this many tokens; 0: all",
     )
     add("--min-p", type=number, metavar="X", help="drop tokens below this share of the likeliest")
     add("--repetition-penalty", type=number, metavar="X", help="1 is neutral")
@@ -123,13 +123,13 @@ def _add_stop(group: argparse._ArgumentGroup) -> None:
         "--max-tokens",
         type=whole_number(1, UINT32),
         metavar="N",
-        help="default: what is left of the context",
+        help="at most this many; default: the rest of the context",
     )
     add(
         "--min-tokens",
         type=whole_number(0, UINT32),
         metavar="N",
-        help="nothing ends a sequence before",
+        help="no sequence ends before this many",
     )
     add("--stop", action="append", metavar="TEXT", help="end where this appears; repeats")
     add(
@@ -152,8 +152,8 @@ def _add_stop(group: argparse._ArgumentGroup) -> None:
 
 def _add_guided(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--json-schema", type=text_or_file, metavar="JSON|@FILE", help="an instance of it")
+    add("--json-schema", type=text_or_file, metavar="JSON|@FILE", help="JSON that is valid for this schema")
     add("--json-object", action="store_true", default=None, help="a JSON object")
-    add("--regex", metavar="REGEX", help="a text that matches it as a whole")
+    add("--regex", metavar="REGEX", help="a text that this matches as a whole")
     add("--grammar", type=text_or_file, metavar="EBNF|@FILE", help="a text of this grammar")
     add("--choice", action="append", metavar="TEXT", help="one of these texts; repeats")

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 69 no server reached, 13
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -44,11 +45,14 @@ _COMMANDS = {
     "top": top,
     "trace": trace,
 }
+_READ_A_TEXT = (generate.run, chat.run, tokenize.run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code; wrong usage ends the process with 2."""
-    args = _parser().parse_args(arguments)
+    args, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        _refuse(args, unknown)
     # A terminal that can't show a character shows a substitute, where Python would raise.
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
@@ -71,6 +75,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _refuse(args: argparse.Namespace, unknown: Sequence[str]) -> NoReturn:
+    """Ends the process with 2, with what stands in place of the first word that nothing reads."""
+    command: _LineParser = args.command
+    option = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
+    if option is not None:
+        near = difflib.get_close_matches(option, command.options, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        command.error(f"unknown option {option}{hint}")
+    hint = "; put quotes around a text with spaces" if args.run in _READ_A_TEXT else ""
+    command.error(f"unexpected argument {unknown[0]!r}{hint}")
+
+
 def _say(line: str, code: int) -> int:
     sys.stdout.flush()
     print(f"tokenwire: {line}", file=sys.stderr)
@@ -84,6 +100,11 @@ class _LineParser(argparse.ArgumentParser):
         """Ends the process with 2."""
         line = message.removeprefix("argument ")
         self.exit(USAGE, f"tokenwire: {line}; see {self.prog} --help\n")
+
+    @property
+    def options(self) -> list[str]:
+        """Every option, as it is written."""
+        return [name for action in self._actions for name in action.option_strings]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,5 +128,5 @@ def _parser() -> argparse.ArgumentParser:
         )
         connection.configure(command, subcommand=True)
         module.configure(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, command=command)
     return parser
