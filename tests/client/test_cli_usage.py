@@ -38,11 +38,23 @@ def misuse(capsys):
             "generate hi --max-tokens -1",
             "--max-tokens: '-1' is not a whole number from 1 to 429496729",
         ),
-        ("generate hi --max-tokens 0", "--max-tokens: '0' is not a whole number from 1 to 4294967295"),
-        ("generate hi --max-tokens x", "--max-tokens: 'x' is not a whole number from 1 to 4294967295"),
-        ("generate hi --seed -1", "--seed: '-1' is not a whole number from 0 to 18446744073709551615"),
+        (
+            "generate hi --max-tokens 0",
+            "--max-tokens: '0' is not a whole number from 1 to 4294967295",
+        ),
+        (
+            "generate hi --max-tokens x",
+            "--max-tokens: 'x' is not a whole number from 1 to 4294967295",
+        ),
+        (
+            "generate hi --seed -1",
+            "--seed: '-1' is not a whole number from 0 to 18446744073709551615",
+        ),
         ("generate hi --seed 18446744073709551616", "--seed: '18446744073709551616' is not a "),
-        ("generate hi --stop-token-id -1", "--stop-token-id: '-1' is not a whole number from 0 to 4"),
+        (
+            "generate hi --stop-token-id -1",
+            "--stop-token-id: '-1' is not a whole number from 0 to 4",
+        ),
         ("generate hi -n 33", "-n/--n: '33' is not a whole number from 1 to 32"),
         ("generate hi --temperature hot", "--temperature: 'hot' is not a number"),
         ("generate hi --time-budget inf", "--time-budget: 'inf' is not a time in seconds"),

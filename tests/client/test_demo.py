@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from demo.__main__ import main as demo
 from tokenwire.cli.main import main
+
+from demo.__main__ import main as demo
 
 WAIT_S = 60
 

@@ -52,10 +52,13 @@ def _add_request(group: argparse._ArgumentGroup) -> None:
         help="sequences to generate, 1 to 32; shown at the end",
     )
     add("--time-budget", type=seconds, metavar="SECONDS", help="return what exists by then")
+    add("--max-delay", type=seconds, metavar="SECONDS", help="merge deltas of up to this time")
     add(
-        "--max-delay", type=seconds, metavar="SECONDS", help="merge deltas of up to this time"
+        "--logprobs",
+        action="store_true",
+        default=None,
+        help="log probabilities of the tokens, in --json",
     )
-    add("--logprobs", action="store_true", default=None, help="log probabilities of the tokens, in --json")
     add(
         "--top-logprobs",
         type=whole_number(0, 20),
@@ -152,7 +155,12 @@ def _add_stop(group: argparse._ArgumentGroup) -> None:
 
 def _add_guided(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--json-schema", type=text_or_file, metavar="JSON|@FILE", help="JSON that is valid for this schema")
+    add(
+        "--json-schema",
+        type=text_or_file,
+        metavar="JSON|@FILE",
+        help="JSON that is valid for this schema",
+    )
     add("--json-object", action="store_true", default=None, help="a JSON object")
     add("--regex", metavar="REGEX", help="a text that this matches as a whole")
     add("--grammar", type=text_or_file, metavar="EBNF|@FILE", help="a text of this grammar")
