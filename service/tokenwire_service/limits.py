@@ -16,6 +16,10 @@ GUIDE_BYTES = 64 * 1024
 """Longest schema, regex or grammar, and all options of a choice together, in UTF-8: compile time
 grows faster than length."""
 
+GUIDE_DEPTH = 64
+"""Deepest nesting of brackets in a guide: grammar compilers recurse, and a stack that overflows
+takes the process with it."""
+
 CHOICE_OPTIONS = 256
 """Most options of a choice."""
 

@@ -148,19 +148,71 @@ async def test_held_calls_come_after_the_reasoning(frontend, says, thinks, begin
     prefix = asked[0].guide.free_prefix
     assert (prefix.begin, prefix.end) == (begin, "</think>")
     schema = json.loads(asked[0].guide.json_schema)
-    [add, sub] = schema["$defs"]["call"]["anyOf"]
-    assert add["properties"]["arguments"] == {"type": "object"}
-    assert sub["properties"]["arguments"] == {"type": "object", "minProperties": 1}
+    held = {key: each.get("properties") for key, each in schema["$defs"].items()}
+    assert held["any"] == {"name": {"enum": ["add"]}, "arguments": {"type": "object"}}
+    assert held["1"]["arguments"] == {"type": "object", "minProperties": 1}
 
 
-async def test_references_of_a_strict_schema_stay_right_within_the_form(frontend, says):
+AT = "#/$defs/0/properties/arguments"
+
+
+@pytest.mark.parametrize(
+    ("given", "held"),
+    [
+        ({"$ref": "#/$defs/n", "$defs": {"n": {}}}, {"$ref": f"{AT}/$defs/n", "$defs": {"n": {}}}),
+        (
+            {"properties": {"default": {"$ref": "#"}, "$ref": {"const": {"$ref": "#"}}}},
+            {"properties": {"default": {"$ref": AT}, "$ref": {"const": {"$ref": "#"}}}},
+        ),
+        ({"$id": "urn:a", "allOf": [{"$ref": "#a"}]}, {"allOf": [{"$ref": "#a"}]}),
+    ],
+    ids=["of a definition", "below names that are keywords", "of an anchor"],
+)
+async def test_references_of_a_strict_schema_stay_right_within_the_form(
+    frontend, says, given, held
+):
     asked = says("{}")
-    tools = [{**TOOLS[0], "strict": True}]
+    tools = [{"name": "add", "parameters": json.dumps(given), "strict": True}]
     await answer(frontend, chat(tools=tools, tool_choice={"name": "add"}))
     schema = json.loads(asked[0].guide.json_schema)
-    held = schema["$defs"]["call"]["anyOf"][0]["properties"]["arguments"]
-    at = "#/$defs/call/anyOf/0/properties/arguments"
-    assert held == {"$ref": f"{at}/$defs/n", "$defs": {"n": {"type": "object"}}, "type": "object"}
+    assert schema["$defs"]["0"]["properties"]["arguments"] == {**held, "type": "object"}
+
+
+async def test_a_thousand_tools_are_held_to_and_a_named_one_is_held_alone(frontend, says):
+    asked = says("{}")
+    tools = [{"name": f"tool{place}"} for place in range(1000)]
+    await answer(frontend, chat(tools=tools, tool_choice=REQUIRED))
+    await answer(frontend, chat(tools=tools, tool_choice={"name": "tool7"}))
+    several, one = (json.loads(each.guide.json_schema)["$defs"]["any"] for each in asked)
+    assert len(several["properties"]["name"]["enum"]) == 1000
+    assert one["properties"]["name"]["enum"] == ["tool7"]
+
+
+def nested(levels: int) -> str:
+    return '{"items":' * levels + "{}" + "}" * levels
+
+
+@pytest.mark.parametrize(
+    ("tool", "field", "fault"),
+    [
+        ({"parameters": nested(60)}, "[1].parameters", "nests more than 60 deep"),
+        ({"parameters": nested(900)}, "[1].parameters", "nests more than 60 deep"),
+        ({"parameters": '{"const": 1e400}'}, "[1].parameters", "beyond the range of a double"),
+        ({"name": "n" * 255}, "[1].name", "257 characters as JSON text; at most 256"),
+        ({"name": "\0" * 50}, "[1].name", "302 characters as JSON text; at most 256"),
+        ({"parameters": '{"a": "' + "ä" * 40_000 + '"}'}, "", "bytes as the form of the output"),
+        ({"parameters": '{"a": "' + "a" * 70_000 + '"}'}, "", "characters of strict parameters"),
+    ],
+)
+async def test_a_tool_that_cannot_be_held_to_is_named(frontend, says, tool, field, fault):
+    asked = says("{}")
+    tools = [TOOLS[1], {"name": "add", "strict": True, **tool}]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await frontend.generate(chat(tools=tools, tool_choice=REQUIRED))
+    refusal = refusal_of(caught.value)
+    assert refusal.fields == [f"generation.prompt.chat.tools{field}"]
+    assert fault in refusal.descriptions[0]
+    assert not asked
 
 
 async def test_a_guide_comes_after_the_reasoning_too(frontend, says):
@@ -190,7 +242,7 @@ async def test_the_workers_refusal_of_the_form_names_the_tool(worker, frontend):
             error_details_pb2.ErrorInfo(reason="INVALID_FIELD", domain="tokenwire")
         )
         bad = error_details_pb2.BadRequest()
-        at = "#/$defs/call/anyOf/1/properties/arguments/properties/x/not"
+        at = "#/$defs/1/properties/arguments/properties/x/not"
         bad.field_violations.add(
             field="request.guide.json_schema", description=f"'not' is not supported, at {at}"
         )

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tokenwire_service.errors import FieldViolation, InvalidRequestError, ServiceError
+from tokenwire_service.limits import GUIDE_BYTES, GUIDE_DEPTH, utf8_bytes
 
 from tokenwire_frontend.core.json_text import JsonTextError, json_object
 from tokenwire_frontend.core.model import Ability
+from tokenwire_frontend.core.parsers.stream import NAME_LIMIT
 from tokenwire_frontend.core.request import (
     ChatPrompt,
     FreePrefix,
@@ -27,14 +29,19 @@ from tokenwire_frontend.core.request import (
 CALLS_LIMIT = 32
 """Most calls of one output: what is held to a list must come to an end."""
 
-SCHEMA_CHARS_LIMIT = 262_144
-"""Of the parameters that are read while others wait: some milliseconds."""
+_DEPTH_LIMIT = GUIDE_DEPTH - 4
+"""Levels of a strict tool's parameters: the form has so many around them."""
 
-_NO_SCHEMAS = frozenset({"const", "enum", "default", "examples"})
+_DATA = frozenset({"const", "enum", "default", "examples"})
 """Keywords whose values are data: what looks like a reference there is none."""
 
-_PARAMETERS = "#/$defs/call/anyOf/{}/properties/arguments"
-"""Where the parameters of a tool stand in the form, by the tool's place."""
+_NAMED_SCHEMAS = frozenset(
+    {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
+)
+"""Keywords whose values are schemas by name: what looks like a keyword there is none."""
+
+_PARAMETERS = "#/$defs/{}/properties/arguments"
+"""Where the parameters of a strict tool stand in the form, by the tool's place."""
 
 _PLACE = re.compile(re.escape(_PARAMETERS).replace(r"\{\}", r"(\d+)"))
 
@@ -57,11 +64,17 @@ def tool_violations(request: GenerationRequest) -> Iterator[FieldViolation]:
         if name in seen:
             yield FieldViolation(f"prompt.chat.tools[{place}].name", "is another tool's name too")
         seen.add(name)
+        size = len(json.dumps(name, ensure_ascii=False))
+        if size > NAME_LIMIT:
+            yield FieldViolation(
+                f"prompt.chat.tools[{place}].name",
+                f"has {size} characters as JSON text; at most {NAME_LIMIT} with `{field}`",
+            )
     sizes = [len(prompt.tools[place]["function"].get("parameters", "")) for place in choice.strict]
-    if sum(sizes) > SCHEMA_CHARS_LIMIT:
+    if sum(sizes) > GUIDE_BYTES:
         yield FieldViolation(
             "prompt.chat.tools",
-            f"have {sum(sizes)} characters of strict parameters; at most {SCHEMA_CHARS_LIMIT}",
+            f"have {sum(sizes)} characters of strict parameters; at most {GUIDE_BYTES}",
         )
 
 
@@ -69,28 +82,31 @@ def held_form(chat: ChatPrompt, choice: ToolChoice, prefix: FreePrefix | None) -
     """Returns the form of an output that is held to calls; `prefix` is what may go before it.
 
     Raises:
-        InvalidRequestError: a strict tool's parameters are not those of an object.
+        InvalidRequestError: a strict tool's parameters are not those of an object, nest too deeply,
+            or are too large together.
     """
-    calls = [
-        {
-            "type": "object",
-            "properties": {
-                "name": {"const": tool["function"]["name"]},
-                "arguments": _arguments(chat, choice, place),
-            },
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for place, tool in enumerate(chat.tools)
-    ]
+    names = [tool["function"]["name"] for tool in chat.tools]
+    named = choice.mode is ToolMode.NAMED
+    places = [names.index(choice.name)] if named else range(len(names))
+    calls = {
+        str(place): _call({"const": names[place]}, _parameters(chat, place))
+        for place in places
+        if place in choice.strict
+    }
+    loose = [names[place] for place in places if place not in choice.strict]
+    if loose:
+        calls["any"] = _call({"enum": loose}, {"type": "object"})
     one = {"$ref": "#/$defs/call"}
     forms: list[dict[str, Any]] = [one]
-    if choice.mode is ToolMode.NAMED:
-        forms = [{"$ref": f"#/$defs/call/anyOf/{_place(chat, choice.name)}"}]
-    elif choice.parallel:
+    if choice.parallel and not named:
         forms.append({"type": "array", "items": one, "minItems": 1, "maxItems": CALLS_LIMIT})
-    schema = {"anyOf": forms, "$defs": {"call": {"anyOf": calls}}}
+    call = {"anyOf": [{"$ref": f"#/$defs/{key}"} for key in calls]}
+    schema = {"anyOf": forms, "$defs": {"call": call, **calls}}
     text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+    size = utf8_bytes(text)
+    if size > GUIDE_BYTES:
+        fault = f"take {size} bytes as the form of the output; at most {GUIDE_BYTES}"
+        raise InvalidRequestError([FieldViolation("prompt.chat.tools", fault)])
     return Guide(Ability.GUIDED_JSON_SCHEMA, text, free_prefix=prefix)
 
 
@@ -117,7 +133,7 @@ def told_of_tools(refusal: ServiceError, request: GenerationRequest) -> ServiceE
 class Schemas(Mapping[str, dict[str, Any]]):
     """The parameters of a chat's tools by name, each read when it is first asked for.
 
-    What is not JSON or very long reads as no schema.
+    What is not JSON or longer than GUIDE_BYTES reads as no schema.
     """
 
     def __init__(self, chat: ChatPrompt) -> None:
@@ -129,11 +145,14 @@ class Schemas(Mapping[str, dict[str, Any]]):
         text = self._texts[name]
         if name not in self._read:
             try:
-                known = len(text) <= SCHEMA_CHARS_LIMIT
+                known = len(text) <= GUIDE_BYTES
                 self._read[name] = json_object(text) if known else {}
             except JsonTextError:  # refused where the chat is rendered
                 self._read[name] = {}
         return self._read[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._texts
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._texts)
@@ -142,35 +161,56 @@ class Schemas(Mapping[str, dict[str, Any]]):
         return len(self._texts)
 
 
-def _place(chat: ChatPrompt, name: str) -> int:
-    return next(place for place, tool in enumerate(chat.tools) if tool["function"]["name"] == name)
+def _call(name: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Returns the schema of a call, of the schemas of its name and its arguments."""
+    return {
+        "type": "object",
+        "properties": {"name": name, "arguments": arguments},
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
 
 
-def _arguments(chat: ChatPrompt, choice: ToolChoice, place: int) -> object:
-    """Returns the schema of a tool's arguments, to stand in the form."""
-    if place not in choice.strict:
-        return {"type": "object"}
+def _parameters(chat: ChatPrompt, place: int) -> dict[str, Any]:
+    """Returns the schema of a strict tool's arguments, to stand in the form."""
     field = f"prompt.chat.tools[{place}].parameters"
     try:
         schema = json_object(chat.tools[place]["function"].get("parameters", ""))
+        if schema.setdefault("type", "object") != "object":
+            raise JsonTextError("must have the type object")
+        schema.pop("$id", None)  # it has no effect at a schema's top, and no place elsewhere
+        moved: dict[str, Any] = _moved(schema, _PARAMETERS.format(place))
     except JsonTextError as error:
         raise InvalidRequestError([FieldViolation(field, str(error))]) from error
-    if schema.setdefault("type", "object") != "object":
-        raise InvalidRequestError([FieldViolation(field, "must have the type object")])
-    return _moved(schema, _PARAMETERS.format(place))
+    return moved
 
 
-def _moved(value: object, pointer: str) -> object:
-    """Returns a schema whose references to itself are right where it stands at `pointer`."""
-    if isinstance(value, list):
-        return [_moved(each, pointer) for each in value]
-    if not isinstance(value, dict):
+def _moved(value: Any, pointer: str, within: str = "", depth: int = 1) -> Any:
+    """Returns a schema whose references to itself are right where it stands at `pointer`.
+
+    Args:
+        value: the schema, or a part of it.
+        pointer: where its root is to stand.
+        within: the keyword whose value this is, where it is data or schemas by name.
+        depth: levels of nesting with this one.
+
+    Raises:
+        JsonTextError: it nests too deeply.
+    """
+    if not isinstance(value, dict | list):
         return value
-    return {
-        key: f"{pointer}{inner[1:]}"
-        if key == "$ref" and isinstance(inner, str) and inner.startswith("#")
-        else inner
-        if key in _NO_SCHEMAS
-        else _moved(inner, pointer)
-        for key, inner in value.items()
+    if depth > _DEPTH_LIMIT:
+        raise JsonTextError(f"nests more than {_DEPTH_LIMIT} deep")
+    if isinstance(value, list):
+        return [_moved(each, pointer, within, depth + 1) for each in value]
+    if within in _DATA:
+        return {key: _moved(each, pointer, within, depth + 1) for key, each in value.items()}
+    keywords = frozenset() if within else _DATA | _NAMED_SCHEMAS
+    moved = {
+        key: _moved(each, pointer, key if key in keywords else "", depth + 1)
+        for key, each in value.items()
     }
+    reference = value.get("$ref")
+    if not within and isinstance(reference, str) and (reference + "/").startswith("#/"):
+        moved["$ref"] = pointer + reference[1:]
+    return moved

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import islice
 
 from tokenwire_service.errors import FieldViolation
-from tokenwire_service.limits import CHOICE_OPTIONS, GUIDE_BYTES, utf8_bytes
+from tokenwire_service.limits import CHOICE_OPTIONS, GUIDE_BYTES, GUIDE_DEPTH, utf8_bytes
 from tokenwire_service.wording import counted, cut
 
 from tokenwire_worker.core.request import GenerationRequest
@@ -26,10 +26,6 @@ PRIORITY_BOUND = 100
 
 CACHE_SALT_CHARACTERS = 256
 """Longest cache salt; it is hashed with every block of the prompt."""
-
-GUIDE_DEPTH = 64
-"""Deepest nesting of brackets in a guide: grammar compilers recurse, and a stack that overflows
-takes the process with it."""
 
 FREE_PREFIX_CHARACTERS = 64
 """Of each text that marks a guide's free prefix: markers of reasoning have some ten."""
