@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ class RpcServer:
                 port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise ListenError(
-                f"--listen {address} can't be listened on; is another process there?"
+                f"--listen {address} can't be listened on: {_bind_fault(address)}"
             ) from error
         return f"{address.rpartition(':')[0]}:{port}"
 
@@ -124,3 +125,16 @@ def log_draining(grace_s: float) -> None:
     """Logs that the drain begins, and on a terminal how not to wait for it."""
     hint = {"hint": "Ctrl-C again to stop now"} if sys.stderr.isatty() else {}
     log.info("draining", grace_s=grace_s, **hint)
+
+
+def _bind_fault(address: str) -> str:
+    """Returns what the system says of an address that gRPC could not bind, and only logged."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), int(port)))
+        except OSError as error:
+            return error.strerror or str(error)
+    return "it is free now; try again"

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from tokenwire import __version__
+from tokenwire.cli.failures import plain
 from tokenwire.cli.main import main
 from tokenwire.frontend.v1 import generation_pb2
 
@@ -282,6 +283,24 @@ def test_a_timeout_is_a_failure(run, server):
     server.play("long", accepted(), Hold())
     code, _, err = run("generate", "long", "--timeout", "0.2")
     assert (code, "Deadline" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (
+            "UNKNOWN: ipv4:10.0.0.1:1: Failed to connect to remote host: connect: No route (113)",
+            "No route",
+        ),
+        (
+            "DNS resolution failed for a:1: C-ares status is not ARES_SUCCESS name=a: Not found",
+            "Not found",
+        ),
+        ("another tokenizer: see (2)", "another tokenizer: see (2)"),
+    ],
+)
+def test_a_connection_that_failed_is_told_without_gRPC_s_words_around_it(cause, said):
+    assert plain(cause) == said
 
 
 def test_nobody_there(capsys, naps):

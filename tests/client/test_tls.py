@@ -77,6 +77,14 @@ def test_the_command_line_says_in_one_line_why_there_is_no_tls(secure_server, fi
     )
 
 
+def test_the_command_line_asks_for_tls_where_a_server_closes_plain_connections(
+    secure_server, capsys
+):
+    assert main(["models", "--target", secure_server.address]) == 69
+    said = capsys.readouterr().err
+    assert said.endswith("Socket closed; a server with TLS requires --tls or --tls-ca\n")
+
+
 def test_the_key_has_to_be_that_of_the_certificate(files, capsys):
     pair = ["--tls-certificate", str(files / "client.pem")]
     for name in ("server.key", "client.pem"):

@@ -84,7 +84,7 @@ def test_an_address_in_use(processes):
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         started = processes.run("tokenwire_worker", ["--model", str(MODEL), "--listen", address])
-        check_refused(started, f"--listen {address} can't be listened on")
+        check_refused(started, f"--listen {address} can't be listened on: Address already in use")
 
 
 def test_a_package_that_is_not_installed(processes, tmp_path):

@@ -10,6 +10,7 @@ from tokenwire.errors import DeadlineExceededError, InternalError, TokenwireErro
 
 _TLS_FAULT = re.compile(r"Ssl handshake failed .*OPENSSL_internal:(\w+)(?:: (.*))?")
 _NO_TLS_THERE = "WRONG_VERSION_NUMBER"
+_TLS_HINT = "; a server with TLS requires --tls or --tls-ca"
 _SOCKET_FAULT = re.compile(r"Failed to connect to remote host: (?:connect: )?(.+?)(?: \(\d+\))?$")
 _DNS_FAULT = re.compile(r"C-ares status is not ARES_SUCCESS .*: (.+)$")
 
@@ -23,7 +24,8 @@ def describe(error: TokenwireError, target: str) -> str:
     if isinstance(error, UnreachableError):
         # gRPC says first that it tried every address, and what went wrong last.
         cause = error.message.rpartition("last error: ")[2]
-        return f"no connection to {target}: {_handshake(cause) or _plain(cause)}"
+        hint = _TLS_HINT if cause.endswith("Socket closed") else ""
+        return f"no connection to {target}: {_handshake(cause) or plain(cause)}{hint}"
     if error.code is grpc.StatusCode.UNIMPLEMENTED:
         return (
             f"no Tokenwire frontend at {target}: it may be a worker, "
@@ -37,7 +39,7 @@ def describe(error: TokenwireError, target: str) -> str:
     return line
 
 
-def _plain(cause: str) -> str:
+def plain(cause: str) -> str:
     """Returns what the system says of a failed connection, without gRPC's own words around it."""
     found = _SOCKET_FAULT.search(cause) or _DNS_FAULT.search(cause)
     return found[1] if found else cause

@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tokenwire.cli.failures import plain
 from tokenwire.cli.rates import Rates
 from tokenwire.types import Activity, Outcome, Quantiles, Record, WorkerInfo
 
@@ -80,7 +81,7 @@ class View:
         yield _table(_WORKERS, activity.workers, wide=wide)
         for worker in activity.workers:
             if worker.state_reason:
-                yield Text(f"{worker.address}: {worker.state_reason}", style="yellow")
+                yield Text(f"{worker.address}: {plain(worker.state_reason)}", style="yellow")
         yield Text()
         yield _latencies(activity)
         if activity.records:

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import asdict
 
 from tokenwire import Client
+from tokenwire.cli.failures import plain
 from tokenwire.cli.printing import print_json, print_table
 
 _TITLES = (
@@ -36,7 +37,7 @@ def run(client: Client, args: argparse.Namespace) -> None:
             worker.waiting,
             worker.in_flight,
             f"{worker.kv_cache_usage:.0%}",
-            worker.state_reason,
+            plain(worker.state_reason),
         )
         for worker in workers
     ]
