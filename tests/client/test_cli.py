@@ -48,7 +48,7 @@ def test_an_answer_without_a_text_is_told_from_a_text_that_is_not_shown(run, ser
     assert len(err.splitlines()) == 1
     assert run("generate", "hm", "--json")[2] == ""
     server.play("cut", accepted(), delta("", [1], end=end("LENGTH")), COMPLETED)
-    assert run("generate", "cut")[2] == ""
+    assert run("generate", "cut", "--max-tokens", "1")[2] == ""
 
 
 def test_the_text_is_streamed(server):
@@ -204,6 +204,13 @@ def test_a_time_budget_that_ended_the_answer_is_told(run, server):
     code, out, err = run("generate", "slow")
     assert (code, out) == (0, "a\n")
     assert "time budget" in err
+
+
+def test_an_answer_that_filled_the_context_is_told_unless_its_length_was_asked_for(run, server):
+    server.play("on", accepted(), delta("a", [1], end=end("LENGTH")), COMPLETED)
+    note = "tokenwire: the context is full; --max-tokens sets an earlier end\n"
+    assert run("generate", "on") == (0, "a\n", note)
+    assert run("generate", "on", "--max-tokens", "1") == (0, "a\n", "")
 
 
 def test_tokenize(run, server):

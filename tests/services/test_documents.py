@@ -1,4 +1,4 @@
-"""The Python examples of README.md and docs/, run as they are written."""
+"""The Python examples of the documents run as they are written, and their links lead somewhere."""
 
 import re
 from pathlib import Path
@@ -32,3 +32,29 @@ def test_the_examples_of_a_document_run_one_after_another(frontend, capsys, docu
     assert names
     if "client" in names:
         names["client"].close()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        str(path.relative_to(ROOT))
+        for pattern in ("*.md", "docs/**/*.md", "models/**/*.md", "benchmarks/**/*.md")
+        for path in sorted(ROOT.glob(pattern))
+    ],
+)
+def test_every_link_leads_to_a_file_and_a_heading(document):
+    path = ROOT / document
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        file, _, heading = link.partition("#")
+        linked = path.parent / file if file else path
+        assert linked.exists(), link
+        if heading:
+            assert heading in _anchors(linked), link
+
+
+def _anchors(document):
+    """Returns the anchors of a document's headings, as code hosts make them."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}

@@ -51,6 +51,8 @@ def print_stream(stream: GenerationStream, args: Namespace) -> None:
         print(EMPTY, file=sys.stderr)
     if answer.finish_reason is FinishReason.TIME_BUDGET:
         print("tokenwire: the time budget ended the answer", file=sys.stderr)
+    if answer.finish_reason is FinishReason.LENGTH and args.max_tokens is None:
+        print("tokenwire: the context is full; --max-tokens sets an earlier end", file=sys.stderr)
     if args.explain:
         # Beside --json, whose output stays one object.
         print(waterfall.render(answer), file=sys.stderr if args.json else sys.stdout)
