@@ -103,6 +103,21 @@ async def test_reasoning_that_the_prompt_has_begun(frontend, says):
     assert sequence.end.reason == fg.FINISH_REASON_TOOL_CALLS
 
 
+@pytest.mark.parametrize(
+    ("begun", "written", "told"),
+    [
+        ("<think>\nIs it", " <4>?</think>Four.", ("<4>?", "Four.")),
+        ("<think>\nYes.</think>Fo", "ur.", ("", "ur.")),
+    ],
+)
+async def test_reasoning_that_the_continued_message_has_begun(frontend, says, begun, written, told):
+    says(written)
+    what = chat(continue_final_message=True)
+    what.prompt.chat.messages.add(role=pb.ROLE_ASSISTANT, content=begun)
+    sequence = await answer(frontend, what)
+    assert (sequence.reasoning.strip(), sequence.text) == told
+
+
 async def test_a_stream_tells_each_channel_from_where_it_was(frontend, says):
     says(THOUGHTS + "é Four.")
     streamed = Streamed()

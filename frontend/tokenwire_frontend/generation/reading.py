@@ -13,7 +13,12 @@ from tokenwire_service.errors import FieldViolation, InvalidRequestError
 from tokenwire_frontend.core.held_calls import Schemas, held_form
 from tokenwire_frontend.core.model import Ability
 from tokenwire_frontend.core.parsers.parser import OutputFormat, OutputParser
-from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest, ToolMode
+from tokenwire_frontend.core.request import (
+    ChatPrompt,
+    GenerationRequest,
+    ToolMode,
+    content_texts,
+)
 from tokenwire_frontend.models.model import Model
 
 TAIL_IDS = 32
@@ -73,9 +78,11 @@ def reading(
     if form is None:
         return None
     tail = text or model.tokenizer.decode(prompt[-TAIL_IDS:], skip_special_tokens=False)
+    goes_on = chat is not None and chat.continue_final_message
+    continued = "".join(content_texts(chat.messages[-1])) if chat and goes_on else ""
     return Reading(
         form,
-        in_reasoning=form.opened_by(tail),
+        in_reasoning=form.opened_by(tail, continued=continued),
         tools={} if chat is None else Schemas(chat),
         one_call=not (choice.parallel or choice.holds),
     )
