@@ -238,6 +238,24 @@ async def test_a_guide_comes_after_the_reasoning_too(frontend, says):
     assert asked[0].guide.free_prefix.end == "</think>"
 
 
+async def test_a_guide_that_holds_from_the_start_holds_text(worker, says):
+    asked = says("[4]")
+    worker.info.capabilities.remove(worker_pb2.CAPABILITY_FREE_PREFIX)
+    what = chat(thinks=True, tools=[])
+    what.guided.regex = r"\[\d\]"
+    async with frontend_of(worker) as frontend:
+        await frontend.wait_for(worker, LinkState.READY)
+        sequence = await answer(frontend, what)
+    assert not asked[0].guide.HasField("free_prefix")
+    assert (sequence.text, sequence.reasoning) == ("[4]", "")
+
+
+async def test_a_mode_that_the_contract_does_not_have_is_refused(frontend):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await frontend.generate(chat(tool_choice={"mode": 99}))
+    assert refusal_of(caught.value).fields == ["generation.prompt.chat.tool_choice.mode"]
+
+
 @pytest.mark.parametrize("missing", ["CAPABILITY_FREE_PREFIX", "CAPABILITY_GUIDED_JSON_SCHEMA"])
 async def test_a_worker_that_cannot_hold_calls_is_not_asked_to(worker, says, missing):
     asked = says("4")

@@ -49,6 +49,8 @@ _ROLES = {
 
 
 _TOOL_MODES = {
+    prompt_pb2.TOOL_CHOICE_MODE_UNSPECIFIED: ToolMode.AUTO,
+    prompt_pb2.TOOL_CHOICE_MODE_AUTO: ToolMode.AUTO,
     prompt_pb2.TOOL_CHOICE_MODE_NONE: ToolMode.NONE,
     prompt_pb2.TOOL_CHOICE_MODE_REQUIRED: ToolMode.REQUIRED,
 }
@@ -104,8 +106,10 @@ def chat_prompt(chat: prompt_pb2.Chat, field: str) -> ChatPrompt:
     Of a list that is too long, only so much is read that core.validation refuses it.
 
     Raises:
-        InvalidRequestError: too many calls of tools, or parts.
+        InvalidRequestError: too many calls of tools, or parts, or an unknown choice of tools.
     """
+    if chat.tool_choice.mode not in _TOOL_MODES:
+        raise invalid(f"{field}.tool_choice.mode", "is not a mode of this contract")
     messages = chat.messages[: MESSAGES_LIMIT + 1]
     parts = sum(len(message.content_parts) for message in messages)
     if parts > CONTENT_PARTS_LIMIT:
@@ -226,12 +230,9 @@ def _stopping(message: options_pb2.StopConditions) -> Stopping:
 
 def _tool_choice(chat: prompt_pb2.Chat) -> ToolChoice:
     choice = chat.tool_choice
-    if choice.WhichOneof("choice") == "name":
-        mode = ToolMode.NAMED
-    else:
-        mode = _TOOL_MODES.get(choice.mode, ToolMode.AUTO)
+    named = choice.WhichOneof("choice") == "name"
     return ToolChoice(
-        mode,
+        ToolMode.NAMED if named else _TOOL_MODES[choice.mode],
         choice.name,
         parallel=chat.parallel_tool_calls or not chat.HasField("parallel_tool_calls"),
         strict=frozenset(

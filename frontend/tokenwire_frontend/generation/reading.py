@@ -15,6 +15,7 @@ from tokenwire_frontend.core.model import Ability
 from tokenwire_frontend.core.parsers.parser import OutputFormat, OutputParser
 from tokenwire_frontend.core.request import (
     ChatPrompt,
+    FreePrefix,
     GenerationRequest,
     ToolMode,
     content_texts,
@@ -80,9 +81,12 @@ def reading(
     tail = text or model.tokenizer.decode(prompt[-TAIL_IDS:], skip_special_tokens=False)
     goes_on = chat is not None and chat.continue_final_message
     continued = "".join(content_texts(chat.messages[-1])) if chat and goes_on else ""
+    in_reasoning = form.opened_by(tail, continued=continued)
+    if request.guide is not None and _freed(model, in_reasoning=in_reasoning) is None:
+        in_reasoning = False  # the output is the guide's form from its start
     return Reading(
         form,
-        in_reasoning=form.opened_by(tail, continued=continued),
+        in_reasoning=in_reasoning,
         tools={} if chat is None else Schemas(chat),
         one_call=not (choice.parallel or choice.holds),
     )
@@ -95,20 +99,27 @@ def hold(model: Model, request: GenerationRequest, read: Reading | None) -> Gene
         InvalidRequestError: the output can't be held to calls.
     """
     choice, guide = request.tool_choice, request.guide
+    if not choice.holds:
+        if guide is None or read is None:
+            return request
+        freed = _freed(model, in_reasoning=read.in_reasoning)
+        return replace(request, guide=replace(guide, free_prefix=freed))
     prefix = None
     if read is not None:
         prefix = model.formats.free_prefix(in_reasoning=read.in_reasoning)
-    if not choice.holds:
-        able = Ability.FREE_PREFIX in model.limits.abilities
-        if guide is None or prefix is None or not able:
-            return request
-        return replace(request, guide=replace(guide, free_prefix=prefix))
     needed = {Ability.GUIDED_JSON_SCHEMA} | ({Ability.FREE_PREFIX} if prefix else set())
     if not needed <= model.limits.abilities:
         fault = "is not supported by every worker of this model"
         raise InvalidRequestError([FieldViolation("prompt.chat.tool_choice", fault)])
     assert isinstance(request.prompt, ChatPrompt)  # noqa: S101 - chats alone have tools
     return replace(request, guide=held_form(request.prompt, choice, prefix))
+
+
+def _freed(model: Model, *, in_reasoning: bool) -> FreePrefix | None:
+    """Returns what goes before a caller's guide; None where that holds the whole output."""
+    if Ability.FREE_PREFIX not in model.limits.abilities:
+        return None
+    return model.formats.free_prefix(in_reasoning=in_reasoning)
 
 
 def call_ids(request_id: str, sequence: int) -> Callable[[int], str]:
