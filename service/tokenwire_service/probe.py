@@ -1,7 +1,7 @@
 """Asks a service's health: `python -m tokenwire_service.probe [options] HOST:PORT [SERVICE]`.
 
 Exits with 0 when the service says SERVING, with 1 when it does not or can't be reached, and with 64
-when it was asked wrongly; for container health checks.
+on wrong usage; for container health checks.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             request = health_pb2.HealthCheckRequest(service=asked.service)
             answer = stub.Check(request, timeout=TIMEOUT_S, wait_for_ready=True)
         except grpc.RpcError as error:
-            print(f"{asked.address}: {error.code().name}", file=sys.stderr)
+            silent = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            said = f"no answer within {TIMEOUT_S:g} s" if silent else error.code().name
+            print(f"{asked.address}: {said}", file=sys.stderr)
             return 1
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     print(f"{asked.address}: {status}")
@@ -54,7 +56,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = LineParser(
         prog=PROGRAM,
         description="Asks a service's health. Exits with 0 when it is SERVING, else with 1; "
-        "with 64 when asked wrongly.",
+        "with 64 on wrong usage.",
     )
     parser.add_argument("address", metavar="HOST:PORT", type=_address)
     parser.add_argument(

@@ -10,6 +10,7 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from tokenwire.frontend.v1 import generation_pb2
+from tokenwire_service import probe
 
 from tests.services.calls import (
     Frontend,
@@ -107,6 +108,12 @@ def test_the_probe_tells_health_by_its_exit_code(frontend):
         ([frontend.address, "--tls-key", "/no/such/file"], 64),
     ]:
         check_probe(arguments, code)
+
+
+def test_the_probe_says_how_long_it_waited_for_nobody(monkeypatch, capsys):
+    monkeypatch.setattr(probe, "TIMEOUT_S", 0.1)
+    assert probe.main(["127.0.0.1:1"]) == 1
+    assert capsys.readouterr().err == "127.0.0.1:1: no answer within 0.1 s\n"
 
 
 # --- stopping ------------------------------------------------------------------------------------
