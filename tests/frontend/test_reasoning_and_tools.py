@@ -180,8 +180,9 @@ AT = "#/$defs/0/properties/arguments"
             {"properties": {"default": {"$ref": AT}, "$ref": {"const": {"$ref": "#"}}}},
         ),
         ({"$id": "urn:a", "allOf": [{"$ref": "#a"}]}, {"allOf": [{"$ref": "#a"}]}),
+        ({"title": "((", "properties": {"title": {}}}, {"properties": {"title": {}}}),
     ],
-    ids=["of a definition", "below names that are keywords", "of an anchor"],
+    ids=["of a definition", "below names that are keywords", "of an anchor", "without prose"],
 )
 async def test_references_of_a_strict_schema_stay_right_within_the_form(
     frontend, says, given, held
@@ -268,17 +269,24 @@ async def test_a_worker_that_cannot_hold_calls_is_not_asked_to(worker, says, mis
     assert not asked
 
 
-async def test_the_workers_refusal_of_the_form_names_the_tool(worker, frontend):
+AT_A_PLACE = "'not' is not supported, at #/$defs/1/properties/arguments/properties/x/not"
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (AT_A_PLACE, "'not' is not supported, at #/properties/x/not"),
+        ("no output could be complete", "no output could be complete"),
+    ],
+)
+async def test_the_workers_refusal_of_the_form_names_the_tool(worker, frontend, fault, told):
     def refuse(stream: Stream, submit: execution_pb2.Submit) -> None:
         status = status_pb2.Status(code=grpc.StatusCode.INVALID_ARGUMENT.value[0], message="no")
         status.details.add().Pack(
             error_details_pb2.ErrorInfo(reason="INVALID_FIELD", domain="tokenwire")
         )
         bad = error_details_pb2.BadRequest()
-        at = "#/$defs/1/properties/arguments/properties/x/not"
-        bad.field_violations.add(
-            field="request.guide.json_schema", description=f"'not' is not supported, at {at}"
-        )
+        bad.field_violations.add(field="request.guide.json_schema", description=fault)
         status.details.add().Pack(bad)
         stream.send(failures=[execution_pb2.Failure(handle=submit.handle, status=status)])
 
@@ -287,4 +295,4 @@ async def test_the_workers_refusal_of_the_form_names_the_tool(worker, frontend):
         await frontend.generate(chat(tool_choice=REQUIRED))
     refusal = refusal_of(caught.value)
     assert refusal.fields == ["generation.prompt.chat.tools[1].parameters"]
-    assert refusal.descriptions == ["'not' is not supported, at #/properties/x/not"]
+    assert refusal.descriptions == [told]

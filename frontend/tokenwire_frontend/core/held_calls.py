@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tokenwire_service.errors import FieldViolation, InvalidRequestError, ServiceError
@@ -32,7 +32,10 @@ CALLS_LIMIT = 32
 _DEPTH_LIMIT = GUIDE_DEPTH - 4
 """Levels of a strict tool's parameters: the form has so many around them."""
 
-_DATA = frozenset({"const", "enum", "default", "examples"})
+_PROSE = frozenset({"title", "description", "examples", "$comment"})
+"""Keywords that say nothing of what is valid: the form goes without them."""
+
+_DATA = frozenset({"const", "enum", "default"})
 """Keywords whose values are data: what looks like a reference there is none."""
 
 _NAMED_SCHEMAS = frozenset(
@@ -51,7 +54,7 @@ def tool_violations(request: GenerationRequest) -> Iterator[FieldViolation]:
     prompt, choice = request.prompt, request.tool_choice
     if not isinstance(prompt, ChatPrompt) or not choice.holds:
         return
-    names = [tool["function"]["name"] for tool in prompt.tools]
+    names = _names(prompt)
     field = "prompt.chat.tool_choice"
     if request.guide is not None:
         yield FieldViolation("guided", f"does not go with `{field}`, which holds the output too")
@@ -85,9 +88,7 @@ def held_form(chat: ChatPrompt, choice: ToolChoice, prefix: FreePrefix | None) -
         InvalidRequestError: a strict tool's parameters are not those of an object, nest too deeply,
             or are too large together.
     """
-    names = [tool["function"]["name"] for tool in chat.tools]
-    named = choice.mode is ToolMode.NAMED
-    places = [names.index(choice.name)] if named else range(len(names))
+    names, places = _names(chat), _places(chat, choice)
     calls = {
         str(place): _call({"const": names[place]}, _parameters(chat, place))
         for place in places
@@ -98,7 +99,7 @@ def held_form(chat: ChatPrompt, choice: ToolChoice, prefix: FreePrefix | None) -
         calls["any"] = _call({"enum": loose}, {"type": "object"})
     one = {"$ref": "#/$defs/call"}
     forms: list[dict[str, Any]] = [one]
-    if choice.parallel and not named:
+    if choice.parallel and choice.mode is not ToolMode.NAMED:
         forms.append({"type": "array", "items": one, "minItems": 1, "maxItems": CALLS_LIMIT})
     call = {"anyOf": [{"$ref": f"#/$defs/{key}"} for key in calls]}
     schema = {"anyOf": forms, "$defs": {"call": call, **calls}}
@@ -118,14 +119,17 @@ def told_of_tools(refusal: ServiceError, request: GenerationRequest) -> ServiceE
     ):
         return refusal
 
+    strict = [str(place) for place in _places(chat, choice) if place in choice.strict]
+
     def told(violation: FieldViolation) -> FieldViolation:
         if not violation.field.startswith("guided"):
             return violation
-        found = _PLACE.search(violation.description)
-        if found is None:
+        # Of a fault without a place, the only parameters in the form are the cause.
+        at = _PLACE.findall(violation.description) or strict
+        if len(set(at)) != 1:
             return FieldViolation("prompt.chat.tool_choice", violation.description)
         text = _PLACE.sub("#", violation.description)
-        return FieldViolation(f"prompt.chat.tools[{found[1]}].parameters", text)
+        return FieldViolation(f"prompt.chat.tools[{at[0]}].parameters", text)
 
     return InvalidRequestError([told(each) for each in refusal.violations], reason=refusal.reason)
 
@@ -159,6 +163,16 @@ class Schemas(Mapping[str, dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self._texts)
+
+
+def _names(chat: ChatPrompt) -> list[str]:
+    return [tool["function"]["name"] for tool in chat.tools]
+
+
+def _places(chat: ChatPrompt, choice: ToolChoice) -> Sequence[int]:
+    """Returns the places of the tools that may be called; a name must be one of theirs."""
+    names = _names(chat)
+    return [names.index(choice.name)] if choice.mode is ToolMode.NAMED else range(len(names))
 
 
 def _call(name: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
@@ -205,12 +219,14 @@ def _moved(value: Any, pointer: str, within: str = "", depth: int = 1) -> Any:
         return [_moved(each, pointer, within, depth + 1) for each in value]
     if within in _DATA:
         return {key: _moved(each, pointer, within, depth + 1) for key, each in value.items()}
-    keywords = frozenset() if within else _DATA | _NAMED_SCHEMAS
+    if within:
+        return {key: _moved(each, pointer, "", depth + 1) for key, each in value.items()}
     moved = {
-        key: _moved(each, pointer, key if key in keywords else "", depth + 1)
+        key: _moved(each, pointer, key if key in _DATA | _NAMED_SCHEMAS else "", depth + 1)
         for key, each in value.items()
+        if key not in _PROSE
     }
     reference = value.get("$ref")
-    if not within and isinstance(reference, str) and (reference + "/").startswith("#/"):
+    if isinstance(reference, str) and (reference + "/").startswith("#/"):
         moved["$ref"] = pointer + reference[1:]
     return moved
