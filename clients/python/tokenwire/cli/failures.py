@@ -31,10 +31,12 @@ def describe(error: TokenwireError, target: str) -> str:
             f"no Tokenwire frontend at {target}: it may be a worker, "
             "or a frontend too old for this command"
         )
+    if isinstance(error, DeadlineExceededError):
+        return f"the time of --timeout is over (trace id {error.trace_id})"
     line = " ".join(error.message.split())
     if error.retry_after_s is not None:
         line += f"; try again in {error.retry_after_s:g} s"
-    if isinstance(error, InternalError | DeadlineExceededError):
+    if isinstance(error, InternalError):
         line += f" (trace id {error.trace_id})"
     return line
 

@@ -111,7 +111,9 @@ class _Reader:
         while at < len(self._text):
             match = _TOKEN.match(self._text, at)
             if match is None or match.lastgroup is None:
-                raise self._bad("unexpected character", _Token("", "", at))
+                opens = self._text[at] in '"['
+                what = f"{self._text[at]} is not closed" if opens else "unexpected character"
+                raise self._bad(what, _Token("", "", at))
             if match.lastgroup != "space":
                 tokens.append(_Token(match.lastgroup, match[0], at))
             at = match.end()
