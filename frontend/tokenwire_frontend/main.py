@@ -14,10 +14,9 @@ from tokenwire.frontend.v1 import (
     model_pb2_grpc,
     tokenization_pb2_grpc,
 )
-from tokenwire_service import logs, memory, settings
+from tokenwire_service import logs, memory, settings, signals
 from tokenwire_service.admin import administered
 from tokenwire_service.server import ListenError, RpcServer, Service, log_draining
-from tokenwire_service.signals import stop_signal
 from tokenwire_service.tasks import EX_SOFTWARE, Supervisor, first_of
 from tokenwire_service.telemetry import variables
 from tokenwire_service.telemetry.providers import Telemetry
@@ -61,6 +60,7 @@ def main() -> None:
     except (ListenError, TlsError) as error:
         settings.refuse(PROGRAM, str(error))
     finally:
+        signals.stopping()
         telemetry.shutdown()
     sys.exit(code)
 
@@ -77,7 +77,7 @@ async def run(chosen: FrontendSettings, telemetry: Telemetry) -> int:
 
 
 async def _serve(chosen: FrontendSettings, telemetry: Telemetry, supervisor: Supervisor) -> None:
-    stop = stop_signal()
+    stop = signals.stop_signal()
     frontend = Frontend(chosen, supervisor)
     offer_gauges(frontend.generator)
     # First the admin port, which may be refused: a gRPC server that runs has to be stopped.

@@ -13,11 +13,10 @@ import structlog
 import uvloop
 from tokenwire.channel_arguments import HOP_EXTRA_BYTES
 from tokenwire.worker.v1 import execution_pb2_grpc, worker_pb2_grpc
-from tokenwire_service import logs, memory
+from tokenwire_service import logs, memory, signals
 from tokenwire_service.admin import administered
-from tokenwire_service.server import ListenError, RpcServer, Service, log_draining
+from tokenwire_service.server import ListenError, RpcServer, Service, check_port, log_draining
 from tokenwire_service.settings import parse, refuse, refuse_if
-from tokenwire_service.signals import stop_signal
 from tokenwire_service.tasks import EX_SOFTWARE, Supervisor, first_of
 from tokenwire_service.telemetry import variables
 from tokenwire_service.telemetry.providers import Telemetry
@@ -75,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _exit(code: int) -> NoReturn:
     """Ends the process, whatever still holds it up."""
+    signals.stopping()
     linger_s = DEATH_LINGER_S if code == EX_SOFTWARE else LINGER_S
     timer = threading.Timer(linger_s, os._exit, [code])
     timer.daemon = True
@@ -84,7 +84,7 @@ def _exit(code: int) -> NoReturn:
 
 async def _run(settings: WorkerSettings) -> int:
     """Loads, and serves until told to stop or the engine dies; returns the exit code."""
-    stop = stop_signal()
+    stop = signals.stop_signal()
     identity = Identity(settings.shown_worker_name, settings.shown_model_name)
     scraped = settings.admin_listen is not None
     telemetry = Telemetry(PROGRAM, identity.worker, __version__, scraped=scraped)
@@ -99,6 +99,8 @@ async def _run(settings: WorkerSettings) -> int:
                 supervisor,
             ),
         ):
+            # Before the load, which may take half an hour.
+            check_port(settings.listen, settings.tls)
             loaded = await load(settings, supervisor, stop)
             if loaded is not None:
                 worker = Worker(settings, identity, loaded, supervisor)

@@ -6,7 +6,10 @@ The client's package brings the commands of both services, and not what they nee
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+
+from tokenwire_service import signals
 
 EX_USAGE = 64
 OWN = ("tokenwire", "tokenwire_service", "tokenwire_frontend", "tokenwire_worker")
@@ -14,6 +17,8 @@ OWN = ("tokenwire", "tokenwire_service", "tokenwire_frontend", "tokenwire_worker
 
 def launch(program: str, module: str, extra: str) -> None:
     """Runs `main` of the module; ends with 64 where a package that it needs is not installed."""
+    _open_standard_files()
+    signals.end_at_once()
     try:
         main = importlib.import_module(module).main
     except ModuleNotFoundError as error:
@@ -27,3 +32,18 @@ def launch(program: str, module: str, extra: str) -> None:
         )
         sys.exit(EX_USAGE)
     main()
+
+
+def _open_standard_files() -> None:
+    """Opens /dev/null for standard input, output and error where they are closed.
+
+    What is opened next would get their numbers, and log lines would go to it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, "w", closefd=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -81,16 +82,14 @@ class RpcServer:
         self.address = self._bind(address, tls)
 
     def _bind(self, address: str, tls: TlsSettings) -> str:
-        credentials = server_credentials(tls)
+        credentials = check_port(address, tls)
         try:
             if credentials is None:
                 port = self._server.add_insecure_port(address)
             else:
                 port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
-            raise ListenError(
-                f"--listen {address} can't be listened on: {_bind_fault(address)}"
-            ) from error
+            raise _cannot_listen(address, "gRPC can't open the port") from error
         return f"{address.rpartition(':')[0]}:{port}"
 
     async def start(self) -> None:
@@ -127,14 +126,44 @@ def log_draining(grace_s: float) -> None:
     log.info("draining", grace_s=grace_s, **hint)
 
 
-def _bind_fault(address: str) -> str:
-    """Returns what the system says of an address that gRPC could not bind, and only logged."""
+def check_port(address: str, tls: TlsSettings) -> grpc.ServerCredentials | None:
+    """Returns the credentials of a port that can be listened on; None for plain text.
+
+    gRPC tells no reason where it can't, so the address is bound here first.
+
+    Raises:
+        ListenError: the address can't be listened on.
+        TlsError: a file of TLS can't be used.
+    """
+    credentials = server_credentials(tls)
     host, _, port = address.rpartition(":")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
+    host = host.strip("[]")
+    fault: OSError | None = None
+    try:
+        for family, *_, place in socket.getaddrinfo(
+            host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            try:
+                _bind_once(family, place)
+            except OSError as error:
+                fault = error
+            else:
+                return credentials  # one of a name's addresses is enough for gRPC too
+    except OSError as error:
+        fault = error
+    # Where the host has no IPv6, gRPC takes 0.0.0.0 for [::].
+    if fault is not None and (host != "::" or fault.errno == errno.EADDRINUSE):
+        raise _cannot_listen(address, fault.strerror or str(fault)) from fault
+    return credentials
+
+
+def _bind_once(family: int, place: tuple[Any, ...]) -> None:
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host.strip("[]"), int(port)))
-        except OSError as error:
-            return error.strerror or str(error)
-    return "it is free now; try again"
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        probe.bind(place)
+
+
+def _cannot_listen(address: str, reason: str) -> ListenError:
+    return ListenError(f"--listen {address} can't be listened on: {reason}")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import structlog
 from opentelemetry import metrics, trace
-from tokenwire_service import logs
+from tokenwire_service import logs, signals
 from tokenwire_service.line_writer import LineWriter
 
 from tests.services.processes import EX_USAGE
@@ -55,6 +55,7 @@ class MainHere:
             for name in os.environ:
                 if name.startswith(("TOKENWIRE_", "OTEL_")):
                     patched.delenv(name)
+            patched.setenv(f"{package.upper()}_LISTEN", "127.0.0.1:0")
             for name, value in environment.items():
                 patched.setenv(name, value)
             patched.setattr(sys, "argv", [package, *arguments])
@@ -89,6 +90,8 @@ def _keep_to_itself(package: str, patched: pytest.MonkeyPatch) -> None:
     # A worker that has begun to load sees to it that the process ends, which is not its own here.
     module = importlib.import_module(f"{package}.main")
     patched.setattr(module, "_exit", sys.exit, raising=False)
+    for name in ("end_at_once", "stopping"):
+        patched.setattr(signals, name, lambda: None)
 
 
 @cache

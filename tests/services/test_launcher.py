@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
 import pytest
+from tokenwire_service.signals import held_back
 
 from tests.services.processes import ROOT, WAIT_S
 
@@ -51,3 +53,60 @@ def test_a_folder_named_as_the_package_does_not_hide_it(tmp_path):
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Runs a service whose main module has this text, by a shell that has closed some files."""
+
+    def run(module: str, closed: str = "") -> subprocess.CompletedProcess[str]:
+        (tmp_path / "its_main.py").write_text(module)
+        command = "from tokenwire_service.launcher import launch; launch('it', 'its_main', 'all')"
+        return subprocess.run(
+            ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", command],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+
+    return run
+
+
+def test_what_it_opens_never_takes_the_place_of_a_closed_standard_file(launch):
+    ended = launch(
+        """
+import os, subprocess, sys
+OPENED = os.open("a_file", os.O_CREAT | os.O_RDWR)
+def main():
+    print("said", file=sys.stderr, flush=True)
+    code = "import os; [os.fstat(number) for number in range(3)]"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    sys.exit(0 if OPENED > 2 and not os.fstat(OPENED).st_size else 1)
+""",
+        closed="0<&- 1>&- 2>&-",
+    )
+    assert ended.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_during_imports_ends_it_with_0(launch, number):
+    ended = launch(f"import os; os.kill(os.getpid(), {int(number)}); raise AssertionError")
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_signals_to_a_group_do_not_end_a_process_that_starts():
+    code = """
+import os, signal
+from tokenwire_service.signals import STOPS, leave_to_parent
+for number in STOPS: os.kill(os.getpid(), number)
+leave_to_parent(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+print("ready", signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+    with held_back():
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+    said, _ = process.communicate(timeout=WAIT_S)
+    assert (said, process.returncode) == ("ready set()\n", 0)

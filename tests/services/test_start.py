@@ -145,6 +145,16 @@ def test_a_worker_started_wrongly_ends_with_64_and_the_setting(main_here, argume
     main_here("tokenwire_worker", *arguments).check_refused(setting)
 
 
+def test_a_worker_learns_before_it_loads_that_its_port_is_taken(main_here):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        taken = f"127.0.0.1:{listener.getsockname()[1]}"
+        ended = main_here("tokenwire_worker", "--model", str(MODEL), "--listen", taken)
+    ended.check_refused(f"--listen {taken} can't be listened on: Address already in use")
+    assert "loading" not in ended.said
+
+
 def test_a_port_that_is_taken_ends_with_64(processes):
     """A process of its own, as of somebody who starts it so; for a worker see its settings."""
     with socket.socket() as listener:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tokenwire_worker.core import validation
 from tokenwire_worker.core.request import GenerationRequest, Prompt
-from tokenwire_worker.engines.port import Ability, EngineInfo, Guide, Sampling
+from tokenwire_worker.engines.port import Ability, EngineInfo, FreePrefix, Guide, Sampling
 
 ABLE = EngineInfo(
     engine="able",
@@ -148,6 +148,7 @@ def test_a_field_at_fault_is_named_with_its_value_and_bound(field, fields, says)
         (Ability.GUIDED_CHOICE, "", (), "guide.choice.options", "at least one"),
         (Ability.GUIDED_CHOICE, "", ("a", ""), r"guide.choice.options[1]", "empty"),
         (Ability.GUIDED_CHOICE, "", ("a",) * 257, "guide.choice.options", "257 options; .* 256"),
+        (Ability.GUIDED_CHOICE, "", ("a", "b\0"), r"guide.choice.options[1]", r"U\+0000"),
         (Ability.GUIDED_CHOICE, "", ("a" * 65537,), "guide.choice.options", "65537 bytes in all"),
     ],
 )
@@ -155,6 +156,27 @@ def test_a_guide_at_fault_is_named_by_its_form(form, text, options, field, says)
     found = faults(guide=guide(form, text, options))
     assert list(found) == [f"request.{field}"]
     assert re.search(says, found[f"request.{field}"])
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "field", "says"),
+    [
+        ("b" * 65, "e", "begin", "65 characters; at most 64$"),
+        ("", "e" * 65, "end", "65 characters; at most 64$"),
+        ("", "", "end", "empty"),
+        ("b\0", "e", "begin", r"U\+0000"),
+        ("b", "\0", "end", r"U\+0000"),
+    ],
+)
+def test_a_free_prefix_at_fault_is_named(begin, end, field, says):
+    held = replace(guide(Ability.GUIDED_REGEX, "a"), free_prefix=FreePrefix(begin, end))
+    found = faults(guide=held)
+    assert list(found) == [f"request.guide.free_prefix.{field}"]
+    assert re.search(says, found[f"request.guide.free_prefix.{field}"])
+
+
+def test_a_regular_expression_may_be_a_space():
+    assert not faults(guide=guide(Ability.GUIDED_REGEX, " "))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
+from tokenwire_service.signals import held_back
+
 from tokenwire_frontend.models.process import HEADER
 
 MODULE = "tokenwire_frontend.models.process"
@@ -68,7 +70,7 @@ class TextProcess(asyncio.Protocol):
     async def start(self) -> None:
         """Starts the process."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, held_back():
             # Not asyncio's: what its loops do between fork and exec wakes gRPC's handlers of forks.
             self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - takes about 2 ms
                 [sys.executable, "-m", MODULE, str(theirs.fileno())],

@@ -16,7 +16,14 @@ from tokenwire_service.limits import CHOICE_OPTIONS, GUIDE_BYTES, GUIDE_DEPTH, u
 from tokenwire_service.wording import counted, cut
 
 from tokenwire_worker.core.request import GenerationRequest
-from tokenwire_worker.engines.port import Ability, EngineInfo, Generation, Guide, Sampling
+from tokenwire_worker.engines.port import (
+    Ability,
+    EngineInfo,
+    FreePrefix,
+    Generation,
+    Guide,
+    Sampling,
+)
 
 REQUEST_ID_CHARACTERS = 128
 """Longest request id (worker.v1.Request.request_id)."""
@@ -26,6 +33,11 @@ PRIORITY_BOUND = 100
 
 CACHE_SALT_CHARACTERS = 256
 """Longest cache salt; it is hashed with every block of the prompt."""
+
+NUL = "\0"
+"""A character that compilers of guides do not support."""
+
+NO_NUL = "U+0000 is in no output"
 
 FREE_PREFIX_CHARACTERS = 64
 """Of each text that marks a guide's free prefix: markers of reasoning have some ten."""
@@ -279,27 +291,33 @@ def _guide(guide: Guide | None, info: EngineInfo) -> Iterator[Fault]:
         yield _unable(guide.form, info)
         return
     if guide.free_prefix is not None:
-        if Ability.FREE_PREFIX not in info.abilities:
-            yield _unable(Ability.FREE_PREFIX, info)
-        for name in ("begin", "end"):
-            size = len(getattr(guide.free_prefix, name))
-            if size > FREE_PREFIX_CHARACTERS or (name == "end" and not size):
-                yield (
-                    f"guide.free_prefix.{name}",
-                    f"{size} characters; at least 1 and at most {FREE_PREFIX_CHARACTERS}",
-                )
+        yield from _free_prefix(guide.free_prefix, info)
     if guide.form is Ability.GUIDED_CHOICE:
         yield from _choice(guide.options)
         return
     if guide.form is Ability.GUIDED_JSON_OBJECT:
         return
-    if not guide.text.strip():
+    # A regular expression may be a space.
+    if not (guide.text if guide.form is Ability.GUIDED_REGEX else guide.text.strip()):
         yield field, "empty"
     size = utf8_bytes(guide.text)
     if size > GUIDE_BYTES:
         yield field, f"{size} bytes; at most {GUIDE_BYTES}"
     elif (depth := nesting(guide.text)) > GUIDE_DEPTH:
         yield field, f"brackets nest {depth} deep; at most {GUIDE_DEPTH}"
+
+
+def _free_prefix(prefix: FreePrefix, info: EngineInfo) -> Iterator[Fault]:
+    if Ability.FREE_PREFIX not in info.abilities:
+        yield _unable(Ability.FREE_PREFIX, info)
+    for name, text in (("begin", prefix.begin), ("end", prefix.end)):
+        field = f"guide.free_prefix.{name}"
+        if len(text) > FREE_PREFIX_CHARACTERS:
+            yield field, f"{len(text)} characters; at most {FREE_PREFIX_CHARACTERS}"
+        if NUL in text:
+            yield field, NO_NUL
+    if not prefix.end:
+        yield "guide.free_prefix.end", "empty"
 
 
 def _choice(options: Sequence[str]) -> Iterator[Fault]:
@@ -315,6 +333,8 @@ def _choice(options: Sequence[str]) -> Iterator[Fault]:
     empty = [at for at, option in enumerate(options) if not option]
     for at in empty[:TOLD_FAULTS]:
         yield f"{field}[{at}]", "empty"
+    for at in [at for at, option in enumerate(options) if NUL in option][:TOLD_FAULTS]:
+        yield f"{field}[{at}]", NO_NUL
 
 
 def nesting(text: str) -> int:

@@ -190,7 +190,9 @@ def test_annotations_are_taken(schema):
     outputs(schema)
 
 
-@pytest.mark.parametrize("text", ["no json", "[]", "1", '"a"', "NaN", "[" * 2000])
+@pytest.mark.parametrize(
+    "text", ["no json", "[]", "1", '"a"', "NaN", "[" * 2000, '{"const": ' + "1" * 1001 + "}"]
+)
 def test_what_is_no_schema_is_refused(text):
     with pytest.raises(GuideError):
         grammar_text(Guide(Ability.GUIDED_JSON_SCHEMA, text))

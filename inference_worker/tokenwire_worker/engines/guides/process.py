@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokenwire_service.signals import FROM_TERMINAL, leave_to_parent
+from tokenwire_service.signals import FROM_TERMINAL, held_back, leave_to_parent
 
 from tokenwire_worker.engines.guides.memory import heap_bytes, resident_bytes
 from tokenwire_worker.engines.port import Ability, FreePrefix, Guide
@@ -238,12 +238,13 @@ class TrialProcess:
                 raise Unavailable(STOPPED)
             self._ready_bytes = None
             self._forms = 0
-            self._process = process = subprocess.Popen(  # noqa: S603 - our own module
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
+            with held_back():
+                self._process = process = subprocess.Popen(  # noqa: S603 - our own module
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                )
         return process
 
     def _lost(self) -> Exception:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
+from tokenwire_service.signals import held_back
+
 from tokenwire_worker.engines import EngineStartError
 from tokenwire_worker.engines.openvino.messages import Channel, Close, Drain, Failed, Ready
 from tokenwire_worker.engines.port import EngineLoad
@@ -32,7 +34,7 @@ class Child:
     def __init__(self) -> None:
         """Starts the process; `load` has it load the model."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, held_back():
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-m", PROCESS, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],

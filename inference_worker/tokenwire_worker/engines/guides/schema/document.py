@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
+LONGEST_INTEGER = 1000
+"""Characters of a number: reading one takes time that grows with its square."""
+
 DEEPEST = 128
 """Arrays and objects of a schema within one another: what follows them may call itself."""
 
@@ -113,7 +116,7 @@ def root(text: str) -> Part:
         Unsupported: the text is no JSON, or no schema.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise Unsupported("#", f"not valid JSON: {str(error)[:100]}") from error
     if _depth(value) > DEEPEST:
@@ -187,6 +190,12 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _step(step: str | int) -> str:
     return str(step).replace("~", "~0").replace("/", "~1")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > LONGEST_INTEGER:
+        raise Unsupported("#", f"a number has {len(digits)} digits; at most {LONGEST_INTEGER}")
+    return int(digits)
 
 
 def _refuse_constant(name: str) -> None:
