@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tokenwire_service.errors import FieldViolation, InvalidRequestError, ServiceError
@@ -67,18 +67,16 @@ def tool_violations(request: GenerationRequest) -> Iterator[FieldViolation]:
         if name in seen:
             yield FieldViolation(f"prompt.chat.tools[{place}].name", "is another tool's name too")
         seen.add(name)
-        size = len(json.dumps(name, ensure_ascii=False))
-        if size > NAME_LIMIT:
-            yield FieldViolation(
-                f"prompt.chat.tools[{place}].name",
-                f"has {size} characters as JSON text; at most {NAME_LIMIT} with `{field}`",
-            )
-    sizes = [len(prompt.tools[place]["function"].get("parameters", "")) for place in choice.strict]
-    if sum(sizes) > GUIDE_BYTES:
-        yield FieldViolation(
-            "prompt.chat.tools",
-            f"have {sum(sizes)} characters of strict parameters; at most {GUIDE_BYTES}",
-        )
+    size = 0
+    for place in _places(prompt, choice):
+        if not _is_read(names[place]):
+            fault = f"has more than {NAME_LIMIT} characters as JSON text, the most with `{field}`"
+            yield FieldViolation(f"prompt.chat.tools[{place}].name", fault)
+        if place in choice.strict:
+            size += len(prompt.tools[place]["function"].get("parameters", ""))
+    if size > GUIDE_BYTES:
+        fault = f"have {size} characters of strict parameters; at most {GUIDE_BYTES}"
+        yield FieldViolation("prompt.chat.tools", fault)
 
 
 def held_form(chat: ChatPrompt, choice: ToolChoice, prefix: FreePrefix | None) -> Guide:
@@ -165,14 +163,19 @@ class Schemas(Mapping[str, dict[str, Any]]):
         return len(self._texts)
 
 
+def _is_read(name: str) -> bool:
+    """Returns whether a parser reads a call of this name."""
+    return len(name) < NAME_LIMIT and len(json.dumps(name, ensure_ascii=False)) <= NAME_LIMIT
+
+
 def _names(chat: ChatPrompt) -> list[str]:
     return [tool["function"]["name"] for tool in chat.tools]
 
 
-def _places(chat: ChatPrompt, choice: ToolChoice) -> Sequence[int]:
-    """Returns the places of the tools that may be called; a name must be one of theirs."""
-    names = _names(chat)
-    return [names.index(choice.name)] if choice.mode is ToolMode.NAMED else range(len(names))
+def _places(chat: ChatPrompt, choice: ToolChoice) -> list[int]:
+    """Returns the places of the tools that may be called."""
+    named = choice.mode is ToolMode.NAMED
+    return [place for place, name in enumerate(_names(chat)) if not named or name == choice.name]
 
 
 def _call(name: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
