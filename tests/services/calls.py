@@ -7,6 +7,7 @@ token offsets without a gap, nothing of a sequence after its end, Completed last
 from __future__ import annotations
 
 import queue
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -366,6 +367,15 @@ class Frontend(Channel):
     def workers(self) -> list[model_pb2.Worker]:
         request = model_pb2.ListWorkersRequest()
         return list(self.models.ListWorkers(request, timeout=WAIT_S).workers)
+
+    def wait_for_no_work(self) -> None:
+        """Waits until no worker holds a generation of this frontend.
+
+        A worker's last words may still be on their way when it is idle.
+        """
+        until_s = time.monotonic() + WAIT_S
+        while any(each.in_flight for each in self.workers()):
+            assert time.monotonic() < until_s, self.workers()
 
 
 class Worker(Channel):

@@ -66,9 +66,9 @@ def calls_of(client: Frontend, hold: threading.Event) -> list[Callable[[], Any]]
 
 def told(error: grpc.RpcError) -> str:
     """Sums up a failure: DRAINING with its details, that nobody is there, or what else it is."""
-    unreachable = any(word in error.details() for word in ("onnect", "GOAWAY", "Socket closed"))
-    if error.code() is grpc.StatusCode.UNAVAILABLE and unreachable:
-        return "gone"
+    told = {key for key, _ in error.trailing_metadata() or ()}
+    if error.code() is grpc.StatusCode.UNAVAILABLE and "grpc-status-details-bin" not in told:
+        return "gone"  # gRPC's own words for a connection that is closed, or cannot be made
     refusal = refusal_of(error)
     if refusal.code is grpc.StatusCode.UNAVAILABLE and refusal.retry_after_s:
         return refusal.reason

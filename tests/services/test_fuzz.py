@@ -196,7 +196,7 @@ def check_alive(both: Any) -> None:
     worker, frontend = both
     worker.wait_until_idle()
     assert len(frontend.stream(generation(max_tokens=3)).ids()) == 3
-    assert frontend.workers()[0].in_flight == 0
+    frontend.wait_for_no_work()
 
 
 @pytest.mark.parametrize(("service", "method"), METHODS)

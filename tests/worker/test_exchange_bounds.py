@@ -164,12 +164,15 @@ async def test_a_refusal_costs_the_same_however_many_are_unread():
             stream = _stream(here)
             for handle in range(unread):
                 stream.failed(handle, refusal())
-            began_s = time.thread_time()
-            for handle in range(unread, unread + 300):
-                assert not stream._is_live(handle)
-                stream.failed(handle, refusal())
-            costs.append(time.thread_time() - began_s)
-        assert costs[1] < 20 * costs[0] + 0.01
+            runs = []
+            for first in range(unread, unread + 300, 100):
+                began_s = time.thread_time()
+                for handle in range(first, first + 100):
+                    assert not stream._is_live(handle)
+                    stream.failed(handle, refusal())
+                runs.append(time.thread_time() - began_s)
+            costs.append(min(runs))  # without what else the process had to do, such as its garbage
+        assert costs[1] < 20 * costs[0] + 0.003
 
 
 def _stream(here):

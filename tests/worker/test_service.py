@@ -56,6 +56,7 @@ def test_capabilities_are_what_the_engine_can_do(worker):
         "CAPABILITY_GUIDED_JSON_SCHEMA",
         "CAPABILITY_GUIDED_JSON_OBJECT",
         "CAPABILITY_GUIDED_REGEX",
+        "CAPABILITY_FREE_PREFIX",
         "CAPABILITY_GUIDED_GRAMMAR",
         "CAPABILITY_GUIDED_CHOICE",
     }
