@@ -203,7 +203,7 @@ def _eos_token_ids(folder: Path, *configs: dict[str, Any]) -> tuple[int, ...]:
         wrong = [each for each in ids if not _is_count(each) or each > MOST_TOKENS]
         if wrong:
             shown = cut(repr(wrong[0]), SHOWN_BYTES)
-            raise ModelError(f"{folder / name}: eos_token_id has {shown}, which is no token id")
+            raise ModelError(f"{folder / name}: eos_token_id has {shown}, which is not a token id")
         if ids:
             return tuple(dict.fromkeys(ids))
     return ()

@@ -40,7 +40,7 @@ def text_files(header: Header) -> dict[str, bytes]:
     """Returns the text files by name; tokenizer.json is among them.
 
     Raises:
-        GgufError: the file lacks what is needed, or its tokenizer is not supported.
+        GgufError: the file lacks what is required, or its tokenizer is not supported.
     """
     vocabulary = Vocabulary(header)
     ends = _end_ids(vocabulary)

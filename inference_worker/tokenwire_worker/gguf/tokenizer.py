@@ -63,7 +63,8 @@ class Vocabulary:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int):
-            raise GgufError(f"its {key} is {cut(repr(value), SHOWN_BYTES)}, which is no token id")
+            shown = cut(repr(value), SHOWN_BYTES)
+            raise GgufError(f"its {key} is {shown}, which is not a token id")
         # Files name ids beyond the vocabulary for roles that the model does not have.
         return value if 0 <= value < len(self.tokens) else None
 

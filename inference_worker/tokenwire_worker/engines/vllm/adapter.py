@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def check_model(settings: WorkerSettings) -> None:
-    """Raises EngineError where the model is no folder with a config.json, and no GGUF file."""
+    """Raises EngineError where the model is neither a folder with a config.json nor a GGUF file."""
     path = settings.model_path
     if is_gguf(path):
         _check_gguf(settings)
