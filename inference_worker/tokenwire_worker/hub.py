@@ -36,18 +36,18 @@ def find(model: str) -> Path:
         model: what NAME matches.
 
     Raises:
-        ModelError: there is no such model, or it can't be had; the message says why.
+        ModelError: the model does not exist or cannot be downloaded; the message says why.
     """
     try:
         import huggingface_hub  # noqa: PLC0415 - of an extra, and half a second to import
     except ModuleNotFoundError as error:
         raise ModelError(
-            f"there is no such folder; to take it for a name on the Hugging Face Hub, the worker "
+            f"no such folder; to take it for a name on the Hugging Face Hub, the worker "
             f"needs a package that is not installed ({error.name}): extra [hub] of tokenwire"
         ) from error
     found = NAME.fullmatch(model)
     if found is None:
-        raise ModelError("it is no name of a model")
+        raise ModelError("it is not the name of a model")
     try:
         return _fetched(huggingface_hub, *found.groups())
     except Exception as error:  # the hub's client, its transport and the disk raise what they like
@@ -89,7 +89,7 @@ def _reason(errors: Any, error: Exception) -> str:
         return "access to it on the Hugging Face Hub has to be granted; HF_TOKEN names who asks"
     if isinstance(error, errors.RepositoryNotFoundError):
         return (
-            "there is no such folder, and no such model on the Hugging Face Hub, or none that "
+            "no such folder, and no such model on the Hugging Face Hub, or none that "
             "HF_TOKEN may see"
         )
     if isinstance(error, errors.EntryNotFoundError) and not isinstance(
@@ -98,7 +98,7 @@ def _reason(errors: Any, error: Exception) -> str:
         return "the Hugging Face Hub has no such file in this model"
     if isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
         return (
-            "there is no such folder, it is not in the cache of the Hugging Face Hub, and the hub "
+            "no such folder, it is not in the cache of the Hugging Face Hub, and the hub "
             "can't be reached (or HF_HUB_OFFLINE is set)"
         )
     lines = str(error).strip().splitlines() or [type(error).__name__]

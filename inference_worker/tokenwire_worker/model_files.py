@@ -87,7 +87,7 @@ def read_text_files(folder: Path) -> TextFiles:
         ModelError: there is no tokenizer.json, it is none, or a file can't be read.
     """
     if not folder.is_dir():
-        raise ModelError(f"there is no folder {folder}")
+        raise ModelError(f"no such folder: {folder}")
     if not (folder / TEXT_FILES[0]).is_file():
         raise ModelError(f"{folder} has no tokenizer.json")
     present = [folder / name for name in TEXT_FILES] + sorted(folder.glob(TEMPLATES))

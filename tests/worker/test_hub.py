@@ -113,7 +113,7 @@ def test_a_model_that_can_not_be_had_is_one_line(find, away):
     variables = {} if away.startswith("nobody") else {"HF_ENDPOINT": "http://127.0.0.1:9"}
     refused = find(away, **variables)
     assert refused.returncode == 1
-    assert refused.stderr.startswith("refused: there is no such folder, ")
+    assert refused.stderr.startswith("refused: no such folder, ")
     assert len(refused.stderr.splitlines()) == 1
 
 
@@ -136,5 +136,5 @@ def test_a_folder_comes_before_a_name(tmp_path, monkeypatch):
 def test_without_the_hubs_client_the_extra_is_named(main_here, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     ended = main_here("tokenwire_worker", "--model", "org/model")
-    ended.check_refused("--model org/model: there is no such folder; to take it for a name")
+    ended.check_refused("--model org/model: no such folder; to take it for a name")
     assert "extra [hub]" in ended.said

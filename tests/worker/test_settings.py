@@ -50,7 +50,7 @@ def run(main_here):
             ["--openvino.cache-eviction.max-tokens", "160", "--no-openvino.prefix-caching"],
             "160 is not more than start-tokens and recent-tokens together, 160",
         ),
-        (["--tokenizer-folder", "nowhere"], "worker: --tokenizer-folder nowhere: there is no"),
+        (["--tokenizer-folder", "nowhere"], "worker: --tokenizer-folder nowhere: no such folder"),
     ],
 )
 def test_a_wrong_setting_is_named(run, arguments, says):

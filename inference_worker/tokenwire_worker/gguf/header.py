@@ -80,7 +80,7 @@ class Header:
         """Returns the text of a key.
 
         Raises:
-            GgufError: it has another type, or is missing and there is no default.
+            GgufError: it has another type, or is missing without a default.
         """
         value = self.pairs.get(key, default)
         if not isinstance(value, str):

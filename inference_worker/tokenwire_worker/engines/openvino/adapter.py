@@ -57,7 +57,7 @@ def _fault(path: Path) -> str | None:
     elif path.is_dir():
         what = f"{path} has no {MODEL_FILE} and no safetensors"
     else:
-        what = f"there is no folder {path}"
+        what = f"no such folder: {path}"
     return f"{what}; the openvino engine loads OpenVINO IR, GGUF and safetensors"
 
 
