@@ -9,17 +9,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import structlog
 from tokenwire_service.errors import ServiceError
 
 from tokenwire_worker import errors
 from tokenwire_worker.core.admission import Admission
-from tokenwire_worker.core.generations import Ending, Live, Reason
-from tokenwire_worker.engines.port import Engine, Output, Step
+from tokenwire_worker.core.generations import Ending, Live, Reason, Sink
+from tokenwire_worker.engines.port import Columns, Engine, Output, Step
 from tokenwire_worker.flight import Flight
 from tokenwire_worker.generation_record import CancelCause
 from tokenwire_worker.metrics import WorkerMetrics
+
+_Routed: TypeAlias = tuple[list[int], list[int], list[int], list[int]]
+"""What goes to one sink: handles, sequences, counts, token ids."""
 
 log = structlog.get_logger()
 
@@ -178,40 +182,80 @@ class Flights:
     # --- what the engine brings ------------------------------------------------------------------
 
     def take(self, step: Step, ended_s: float) -> None:
-        """Routes one step. The hot path: its loop runs once for each sequence and step."""
-        flights, generated = self._flights, self._metrics.generated_tokens
-        self._metrics.step(ended_s - step.began_s, len(step.outputs))
+        """Routes one step."""
+        self._metrics.step(ended_s - step.began_s, len(step.columns.keys) + len(step.outputs))
         for key in step.started:
-            flight = flights.get(key)
+            flight = self.get(key)
             if flight is not None and flight.live is not None:
                 flight.live.started_s = step.began_s
+        if step.columns.keys:
+            self._take_columns(step.columns, ended_s)
         lasts: list[Output] = []
         for output in step.outputs:
             if output.finish is not None or output.error is not None:
                 lasts.append(output)
-            flight = flights.get(output.key)
-            if flight is None or flight.live is None:
-                continue
-            try:
-                live, ids = flight.live, output.token_ids
-                if output.prompt_logprobs is not None:
-                    live.sink.prompt_logprobs(live.handle, output.prompt_logprobs)
-                if ids and output.sequence in live.open:
-                    count = len(ids)
-                    generated.value += count
-                    live.completion_tokens += count
-                    live.last_token_s = ended_s
-                    if live.first_token_s is None:
-                        live.note_first_token(ended_s, output)
-                    live.sink.tokens(live.handle, output.sequence, ids, output.logprobs)
-            except Exception as error:  # noqa: BLE001 - one output's fault is not the others'
-                self.fault(flight, error)
+            self._take_output(output, ended_s)
         self.steps += 1
         for output in lasts:
             self._take_last(output)
         if lasts:
             self.feed()
         self._on_change()
+
+    def _take_output(self, output: Output, ended_s: float) -> None:
+        """Routes what one sequence got."""
+        flight = self.get(output.key)
+        if flight is None or flight.live is None:
+            return
+        try:
+            live, ids = flight.live, output.token_ids
+            if output.prompt_logprobs is not None:
+                live.sink.prompt_logprobs(live.handle, output.prompt_logprobs)
+            if ids and output.sequence in live.open:
+                self._metrics.generated_tokens.value += len(ids)
+                live.completion_tokens += len(ids)
+                live.last_token_s = ended_s
+                if live.first_token_s is None:
+                    live.note_first_output(ended_s, output)
+                live.sink.tokens(live.handle, output.sequence, ids, output.logprobs)
+        except Exception as error:  # noqa: BLE001 - one output's fault is not the others'
+            self.fault(flight, error)
+
+    def _take_columns(self, columns: Columns, ended_s: float) -> None:
+        """Routes columns; what does not fit together fails the generations that they name."""
+        try:
+            for sink, routed in self._routes(columns, ended_s).items():
+                self._metrics.generated_tokens.value += len(routed[-1])
+                sink.columns(*routed)
+        except Exception as error:  # noqa: BLE001 - the engine may bring anything
+            for flight in filter(None, map(self.get, columns.keys)):
+                self.fault(flight, error)
+
+    def _routes(self, columns: Columns, ended_s: float) -> dict[Sink, _Routed]:
+        """Returns what goes to each sink. The hot path: a turn for each sequence and step."""
+        flights = self._flights
+        routes: dict[Sink, _Routed] = {}
+        sink: Sink | None = None
+        upto = 0
+        for key, sequence, count in zip(
+            columns.keys, columns.sequences, columns.counts, strict=True
+        ):
+            start, upto = upto, upto + count
+            flight = flights.get(key)
+            if flight is None or (live := flight.live) is None or sequence not in live.open:
+                continue
+            live.completion_tokens += count
+            live.last_token_s = ended_s
+            if live.first_token_s is None:
+                live.note_first_token(ended_s)
+            if live.sink is not sink:
+                sink = live.sink
+                handles, sequences, counts, ids = routes.setdefault(sink, ([], [], [], []))
+            handles.append(live.handle)
+            sequences.append(sequence)
+            counts.append(count)
+            ids += columns.token_ids[start:upto]
+        return routes
 
     def _take_last(self, output: Output) -> None:
         """Takes the last of a sequence, or of a generation that failed in the engine."""

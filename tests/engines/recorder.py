@@ -6,10 +6,11 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tokenwire_worker.engines.port import (
+    Columns,
     Engine,
     Finish,
     Generation,
@@ -57,7 +58,7 @@ class Recorder:
         with self._news:
             self.steps += 1
             self.started += step.started
-            for output in step.outputs:
+            for output in (*_outputs(step.columns), *step.outputs):
                 self._take(output)
             self._news.notify_all()
 
@@ -129,3 +130,11 @@ class Recorder:
     def run(self, *generations: Generation) -> list[Ran]:
         """Runs generations together to their ends."""
         return self.finish(*[self.submit(generation) for generation in generations])
+
+
+def _outputs(columns: Columns) -> Iterator[Output]:
+    """What each entry is as an output of its own."""
+    ids = iter(columns.token_ids)
+    for key, sequence, count in zip(columns.keys, columns.sequences, columns.counts, strict=True):
+        yield Output(key, sequence, list(itertools.islice(ids, count)))
+    assert next(ids, None) is None, "more ids than counted"

@@ -9,6 +9,7 @@ from typing import Any
 from tokenwire_worker.engines.port import (
     GUIDED,
     Ability,
+    Columns,
     EngineInfo,
     EngineListener,
     EngineLoad,
@@ -105,6 +106,18 @@ class ScriptedEngine:
         """Tells of a step; returns once the worker has heard."""
         self.steps += 1
         self._hear().on_step(Step(list(outputs), list(started)))
+        await heard()
+
+    async def columns(self, *entries: tuple[int, int, list[int]]) -> None:
+        """Tells of a step that brought ids alone: key, sequence and ids of each entry."""
+        columns = Columns()
+        for key, sequence, ids in entries:
+            columns.keys.append(key)
+            columns.sequences.append(sequence)
+            columns.counts.append(len(ids))
+            columns.token_ids += ids
+        self.steps += 1
+        self._hear().on_step(Step(columns=columns))
         await heard()
 
     async def tokens(self, key: int, *ids: int, sequence: int = 0, **fields: Any) -> None:

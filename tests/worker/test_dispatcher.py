@@ -17,6 +17,7 @@ from tokenwire_worker.core.stall import StallClock
 from tokenwire_worker.dispatcher import Dispatcher
 from tokenwire_worker.engines.port import (
     Ability,
+    Columns,
     Finish,
     Guide,
     KvCleared,
@@ -57,6 +58,14 @@ class Caller:
         if self.raises is not None:
             raise self.raises
         self.ids.setdefault(sequence, []).extend(ids)
+
+    def columns(
+        self, handles: list[int], sequences: list[int], counts: list[int], token_ids: list[int]
+    ) -> None:
+        ids = iter(token_ids)
+        for handle, sequence, count in zip(handles, sequences, counts, strict=True):
+            self.tokens(handle, sequence, list(itertools.islice(ids, count)), None)
+        assert next(ids, None) is None, "more ids than counted"
 
     def ended(self, _handle: int, sequence: int, ending: Ending) -> None:
         assert not self.over
@@ -256,6 +265,31 @@ async def test_an_end_that_no_engine_knows_fails_that_generation(rig, lines, fin
     await rig.engine.tokens(key, 1, finish=finish)
     assert caller.error.reason == "INTERNAL_FAULT"
     assert rig.held == NOTHING
+
+
+async def test_columns_go_to_their_callers_and_what_is_not_there_is_passed_over(rig):
+    (one, first), (two, second) = rig.submit(sequence_count=2), rig.submit()
+    await rig.engine.columns((one, 1, [1, 2]), (99, 0, [3]), (two, 0, [4]), (one, 0, [5]))
+    await rig.engine.step(Output(one, 0, [6], Finish.LENGTH))
+    await rig.engine.columns((one, 0, [7]), (two, 3, [8]), (two, 0, [9, 10]))
+    await rig.engine.finish(two, 11)
+    rig.dispatcher.cancel(one)
+    await rig.engine.columns((one, 1, [12]))
+    assert (first.ids, second.ids) == ({1: [1, 2], 0: [5, 6]}, {0: [4, 9, 10, 11]})
+    assert first.completion.completion_tokens == 4
+    assert second.completion.completion_tokens == 4
+    assert second.completion.decode_s is not None
+    assert rig.dispatcher.load().generated_tokens == 8
+
+
+@pytest.mark.parametrize("counts", [[1, 1], ["x"], [None]])
+async def test_columns_that_do_not_fit_together_fail_what_they_name(rig, lines, counts):
+    (odd, failed), (good, caller) = rig.submit(), rig.submit()
+    rig.engine._hear().on_step(Step(columns=Columns([odd], [0], counts, [5])))
+    await heard()
+    assert failed.error.reason == "INTERNAL_FAULT"
+    await rig.engine.finish(good, 7)
+    assert caller.ids == {0: [7]}
 
 
 async def test_output_after_the_end_is_passed_over(rig):

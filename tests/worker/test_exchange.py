@@ -81,6 +81,24 @@ async def test_ids_that_no_message_can_hold_fail_that_generation(here, lines, od
         assert exchange[2].ids == {0: [7, 8]}
 
 
+async def test_a_step_in_columns_reaches_each_stream_as_one_message_of_its_own(here, lines):
+    async with here.exchange() as one, here.exchange() as two:
+        await one.submit(1, request())
+        await one.submit(2, request())
+        await running(here, 2)
+        await two.submit(1, request())
+        await running(here, 3)
+        await here.engine.columns((1, 0, [7]), (3, 0, [8]), (2, 0, [9, 10]))
+        await here.engine.columns((1, 0, [-1]), (2, 0, [11]), (3, 0, [12]))
+        assert refusal_of_status(await one.failure(1)).reason == "INTERNAL_FAULT"
+        await here.engine.finish(2, 4)
+        await here.engine.finish(3, 4)
+        await one.read_until(lambda: one[2].over)
+        await two.read_until(lambda: two[1].over)
+        assert one[2].ids == {0: [9, 10, 11, 4]}
+        assert two[1].ids == {0: [8, 12, 4]}
+
+
 async def test_ids_that_no_message_can_hold_fail_it_though_it_has_ended(here, lines):
     async with here.exchange() as exchange:
         await exchange.submit(1, request())

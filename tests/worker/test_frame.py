@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -47,12 +48,18 @@ def test_one_step_of_many_needs_two_columns():
             st.integers(0, 3),
             st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=5),
         )
-    )
+    ),
+    st.data(),
 )
-def test_a_frame_carries_each_entry_in_order(steps):
+def test_a_frame_carries_each_entry_in_order(steps, data):
     frame = Frame()
-    for handle, sequence, ids in steps:
+    single = data.draw(st.integers(0, len(steps)), "entries that do not come in columns")
+    for handle, sequence, ids in steps[:single]:
         frame.add_tokens(handle, sequence, list(ids), None)
+    if columns := steps[single:]:
+        handles, sequences, ids = (list(column) for column in zip(*columns, strict=True))
+        counts = [len(each) for each in ids]
+        frame.add_columns(handles, sequences, counts, list(itertools.chain(*ids)))
     assert frame.dirty == bool(steps)
     assert entries(exchange_response(frame)) == steps
 

@@ -76,7 +76,7 @@ class Frame:
     def add_tokens(
         self, handle: int, sequence: int, token_ids: list[int], logprobs: list[TokenLogprob] | None
     ) -> None:
-        """Adds an entry. The hot path: runs once for each sequence and step."""
+        """Adds an entry."""
         if logprobs:
             self.logprobs.append((len(self.handles), logprobs))
             self._logprobs_bytes += ENTRY_BYTES + _logprobs_bytes(logprobs)
@@ -89,6 +89,18 @@ class Frame:
             self.all_first = False
         if count != 1:
             self.all_single = False
+        self.dirty = True
+
+    def add_columns(
+        self, handles: list[int], sequences: list[int], counts: list[int], token_ids: list[int]
+    ) -> None:
+        """Adds entries without log probabilities."""
+        self.handles += handles
+        self.sequences += sequences
+        self.counts += counts
+        self.token_ids += token_ids
+        self.all_first = self.all_first and not any(sequences)
+        self.all_single = self.all_single and len(token_ids) == len(handles)
         self.dirty = True
 
     def add_accepted(self, handle: int) -> None:

@@ -66,6 +66,11 @@ class Sink(Protocol):
     def prompt_logprobs(self, handle: int, logprobs: PromptLogprobs) -> None:
         """Takes the log probabilities of the prompt; before any tokens."""
 
+    def columns(
+        self, handles: list[int], sequences: list[int], counts: list[int], token_ids: list[int]
+    ) -> None:
+        """Takes new ids of sequences, in the columns of `Frame`; at least one."""
+
     def tokens(
         self, handle: int, sequence: int, token_ids: list[int], logprobs: list[TokenLogprob] | None
     ) -> None:
@@ -86,6 +91,7 @@ class _Nowhere:
 
     def accepted(self, *_: object) -> None: ...
     def prompt_logprobs(self, *_: object) -> None: ...
+    def columns(self, *_: object) -> None: ...
     def tokens(self, *_: object) -> None: ...
     def ended(self, *_: object) -> None: ...
     def completed(self, *_: object) -> None: ...
@@ -123,13 +129,18 @@ class Live:
     def __post_init__(self) -> None:
         self.open.update(range(self.generation.sequence_count))
 
-    def note_first_token(self, at_s: float, output: Output) -> None:
+    def note_first_output(self, at_s: float, output: Output) -> None:
         """Notes when the first token came, and what the engine told with it."""
-        self.first_token_s = at_s
         self.cached_prompt_tokens = output.cached_prompt_tokens
-        if self.started_s is None:
-            told_s = output.started_s  # not every engine tells when it takes one up
-            self.started_s = at_s if told_s is None else min(told_s, at_s)
+        if self.started_s is None and output.started_s is not None:
+            self.started_s = min(output.started_s, at_s)
+        self.note_first_token(at_s)
+
+    def note_first_token(self, at_s: float) -> None:
+        """Notes when the first token came."""
+        self.first_token_s = at_s
+        if self.started_s is None:  # not every engine tells when it takes one up
+            self.started_s = at_s
 
     def note_times(self, times: Times) -> None:
         """Takes the engine's own times of one sequence in place of what was seen from outside."""

@@ -81,6 +81,12 @@ class _ExecuteSink:
         """Takes log probabilities of a prompt into the next frame."""
         self._outbox.add_prompt_logprobs(handle, logprobs)
 
+    def columns(
+        self, handles: list[int], sequences: list[int], counts: list[int], token_ids: list[int]
+    ) -> None:
+        self._outbox.frame.add_columns(handles, sequences, counts, token_ids)
+        self._outbox.news.set()
+
     def tokens(
         self, handle: int, sequence: int, token_ids: list[int], logprobs: list[TokenLogprob] | None
     ) -> None:

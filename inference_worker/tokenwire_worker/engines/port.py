@@ -272,14 +272,33 @@ class Output:
 
 
 @dataclass(slots=True)
+class Columns:
+    """New ids of sequences, in columns: entry i is what one sequence got.
+
+    The way of an engine that steps fast: an `Output` costs an object for each sequence.
+    """
+
+    keys: list[int] = field(default_factory=list)
+    """The generation of each entry."""
+    sequences: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    """Ids of each entry, at least 1."""
+    token_ids: list[int] = field(default_factory=list)
+    """The ids of all entries, one after the other."""
+
+
+@dataclass(slots=True)
 class Step:
     """One scheduler step of the engine."""
 
     outputs: list[Output] = field(default_factory=list)
+    """What it brought to sequences that are not in `columns`; plain ids may come either way."""
     started: list[int] = field(default_factory=list)
     """Keys of the generations that the engine took up with this step, where it tells."""
     began_s: float = field(default_factory=time.monotonic)
     """When the step began, on time.monotonic's clock. A step ends when the listener is told."""
+    columns: Columns = field(default_factory=Columns)
+    """New ids of sequences that got nothing else with this step."""
 
 
 @dataclass(frozen=True)
