@@ -279,7 +279,7 @@ class Dispatcher:
             waiting_requests=self._admission.waiting,
             kv_cache_usage=self._engine.load().kv_cache_usage,
             steps=self._flights.steps,
-            generated_tokens=self._recorder.metrics.generated_tokens.value,
+            generated_tokens=self._flights.generated_tokens,
             draining=self.draining,
         )
 
@@ -356,6 +356,7 @@ class Dispatcher:
         oldest_s = min((flight.live.received_s for flight in held if flight.live), default=now_s)
         log.critical(
             "engine_stalled",
+            worker=self._worker,
             stall_s=self._stall_s,
             sequences=self._admission.running,
             generations=len(held),

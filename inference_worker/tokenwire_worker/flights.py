@@ -53,6 +53,8 @@ class Flights:
         self.idle.set()
         self.steps = 0
         """Engine steps since the start."""
+        self.generated_tokens = 0
+        """Tokens that callers were told of since the start."""
         self._engine = engine
         self._admission = admission
         self._metrics = metrics
@@ -212,7 +214,7 @@ class Flights:
             if output.prompt_logprobs is not None:
                 live.sink.prompt_logprobs(live.handle, output.prompt_logprobs)
             if ids and output.sequence in live.open:
-                self._metrics.generated_tokens.value += len(ids)
+                self._count(len(ids))
                 live.completion_tokens += len(ids)
                 live.last_token_s = ended_s
                 if live.first_token_s is None:
@@ -225,7 +227,7 @@ class Flights:
         """Routes columns; what does not fit together fails the generations that they name."""
         try:
             for sink, routed in self._routes(columns, ended_s).items():
-                self._metrics.generated_tokens.value += len(routed[-1])
+                self._count(len(routed[-1]))
                 sink.columns(*routed)
         except Exception as error:  # noqa: BLE001 - the engine may bring anything
             for flight in filter(None, map(self.get, columns.keys)):
@@ -256,6 +258,10 @@ class Flights:
             counts.append(count)
             ids += columns.token_ids[start:upto]
         return routes
+
+    def _count(self, tokens: int) -> None:
+        self.generated_tokens += tokens
+        self._metrics.generated_tokens.value += tokens
 
     def _take_last(self, output: Output) -> None:
         """Takes the last of a sequence, or of a generation that failed in the engine."""

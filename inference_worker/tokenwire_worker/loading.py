@@ -40,14 +40,16 @@ _ResultT = TypeVar("_ResultT")
 class Loaded:
     """What a worker serves."""
 
+    settings: WorkerSettings
+    """Those of this worker."""
     engine: Engine
     files: TextFiles
 
 
 async def load(
     settings: WorkerSettings, supervisor: Supervisor, stop: asyncio.Future[None]
-) -> Loaded | None:
-    """Returns the engine once it has loaded, or None where `stop` is done first.
+) -> list[Loaded] | None:
+    """Returns what each worker serves once it has loaded, or None where `stop` is done first.
 
     Raises:
         ModelError: the model's files lack what is needed.
@@ -76,14 +78,14 @@ async def load(
     )
 
 
-def _build(settings: WorkerSettings) -> Loaded:
+def _build(settings: WorkerSettings) -> list[Loaded]:
     module = engines.module_of(settings)
     settings = located(settings)
     module.check_model(settings)
     settings = with_text_files(settings)
     files = read_text_files(settings.text_folder)
     log.info("loading", **_shown(settings))
-    return Loaded(module.build(settings), files)
+    return [Loaded(each, module.build(each), files) for each in settings.of_each_worker()]
 
 
 async def _tell(settings: WorkerSettings, began_s: float) -> None:
@@ -117,7 +119,7 @@ def _on_thread(work: Callable[[], _ResultT]) -> asyncio.Future[_ResultT]:
     return done
 
 
-async def _give_up(building: asyncio.Future[Loaded]) -> None:
+async def _give_up(building: asyncio.Future[list[Loaded]]) -> None:
     """Ends the processes of a load, those too that it goes on to start."""
     until_s = time.monotonic() + GIVE_UP_S
     while not building.done() and time.monotonic() < until_s:

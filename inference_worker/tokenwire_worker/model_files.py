@@ -77,6 +77,31 @@ class ModelLimits:
     """Ids that end a sequence, in order, each once."""
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """The ids that a tokenizer.json gives a meaning."""
+
+    size: int
+    """One more than the highest."""
+    added: frozenset[int]
+    """Those of added tokens, such as control tokens; not all of them."""
+
+
+def read_vocabulary(folder: Path) -> Vocabulary:
+    """Returns what the tokenizer.json of a folder gives a meaning; see `read_text_files`.
+
+    Raises:
+        ModelError: it can't be read, or has added tokens only.
+    """
+    tokenizer = _json(folder / TEXT_FILES[0])
+    vocabulary = tokenizer["model"]["vocab"]
+    plain = set(vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary)))
+    added = frozenset(token["id"] for token in tokenizer.get("added_tokens") or ())
+    if plain <= added:
+        raise ModelError(f"{folder / TEXT_FILES[0]} has no token but the added ones")
+    return Vocabulary(1 + max(plain | added), added)
+
+
 def read_text_files(folder: Path) -> TextFiles:
     """Reads the text-side files of a folder.
 

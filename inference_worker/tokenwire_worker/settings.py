@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 from tokenwire_service.limits import NAME_CHARACTERS
-from tokenwire_service.settings import Address, ServiceSettings
+from tokenwire_service.settings import HIGHEST_PORT, Address, ServiceSettings
 
 from tokenwire_worker import cache
 from tokenwire_worker.engines.adapters import ADAPTERS
 from tokenwire_worker.engines.openvino.settings import OpenVinoSettings
+from tokenwire_worker.engines.simulated.settings import SimulatedSettings
 from tokenwire_worker.engines.tensorrt_llm.settings import TensorRtLlmSettings
 from tokenwire_worker.engines.vllm.settings import VllmSettings
 
@@ -79,6 +80,7 @@ class WorkerSettings(ServiceSettings):
         "which the worker exits with code 70; 0: as long as it takes",
     )
     openvino: OpenVinoSettings = Field(default_factory=OpenVinoSettings)
+    simulated: SimulatedSettings = Field(default_factory=SimulatedSettings)
     tensorrt_llm: TensorRtLlmSettings = Field(default_factory=TensorRtLlmSettings)
     vllm: VllmSettings = Field(default_factory=VllmSettings)
 
@@ -88,6 +90,35 @@ class WorkerSettings(ServiceSettings):
         if engine not in ADAPTERS:
             raise ValueError(f"{engine!r} is none of: {', '.join(sorted(ADAPTERS))}")
         return engine
+
+    @model_validator(mode="after")
+    def _ports_for_all(self) -> Self:
+        last = int(self.listen.rpartition(":")[2]) + self._workers - 1
+        if last > HIGHEST_PORT:
+            raise ValueError(
+                f"simulated.workers: the last port would be {last}; ports end at {HIGHEST_PORT}"
+            )
+        return self
+
+    @property
+    def _workers(self) -> int:
+        return self.simulated.workers if ADAPTERS[self.engine].simulated else 1
+
+    def of_each_worker(self) -> list[Self]:
+        """Returns the settings of each worker of the process."""
+        if self._workers == 1:
+            return [self]
+        host, _, first = self.listen.rpartition(":")
+        port = int(first)
+        found = []
+        for number in range(1, self._workers + 1):
+            changes: dict[str, object] = {"simulated": self.simulated.of_worker(number)}
+            if port:
+                changes["listen"] = f"{host}:{port + number - 1}"
+            if self.worker_name or not port:
+                changes["worker_name"] = f"{self.shown_worker_name}-{number}"
+            found.append(self.model_copy(update=changes))
+        return found
 
     @property
     def model_path(self) -> Path:

@@ -25,6 +25,14 @@ CONTRACT = {
         "openvino_genai",
         ["--openvino.exact", "--openvino.kv-blocks", "1024", "--context-tokens", "2048"],
     ),
+    "simulated": (
+        "tokenwire_worker",
+        [
+            *("--context-tokens", "2048", "--simulated.step-ms", "1"),
+            # Small steps, so that a prompt takes several; ends, as models have them.
+            *("--simulated.step-tokens", "300", "--simulated.mean-output-tokens", "40"),
+        ],
+    ),
     "tensorrt_llm": (
         "tensorrt_llm",
         [
@@ -37,6 +45,7 @@ CONTRACT = {
 """Package that an engine needs, and the settings that it is tested with."""
 
 EVERY = {
+    "simulated": ["--no-simulated.prefix-caching"],  # and so without its events
     "vllm": [
         *("--vllm.dtype", "float32", "--vllm.enforce-eager"),
         # Small steps, so that a prompt takes several; several engines on one GPU.

@@ -17,6 +17,8 @@ class Adapter:
     """Extra of this project that installs it."""
     constraints: str
     """File of the versions that it was tested with, in a checkout."""
+    simulated: bool = False
+    """It computes nothing, so one process has room for several of its workers."""
 
     @property
     def how_to_install(self) -> str:
@@ -30,6 +32,13 @@ ADAPTERS = {
         ("openvino_genai", "openvino", "numpy"),
         "openvino",
         "constraints/cpu.txt",
+    ),
+    "simulated": Adapter(
+        "tokenwire_worker.engines.simulated.adapter",
+        (),
+        "worker",
+        "constraints/cpu.txt",
+        simulated=True,
     ),
     "tensorrt_llm": Adapter(
         "tokenwire_worker.engines.tensorrt_llm.adapter",

@@ -33,7 +33,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from tokenwire_service.telemetry import exposition, histogram, tracing, variables
+from tokenwire_service.telemetry import exposition, histogram, semconv, tracing, variables
 from tokenwire_service.telemetry.histogram import HistogramExporter
 
 LAST_EXPORT_TIMEOUT_S = 3.0
@@ -49,10 +49,25 @@ class Telemetry:
         instance: what tells this process from others of the service.
         version: of the service.
         scraped: whether `scrape` will be called.
+        simulated: whether the process computes nothing, which every span and metric then says.
     """
 
-    def __init__(self, service: str, instance: str, version: str, *, scraped: bool) -> None:
-        own = {SERVICE_NAME: service, SERVICE_INSTANCE_ID: instance, SERVICE_VERSION: version}
+    def __init__(
+        self,
+        service: str,
+        instance: str,
+        version: str,
+        *,
+        scraped: bool,
+        simulated: bool = False,
+    ) -> None:
+        own: dict[str, str | bool] = {
+            SERVICE_NAME: service,
+            SERVICE_INSTANCE_ID: instance,
+            SERVICE_VERSION: version,
+        }
+        if simulated:
+            own[semconv.SIMULATED] = True
         # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the last word.
         resource = Resource.create(own).merge(OTELResourceDetector().detect())
         self._resource = resource

@@ -1,0 +1,1 @@
+"""An engine that keeps time instead of computing: for load tests, routing and failover."""

@@ -1,0 +1,183 @@
+"""The simulated engine: it brings tokens when a real one would, and computes nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from tokenwire_worker.engines.port import (
+    EngineInfo,
+    EngineListener,
+    EngineLoad,
+    Generation,
+    Step,
+)
+from tokenwire_worker.engines.simulated.clock import CLOCK
+from tokenwire_worker.engines.simulated.faults import FaultKind
+from tokenwire_worker.engines.simulated.scheduler import Scheduler
+
+LATE_S = 0.1
+"""A step that ends later than it was due is made up for, since a real engine does not wait for this
+process's threads; beyond this the time is lost, as after the machine was suspended."""
+
+log = structlog.get_logger()
+
+
+class SimulatedEngine:
+    """Runs generations on a scheduler, by the process's clock.
+
+    Args:
+        info: what it says of itself.
+        scheduler: says what each step takes and brings.
+    """
+
+    def __init__(self, info: EngineInfo, scheduler: Scheduler) -> None:
+        self._info = info
+        self._scheduler = scheduler
+        self._listener: EngineListener | None = None
+        self._commands: deque[Callable[[], None]] = deque()
+        self._load = EngineLoad(0, 0.0)
+        self._progress = 0
+        self._stepping = False
+        """A step is under way."""
+        self._began_s = self._due_s = 0.0
+        """When that began and is to end."""
+        self._started: list[int] = []
+        """Generations that it takes up."""
+        self._awake = False
+        """The clock is to call."""
+        self._waking = threading.Lock()
+        """Guards whether it is; held for no longer than that takes."""
+        self._gone = False
+        """It has died, hangs, or is closed."""
+        self._turn = threading.Lock()
+        """Held for as long as one call of the clock takes."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the engine serves, and its bounds."""
+        return self._info
+
+    def start(self, listener: EngineListener) -> None:
+        """Has the listener hear of it from now on."""
+        self._listener = listener
+
+    async def check(self, generation: Generation) -> None:
+        """Has nothing to try: guides are not supported."""
+
+    def submit(self, key: int, generation: Generation) -> None:
+        """Takes a generation under a number not in use."""
+        self._command(lambda: self._scheduler.add(key, generation))
+
+    def cancel(self, key: int, sequence: int | None = None) -> None:
+        """Stops a generation, or one sequence of it."""
+        self._command(lambda: self._scheduler.cancel(key, sequence))
+
+    def _command(self, command: Callable[[], None]) -> None:
+        with self._waking:
+            self._commands.append(command)
+            if self._awake:
+                return
+            self._awake = True
+        CLOCK.call_at(time.monotonic(), self._on_time)
+
+    def load(self) -> EngineLoad:
+        """Tells how busy the engine is, from what it last saw."""
+        return self._load
+
+    def progress(self) -> int:
+        """Returns how many steps have ended."""
+        return self._progress
+
+    def kill(self) -> None:
+        """Has nothing to end: there is no process, and a hung engine takes no time."""
+
+    def close(self) -> None:
+        """Ends the engine, cancelling what it still holds."""
+        with self._turn:
+            if self._gone:
+                return
+            self._gone = True
+            self._obey()
+            columns, outputs = self._scheduler.end_all()
+            if outputs:
+                self._tell(Step(outputs, [], time.monotonic(), columns))
+
+    # --- on the clock's thread -------------------------------------------------------------------
+
+    def _on_time(self) -> None:
+        with self._turn:
+            try:
+                self._go_on()
+            except Exception as error:
+                # Others share the thread: this engine alone is at fault.
+                log.exception("engine_fault", engine=self._info.engine)
+                self._die(f"it met a fault: {error!r}")
+
+    def _go_on(self) -> None:
+        """Ends the step under way, and begins the next."""
+        if self._gone:
+            return
+        self._obey()
+        now_s = time.monotonic()
+        if self._stepping:
+            self._end_step()
+        else:
+            self._due_s = now_s
+        if self._gone:
+            return
+        if not self._scheduler.busy:
+            self._rest()
+            return
+        self._began_s = max(self._due_s, now_s - LATE_S)
+        took_s, self._started = self._scheduler.begin_step()
+        self._stepping = True
+        self._due_s = self._began_s + took_s
+        self._heed_faults()
+        if not self._gone:
+            CLOCK.call_at(self._due_s, self._on_time)
+
+    def _obey(self) -> None:
+        while self._commands:
+            self._commands.popleft()()
+
+    def _rest(self) -> None:
+        """Has the next command wake it."""
+        with self._waking:
+            again = self._awake = bool(self._commands)
+        if again:
+            CLOCK.call_at(time.monotonic(), self._on_time)
+
+    def _end_step(self) -> None:
+        self._stepping = False
+        columns, outputs = self._scheduler.end_step()
+        self._progress += 1
+        self._tell(Step(outputs, self._started, self._began_s, columns))
+        self._heed_faults()
+
+    def _tell(self, step: Step) -> None:
+        self._load = EngineLoad(self._scheduler.running, self._scheduler.kv_cache_usage)
+        if self._listener is None:
+            raise AssertionError("an engine runs once it is started. This is a bug.")
+        events = self._scheduler.take_kv_events()
+        if events:
+            self._listener.on_kv_events(events)
+        self._listener.on_step(step)
+
+    def _heed_faults(self) -> None:
+        """Meets the faults of the whole engine that have come."""
+        for fault in self._scheduler.struck:
+            log.warning("fault_on_command", fault=fault.text)
+            if fault.kind is FaultKind.DIE:
+                self._die(f"a fault on command, {fault.text}")
+            self._gone = True  # it hangs: it tells nothing any more
+        self._scheduler.struck.clear()
+
+    def _die(self, reason: str) -> None:
+        self._gone = True
+        if self._listener is not None:
+            self._listener.on_death(reason)
