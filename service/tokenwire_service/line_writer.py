@@ -23,7 +23,7 @@ LINE_OVERHEAD_BYTES = 128
 BATCH_BYTES = 64 * 1024
 """Most that is written at a time: what a pipe holds by default."""
 
-GATHER_S = 0.005
+GATHER_S = 0.025
 """Lines of this time are written together: waking for each would cost more than the line."""
 
 FLUSH_S = 1.0

@@ -78,7 +78,7 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
         wrapped = self._handlers[path] = make(
             self._bounded(_Method(method, behavior, handler)),
             request_deserializer=_lenient(handler.request_deserializer),
-            response_serializer=handler.response_serializer,
+            response_serializer=_passing(handler.response_serializer),
         )
         return wrapped
 
@@ -198,6 +198,15 @@ def _lenient(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
             return error
 
     return deserialize
+
+
+def _passing(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """Returns a serializer that also takes what is serialised already."""
+
+    def serialize(message: Any) -> bytes:
+        return message if type(message) is bytes else serializer(message)
+
+    return serialize
 
 
 def _parts(handler: Any) -> tuple[Callable[..., Any], Behavior]:

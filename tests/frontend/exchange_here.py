@@ -49,8 +49,11 @@ class Receiver:
     def on_prompt_logprobs(self, logprobs: Any) -> None:
         self._hear("prompt_logprobs", list(logprobs))
 
-    def on_tokens(self, sequence: int, token_ids: Any, logprobs: Any = ()) -> None:
+    def on_tokens(self, sequence: int, token_ids: Any, logprobs: Any, _came_s: float) -> None:
         self._hear("tokens", sequence, list(token_ids), list(logprobs))
+
+    def on_token(self, token_id: int, came_s: float) -> None:
+        self.on_tokens(0, (token_id,), (), came_s)
 
     def on_ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:
         self._hear("ending", sequence, finish, stop_token_id)

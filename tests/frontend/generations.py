@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -85,7 +86,7 @@ class Link:
 
     def tokens(self, *ids: int, sequence: int = 0) -> None:
         for receiver in list(self.live.values()):
-            receiver.on_tokens(sequence, ids or (300, 301))
+            receiver.on_tokens(sequence, ids or (300, 301), (), time.monotonic())
 
     def refuse(self, error: ServiceError | None = None) -> None:
         full = ServiceError(Code.RESOURCE_EXHAUSTED, "QUEUE_FULL", "full")

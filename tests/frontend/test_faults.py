@@ -15,6 +15,7 @@ from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_frontend.core.decoder import SequenceDecoder
 from tokenwire_frontend.edge import from_proto, to_proto
 from tokenwire_frontend.generation import generator
+from tokenwire_frontend.generation.reader import Reader
 from tokenwire_frontend.generation.record import GenerationRecord
 from tokenwire_frontend.workers.link import LinkState
 
@@ -24,8 +25,8 @@ from tests.services.calls import generation
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-BAD_ID = 666
-"""Comes only for the generation that is to meet the fault."""
+FIRST_BAD_ID, BAD_ID = 665, 666
+"""Come only for the generation that is to meet the fault."""
 
 SOON_S = 10.0
 """Far longer than an answer takes, and shorter than any deadline would be."""
@@ -60,27 +61,40 @@ PLACES = {
     ),
     "the acceptance": (GenerationRecord, "accepted", lambda record, _: of_bad(record)),
     "telling of the acceptance": (to_proto, "accepted", lambda each: of_bad(each.record)),
-    "the first token": (GenerationRecord, "first_token", of_bad),
-    "detokenising": (SequenceDecoder, "push", lambda _, ids, *__: BAD_ID in ids),
+    "the first token": (GenerationRecord, "first_token", lambda record, _: of_bad(record)),
+    "detokenising": (SequenceDecoder, "push", lambda _, ids, *__: FIRST_BAD_ID in ids),
+    "detokenising an id alone": (SequenceDecoder, "push_one", lambda _, each: each == BAD_ID),
     "what is left of the text": (
         SequenceDecoder,
         "finish",
         lambda each, *_: BAD_ID in each.log.ids,
     ),
-    "telling of tokens": (to_proto, "put_delta", lambda delta, *_: BAD_ID in delta.token_ids),
+    "taking the news": (Reader, "take_plain", lambda each, _: of_bad(each._generation.record)),
+    "telling of the end of a sequence": (
+        to_proto,
+        "put_delta",
+        lambda delta, *_: delta.token_offset + len(delta.token_ids) == 3,
+    ),
     "telling of the whole": (to_proto, "sequence", lambda delta: BAD_ID in delta.token_ids),
     "telling of the end": (to_proto, "timings", lambda done: done.completion_tokens == 3),
 }
-UNARY = {"telling of tokens", "telling of the acceptance"}
+UNARY = {"taking the news", "telling of the end of a sequence", "telling of the acceptance"}
 """Places that a unary call does not pass."""
 STREAMED = {"telling of the whole"}
 """Places that a stream does not pass."""
 
 
 def script(stream: Stream, submit: pb.Submit) -> None:
-    """Gives the bad one three tokens, and others two."""
-    bad = submit.request.request_id == "bad"
-    stream.generate(submit.handle, *((300, BAD_ID, 301) if bad else (300, 301)))
+    """Gives the bad one three tokens, each by itself, and others two."""
+    handle = submit.handle
+    if submit.request.request_id != "bad":
+        stream.generate(handle, 300, 301)
+        return
+    stream.accept(handle)
+    for token_id in (FIRST_BAD_ID, BAD_ID, 301):
+        stream.send(handles=[handle], token_ids=[token_id])
+    stream.end(handle)
+    stream.complete(handle, completion_tokens=3)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

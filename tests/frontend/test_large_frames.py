@@ -114,6 +114,9 @@ class Deaf:
     def on_tokens(self, *_: Any) -> None:
         pass
 
+    def on_token(self, *_: Any) -> None:
+        pass
+
     def on_ending(self, *_: Any) -> None:
         pass
 

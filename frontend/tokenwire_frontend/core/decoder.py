@@ -48,7 +48,8 @@ class SequenceDecoder:
     """
 
     __slots__ = (
-        "_detokenizer", "_min_tokens", "_own_eos_ids", "_stops", "_unseen_ids", "_withheld", "log",
+        "_detokenizer", "_min_tokens", "_own_eos_ids", "_stops", "_straight", "_unseen_ids",
+        "_withheld", "log",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +68,22 @@ class SequenceDecoder:
         # A stop token that came last: it has no text if the sequence ends here, and has it if the
         # sequence goes on.
         self._withheld: int | None = None
+        self._straight = stops is None
+        """Whether an id's text goes into the log as the detokenizer has it."""
+
+    def push_one(self, token_id: int) -> bool:
+        """Takes one new id without log probabilities; as `push`. The hot path."""
+        detokenizer = self._detokenizer
+        if (
+            self._straight
+            and detokenizer.settled
+            and token_id not in self._unseen_ids
+            and (text := detokenizer.texts[token_id]) is not None
+            and self.log.end is None
+        ):
+            self.log.append_one(token_id, text)
+            return False
+        return self.push((token_id,))
 
     def push(self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob] = ()) -> bool:
         """Takes new ids, at least one; returns whether a stop string has now ended the sequence.
@@ -117,6 +134,7 @@ class SequenceDecoder:
             self._withheld = None
         if token_ids[-1] in self._unseen_ids and self._counts(len(token_ids)):
             self._withheld = shown.pop()
+        self._straight = self._withheld is None
         return self._detokenizer.push(shown) if shown else ""
 
     def _push_matched(

@@ -48,12 +48,14 @@ class Detokenizer:
             that they leave unfinished and the sequence completes is.
     """
 
-    __slots__ = ("_context_ids", "_emitted", "_run", "_seed_tail", "_settled", "_texts", "_window")
+    __slots__ = ("_context_ids", "_emitted", "_run", "_seed_tail", "_window", "settled", "texts")
 
     def __init__(self, texts: TokenTexts, *, seed: Sequence[int] = ()) -> None:
-        self._texts = texts
-        # Text has come and nothing is held back: `texts` answers, and the window does not count.
-        self._settled = texts.context is Context.NOTHING
+        self.texts = texts
+        """The tokenizer's."""
+        self.settled = texts.context is Context.NOTHING
+        """Nothing is held back, and where a text begins does not matter any more: `texts` alone
+        answers, for ids of which it knows the text."""
         self._window: list[int] = []
         # Characters of the window's text that are given out already, or are the seed's.
         self._emitted = 0
@@ -73,13 +75,13 @@ class Detokenizer:
 
     def push(self, token_ids: Sequence[int]) -> str:
         """Takes the next ids, at least one, and returns the text that has become certain."""
-        if self._settled:
+        if self.settled:
             if len(token_ids) == 1:
-                text = self._texts[token_ids[0]]
+                text = self.texts[token_ids[0]]
                 if text is not None:
                     return text
             else:
-                texts = self._texts
+                texts = self.texts
                 known = [text for token_id in token_ids if (text := texts[token_id]) is not None]
                 if len(known) == len(token_ids):
                     return "".join(known)
@@ -90,15 +92,15 @@ class Detokenizer:
         run = self._run
         if run is not None and not run.whole:
             return REPLACEMENT * run.waiting
-        if self._settled or not self._window:
+        if self.settled or not self._window:
             return ""
-        text = self._texts.decode(self._window)[self._emitted :]
+        text = self.texts.decode(self._window)[self._emitted :]
         return text.removeprefix(REPLACEMENT * self._seed_tail) if run is None else text
 
     def _step(self, token_id: int) -> str:
-        texts = self._texts
+        texts = self.texts
         text = texts[token_id]
-        if text is not None and self._settled:
+        if text is not None and self.settled:
             return text
         if text == "" and texts.left_out(token_id):
             return ""
@@ -106,13 +108,13 @@ class Detokenizer:
         if byte is not None:
             return self._add_byte(token_id, byte)
         given = "" if self._run is None else self._end_run(self._run)
-        if text is not None and self._settled:
+        if text is not None and self.settled:
             return given + text
         return given + self._decode_on(token_id)
 
     def _decode_on(self, token_id: int) -> str:
         """Returns what an id adds whose text depends on those before it."""
-        texts, window = self._texts, self._unsettled_window()
+        texts, window = self.texts, self._unsettled_window()
         window.append(token_id)
         text = texts.decode(window)
         unfinished = texts.joins_bytes and text.endswith(REPLACEMENT)
@@ -129,7 +131,7 @@ class Detokenizer:
         elif texts.context is Context.UNKNOWN:
             self._shrink(textless=not new)
         elif text:
-            self._settled = True
+            self.settled = True
         else:
             # At the beginning of a text, where nothing shows yet: what follows adds nothing.
             del window[HELD_IDS_LIMIT:]
@@ -137,7 +139,7 @@ class Detokenizer:
 
     def _shrink(self, *, textless: bool) -> None:
         """Keeps of the window only what the next ids need as context."""
-        window, decode = self._window, self._texts.decode
+        window, decode = self._window, self.texts.decode
         if textless:
             if len(window) - self._context_ids > HELD_IDS_LIMIT:
                 del window[self._context_ids : -HELD_IDS_KEPT]
@@ -155,10 +157,10 @@ class Detokenizer:
 
     def _unsettled_window(self) -> list[int]:
         """Returns the window, which begins with context for what is to be decoded next."""
-        if self._settled:
-            self._settled = False
-            self._window = self._texts.anchor.copy()
-            self._emitted = len(self._texts.anchor_text)
+        if self.settled:
+            self.settled = False
+            self._window = self.texts.anchor.copy()
+            self._emitted = len(self.texts.anchor_text)
         return self._window
 
     # Byte fallback.
@@ -182,7 +184,7 @@ class Detokenizer:
 
     def _end_run(self, run: _ByteRun) -> str:
         """Returns the text of a run of byte ids that has ended, as far as it was held back."""
-        window, texts = self._window, self._texts
+        window, texts = self._window, self.texts
         self._run = None
         if run.whole:
             text = texts.decode(window)
@@ -192,13 +194,13 @@ class Detokenizer:
             text = texts.decode(window)
             given = REPLACEMENT * run.waiting
         self._emitted = len(text)
-        self._settled = text != "" and texts.context is Context.START
+        self.settled = text != "" and texts.context is Context.START
         self._context_ids = len(window)
         return given
 
     def _give_whole_characters(self, run: _ByteRun) -> str:
         """Returns the text of a run's whole characters, and keeps the last of them as context."""
-        window, decode = self._window, self._texts.decode
+        window, decode = self._window, self.texts.decode
         text = decode(window[: len(window) - run.unfinished])
         given = text[self._emitted :]
         if text:
@@ -209,7 +211,7 @@ class Detokenizer:
 
     def _whole(self, seed: Sequence[int]) -> Sequence[int]:
         """Returns the seed without the bytes at its beginning whose character began before it."""
-        texts = self._texts
+        texts = self.texts
         for place, token_id in enumerate(seed):
             if texts[token_id] is not None or texts.byte_values.get(token_id, 0) & 0xC0 != 0x80:
                 return seed[place:]

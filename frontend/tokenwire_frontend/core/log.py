@@ -80,6 +80,11 @@ class Delta:
     calls: Sequence[CallDelta] = ()
 
 
+Plain = tuple[int, int, Sequence[int], bytes | bytearray]
+"""A delta of a lone sequence that has ids and text alone: token offset, text offset, the ids, and
+the text in UTF-8."""
+
+
 @dataclass(slots=True, order=True)
 class Cursor:
     """How far one reader has come in one sequence; of two, the smaller is the slower reader's."""
@@ -186,6 +191,17 @@ class SequenceLog:
             if self._base_token + len(self._logprobs) != len(ids):
                 raise ValueError("log probabilities came for some ids and not for others")
 
+    def append_one(self, token_id: int, text: str) -> None:
+        """Adds one id and its text, of a sequence without log probabilities; as `append`."""
+        cut = self.cut
+        self.ids.append(token_id)
+        if text:
+            raw = text.encode()
+            self._text += raw
+            cut.append(cut[-1] + len(raw))
+        else:
+            cut.append(cut[-1])
+
     def close(self, text: str, end: End, pieces: Sequence[Piece] = ()) -> None:
         """Ends the sequence with the output that was held back until now; see `append`."""
         self._text += text.encode()
@@ -263,6 +279,21 @@ class SequenceLog:
         if self._runs is not None:
             self._tell_apart(self._runs, delta, text, whole)
         return delta
+
+    def plain(self, cursor: Cursor, max_bytes: int) -> Plain | None:
+        """Returns what is new after the cursor, and moves it there, where that is plain.
+
+        None where nothing is new or `slice` has more to tell of it. The hot path.
+        """
+        if self._scored or self.end is not None or self._runs is not None:
+            return None
+        token, text = cursor.token, cursor.text
+        ids, whole = self.ids[token:], self.cut[-1]
+        base = self._base_text
+        if not ids or not text >= base >= 0 or ID_BYTES * len(ids) + whole - text > max_bytes:
+            return None
+        cursor.token, cursor.text = token + len(ids), whole
+        return token, text, ids, self._text[text - base : whole - base]
 
     def whole(self) -> Delta:
         """Returns everything that was not dropped."""

@@ -57,6 +57,7 @@ class ParsedDecoder(SequenceDecoder):
         one_call: bool = False,
     ) -> None:
         super().__init__(log, detokenizer, ends, stops)
+        self._straight = False
         self._parser = parser
         self._marks = marks
         self._special_tokens = special_tokens

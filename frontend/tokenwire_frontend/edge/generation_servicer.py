@@ -10,9 +10,10 @@ from tokenwire.frontend.v1 import generation_pb2, generation_pb2_grpc
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.events import Pace
-from tokenwire_frontend.edge import to_proto
+from tokenwire_frontend.edge import to_proto, wire
 from tokenwire_frontend.edge.received import received
 from tokenwire_frontend.edge.session import Session
+from tokenwire_frontend.edge.turnstile import Turnstile
 from tokenwire_frontend.generation.answer import ANSWER_BYTES_LIMIT
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.reader import MESSAGE_BYTES_LIMIT, Reader
@@ -25,6 +26,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
 
     def __init__(self, generator: Generator) -> None:
         self._generator = generator
+        self._turnstile = Turnstile()
 
     async def Generate(
         self, request: generation_pb2.GenerateRequest, context: Context
@@ -63,7 +65,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     ) -> None:
         """Streams one generation."""
         ready = asyncio.Event()
-        reader = Reader(ready.set)
+        reader = Reader(lambda: self._turnstile.pass_through(ready))
         incoming = received(
             request.generation, reader, stream=request.stream, deadline_s=context.time_remaining()
         )
@@ -74,6 +76,10 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             while True:
                 await ready.wait()
                 ready.clear()
+                plain = reader.take_plain(MESSAGE_BYTES_LIMIT)
+                if plain is not None:
+                    await context.write(wire.stream_delta(plain))
+                    continue
                 news = reader.take(MESSAGE_BYTES_LIMIT)
                 if news.prompt is not None:
                     told = to_proto.prompt_logprobs(news.prompt)

@@ -22,6 +22,7 @@ from tokenwire_service.telemetry import tracing
 from tokenwire_frontend import errors
 from tokenwire_frontend.edge import to_proto
 from tokenwire_frontend.edge.received import received
+from tokenwire_frontend.edge.wire import session_delta
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.incoming import Incoming
@@ -241,65 +242,74 @@ class Session:
             if self._broken is not None:
                 raise self._broken
             response = self._collect()
-            if response.events:
+            if response:
                 await self._context.write(response)
             self._room.set()
 
-    def _collect(self) -> generation_pb2.SessionResponse:
-        """Returns the next message; what it has no room for is news again."""
-        response = generation_pb2.SessionResponse()
+    def _collect(self) -> bytes:
+        """Returns the next message, of which some has no room for all: that is news again.
+
+        SessionResponses one after the other are one that has the events of all of them.
+        """
+        parts: list[bytes] = []
         left = MESSAGE_BYTES_LIMIT
         while self._events and left >= LEAST_BYTES:
-            event = self._events.popleft()
-            left -= event.ByteSize()
-            response.events.append(event)
+            parts.append(_message(self._events.popleft()))
+            left -= len(parts[-1])
         if self._events:
             self._news.set()
-            return response
+            return b"".join(parts)
         told, self._told = self._told, {}
+        opens = self._open
         for number, opened in told.items():
-            if self._open.get(number) is not opened:
+            if opens.get(number) is not opened:
                 continue
             if left < LEAST_BYTES:
                 self._tell(opened)
-            else:
-                left -= self._take(opened, left, response)
-        return response
+                continue
+            part = self._take(opened, left)
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
 
-    def _take(
-        self, opened: _Opened, max_bytes: int, response: generation_pb2.SessionResponse
-    ) -> int:
-        """Takes a generation's news into the message; returns how many bytes it has at most."""
-        number, generation, events = opened.number, opened.generation, response.events
+    def _take(self, opened: _Opened, max_bytes: int) -> bytes:
+        """Returns a generation's news as a message."""
+        number, generation = opened.number, opened.generation
         assert generation is not None  # noqa: S101 - it has begun; for the type checker
-        before = len(events)
+        events: list[Event] = []
         try:
+            plain = opened.reader.take_plain(max_bytes)
+            if plain is not None:
+                return session_delta(number, plain)
             news = opened.reader.take(max_bytes)
             if news.prompt is not None:
-                events.add(id=number, prompt_logprobs=to_proto.prompt_logprobs(news.prompt))
+                prompt = to_proto.prompt_logprobs(news.prompt)
+                events.append(Event(id=number, prompt_logprobs=prompt))
             for delta in news.deltas:
-                event = events.add()
-                event.id = number
+                event = Event(id=number)
                 to_proto.put_delta(delta, event.delta)
+                events.append(event)
             if news.completion is not None:
-                events.add(id=number, completed=to_proto.completed(news.completion))
+                events.append(Event(id=number, completed=to_proto.completed(news.completion)))
         except Exception as error:  # noqa: BLE001 - ends this generation alone
-            del events[before:]
-            events.add(id=number, error=to_status(generation.fault(error)))
             self._finish(opened)
-            return LEAST_BYTES
+            return _message(Event(id=number, error=to_status(generation.fault(error))))
         if news.failure is not None:
-            events.add(id=number, error=to_status(news.failure))
+            events.append(Event(id=number, error=to_status(news.failure)))
             if news.failure.code is Code.DEADLINE_EXCEEDED:
                 self._overdue = news.failure
         if news.failure is not None or news.completion is not None:
             self._finish(opened)
-        return news.wire_bytes
+        return _message(*events)
 
     def _finish(self, opened: _Opened) -> None:
         """Notes that the client has been given all of it: its number is free again."""
         del self._open[opened.number]
         opened.finished.set()
+
+
+def _message(*events: Event) -> bytes:
+    return generation_pb2.SessionResponse(events=events).SerializeToString()
 
 
 def _trace_context(message: generation_pb2.Open) -> Context | None:

@@ -100,17 +100,31 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 - as above
             generation.fault(error)
 
+    def on_token(self, token_id: int, came_s: float) -> None:
+        """A new id of the only sequence. The hot path."""
+        generation = self._generation
+        if generation is None:
+            return
+        try:
+            generation.token(token_id, came_s)
+        except Exception as error:  # noqa: BLE001 - as above
+            generation.fault(error)
+
     def on_tokens(
-        self, sequence: int, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob] = ()
+        self,
+        sequence: int,
+        token_ids: Sequence[int],
+        logprobs: Sequence[TokenLogprob],
+        came_s: float,
     ) -> None:
-        """New ids of one sequence. The hot path."""
+        """New ids of one sequence."""
         if not self.accepted:
             self.on_accepted()
         generation = self._generation
         if generation is None:
             return
         try:
-            generation.tokens(sequence, token_ids, logprobs)
+            generation.tokens(sequence, token_ids, logprobs, came_s)
         except Exception as error:  # noqa: BLE001 - as above
             generation.fault(error)
 

@@ -202,24 +202,46 @@ class Generation:
             self._check_size()
             self._reader.wake(urgent=True)
 
+    def token(self, token_id: int, came_s: float) -> None:
+        """A new id of the only sequence, without log probabilities. The hot path."""
+        if self._first_token_s is None:
+            self.tokens(0, (token_id,), (), came_s)
+            return
+        self._last_token_s = came_s
+        stopped = self._decoders[0].push_one(token_id)
+        self.record.output_tokens.value += 1
+        self._unchecked_tokens += 1
+        if self._unchecked_tokens >= CHECK_TOKENS or stopped:
+            self._look(0, stopped=stopped)
+        self._reader.wake(urgent=stopped)
+
     def tokens(
-        self, sequence: int, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]
+        self,
+        sequence: int,
+        token_ids: Sequence[int],
+        logprobs: Sequence[TokenLogprob],
+        came_s: float,
     ) -> None:
-        """New ids of one sequence. The hot path."""
-        self._last_token_s = came_s = time.monotonic()
+        """New ids of one sequence."""
+        self._last_token_s = came_s
         if self._first_token_s is None:
             self._first_token_s = came_s
-            self.record.first_token()
+            self.record.first_token(came_s)
         decoder = self._decoders[sequence]
         stopped = decoder.push(token_ids, logprobs)
-        self.record.tokens(len(token_ids), time.monotonic() - came_s)
+        self.record.output_tokens.value += len(token_ids)
+        self._unchecked_tokens += len(token_ids)
+        if self._unchecked_tokens >= CHECK_TOKENS or stopped:
+            self._look(sequence, stopped=stopped)
+        self._reader.wake(urgent=stopped or len(decoder.log.ids) == len(token_ids))
+
+    def _look(self, sequence: int, *, stopped: bool) -> None:
+        """Does what need not be done at every token."""
         if stopped and self._attempt is not None:
             self._attempt.cancel(None if len(self.logs) == 1 else sequence)
-        self._unchecked_tokens += len(token_ids)
         if self._unchecked_tokens >= CHECK_TOKENS:
             self._unchecked_tokens = 0
             self._check_size()
-        self._reader.wake(urgent=stopped or len(decoder.log.ids) == len(token_ids))
 
     def ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:
         """One sequence has ended."""

@@ -12,7 +12,7 @@ from tokenwire_frontend.core.log import TRIM_BYTES
 from tokenwire_frontend.generation.state import State
 
 if TYPE_CHECKING:
-    from tokenwire_frontend.core.log import Cursor
+    from tokenwire_frontend.core.log import Cursor, Plain
     from tokenwire_frontend.generation.generation import Generation
 
 
@@ -148,7 +148,7 @@ class Reader:
                 if delta.partial:
                     everything = False
                     break
-        generation.record.deltas(len(deltas))
+        generation.record.deltas.value += len(deltas)
         self._untrimmed_bytes += max_bytes - left
         if self._untrimmed_bytes >= TRIM_BYTES:
             self._trim(generation)
@@ -158,6 +158,26 @@ class Reader:
         elif generation.state is State.DONE:
             return News(deltas, max_bytes - left, prompt, generation.completion, generation.failure)
         return News(deltas, max_bytes - left, prompt)
+
+    def take_plain(self, max_bytes: int) -> Plain | None:
+        """Returns what `take` would, where that is one plain delta; else None, and takes nothing.
+
+        The hot path.
+        """
+        cursors, generation = self._cursors, self._generation
+        if len(cursors) != 1 or generation is None or generation.state is State.DONE:
+            return None
+        plain = generation.logs[0].plain(cursors[0], max_bytes)
+        if plain is None:
+            return None
+        if self.pace.max_delay_s:
+            self._taken_s = time.monotonic()
+        generation.record.deltas.value += 1
+        self._untrimmed_bytes += len(plain[3])
+        if self._untrimmed_bytes >= TRIM_BYTES:
+            self._trim(generation)
+        self._silent = False
+        return plain
 
     def _trim(self, generation: Generation) -> None:
         """Lets the logs drop what was taken, now and then."""

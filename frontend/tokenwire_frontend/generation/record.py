@@ -71,15 +71,15 @@ class GenerationRecord:
         self.received_s = incoming.received_s
         self.stages: list[Stage] = []
         """What was done before submission, in order."""
-        self.detokenize_s = 0.0
-        """Time spent on making text of ids."""
         self._recorder = recorder
         self._metrics = recorder.metrics
         self._deadline_s = incoming.deadline_s
         self._model = model
         self._model_named = model or incoming.model[:NAME_CHARACTERS_LIMIT]
-        self._output_tokens = self._metrics.tokens.count(model, semconv.OUTPUT)
-        self._deltas = self._metrics.deltas.count(model)
+        self.output_tokens = self._metrics.tokens.count(model, semconv.OUTPUT)
+        """To which new tokens are added."""
+        self.deltas = self._metrics.deltas.count(model)
+        """To which deltas are added that the client took."""
         self._worker = self._route_reason = self._cancel_cause = ""
         self._hop: _Hop | None = None
         self._outputs: dict[int, Delta] = {}
@@ -157,18 +157,9 @@ class GenerationRecord:
         """Notes that a worker took it."""
         self._metrics.tokens.count(self._model, semconv.INPUT).value += prompt_tokens
 
-    def first_token(self) -> None:
+    def first_token(self, came_s: float) -> None:
         """Notes the first token."""
-        self._span.add_event(semconv.EVENT_FIRST_TOKEN, None, time.monotonic())
-
-    def tokens(self, count: int, took_s: float) -> None:
-        """Counts new tokens, and the time that it took to make text of them. The hot path."""
-        self._output_tokens.value += count
-        self.detokenize_s += took_s
-
-    def deltas(self, count: int) -> None:
-        """Counts deltas that the client took."""
-        self._deltas.value += count
+        self._span.add_event(semconv.EVENT_FIRST_TOKEN, None, came_s)
 
     def note_output(self, output: Delta) -> None:
         """Notes a sequence's whole output; see `captures`."""
@@ -247,9 +238,6 @@ class GenerationRecord:
     ) -> None:
         self.left_worker(error)
         self._metrics.generations.count(self._model, outcome.value, reason).value += 1
-        if self.detokenize_s:
-            stage = {semconv.TEXT_STAGE: "detokenize"}
-            self._metrics.text.record(self.detokenize_s, stage, self._exemplar)
         self._count_cached(completion)
         if self._span.sampled:
             self._span.attributes.update(self._counted(completion))

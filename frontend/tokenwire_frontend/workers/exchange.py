@@ -7,6 +7,7 @@ receiver's as INTERNAL_FAULT. What belongs to no generation is one line of the l
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator, Sequence
 from functools import partial
 
@@ -80,7 +81,7 @@ class Exchange:
         # Where tokens go without a look at the call: accepted generations with a receiver, all of
         # them with their open sequences and whether they have log probabilities, and again those
         # that have one sequence, open, and no log probabilities.
-        self._alone: dict[int, Receiver] = {}
+        self._alone: dict[int, Callable[[int, float], None]] = {}
         self._heard: dict[int, tuple[Receiver, Container[int], bool]] = {}
         self._owed: dict[int, float] = {}
         """Generations that the worker owes a word of, and the clock since when, oldest first: a new
@@ -163,6 +164,7 @@ class Exchange:
         Yields wherever others may run: they find each generation as the part of the frame so far
         has left it.
         """
+        came_s = time.monotonic()
         # A frame has few of its fields, and each look at one costs as much as a token.
         fields = {field.name: value for field, value in frame.ListFields()}
         if "accepted" in fields:
@@ -171,9 +173,9 @@ class Exchange:
             yield from self._take_prompt_logprobs(message)
             yield
         if "counts" in fields or "sequences" in fields or "logprobs" in fields:
-            yield from self._take_columns(frame)
+            yield from self._take_columns(frame, came_s)
         elif "handles" in fields or "token_ids" in fields:
-            yield from self._take_tokens(frame.handles, frame.token_ids)
+            yield from self._take_tokens(frame.handles, frame.token_ids, came_s)
         if "endings" in fields:
             yield from pieces(fields["endings"], self._take_ending)
         if "completions" in fields:
@@ -198,7 +200,7 @@ class Exchange:
         """Lets tokens go without a look at the call."""
         self._heard[call.handle] = receiver, call.order.open, call.order.logprobs
         if len(call.order.open) == 1 and not call.order.logprobs:
-            self._alone[call.handle] = receiver
+            self._alone[call.handle] = receiver.on_token
 
     def _take_prompt_logprobs(self, message: execution_pb2.PromptLogprobs) -> Iterator[None]:
         for start in range(0, len(message.tokens) or 1, PIECE):
@@ -215,7 +217,9 @@ class Exchange:
                 self._hear(call, call.receiver)
             yield
 
-    def _take_tokens(self, handles: Sequence[int], token_ids: Sequence[int]) -> Iterator[None]:
+    def _take_tokens(
+        self, handles: Sequence[int], token_ids: Sequence[int], came_s: float
+    ) -> Iterator[None]:
         """One id of the first sequence for each entry: what most steps of an engine are."""
         if len(handles) != len(token_ids):
             yield from self._refute_columns(handles)
@@ -227,22 +231,22 @@ class Exchange:
             alone = self._alone if max(ids) < self._vocabulary_size else {}
             for handle, token_id in zip(handles[start : start + PIECE], ids, strict=True):
                 try:
-                    receiver = alone[handle]
+                    on_token = alone[handle]
                 except KeyError:
-                    self._take_entry(handle, 0, (token_id,), ())
+                    self._take_entry(handle, 0, (token_id,), (), came_s)
                     continue
                 try:
-                    receiver.on_tokens(0, (token_id,))
+                    on_token(token_id, came_s)
                 except Exception as error:  # noqa: BLE001 - ends this generation alone
                     self._fault(self._calls[handle], error)
 
-    def _take_columns(self, frame: execution_pb2.ExchangeResponse) -> Iterator[None]:
+    def _take_columns(self, frame: execution_pb2.ExchangeResponse, came_s: float) -> Iterator[None]:
         columns = Columns(frame)
         if not (yield from columns.check()):
             yield from self._refute_columns(frame.handles)
             return
         for window in columns.windows():
-            self._take_window(*window)
+            self._take_window(*window, came_s)
             yield
 
     def _take_window(
@@ -252,6 +256,7 @@ class Exchange:
         counts: Sequence[int],
         token_ids: Sequence[int],
         logprobs: Iterable[Sequence[TokenLogprob]],
+        came_s: float,
     ) -> None:
         """Entries of any form; see Columns."""
         sound = max(token_ids, default=0) < self._vocabulary_size and 0 not in counts
@@ -263,15 +268,15 @@ class Exchange:
             try:
                 receiver, open_, scored = heard[handle]
             except KeyError:
-                self._take_entry(handle, sequence, ids, score)
+                self._take_entry(handle, sequence, ids, score, came_s)
                 continue
             if sequence not in open_ or (
                 (scored or score) and not (scored and [each.token_id for each in score] == ids)
             ):
-                self._take_entry(handle, sequence, ids, score)
+                self._take_entry(handle, sequence, ids, score, came_s)
                 continue
             try:
-                receiver.on_tokens(sequence, ids, score)
+                receiver.on_tokens(sequence, ids, score, came_s)
             except Exception as error:  # noqa: BLE001 - ends this generation alone
                 self._fault(self._calls[handle], error)
 
@@ -286,7 +291,12 @@ class Exchange:
         yield from pieces(handles, refute)
 
     def _take_entry(
-        self, handle: int, sequence: int, ids: Sequence[int], logprobs: Sequence[TokenLogprob]
+        self,
+        handle: int,
+        sequence: int,
+        ids: Sequence[int],
+        logprobs: Sequence[TokenLogprob],
+        came_s: float,
     ) -> None:
         call = self._named(handle, "tokens")
         if call is None or call.receiver is None:
@@ -295,7 +305,8 @@ class Exchange:
             self._refute(call, fault)
             return
         try:
-            call.receiver.on_tokens(sequence, ids, logprobs if call.order.logprobs else ())
+            told = logprobs if call.order.logprobs else ()
+            call.receiver.on_tokens(sequence, ids, told, came_s)
         except Exception as error:  # noqa: BLE001 - ends this generation alone
             self._fault(call, error)
 

@@ -35,9 +35,16 @@ class Receiver(Protocol):
         """Log probabilities of the prompt's next tokens, before any token of a sequence."""
 
     def on_tokens(
-        self, sequence: int, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob] = ()
+        self,
+        sequence: int,
+        token_ids: Sequence[int],
+        logprobs: Sequence[TokenLogprob],
+        came_s: float,
     ) -> None:
-        """New ids of one sequence."""
+        """New ids of one sequence; `came_s` is time.monotonic() of their frame."""
+
+    def on_token(self, token_id: int, came_s: float) -> None:
+        """A new id of the only sequence, without log probabilities, after `on_accepted`."""
 
     def on_ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:
         """One sequence has ended."""

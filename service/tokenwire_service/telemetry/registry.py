@@ -157,7 +157,7 @@ TOKENIZER_WAITING = Metric(
 )  # fmt: skip
 TEXT_DURATION = Metric(
     "tokenwire.frontend.text.duration", Kind.HISTOGRAM, "s",
-    "Time to render a chat, to tokenise a prompt, and to detokenise a whole generation.",
+    "Time to render a chat and to tokenise a prompt.",
     (names.TEXT_STAGE,), services=(FRONTEND,), bounds=SHORT_BOUNDS_S,
 )  # fmt: skip
 DELTAS = Metric(

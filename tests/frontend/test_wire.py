@@ -1,0 +1,71 @@
+"""Deltas written as bytes: what the protobuf runtime reads of them, and when they are taken."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenwire.frontend.v1 import generation_pb2 as pb
+from tokenwire_frontend.core.log import Cursor, End, Finish, Plain, SequenceLog
+from tokenwire_frontend.edge import to_proto, wire
+
+UINT32 = st.one_of(st.integers(0, 300), st.integers(0, 2**32 - 1))
+PLAINS = st.tuples(
+    UINT32,
+    st.one_of(st.integers(0, 2**15), st.integers(0, 2**40)),
+    st.one_of(st.lists(UINT32, min_size=1, max_size=3), st.lists(UINT32, min_size=100)),
+    st.one_of(st.text(max_size=3), st.text(min_size=50), st.just("é" * 9000)).map(str.encode),
+)  # fmt: skip
+"""Every combination of fields set and unset, and sizes on both sides of a varint's bounds."""
+
+
+def delta(plain: Plain) -> pb.Delta:
+    token_offset, text_offset, ids, text = plain
+    return pb.Delta(
+        token_offset=token_offset, text_offset=text_offset, token_ids=ids, text=bytes(text).decode()
+    )
+
+
+@given(PLAINS)
+def test_a_stream_response_is_what_the_runtime_reads(plain):
+    read = pb.StreamGenerateResponse.FromString(wire.stream_delta(plain))
+    assert read == pb.StreamGenerateResponse(delta=delta(plain))
+
+
+@given(st.lists(st.tuples(st.integers(1, 2**32 - 1), PLAINS), max_size=4))
+def test_session_responses_one_after_the_other_are_one(deltas):
+    read = pb.SessionResponse.FromString(b"".join(wire.session_delta(*each) for each in deltas))
+    events = [pb.SessionEvent(id=number, delta=delta(plain)) for number, plain in deltas]
+    assert read == pb.SessionResponse(events=events)
+
+
+@given(
+    st.lists(st.lists(st.tuples(UINT32, st.text(max_size=4)), max_size=4), max_size=5),
+    st.booleans(),
+)
+def test_a_plain_delta_is_what_the_message_would_say(runs, ended):
+    """Two readers of the same log, one of them by the plain way where there is one."""
+    log = SequenceLog(0)
+    fast, slow = Cursor(), Cursor()
+    for number, run in enumerate(runs):
+        for token_id, text in run:
+            log.append_one(token_id, text)
+        if ended and number == len(runs) - 1:
+            log.close("rest", End(Finish.LENGTH))
+        plain, told = log.plain(fast, 2**20), log.slice(slow, 2**20)
+        if plain is None:
+            assert told is None or told.end is not None
+            log.slice(fast, 2**20)
+        else:
+            message = pb.Delta()
+            to_proto.put_delta(told, message)
+            assert pb.StreamGenerateResponse.FromString(wire.stream_delta(plain)).delta == message
+        assert fast == slow
+
+
+def test_what_is_too_large_or_has_an_echo_is_not_plain():
+    log, echo = SequenceLog(0), SequenceLog(0, echo=b"prompt")
+    log.append_one(1, "x" * 100)
+    echo.append_one(1, "x")
+    assert log.plain(log.start(), 104) is None
+    assert log.plain(log.start(), 105) == (0, 0, log.ids, b"x" * 100)
+    assert echo.plain(echo.start(), 1000) is None
