@@ -46,6 +46,9 @@ PEER_GONE = "ExecuteBatchError raised in core by servicer method"
 
 _PLAIN = (bool, int, float, type(None))
 
+_ENCODER = json.JSONEncoder()
+"""Of lines whose fields are cut: nothing else is left in them than JSON has."""
+
 _writer: LineWriter | None = None
 
 
@@ -58,18 +61,17 @@ def configure(level: str, form: str, service: str) -> None:
         service: value of `service` in every line.
     """
     global _writer  # noqa: PLW0603 - one for the process, as standard error is
-    lines = _Lines(LineWriter(STANDARD_ERROR, partial(_tell_dropped, service)))
+    lines = _Lines(LineWriter(STANDARD_ERROR, _tell_dropped))
     _writer = lines.writer
     atexit.register(flush)
     sys.excepthook = partial(_tell_last, sys.excepthook)
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
-    renderer: Any = structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer()
+    renderer: Any = structlog.dev.ConsoleRenderer() if text else _as_line
     numeric_level = getattr(logging, level.upper())
-    structlog.contextvars.bind_contextvars(service=service)
     structlog.configure(
         processors=[
             RefusalLines(),
-            structlog.contextvars.merge_contextvars,
+            partial(_add_service, service),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _add_trace_id,
@@ -82,7 +84,7 @@ def configure(level: str, form: str, service: str) -> None:
         cache_logger_on_first_use=True,
     )
     # Libraries log through the standard module; warnings of theirs are worth a line.
-    logging.basicConfig(handlers=[_Libraries(service)], level=max(numeric_level, logging.WARNING))
+    logging.basicConfig(handlers=[_Libraries()], level=max(numeric_level, logging.WARNING))
 
 
 def _tell_last(hook: Callable[..., None], *fault: Any) -> None:
@@ -107,25 +109,16 @@ class _Lines:
 
 
 class _Libraries(logging.Handler):
-    """Writes what libraries log in the form of all other lines.
-
-    Args:
-        service: value of `service`, which the context of a library's own threads does not have.
-    """
-
-    def __init__(self, service: str) -> None:
-        super().__init__()
-        self._service = service
+    """Writes what libraries log in the form of all other lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name == GRPC_AIO and record.msg.startswith(PEER_GONE):
             # An answer met its caller's hang-up or deadline, which is no fault of anybody's.
-            structlog.get_logger().debug("peer_gone", service=self._service)
+            structlog.get_logger().debug("peer_gone")
             return
         structlog.get_logger().log(
             record.levelno,
             "library",
-            service=self._service,
             logger=record.name,
             message=record.getMessage(),
             **({"exc_info": record.exc_info} if record.exc_info else {}),
@@ -135,14 +128,27 @@ class _Libraries(logging.Handler):
 def _add_trace_id(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
+    if "trace_id" in event:
+        return event
     context = trace.get_current_span().get_span_context()
-    if context.is_valid and "trace_id" not in event:
+    if context.is_valid:
         event["trace_id"] = trace.format_trace_id(context.trace_id)
     return event
 
 
-def _tell_dropped(service: str, count: int) -> None:
-    structlog.get_logger().warning("log_lines_dropped", service=service, count=count)
+def _add_service(
+    service: str, _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    event["service"] = service
+    return event
+
+
+def _as_line(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
+    return _ENCODER.encode(event)
+
+
+def _tell_dropped(count: int) -> None:
+    structlog.get_logger().warning("log_lines_dropped", count=count)
 
 
 def _cut_fields(
@@ -153,8 +159,10 @@ def _cut_fields(
         if name == "exception":
             event[name] = _end_of(value)
         elif not isinstance(value, _PLAIN):
-            event[name] = told = _cut(value, max(min(FIELD_BYTES, left), SHORTEST_BYTES))
+            told = _cut(value, max(min(FIELD_BYTES, left), SHORTEST_BYTES))
             left -= len(told) if isinstance(told, str) else FIELD_BYTES
+            if told is not value:
+                event[name] = told
     return event
 
 

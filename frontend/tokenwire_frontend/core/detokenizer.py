@@ -65,6 +65,8 @@ class Detokenizer:
         self._run: _ByteRun | None = None
         # Characters at the window's end that the seed left unfinished, read as U+FFFD.
         self._seed_tail = 0
+        if self.settled and seed and texts[seed[-1]]:
+            return  # it ends with a whole character, and what is before it does not matter
         for token_id in self._whole(seed[-SEED_IDS:]):
             self._step(token_id)
         if self._run is None:

@@ -172,7 +172,8 @@ def worker_report(message: execution_pb2.Completed) -> WorkerReport:
     def seconds(name: Literal["queue", "prefill", "decode"]) -> float | None:
         if not message.HasField(name):
             return None
-        told_s = getattr(message, name).ToNanoseconds() / 1e9
+        told = getattr(message, name)
+        told_s = told.seconds + told.nanos / 1e9
         return told_s if 0 <= told_s <= MOST_S else None
 
     cached = message.HasField("cached_prompt_tokens")
@@ -291,9 +292,8 @@ def worker_request(
 
 def duration(seconds: float) -> duration_pb2.Duration:
     """Returns the seconds as a Duration, to the nanosecond."""
-    message = duration_pb2.Duration()
-    message.FromNanoseconds(round(seconds * 1e9))
-    return message
+    whole, part = divmod(round(seconds * 1e9), 10**9)
+    return duration_pb2.Duration(seconds=whole, nanos=part)
 
 
 def _sampling(

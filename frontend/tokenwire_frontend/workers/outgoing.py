@@ -8,8 +8,14 @@ from collections.abc import AsyncIterator
 
 from tokenwire.worker.v1 import execution_pb2
 from tokenwire_service.limits import MESSAGE_COMMANDS
+from tokenwire_service.wire import bytes_tag, number_tag, varint
 
 from tokenwire_frontend import errors
+
+_SUBMIT = bytes_tag(execution_pb2.ExchangeRequest.SUBMIT_FIELD_NUMBER)
+_SUBMITS = bytes_tag(execution_pb2.ExchangeRequest.SUBMITS_FIELD_NUMBER)
+_HANDLE = number_tag(execution_pb2.Submit.HANDLE_FIELD_NUMBER)
+_REQUEST = bytes_tag(execution_pb2.Submit.REQUEST_FIELD_NUMBER)
 
 WAITING_BYTES = 64 * 2**20
 """Most bytes that wait for a worker that does not read: the largest prompts of 16 requests."""
@@ -41,12 +47,10 @@ class Outgoing:
         Raises:
             ServiceError: it is too large, or the worker does not read.
         """
-        submit = execution_pb2.Submit(handle=handle, request=request)
-        data = (
-            execution_pb2.ExchangeRequest(submits=[submit])
-            if self._several
-            else execution_pb2.ExchangeRequest(submit=submit)
-        ).SerializeToString()
+        # As bytes, since each message that is put into another is copied, prompt and all.
+        body = request.SerializeToString()
+        submit = _HANDLE + varint(handle) + _REQUEST + varint(len(body)) + body
+        data = (_SUBMITS if self._several else _SUBMIT) + varint(len(submit)) + submit
         if len(data) > self._message_bytes:
             raise errors.request_too_large(len(data), self._message_bytes)
         if self._waiting_bytes + len(data) > WAITING_BYTES:

@@ -119,10 +119,13 @@ class WorkerPool:
 
         It is as right as the workers' last load reports, which come within 200 ms of a change.
         """
-        candidates = [_candidate(link) for link in self.ready(model)]
-        if not candidates or not all(each.full for each in candidates):
-            return None
-        return errors.queue_full(model, max(each.waiting_limit for each in candidates))
+        most = 0
+        for link in self.ready(model):
+            candidate = _candidate(link)
+            if not candidate.full:
+                return None
+            most = max(most, candidate.waiting_limit)
+        return errors.queue_full(model, most) if most else None
 
     async def _tick(self) -> None:
         while True:

@@ -1,0 +1,31 @@
+"""Pieces of protobuf's encoding, for messages that are written as bytes on a hot path."""
+
+from __future__ import annotations
+
+_LOW_BITS = 14
+_LOW = (1 << _LOW_BITS) - 1
+
+_SHORT = [
+    bytes((n,)) if n < 0x80 else bytes((n & 0x7F | 0x80, n >> 7)) for n in range(1 << _LOW_BITS)
+]
+"""Varints of one and two bytes."""
+
+_FIRST_TWO = [bytes((n & 0x7F | 0x80, n >> 7 | 0x80)) for n in range(1 << _LOW_BITS)]
+"""The first two bytes of longer varints, by the number's lowest 14 bits."""
+
+
+def varint(number: int) -> bytes:
+    """Returns a number, not below 0, as protobuf writes it."""
+    if number <= _LOW:
+        return _SHORT[number]
+    return _FIRST_TWO[number & _LOW] + varint(number >> _LOW_BITS)
+
+
+def number_tag(field: int) -> bytes:
+    """Returns what stands before a field's varint."""
+    return varint(field << 3)
+
+
+def bytes_tag(field: int) -> bytes:
+    """Returns what stands before the size and the bytes of a field: text, message or packed."""
+    return varint(field << 3 | 2)
