@@ -188,7 +188,7 @@ def test_what_is_short_is_told_as_it_is(line_of):
 )
 def test_an_answer_that_meets_a_hang_up_is_no_error(name, said, told):
     library = logging.Logger(name)
-    library.addHandler(logs._Libraries("s"))
+    library.addHandler(logs._Libraries())
     with structlog.testing.capture_logs() as lines:
         library.error(said)
     assert [(line["log_level"], line["event"]) for line in lines] == [told]
