@@ -54,10 +54,11 @@ def client(args: argparse.Namespace) -> Client:
     Raises:
         ValueError: a file that TLS can't use, where gRPC would say only that it can't connect.
     """
-    return Client(args.target, tls=_tls(args), timeout=args.timeout, retry=_RETRY)
+    return Client(args.target, tls=tls(args), timeout=args.timeout, retry=_RETRY)
 
 
-def _tls(args: argparse.Namespace) -> Tls | None:
+def tls(args: argparse.Namespace) -> Tls | None:
+    """Returns the TLS that the options describe; raises as `client`."""
     ca, certificate, key = args.tls_ca, args.tls_certificate, args.tls_key
     if not (args.tls or ca or certificate or key):
         return None

@@ -9,11 +9,12 @@ import argparse
 import difflib
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from tokenwire import __version__
 from tokenwire.cli import (
+    bench,
     chat,
     connection,
     detokenize,
@@ -44,6 +45,7 @@ _COMMANDS = {
     "workers": workers,
     "top": top,
     "trace": trace,
+    "bench": bench,
 }
 _READ_A_TEXT = (generate.run, chat.run, tokenize.run)
 
@@ -96,6 +98,17 @@ def _say(line: str, code: int) -> int:
 class _LineParser(argparse.ArgumentParser):
     """Says what is wrong in one line; argparse would list every option first."""
 
+    configure_later: Callable[[argparse.ArgumentParser], None] | None = None
+    """Adds a command's own arguments once that command is the one that was chosen."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, with the command's own arguments."""
+        configure, self.configure_later = self.configure_later, None
+        if configure is not None:
+            connection.configure(self, subcommand=True)
+            configure(self)
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Ends the process with 2."""
         line = message.removeprefix("argument ")
@@ -126,7 +139,6 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        connection.configure(command, subcommand=True)
-        module.configure(command)
         command.set_defaults(run=module.run, command=command)
+        command.configure_later = module.configure
     return parser

@@ -1,0 +1,367 @@
+"""The report of one result."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from tokenwire.bench.figures import duration, shown, value
+from tokenwire.bench.report.charts import COLOURS, Axis, Series, bars, lines, marked, scatter
+from tokenwire.bench.report.style import card, frame, table
+
+METRICS = {
+    "ttft": "Time to first token",
+    "itl": "Gap between two messages with tokens",
+    "tpot": "Time per output token, a request's mean",
+    "e2e": "Time to the end",
+}
+_QUANTILES = ("mean", "p50", "p90", "p99", "p99.9", "max")
+_SHARES = Axis("share of all", lambda each: f"{each:.0%}", begin=0.0, end=1.0)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One flow of one phase: a colour of the page."""
+
+    name: str
+    colour: int
+    phase: Mapping[str, Any]
+    flow: Mapping[str, Any]
+
+    def figure(self, name: str) -> float | None:
+        return value(self.flow["figures"], name)
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """Returns the report as an HTML page."""
+    parts = list(_parts(result))
+    title = f"tokenwire bench {result['scenario']}"
+    if result["label"]:
+        title += f": {result['label']}"
+    sections = [_head(result, title), _tiles(parts), _notes(result), _main_table(parts)]
+    if parts:
+        sections += [_goodput(parts), _sweep(parts), _latencies(parts), _over_time(parts)]
+        sections += [_requests(parts), _processes(result)]
+    sections += [_failures(parts), _setup(result)]
+    return frame(title, "".join(sections))
+
+
+def _parts(result: Mapping[str, Any]) -> Iterator[_Part]:
+    colour, several = 0, any(phase["round"] > 1 for phase in result["phases"])
+    for phase in result["phases"]:
+        for name, flow in phase["flows"].items():
+            title = phase["name"] if name == "all" else f"{name}, {phase['name']}"
+            if several:
+                title += f" (round {phase['round']})"
+            yield _Part(title, colour, phase, flow)
+            colour += 1
+
+
+def _head(result: Mapping[str, Any], title: str) -> str:
+    served = result["deployment"]
+    engines = ", ".join(
+        dict.fromkeys(each["engine"] for each in served["workers"] if each["engine"])
+    )
+    cut = " Interrupted: the last phase is not whole." if result["interrupted"] else ""
+    return (
+        f"<h1>{escape(title)}</h1><p class=soft>{escape(served['model'])} at "
+        f"{escape(served['target'])}, {len(served['workers'])} worker(s) with {escape(engines)}; "
+        f"{escape(result['created_at'])}.{cut}</p>"
+    )
+
+
+def _tiles(parts: list[_Part]) -> str:
+    """The best of each main figure; the table below has all."""
+    wanted = (
+        ("output_tokens_per_s", "most output tokens/s", max),
+        ("requests_per_s", "most requests/s", max),
+        ("ttft_p50_s", "lowest median first token", min),
+        ("itl_p50_s", "lowest median gap", min),
+        ("cached_share", "prompt tokens from the cache", max),
+    )
+    tiles = []
+    for name, title, choose in wanted:
+        found = [(each.figure(name), each) for each in parts]
+        known = [(figure, each) for figure, each in found if figure is not None]
+        if known:
+            best, part = choose(known, key=lambda pair: pair[0])
+            tiles.append(
+                f'<div class="tile"><span>{title}</span><b>{shown(name, best)}</b>'
+                f"<span>{escape(part.name)}</span></div>"
+            )
+    lost = sum(count for each in parts for count in each.flow["lost"].values())
+    came = sum(each.flow["tokens"]["completion"] for each in parts)
+    verdict = "none" if not lost else f"{lost:,}"
+    kind = "better" if not lost else "worse"
+    tiles.append(
+        f'<div class="tile"><span>lost or repeated</span><b class="{kind}">{verdict}</b>'
+        f"<span>of {came:,} tokens checked</span></div>"
+    )
+    return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _notes(result: Mapping[str, Any]) -> str:
+    items = [
+        f"<li><b>{escape(phase['name'])}</b>: {escape('; '.join(phase['doubts']))}</li>"
+        for phase in result["phases"]
+        if phase["doubts"]
+    ]
+    if not items:
+        return ""
+    return f'<div class="notes"><b>Before you believe it</b><ul>{"".join(items)}</ul></div>'
+
+
+def _main_table(parts: list[_Part]) -> str:
+    titles = ["", "requests/s", "output tok/s", "total tok/s", "first token p50", "p99"]
+    titles += ["gap p50", "p99", "end p50", "p99", "cached", "failed"]
+    names = ("requests_per_s", "output_tokens_per_s", "total_tokens_per_s", "ttft_p50_s")
+    names += ("ttft_p99_s", "itl_p50_s", "itl_p99_s", "e2e_p50_s", "e2e_p99_s")  # type: ignore[assignment]
+    names += ("cached_share",)  # type: ignore[assignment]
+    rows = []
+    for part in parts:
+        cells = [f"{_swatch(part.colour)} {escape(part.name)}"]
+        cells += [_with_noise(part.flow["figures"], name) for name in names]
+        failed = part.flow["requests"]["failed"]
+        cells.append(f'<span class="worse">{failed:,}</span>' if failed else "0")
+        rows.append(cells)
+    note = (
+        '<p class="soft">Small figures are the noise: two standard errors, from ten parts of the '
+        "measured time.</p>"
+    )
+    return f'<h2>Summary</h2><section class="card">{table(titles, rows)}{note}</section>'
+
+
+def _with_noise(figures: Mapping[str, Any], name: str) -> str:
+    figure = figures.get(name)
+    if figure is None or figure["value"] is None:
+        return "-"
+    text = escape(shown(name, figure["value"]))
+    if figure["noise"] is not None and figure["value"]:
+        noise = figure["noise"] / figure["value"]
+        text += f" <small>±{noise:.0%}</small>" if noise < 1 else " <small>±&gt;100%</small>"
+    return text
+
+
+def _swatch(colour: int) -> str:
+    return f'<i class="swatch s{colour % COLOURS}"></i>'
+
+
+def _goodput(parts: list[_Part]) -> str:
+    """Goodput against the load, where the phases say what the load is."""
+    loads = [each for each in parts if "load" in each.phase["labels"]]
+    if not loads:
+        return ""
+    x = Axis("load, as a multiple of the measured capacity", lambda each: f"{each:g}x", begin=0.0)
+    series = []
+    for colour, (name, title) in enumerate(
+        (
+            ("requests_per_s", "requests that ended well"),
+            ("goodput_per_s", "requests that met the objective"),
+        )
+    ):
+        points = [(each.phase["labels"]["load"], each.figure(name) or 0.0) for each in loads]
+        series.append(Series(title, sorted(points), colour))
+    offered = [
+        (each.phase["labels"]["load"], each.phase["plan"]["flows"][0]["arrivals"]["rate_per_s"])
+        for each in loads
+    ]
+    series.append(Series("requests that arrived", sorted(offered), 7))
+    y = Axis("requests/s", lambda each: shown("_per_s", each) if each else "0", begin=0.0)
+    limits = loads[0].phase["plan"]["objective"]
+    wanted = ", ".join(
+        f"{name.removesuffix('_s')} {duration(limit)}" for name, limit in limits.items() if limit
+    )
+    chart = card(f"Goodput ({wanted})", marked(series, x, y))
+    firsts = [
+        Series(
+            quantile,
+            sorted(
+                (each.phase["labels"]["load"], each.figure(f"ttft_{quantile}_s") or 0.0)
+                for each in loads
+            ),
+            colour,
+        )
+        for colour, quantile in enumerate(("p50", "p90", "p99"))
+    ]
+    second = card("Time to first token", marked(firsts, x, _time_axis("first token")))
+    return f'<h2>Beyond the capacity</h2><div class="grid2">{chart}{second}</div>'
+
+
+def _time_axis(title: str, *, logarithmic: bool = True) -> Axis:
+    return Axis(title, _tick, logarithmic=logarithmic, begin=None if logarithmic else 0.0)
+
+
+def _tick(seconds: float) -> str:
+    if not seconds:
+        return "0"
+    for unit, scale in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
+        if seconds * scale >= 0.9995 or unit == "us":
+            return f"{seconds * scale:.3g} {unit}"
+    return ""
+
+
+def _sweep(parts: list[_Part]) -> str:
+    """Throughput against latency: each phase is a point of the curve that its call draws."""
+    groups: dict[str, list[_Part]] = {}
+    for part in parts:
+        plan = next(
+            each
+            for each in part.phase["plan"]["flows"]
+            if part.phase["flows"].get(each["name"]) is part.flow
+        )
+        name = plan["call"] + (
+            f", {duration(plan['max_delay_s'])} window" if plan["max_delay_s"] else ""
+        )
+        groups.setdefault(name if plan["name"] == "all" else plan["name"], []).append(part)
+    if max(map(len, groups.values())) < 3 or any("load" in each.phase["labels"] for each in parts):
+        return ""
+    charts = []
+    x = Axis("output tokens/s", lambda each: shown("_per_s", each) if each else "0", begin=0.0)
+    for metric, title in (("ttft_p50_s", "first token, median"), ("itl_p50_s", "gap, median")):
+        series = []
+        for colour, (name, members) in enumerate(groups.items()):
+            points = [(each.figure("output_tokens_per_s"), each.figure(metric)) for each in members]
+            known = [(a, b) for a, b in points if a is not None and b is not None]
+            series.append(Series(name, known, colour))
+        charts.append(card(f"Throughput against {title}", marked(series, x, _time_axis(title))))
+    return f'<h2>Throughput against latency</h2><div class="grid2">{"".join(charts)}</div>'
+
+
+def _latencies(parts: list[_Part]) -> str:
+    charts = []
+    for metric, title in METRICS.items():
+        series = [
+            Series(each.name, _pairs(each.flow["curves"][metric]), each.colour, step=True)
+            for each in parts
+        ]
+        if any(each.points for each in series):
+            charts.append(card(title, lines(series, _time_axis(""), _SHARES)))
+    titles = ["", *_QUANTILES]
+    tables = []
+    for metric, title in METRICS.items():
+        rows = [
+            [
+                f"{_swatch(part.colour)} {escape(part.name)}",
+                *(_with_noise(part.flow["figures"], f"{metric}_{each}_s") for each in _QUANTILES),
+            ]
+            for part in parts
+            if part.figure(f"{metric}_p50_s") is not None
+        ]
+        if rows:
+            tables.append(card(title, table(titles, rows)))
+    return (
+        "<h2>Latencies</h2><p class=soft>Shares of all requests (of all gaps) that were at most so "
+        f'long.</p><div class="grid2">{"".join(charts)}</div><h2>Percentiles</h2>'
+        f'<div class="rows">{"".join(tables)}</div>'
+    )
+
+
+def _pairs(points: list[list[float]]) -> list[tuple[float, float]]:
+    return [(a, b) for a, b in points]
+
+
+def _over_time(parts: list[_Part]) -> str:
+    x = Axis("time since the end of the warm-up", lambda each: f"{each:g} s", begin=0.0)
+    rates = Axis("tokens/s", lambda each: shown("_per_s", each) if each else "0", begin=0.0)
+    wanted = (
+        ("tokens_per_s", "Output tokens/s", rates),
+        ("ttft_p50_s", "Time to first token, median", _time_axis("")),
+        ("ttft_p99_s", "Time to first token, p99", _time_axis("")),
+        ("itl_p99_s", "Gap between two messages, p99", _time_axis("")),
+    )
+    charts = []
+    for name, title, y in wanted:
+        series = [
+            Series(
+                each.name,
+                [
+                    (row["at_s"], row[name])
+                    for row in each.flow["timeline"]
+                    if row[name] is not None
+                ],
+                each.colour,
+            )
+            for each in parts
+        ]
+        if any(each.points for each in series):
+            charts.append(card(title, lines(series, x, y)))
+    return f'<h2>Over time</h2><div class="grid2">{"".join(charts)}</div>'
+
+
+def _requests(parts: list[_Part]) -> str:
+    """Single requests by their start: a sample where there were many."""
+    x = Axis("start, since the end of the warm-up", lambda each: f"{each:g} s", begin=0.0)
+    charts = []
+    for part in parts:
+        rows = part.flow["sample"]
+        first = [(row[0], row[1]) for row in rows if row[1] is not None and not row[5]]
+        end = [(row[0], row[2]) for row in rows if not row[5]]
+        failed = [(row[0], row[2]) for row in rows if row[5]]
+        series = [
+            Series("to the end", end, 1),
+            Series("to the first token", first, 0),
+            Series("to the failure", failed, 4),
+        ]
+        if rows:
+            charts.append(card(part.name, scatter(series, x, _time_axis(""))))
+    return (
+        "<h2>Requests</h2><p class=soft>Each point is a request.</p>"
+        f'<div class="grid2">{"".join(charts)}</div>'
+    )
+
+
+def _processes(result: Mapping[str, Any]) -> str:
+    phases = result["phases"]
+    names = list(dict.fromkeys(each["name"] for phase in phases for each in phase["processes"]))
+    if not names:
+        return ""
+    groups = []
+    for phase in phases:
+        cost = {each["name"]: each["cpu_us_per_token"]["value"] for each in phase["processes"]}
+        groups.append((phase["name"], [cost.get(name) for name in names]))
+    axis = Axis("us of CPU for each output token", lambda each: f"{each:.1f} us")
+    charts = [card("CPU time for each output token", bars(groups, names, axis))]
+    x = Axis("time since the end of the warm-up", lambda each: f"{each:g} s", begin=0.0)
+    y = Axis("MiB", lambda each: f"{each:,.0f}", begin=0.0)
+    last = max(phases, key=lambda each: each["window_s"])
+    series = [
+        Series(each["name"], _pairs(each["memory_mib"]), names.index(each["name"]))
+        for each in last["processes"]
+    ]
+    charts.append(card(f"Memory, {last['name']}", lines(series, x, y)))
+    return f'<h2>Processes</h2><div class="grid2">{"".join(charts)}</div>'
+
+
+def _failures(parts: list[_Part]) -> str:
+    rows = []
+    for part in parts:
+        requests = part.flow["requests"]
+        ends = ", ".join(f"{count:,} {name}" for name, count in part.flow["finish_reasons"].items())
+        errors = ", ".join(f"{count:,} {name}" for name, count in part.flow["errors"].items())
+        cells = [f"{_swatch(part.colour)} {escape(part.name)}"]
+        cells += [
+            f"{requests[each]:,}" for each in ("started", "completed", "failed", "unfinished")
+        ]
+        rows.append([*cells, escape(ends), escape(errors)])
+    titles = ["", "started", "completed", "failed", "unfinished", "finish reasons", "errors"]
+    return f'<h2>Ends</h2><section class="card">{table(titles, rows)}</section>'
+
+
+def _setup(result: Mapping[str, Any]) -> str:
+    rows = [["command", f"<code>tokenwire {escape(shlex.join(result['command']))}</code>"]]
+    rows += [[name, escape(str(each))] for name, each in result["environment"].items()]
+    for worker in result["deployment"]["workers"]:
+        rows.append([escape(f"worker {worker['address']}"), escape(worker["engine"])])
+    for phase in result["phases"]:
+        load = phase["load"]
+        shares = ", ".join(f"{each['cpu_share']:.0%}" for each in load["processes"])
+        lag = duration(load["loop_lag_p99_s"]) if load["loop_lag_p99_s"] is not None else "-"
+        busy = load["machine_busy_share"]
+        machine = f"; this machine {busy:.0%} busy" if busy is not None else ""
+        text = f"{phase['window_s']:g} s measured; load processes used {shares} of a core"
+        rows.append([escape(phase["name"]), escape(f"{text}, loop lag p99 {lag}{machine}")])
+    body = "".join(f'<tr><td>{name}</td><td class="left">{each}</td></tr>' for name, each in rows)
+    return f'<h2>How it was measured</h2><section class="card"><table>{body}</table></section>'
