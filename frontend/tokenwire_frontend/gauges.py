@@ -13,7 +13,7 @@ from tokenwire_frontend.generation.generator import Generator
 
 
 def offer_gauges(generator: Generator) -> None:
-    """Offers the gauges of the generator and its workers."""
+    """Offers what the generator, its tokenizers and its workers tell when they are asked."""
     pool, tokenizers, admission = generator.pool, generator.tokenizers, generator.admission
 
     def workers() -> Iterable[tuple[float, Attributes]]:
@@ -25,3 +25,19 @@ def offer_gauges(generator: Generator) -> None:
     metrics.gauge(registry.ACTIVE_GENERATIONS, lambda: [(admission.held, {})])
     metrics.gauge(registry.GENERATIONS_LIMIT, lambda: [(admission.limit, {})])
     metrics.gauge(registry.TOKENIZER_WAITING, lambda: [(tokenizers.held, {})])
+
+    def by_result(hits: int, misses: int) -> Iterable[tuple[float, Attributes]]:
+        counted = {"hit": hits, "miss": misses}
+        return [(counted[each], {semconv.ENCODING_CACHE_RESULT: each}) for each in counted]
+
+    def cached_texts() -> Iterable[tuple[float, Attributes]]:
+        counts = tokenizers.cache_counts
+        return by_result(counts.hits, counts.misses)
+
+    def cached_bytes() -> Iterable[tuple[float, Attributes]]:
+        counts = tokenizers.cache_counts
+        return by_result(counts.hit_bytes, counts.miss_bytes)
+
+    metrics.counter(registry.ENCODING_CACHE_TEXTS, cached_texts)
+    metrics.counter(registry.ENCODING_CACHE_TEXT_BYTES, cached_bytes)
+    metrics.gauge(registry.ENCODING_CACHE_HELD, lambda: [(tokenizers.cache_counts.held_bytes, {})])

@@ -101,7 +101,11 @@ class Frontend:
     def __init__(self, chosen: FrontendSettings, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._tokenizers = TokenizerPool(
-            supervisor, chosen.tokenizer_processes, chosen.tokenizer_waiting_limit
+            supervisor,
+            chosen.tokenizer_processes,
+            chosen.tokenizer_waiting_limit,
+            fast_encoding=chosen.fast_encoding,
+            cache_bytes=chosen.encoding_cache_mib * 2**20,
         )
         credentials = channel_credentials(chosen.worker_tls, "--worker-tls.")
         self.pool = WorkerPool(

@@ -59,6 +59,18 @@ class FrontendSettings(ServiceSettings):
         le=64,
         description="processes that tokenise and render; one of them is kept for short texts",
     )
+    fast_encoding: bool = Field(
+        default=True,
+        description="encode texts with fastokens where it has the ids of tokenizers, short ones "
+        "without a process; off leaves all to tokenizers",
+    )
+    encoding_cache_mib: int = Field(
+        32,
+        ge=0,
+        le=1024,
+        description="memory in MiB for encoded texts between special tokens, such as the turns of "
+        "a chat, of each model in each tokenizer process; 0 remembers none",
+    )
     tokenizer_waiting_limit: int = Field(
         512, ge=1, description="texts in and before the tokenizer; the next is refused"
     )

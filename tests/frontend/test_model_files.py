@@ -141,7 +141,7 @@ def test_a_vocabulary_with_gaps_serves():
     description = json.loads(TOKENIZER)
     description["model"]["vocab"]["far"] = 5000
     encoder = Encoder(json.dumps(description))
-    told = encoder.describe(json.dumps(description))
+    told = encoder.describe(description)
     assert told["vocabulary_size"] < 5000
     assert len(told["tokens"]) == 1
 

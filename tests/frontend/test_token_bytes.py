@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,7 +72,7 @@ def _with_token(characters: int) -> str:
 
 
 def test_a_token_that_no_message_would_hold_is_refused_with_its_model():
-    Encoder(source := _with_token(TOKEN_BYTES_LIMIT)).describe(source)
+    Encoder(source := _with_token(TOKEN_BYTES_LIMIT)).describe(json.loads(source))
     too_long = _with_token(TOKEN_BYTES_LIMIT + 1)
     with pytest.raises(ModelFilesError, match="a token of 16385 bytes; at most 16384"):
-        Encoder(too_long).describe(too_long)
+        Encoder(too_long).describe(json.loads(too_long))

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import structlog
+from tokenizers import normalizers
 from tokenwire_frontend.core.model import ModelLimits
 from tokenwire_frontend.core.request import ChatPrompt
 from tokenwire_frontend.models import tokenizer_pool
@@ -52,9 +54,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @asynccontextmanager
-async def pool_of_two() -> AsyncIterator[TokenizerPool]:
+async def pool_of_two(*, fast_encoding: bool) -> AsyncIterator[TokenizerPool]:
     async with Supervisor() as supervisor:
-        pool = TokenizerPool(supervisor, processes=2, waiting_limit=8)
+        pool = TokenizerPool(
+            supervisor, 2, waiting_limit=8, fast_encoding=fast_encoding, cache_bytes=2**20
+        )
         yield pool
         await pool.close()
         assert pool.held == 0
@@ -64,13 +68,14 @@ async def pool_of_two() -> AsyncIterator[TokenizerPool]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def own_pool() -> AsyncIterator[TokenizerPool]:
     """A pool of the test's own, where it counts or withholds processes."""
-    async with pool_of_two() as pool:
+    async with pool_of_two(fast_encoding=True) as pool:
         yield pool
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def _pool() -> AsyncIterator[TokenizerPool]:
-    async with pool_of_two() as pool:
+    """Long texts take their time in it."""
+    async with pool_of_two(fast_encoding=False) as pool:
         yield pool
 
 
@@ -336,6 +341,39 @@ async def test_a_second_model_comes_and_the_first_goes(pool, model):
     gc.collect()
     assert key not in pool._sources
     assert model.key in pool._sources
+
+
+async def test_what_encoding_remembers_is_counted_also_when_a_process_has_ended(own_pool):
+    model = await built(own_pool)
+    before = own_pool.cache_counts
+    text = "<|end|>".join(f"number {number}" for number in range(500))
+    ids = WHOLE.encode_ids(text, add_special_tokens=True)
+    for _ in range(2):
+        assert await encoded(own_pool, model, text) == ids
+    after = own_pool.cache_counts
+    assert after.misses - before.misses == 500
+    assert after.hits - before.hits == 500
+    assert after.hit_bytes - before.hit_bytes == len(text) - 499 * len("<|end|>")
+    assert 0 < after.held_bytes <= 2 * 2**20
+    lost = processes(own_pool)
+    for pid in lost:
+        os.kill(pid, signal.SIGKILL)
+    await until(lambda: len(processes(own_pool) - lost) == len(processes(own_pool)) == 2)
+    assert not own_pool.cache_counts.held_bytes
+    assert own_pool.cache_counts.hits == after.hits
+    assert await encoded(own_pool, model, text) == ids
+
+
+async def test_a_tokenizer_that_fastokens_refuses_is_told_once(own_pool):
+    refused = byte_level()
+    refused.normalizer = normalizers.NFKD()
+    for fast, told in ((True, 1), (False, 0)):
+        own_pool._fast_encoding = fast
+        with structlog.testing.capture_logs() as lines:
+            await own_pool.load({"tokenizer.json": refused.to_str().encode()})
+        found = [line for line in lines if line["event"] == "fast_encoding_refused"]
+        assert len(found) == told
+        assert all("NFKD" in line["reason"] for line in found)
 
 
 async def test_processes_end_with_their_pool():

@@ -33,7 +33,8 @@ class TextHere(TextProcess):
 
     def _do(self, job: bytes) -> None:
         name, *arguments = marshal.loads(job)
-        answer = marshal.dumps(result(lambda: getattr(self._jobs, name)(*arguments)))
+        done = result(lambda: getattr(self._jobs, name)(*arguments))
+        answer = marshal.dumps((*done, tuple(self._jobs.cache_counts())))
         self.data_received(HEADER.pack(len(answer)) + answer)
 
     def kill(self) -> None:

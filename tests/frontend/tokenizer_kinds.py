@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import marshal
 import os
 from itertools import chain
@@ -176,8 +177,9 @@ class WholeTokenizer(Tokenizer):
     """A tokenizer with both of its sides in this process."""
 
     def __init__(self, source: str) -> None:
+        self.source = source
         self.encoder = Encoder(source)
-        description = self.encoder.describe(source)
+        description = self.encoder.describe(json.loads(source))
         tokens = list(chain.from_iterable(map(marshal.loads, description["tokens"])))
         super().__init__(**{**description, "tokens": tokens})
 

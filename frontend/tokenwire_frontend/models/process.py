@@ -27,6 +27,7 @@ from tokenwire_service.signals import STOPS, leave_to_parent
 from tokenwire_frontend.core.chat_variables import chat_variables
 from tokenwire_frontend.core.parsers.choice import choose
 from tokenwire_frontend.core.request import ChatPrompt
+from tokenwire_frontend.models.cache_counts import CacheCounts
 from tokenwire_frontend.models.chat_template import (
     DEFAULT,
     TOOL_USE,
@@ -35,6 +36,7 @@ from tokenwire_frontend.models.chat_template import (
     ChatTemplates,
 )
 from tokenwire_frontend.models.encoder import Encoder
+from tokenwire_frontend.models.fast_encoder import NotFastError, encodes_at_once
 from tokenwire_frontend.models.files import ModelFilesError, read_files
 from tokenwire_frontend.models.literal_encoder import LiteralEncoder
 from tokenwire_frontend.models.marked_text import PLANES, Marks, planes
@@ -85,11 +87,30 @@ class Jobs:
     def __init__(self) -> None:
         self._models: dict[str, _Model] = {}
 
-    def load(self, key: str, files: dict[str, bytes]) -> dict[str, Any]:
-        """Takes a model; returns what the frontend has to know of it."""
+    def load(
+        self, key: str, files: dict[str, bytes], fast: bool = True, cache_bytes: int = 0
+    ) -> dict[str, Any]:
+        """Takes a model; returns what the frontend has to know of it.
+
+        Args:
+            key: what it will be called.
+            files: its files by name.
+            fast: whether `fastokens` is to encode where it can.
+            cache_bytes: see FastEncoder.remember.
+        """
         read = read_files(files)
         encoder = Encoder(read.tokenizer)
-        description = encoder.describe(read.tokenizer)
+        whole = json.loads(read.tokenizer)
+        description = encoder.describe(whole)
+        slow_because, at_once = "", False
+        if fast:
+            try:
+                quick = encoder.quicken(read.tokenizer, whole)
+            except NotFastError as error:
+                slow_because = str(error)
+            else:
+                at_once = encodes_at_once(quick)
+                quick.remember(cache_bytes)
         try:
             templates = ChatTemplates(ChatTemplate, read.templates, read.special_tokens)
             marking = ChatTemplates(MarkingTemplate, read.templates, read.special_tokens)
@@ -100,6 +121,8 @@ class Jobs:
         )
         return {
             "tokenizer": description,
+            "slow_because": slow_because,
+            "encodes_at_once": at_once,
             "has_chat_template": bool(templates),
             "formats": choose(
                 read.templates.get(TOOL_USE) or read.templates.get(DEFAULT),
@@ -111,6 +134,10 @@ class Jobs:
                 name: getattr(read.defaults, name) for name in type(read.defaults).__slots__
             },
         }
+
+    def cache_counts(self) -> CacheCounts:
+        """Returns what all models' encoders remember, and how often that has served."""
+        return sum((each.encoder.cache_counts() for each in self._models.values()), CacheCounts())
 
     def encode(
         self, key: str, text: str, special: bool, offsets: bool, most_tokens: int
@@ -237,11 +264,12 @@ def main() -> None:
         while header := incoming.read(HEADER.size):
             size = HEADER.unpack(header)[0]
             name, *arguments = marshal.loads(incoming.read(size))  # noqa: S302 - the frontend's own
-            answer = marshal.dumps(result(lambda: getattr(jobs, name)(*arguments)))  # noqa: B023
+            done = result(lambda: getattr(jobs, name)(*arguments))  # noqa: B023
+            answer = marshal.dumps((*done, tuple(jobs.cache_counts())))
             channel.sendall(HEADER.pack(len(answer)))
             channel.sendall(answer)
             if size + len(answer) > TRIM_BYTES:
-                del arguments, answer
+                del arguments, done, answer
                 _give_back()
 
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from tokenwire_service.signals import held_back
 
+from tokenwire_frontend.models.cache_counts import CacheCounts
 from tokenwire_frontend.models.process import HEADER
 
 MODULE = "tokenwire_frontend.models.process"
@@ -47,6 +48,8 @@ class TextProcess(asyncio.Protocol):
 
     def __init__(self, on_idle: Callable[[], None], on_lost: Callable[[TextProcess], None]) -> None:
         self.alive = False
+        self.cache_counts = CacheCounts()
+        """As they were after its last job."""
         self._on_idle = on_idle
         self._on_lost = on_lost
         self._process: subprocess.Popen[bytes] | None = None
@@ -132,11 +135,12 @@ class TextProcess(asyncio.Protocol):
         end = HEADER.size + HEADER.unpack_from(self._received)[0]
         if len(self._received) < end:
             return
-        answer: tuple[str, Any] = marshal.loads(  # noqa: S302 - written by this frontend's process
+        kind, value, counts = marshal.loads(  # noqa: S302 - written by this frontend's process
             memoryview(self._received)[HEADER.size : end]
         )
         self._received = bytearray()
-        self._finish(lambda future: future.set_result(answer))
+        self.cache_counts = CacheCounts(*counts)
+        self._finish(lambda future: future.set_result((kind, value)))
         if self._retired:
             self.kill()
         else:

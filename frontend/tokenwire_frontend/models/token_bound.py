@@ -8,6 +8,7 @@ there is none.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from tokenizers import pre_tokenizers
@@ -34,7 +35,7 @@ def bytes_per_token(description: dict[str, Any], tokens: Iterable[str | None]) -
     """
     model = description.get("model") or {}
     names = set(tokens)
-    if not _knows_every_byte(description, model, names):
+    if not knows_every_byte(description, names):
         return None
     added = description.get("added_tokens") or ()
     # Such a token takes any length of white space with it.
@@ -51,10 +52,14 @@ def bytes_per_token(description: dict[str, Any], tokens: Iterable[str | None]) -
     return longest * factor if longest <= LONGEST_LIMIT_BYTES else None
 
 
-def _knows_every_byte(
-    description: dict[str, Any], model: dict[str, Any], names: set[str | None]
-) -> bool:
-    """Tells whether no text is unknown: what is unknown is dropped, or many become one token."""
+def knows_every_byte(description: dict[str, Any], names: AbstractSet[str | None]) -> bool:
+    """Tells whether no text is unknown: what is unknown is dropped, or many become one token.
+
+    Args:
+        description: tokenizer.json.
+        names: the tokens of its vocabulary.
+    """
+    model = description.get("model") or {}
     if model.get("type", "BPE") != "BPE":
         return False
     if model.get("byte_fallback"):

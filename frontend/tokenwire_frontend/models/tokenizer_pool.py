@@ -19,12 +19,14 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+import structlog
 from tokenwire_service.errors import FieldViolation, InvalidRequestError
 from tokenwire_service.tasks import Supervisor
 from tokenwire_service.wording import counted
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.request import ChatPrompt
+from tokenwire_frontend.models.cache_counts import CacheCounts
 from tokenwire_frontend.models.files import ModelFilesError, digest
 from tokenwire_frontend.models.lanes import SHORT_BYTES, Job, Lanes
 from tokenwire_frontend.models.sandbox import Budget
@@ -58,6 +60,8 @@ REFUSED_LIMIT = 64
 """Sets of files that are remembered as refused."""
 
 NO_LIMIT = 2**31 - 1
+
+log = structlog.get_logger()
 
 
 class TokenizerFaultError(Exception):
@@ -112,10 +116,23 @@ class TokenizerPool:
         supervisor: owns the tasks that start a process anew.
         processes: processes to run, at least 2; one is kept for short texts.
         waiting_limit: texts at once, running and waiting; the next is refused.
+        fast_encoding: whether `fastokens` encodes where it has the ids of `tokenizers`.
+        cache_bytes: most that each process remembers of a model's encoded texts; 0: nothing.
     """
 
-    def __init__(self, supervisor: Supervisor, processes: int, waiting_limit: int) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        processes: int,
+        waiting_limit: int,
+        *,
+        fast_encoding: bool = True,
+        cache_bytes: int = 0,
+    ) -> None:
         self._waiting_limit = waiting_limit
+        self._fast_encoding = fast_encoding
+        self._cache_bytes = cache_bytes
+        self._forgotten = CacheCounts()
         self._lanes = Lanes()
         self._slots = [_Slot() for _ in range(processes)]
         self._processes: list[TextProcess] = []
@@ -154,6 +171,8 @@ class TokenizerPool:
                 self._refused[whole] = str(error)
                 raise
             self._sources[key] = files
+            if told["slow_because"]:
+                log.info("fast_encoding_refused", reason=told["slow_because"])
             for slot, process in zip(self._slots, fresh, strict=True):
                 self._serve(slot, process)
         return key, told
@@ -161,6 +180,12 @@ class TokenizerPool:
     def forget(self, key: str) -> None:
         """Lets go of a model; processes that start from now on do without it."""
         self._sources.pop(key, None)
+
+    @property
+    def cache_counts(self) -> CacheCounts:
+        """What the processes remember of encoded texts, and how often that has served."""
+        live = [process.cache_counts for process in self._processes if process.alive]
+        return sum(live, self._forgotten)
 
     async def encode(
         self,
@@ -329,7 +354,7 @@ class TokenizerPool:
             for process in fresh:
                 await process.start()
             for key, files in sources.items():
-                job = packed("load", key, files)
+                job = packed("load", key, files, self._fast_encoding, self._cache_bytes)
                 answers = [process.run(job, LOAD_LIMIT) for process in fresh]
                 for answer in answers:
                     told = _read(*await answer)
@@ -371,6 +396,7 @@ class TokenizerPool:
         self._dispatch()
 
     def _on_lost(self, process: TextProcess) -> None:
+        self._forgotten += process.cache_counts.without_held()
         for slot in self._slots:
             if slot.process is process and not self._closed:
                 slot.lost.set()

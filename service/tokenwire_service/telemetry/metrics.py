@@ -25,11 +25,22 @@ def _meter() -> Meter:
 
 def gauge(metric: Metric, read: Callable[[], Iterable[tuple[float, Attributes]]]) -> None:
     """Offers a gauge whose values `read` returns, on the collecting thread."""
+    _meter().create_observable_gauge(
+        metric.name, [_observing(read)], metric.unit, metric.description
+    )
 
-    def observe(_options: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(value, attributes) for value, attributes in read()]
 
-    _meter().create_observable_gauge(metric.name, [observe], metric.unit, metric.description)
+def counter(metric: Metric, read: Callable[[], Iterable[tuple[float, Attributes]]]) -> None:
+    """Offers a counter whose values `read` returns, on the collecting thread."""
+    _meter().create_observable_counter(
+        metric.name, [_observing(read)], metric.unit, metric.description
+    )
+
+
+def _observing(
+    read: Callable[[], Iterable[tuple[float, Attributes]]],
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    return lambda _options: [Observation(value, attributes) for value, attributes in read()]
 
 
 class Count:

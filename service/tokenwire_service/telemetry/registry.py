@@ -155,6 +155,20 @@ TOKENIZER_WAITING = Metric(
     "tokenwire.frontend.tokenizer_texts", Kind.GAUGE, "{text}",
     "Texts in and before the tokenizer.", services=(FRONTEND,),
 )  # fmt: skip
+ENCODING_CACHE_TEXTS = Metric(
+    "tokenwire.frontend.encoding_cache.texts", Kind.COUNTER, "{text}",
+    "Texts between special tokens that the tokenizer processes remembered (hit) or encoded (miss).",
+    (names.ENCODING_CACHE_RESULT,), services=(FRONTEND,),
+)  # fmt: skip
+ENCODING_CACHE_TEXT_BYTES = Metric(
+    "tokenwire.frontend.encoding_cache.text_bytes", Kind.COUNTER, "By",
+    "UTF-8 of these texts: how much encoding was saved.",
+    (names.ENCODING_CACHE_RESULT,), services=(FRONTEND,),
+)  # fmt: skip
+ENCODING_CACHE_HELD = Metric(
+    "tokenwire.frontend.encoding_cache.held_bytes", Kind.GAUGE, "By",
+    "Texts and ids that the tokenizer processes remember now.", services=(FRONTEND,),
+)  # fmt: skip
 TEXT_DURATION = Metric(
     "tokenwire.frontend.text.duration", Kind.HISTOGRAM, "s",
     "Time to render a chat and to tokenise a prompt.",

@@ -44,6 +44,7 @@ SIMULATED = "tokenwire.simulated"
 OUTCOME = "tokenwire.outcome"
 REASON = "tokenwire.reason"
 CACHE_RESULT = "tokenwire.prefix_cache.result"
+ENCODING_CACHE_RESULT = "tokenwire.encoding_cache.result"
 TEXT_STAGE = "tokenwire.text.stage"
 WORKER_STATE = "tokenwire.worker.state"
 
