@@ -205,6 +205,14 @@ def test_a_text_that_fastokens_gives_up_on_is_encoded_by_tokenizers(monkeypatch)
     assert ids.tolist() == HfTokenizer.from_str(source).encode("Hello, world!").ids
 
 
+def test_where_fastokens_is_not_installed_tokenizers_encodes(monkeypatch):
+    monkeypatch.setattr(fast_encoder, "fastokens", None)
+    jobs = Jobs()
+    told = jobs.load("m", {"tokenizer.json": DEMO.read_bytes()})
+    assert told["slow_because"] == "fastokens is not installed"
+    assert jobs.encode("m", "Hello", True, False, 100)
+
+
 def test_switched_off_it_is_not_loaded(monkeypatch):
     monkeypatch.setattr(fast_encoder, "FastEncoder", None)
     jobs = Jobs()

@@ -13,10 +13,13 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
-import fastokens
-
 from tokenwire_frontend.models.cache_counts import CacheCounts
 from tokenwire_frontend.models.token_bound import knows_every_byte
+
+try:
+    import fastokens
+except ImportError:  # no wheel for every platform that tokenizers has one for
+    fastokens = None
 
 # Read when the first text is encoded: no threads that would take cores from the services.
 os.environ["FASTOKENS_BPE_THREADS"] = "1"
@@ -67,10 +70,12 @@ class FastEncoder:
         source: tokenizer.json.
 
     Raises:
-        NotFastError: `fastokens` does not know a part of the tokenizer.
+        NotFastError: `fastokens` does not know a part of the tokenizer, or is not installed.
     """
 
     def __init__(self, source: str) -> None:
+        if fastokens is None:
+            raise NotFastError("fastokens is not installed")
         try:
             self._tokenizer = fastokens.Tokenizer.from_json_str(source)
         except ValueError as error:
