@@ -19,7 +19,8 @@ import structlog
 from tokenizers import normalizers
 from tokenwire_frontend.core.model import ModelLimits
 from tokenwire_frontend.core.request import ChatPrompt
-from tokenwire_frontend.models import tokenizer_pool
+from tokenwire_frontend.models import short_texts, tokenizer_pool
+from tokenwire_frontend.models.fast_encoder import SHORT_CHARS
 from tokenwire_frontend.models.files import ModelFilesError
 from tokenwire_frontend.models.model import Model, build_model
 from tokenwire_frontend.models.output_formats import ParserNames
@@ -362,6 +363,38 @@ async def test_what_encoding_remembers_is_counted_also_when_a_process_has_ended(
     assert not own_pool.cache_counts.held_bytes
     assert own_pool.cache_counts.hits == after.hits
     assert await encoded(own_pool, model, text) == ids
+
+
+async def test_a_short_text_needs_no_process(own_pool):
+    model = await built(own_pool)
+    await until(lambda: own_pool._short_texts.has(model.key))
+    short, long = "wörd <|end|>\n" * 300, "x" * (SHORT_CHARS + 1)
+    ids = WHOLE.encode_ids(short, add_special_tokens=True)
+    for pid in processes(own_pool):
+        os.kill(pid, signal.SIGSTOP)
+    assert await encoded(own_pool, model, short) == ids
+    with pytest.raises(TooManyTokensError) as refused:
+        await own_pool.encode(model.key, short, add_special_tokens=True, most_tokens=9)
+    assert (refused.value.count, refused.value.told) == (len(ids), f"{len(ids)} tokens")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await encoded(own_pool, model, long)
+    for pid in processes(own_pool):
+        os.kill(pid, signal.SIGCONT)
+    assert await encoded(own_pool, model, long) == WHOLE.encode_ids(long, add_special_tokens=True)
+
+
+async def test_a_large_tokenizer_is_not_parsed_here_beside_another_model(own_pool, monkeypatch):
+    monkeypatch.setattr(short_texts, "PARSED_AT_ANY_TIME_CHARS", 0)
+    first = await built(own_pool)
+    key = first.key
+    await until(lambda: own_pool._short_texts.has(key))
+    second = await built(own_pool, chat_template__jinja=b"other")
+    assert second.key not in own_pool._short_texts._encoders
+    assert await encoded(own_pool, second, "a") == WHOLE.encode_ids("a", add_special_tokens=True)
+    del first
+    gc.collect()
+    assert not own_pool._short_texts.has(key)
 
 
 async def test_a_tokenizer_that_fastokens_refuses_is_told_once(own_pool):

@@ -1,4 +1,4 @@
-"""Tokenising and rendering, in processes of their own.
+"""Tokenising and rendering, in processes of their own; short texts are encoded at once.
 
 The event loop must never wait for a text. `tokenizers` holds the GIL while it builds a tokenizer
 and while it hands out ids, Jinja all the time, and neither can be stopped. A process can: each job
@@ -27,9 +27,10 @@ from tokenwire_service.wording import counted
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.request import ChatPrompt
 from tokenwire_frontend.models.cache_counts import CacheCounts
-from tokenwire_frontend.models.files import ModelFilesError, digest
+from tokenwire_frontend.models.files import TOKENIZER_FILE, ModelFilesError, digest
 from tokenwire_frontend.models.lanes import SHORT_BYTES, Job, Lanes
 from tokenwire_frontend.models.sandbox import Budget
+from tokenwire_frontend.models.short_texts import ShortTexts
 from tokenwire_frontend.models.text_process import (
     JobTooLongError,
     ProcessLostError,
@@ -133,6 +134,7 @@ class TokenizerPool:
         self._fast_encoding = fast_encoding
         self._cache_bytes = cache_bytes
         self._forgotten = CacheCounts()
+        self._short_texts = ShortTexts(supervisor)
         self._lanes = Lanes()
         self._slots = [_Slot() for _ in range(processes)]
         self._processes: list[TextProcess] = []
@@ -173,6 +175,9 @@ class TokenizerPool:
             self._sources[key] = files
             if told["slow_because"]:
                 log.info("fast_encoding_refused", reason=told["slow_because"])
+            if told["encodes_at_once"]:
+                source = files[TOKENIZER_FILE].decode()
+                self._short_texts.take(key, source, alone=len(self._sources) == 1)
             for slot, process in zip(self._slots, fresh, strict=True):
                 self._serve(slot, process)
         return key, told
@@ -180,6 +185,7 @@ class TokenizerPool:
     def forget(self, key: str) -> None:
         """Lets go of a model; processes that start from now on do without it."""
         self._sources.pop(key, None)
+        self._short_texts.forget(key)
 
     @property
     def cache_counts(self) -> CacheCounts:
@@ -202,6 +208,12 @@ class TokenizerPool:
             ServiceError: TOKENIZER_BUSY or TOKENIZER_LOST.
             TooManyTokensError: more than `most_tokens`.
         """
+        if not with_offsets:
+            ids = self._short_texts.encode(key, text, add_special_tokens=add_special_tokens)
+            if ids is not None:
+                if len(ids) > most_tokens:
+                    raise TooManyTokensError(len(ids), at_least=False)
+                return [ids]
         job = packed("encode", key, text, add_special_tokens, with_offsets, most_tokens)
         return [array("I", column) for column in await self._result(job, TOKENIZE_LIMIT)]
 
