@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 from tokenwire.cli.main import main
@@ -168,6 +169,31 @@ def test_ctrl_c_writes_what_there_is(bench, server):
     assert (code, result["interrupted"]) == (130, True)
     assert len(result["phases"]) == 1
     assert result["phases"][0]["window_s"] < 30
+
+
+def test_a_result_is_compared_with_another(bench, tmp_path, capsys):
+    _, result, *_ = bench("wire", *SHORT, "--call", "stream", "--label", "as it was")
+    worse = json.loads(json.dumps(result))
+    for each in (result, worse):
+        for figure in each["phases"][0]["flows"]["all"]["figures"].values():
+            figure["noise"] = 0.0
+    worse["phases"][0]["flows"]["all"]["figures"]["output_tokens_per_s"]["value"] /= 2
+    names = [str(tmp_path / each) for each in ("a.json", "b.json", "page.html")]
+    for name, each in zip(names[:2], (result, worse), strict=True):
+        Path(name).write_text(json.dumps(each))
+
+    assert main(["bench", "compare", *names[:2], "--limit", "60", "--report", names[2]]) == 0
+    printed = capsys.readouterr().out
+    (line,) = [each for each in printed.splitlines() if "output_tokens_per_s" in each]
+    assert line.split()[-3:] == ["0.500", "+-0.0%", "worse"]
+    assert "A: as it was, words at " in Path(names[2]).read_text()
+
+    assert main(["bench", "compare", *names[:2], "--limit", "40"]) == 1
+    error = capsys.readouterr().err
+    assert error == (
+        "tokenwire: 1 figure(s) are worse by more than 40 %, such as "
+        "stream, 2 at once: output_tokens_per_s\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -64,12 +64,12 @@ def discovered(frontend: str, workers: Iterable[str]) -> list[Watched]:
     """Returns the processes that listen on the addresses (HOST:PORT) of this machine."""
     found: list[Watched] = []
     for role, addresses in (("frontend", [frontend]), ("worker", sorted(workers))):
-        pids = [pid for address in addresses for pid in _listeners(address)]
-        names = [role] if len(pids) == 1 else [f"{role} {n}" for n in range(1, len(pids) + 1)]
         known = {each.pid for each in found}
-        found += [
-            Watched(name, pid) for name, pid in zip(names, pids, strict=True) if pid not in known
-        ]
+        # One process may listen on several ports, and several on one.
+        every = dict.fromkeys(pid for address in addresses for pid in _listeners(address))
+        pids = [pid for pid in every if pid not in known]
+        names = [role] if len(pids) == 1 else [f"{role} {n}" for n in range(1, len(pids) + 1)]
+        found += [Watched(name, pid) for name, pid in zip(names, pids, strict=True)]
     return found
 
 

@@ -58,7 +58,8 @@ class Progress:
         firsts_s = [each["ttft_s"] for each in self._told.values() if each["ttft_s"] is not None]
         first = duration(sorted(firsts_s)[len(firsts_s) // 2]) if firsts_s else "-"
         line = (
-            f"{phase.name}  {when}  {self._rate:,.0f} tok/s  first token {first}  "
+            f"{phase_title(phase.name, phase.round)}  {when}  {self._rate:,.0f} tok/s  "
+            f"first token {first}  "
             f"in flight {self._sum('in_flight')}  ended {self._sum('ended_so_far'):,}  "
             f"failed {self._sum('failed_so_far'):,}"
         )
@@ -69,6 +70,11 @@ class Progress:
 
     def _sum(self, name: str) -> int:
         return sum(each[name] for each in self._told.values())
+
+
+def phase_title(name: str, number: int) -> str:
+    """Returns what a phase is called where there are several rounds of it."""
+    return name if number == 1 else f"{name} (round {number})"
 
 
 _COLUMNS = (
@@ -90,23 +96,27 @@ def print_result(result: Mapping[str, Any]) -> None:
         "goodput_per_s" in flow["figures"] for each in phases for flow in each["flows"].values()
     )
     processes = list(dict.fromkeys(each["name"] for phase in phases for each in phase["processes"]))
-    titles = ["PHASE", *(title for title, _ in _COLUMNS)]
+    titles = ["PHASE", *(head for head, _ in _COLUMNS)]
     titles += ["GOOD"] * has_goodput + ["FAILED"] + [f"{each} us/tok".upper() for each in processes]
     rows = []
     for phase in phases:
         cpu = {each["name"]: each["cpu_us_per_token"]["value"] for each in phase["processes"]}
         for name, flow in phase["flows"].items():
             found = flow["figures"]
-            title = phase["name"] if name == "all" else f"{phase['name']}: {name}"
-            row = [title, *(shown(key, value(found, key)) for _, key in _COLUMNS)]
+            where = phase_title(phase["name"], phase["round"]) + (
+                f": {name}" if name != "all" else ""
+            )
+            row = [where, *(shown(key, value(found, key)) for _, key in _COLUMNS)]
             row += [shown("good_share", value(found, "good_share"))] * has_goodput
             row += [str(flow["requests"]["failed"])]
             row += [f"{cpu[each]:.1f}" if cpu.get(each) is not None else "-" for each in processes]
             rows.append(row)
     print_table(titles, rows)
     for phase in phases:
+        where = phase_title(phase["name"], phase["round"])
         for name, flow in phase["flows"].items():
+            of = f"{where}: {name}" if name != "all" else where
             for reason, count in flow["errors"].items():
-                print(f"{phase['name']}: {name}: {count} x {reason}")
-        for doubt in phase["doubts"]:
-            print(f"note: {phase['name']}: {doubt}")
+                print(f"failed: {of}: {count} x {reason}")
+        if phase["doubts"]:
+            print(f"note: {where}: {'; '.join(phase['doubts'])}")

@@ -94,6 +94,6 @@ def _compare(args: argparse.Namespace) -> None:
         worse = [each for each in found if each.is_worse_by(args.limit / 100)]
         if worse:
             raise CommandError(
-                f"{len(worse)} figures are worse by more than {args.limit:g} %, such as "
+                f"{len(worse)} figure(s) are worse by more than {args.limit:g} %, such as "
                 f"{worse[0].title}"
             )

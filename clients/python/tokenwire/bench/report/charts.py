@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 from html import escape
 
 WIDTH, HEIGHT = 560, 300
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 42
+LEFT, RIGHT, TOP, BOTTOM = 74, 14, 12, 42
 COLOURS = 8
 """Of the style sheet: s0 to s7; then they come again, dashed."""
+
+LEAST_LOG_RANGE = 3.0
+"""From the begin of a logarithmic axis to its end: narrower ones have no tick to read."""
+
+LEAST_TICKS, MOST_TICKS = 3, 9
 
 Point = tuple[float, float]
 Shown = Callable[[float], str]
@@ -44,8 +49,8 @@ class Axis:
         high = self.end if self.end is not None else max(values)
         if self.logarithmic:
             low, high = max(low, 1e-9), max(high, 1e-9)
-            if high / low < 1.5:  # else there is no tick to read
-                low, high = low / 1.25, high * 1.25
+            widen = math.sqrt(LEAST_LOG_RANGE / min(LEAST_LOG_RANGE, high / low))
+            low, high = low / widen, high * widen
             return _Scale(math.log10(low), math.log10(high), length, logarithmic=True)
         if high <= low:
             high = low + (abs(low) or 1.0)
@@ -68,16 +73,18 @@ class _Scale:
     def ticks(self) -> list[float]:
         if not self.logarithmic:
             return _round_ticks(self.low, self.high)
-        found = [
+        wide, middle, narrow = (self._log_ticks(each) for each in ((1,), (1, 2, 5), range(1, 10)))
+        if len(middle) > MOST_TICKS:
+            return wide
+        return middle if len(middle) >= LEAST_TICKS else narrow
+
+    def _log_ticks(self, firsts: Sequence[int]) -> list[float]:
+        values = (
             first * 10.0**power
             for power in range(math.floor(self.low), math.ceil(self.high) + 1)
-            for first in (1, 2, 5)
-            if self.low - 1e-9 <= math.log10(first * 10.0**power) <= self.high + 1e-9
-        ]
-        if len(found) > 7:
-            tens = [each for each in found if math.isclose(math.log10(each) % 1, 0, abs_tol=1e-9)]
-            found = tens if len(tens) > 2 else found[::2]
-        return found
+            for first in firsts
+        )
+        return [each for each in values if self.low <= math.log10(each) <= self.high]
 
 
 def _round_ticks(low: float, high: float) -> list[float]:
@@ -175,6 +182,8 @@ def _placed(series: Series, across: _Scale, up: _Scale) -> list[Point]:
 
 def _line(series: Series, across: _Scale, up: _Scale) -> str:
     placed = _placed(series, across, up)
+    if series.step:  # from the ground up: one value alone is a line too
+        placed.insert(0, (placed[0][0], HEIGHT - BOTTOM))
     path = f"M{placed[0][0]:.1f} {placed[0][1]:.1f}"
     for left, top in placed[1:]:
         path += f"H{left:.1f}V{top:.1f}" if series.step else f"L{left:.1f} {top:.1f}"

@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from tokenwire.bench.figures import duration, shown, value
+from tokenwire.bench.progress import phase_title
 from tokenwire.bench.report.charts import COLOURS, Axis, Series, bars, lines, marked, scatter
 from tokenwire.bench.report.style import card, frame, table
 
@@ -38,36 +39,34 @@ class _Part:
 def page(result: Mapping[str, Any]) -> str:
     """Returns the report as an HTML page."""
     parts = list(_parts(result))
-    title = f"tokenwire bench {result['scenario']}"
+    heading = f"tokenwire bench {result['scenario']}"
     if result["label"]:
-        title += f": {result['label']}"
-    sections = [_head(result, title), _tiles(parts), _notes(result), _main_table(parts)]
+        heading += f": {result['label']}"
+    sections = [_head(result, heading), _tiles(parts), _notes(result), _main_table(parts)]
     if parts:
         sections += [_goodput(parts), _sweep(parts), _latencies(parts), _over_time(parts)]
         sections += [_requests(parts), _processes(result)]
     sections += [_failures(parts), _setup(result)]
-    return frame(title, "".join(sections))
+    return frame(heading, "".join(sections))
 
 
 def _parts(result: Mapping[str, Any]) -> Iterator[_Part]:
-    colour, several = 0, any(phase["round"] > 1 for phase in result["phases"])
+    colour = 0
     for phase in result["phases"]:
         for name, flow in phase["flows"].items():
-            title = phase["name"] if name == "all" else f"{name}, {phase['name']}"
-            if several:
-                title += f" (round {phase['round']})"
-            yield _Part(title, colour, phase, flow)
+            where = phase_title(phase["name"], phase["round"])
+            yield _Part(where if name == "all" else f"{name}, {where}", colour, phase, flow)
             colour += 1
 
 
-def _head(result: Mapping[str, Any], title: str) -> str:
+def _head(result: Mapping[str, Any], heading: str) -> str:
     served = result["deployment"]
     engines = ", ".join(
         dict.fromkeys(each["engine"] for each in served["workers"] if each["engine"])
     )
     cut = " Interrupted: the last phase is not whole." if result["interrupted"] else ""
     return (
-        f"<h1>{escape(title)}</h1><p class=soft>{escape(served['model'])} at "
+        f"<h1>{escape(heading)}</h1><p class=soft>{escape(served['model'])} at "
         f"{escape(served['target'])}, {len(served['workers'])} worker(s) with {escape(engines)}; "
         f"{escape(result['created_at'])}.{cut}</p>"
     )
@@ -105,7 +104,8 @@ def _tiles(parts: list[_Part]) -> str:
 
 def _notes(result: Mapping[str, Any]) -> str:
     items = [
-        f"<li><b>{escape(phase['name'])}</b>: {escape('; '.join(phase['doubts']))}</li>"
+        f"<li><b>{escape(phase_title(phase['name'], phase['round']))}</b>: "
+        f"{escape('; '.join(phase['doubts']))}</li>"
         for phase in result["phases"]
         if phase["doubts"]
     ]
@@ -117,13 +117,17 @@ def _notes(result: Mapping[str, Any]) -> str:
 def _main_table(parts: list[_Part]) -> str:
     titles = ["", "requests/s", "output tok/s", "total tok/s", "first token p50", "p99"]
     titles += ["gap p50", "p99", "end p50", "p99", "cached", "failed"]
-    names = ("requests_per_s", "output_tokens_per_s", "total_tokens_per_s", "ttft_p50_s")
-    names += ("ttft_p99_s", "itl_p50_s", "itl_p99_s", "e2e_p50_s", "e2e_p99_s")  # type: ignore[assignment]
-    names += ("cached_share",)  # type: ignore[assignment]
+    names = ["requests_per_s", "output_tokens_per_s", "total_tokens_per_s", "ttft_p50_s"]
+    names += ["ttft_p99_s", "itl_p50_s", "itl_p99_s", "e2e_p50_s", "e2e_p99_s", "cached_share"]
     rows = []
     for part in parts:
         cells = [f"{_swatch(part.colour)} {escape(part.name)}"]
-        cells += [_with_noise(part.flow["figures"], name) for name in names]
+        cells += [
+            _with_noise(part.flow["figures"], name)
+            if name.endswith(("_per_s", "_p50_s"))
+            else shown(name, part.figure(name))
+            for name in names
+        ]
         failed = part.flow["requests"]["failed"]
         cells.append(f'<span class="worse">{failed:,}</span>' if failed else "0")
         rows.append(cells)
@@ -321,7 +325,9 @@ def _processes(result: Mapping[str, Any]) -> str:
     groups = []
     for phase in phases:
         cost = {each["name"]: each["cpu_us_per_token"]["value"] for each in phase["processes"]}
-        groups.append((phase["name"], [cost.get(name) for name in names]))
+        groups.append(
+            (phase_title(phase["name"], phase["round"]), [cost.get(name) for name in names])
+        )
     axis = Axis("us of CPU for each output token", lambda each: f"{each:.1f} us")
     charts = [card("CPU time for each output token", bars(groups, names, axis))]
     x = Axis("time since the end of the warm-up", lambda each: f"{each:g} s", begin=0.0)
@@ -362,6 +368,7 @@ def _setup(result: Mapping[str, Any]) -> str:
         busy = load["machine_busy_share"]
         machine = f"; this machine {busy:.0%} busy" if busy is not None else ""
         text = f"{phase['window_s']:g} s measured; load processes used {shares} of a core"
-        rows.append([escape(phase["name"]), escape(f"{text}, loop lag p99 {lag}{machine}")])
+        where = phase_title(phase["name"], phase["round"])
+        rows.append([escape(where), escape(f"{text}, loop lag p99 {lag}{machine}")])
     body = "".join(f'<tr><td>{name}</td><td class="left">{each}</td></tr>' for name, each in rows)
     return f'<h2>How it was measured</h2><section class="card"><table>{body}</table></section>'

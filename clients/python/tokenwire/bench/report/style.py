@@ -16,7 +16,7 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 1240px; margin: 0 auto; padding: 28px 24px 60px; }
+main { max-width: 1280px; margin: 0 auto; padding: 28px 24px 60px; }
 h1 { font-size: 26px; margin: 0 0 2px; } h2 { font-size: 18px; margin: 34px 0 12px; }
 h3 { font-size: 14px; margin: 0 0 6px; } p { margin: 4px 0; } .soft { color: var(--soft); }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
@@ -32,7 +32,7 @@ h3 { font-size: 14px; margin: 0 0 6px; } p { margin: 4px 0; } .soft { color: var
   padding: 12px 18px; margin-top: 18px; } .notes ul { margin: 4px 0; padding-left: 20px; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px;
   font-variant-numeric: tabular-nums; }
-th, td { padding: 6px 8px; text-align: right; border-bottom: 1px solid var(--rule);
+th, td { padding: 6px 7px; text-align: right; border-bottom: 1px solid var(--rule);
   white-space: nowrap; } tbody tr:last-child td { border-bottom: 0; }
 th { color: var(--soft); font-weight: 600; } th:first-child, td:first-child { text-align: left; }
 th.group { text-align: center; border-bottom: 0; }
