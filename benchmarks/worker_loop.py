@@ -1,8 +1,9 @@
 """CPU time of the worker's own process per token, without its engine's process.
 
     python -m benchmarks.worker_loop [--against PYTHON] [--concurrency 32] [--rounds 5]
+    python -m benchmarks.worker_loop --worker "--engine simulated" --concurrency 256
 
-One Exchange stream keeps the OpenVINO demo model busy with generations of token ids. Engine, worker
+One Exchange stream keeps the demo model busy with generations of token ids. Engine, worker
 and this client share the machine; only what the threads of the worker's main process used is
 counted. With `--against` a second worker, of the checkout that this Python belongs to, takes turns
 under the same load, and the ratio of each round counts.
@@ -14,6 +15,7 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import shlex
 import statistics
 import subprocess
 import sys
@@ -116,12 +118,12 @@ def measure(worker: Worker, load: Load) -> Measured:
 
 
 @contextlib.contextmanager
-def running(name: str, python: str, port: int) -> Iterator[Worker]:
+def running(name: str, python: str, port: int, arguments: list[str]) -> Iterator[Worker]:
     """Runs a worker for as long as the `with` block is open."""
     target = f"127.0.0.1:{port}"
     LOGS.mkdir(parents=True, exist_ok=True)
     command = [python, "-m", "tokenwire_worker", "--listen", target, "--model", str(DEMO)]
-    command += ["--openvino.kv-blocks", KV_BLOCKS]
+    command += ["--openvino.kv-blocks", KV_BLOCKS, *arguments]
     with (LOGS / f"worker_loop_{name}.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=LOGS)
     try:
@@ -135,6 +137,7 @@ def main() -> None:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--against", metavar="PYTHON", help="Python of another checkout")
+    parser.add_argument("--worker", default="", help="further arguments of the workers")
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--waves", type=int, default=4, help="requests per concurrent place")
     parser.add_argument("--prompt-tokens", type=int, default=32)
@@ -146,7 +149,7 @@ def main() -> None:
         pythons["other"] = chosen.against
     with contextlib.ExitStack() as stack:
         workers = [
-            stack.enter_context(running(name, python, PORT + place))
+            stack.enter_context(running(name, python, PORT + place, shlex.split(chosen.worker)))
             for place, (name, python) in enumerate(pythons.items())
         ]
         rounds = [_round(chosen, number, workers) for number in range(chosen.rounds + 1)]

@@ -23,6 +23,7 @@ from tokenwire_worker import errors
 from tokenwire_worker.core import validation
 from tokenwire_worker.core.admission import Admission
 from tokenwire_worker.core.generations import NOWHERE, Live, Reason, Sink
+from tokenwire_worker.core.kv_events import KvEventLog
 from tokenwire_worker.core.request import GenerationRequest
 from tokenwire_worker.engine_listener import LoopListener
 from tokenwire_worker.engines.port import (
@@ -86,6 +87,7 @@ class Dispatcher:
         recorder: Recorder,
         waiting_limit: int,
         stall_s: float | None = None,
+        kv_log: KvEventLog | None = None,
     ) -> None:
         """Binds to the running event loop; `start` starts the engine.
 
@@ -95,6 +97,7 @@ class Dispatcher:
             waiting_limit: requests that may wait for the engine.
             stall_s: time without progress after which the engine is given up; 0: never; None: as
                 the engine says.
+            kv_log: where the KV cache's events are kept, empty; None: in one of the usual size.
         """
         self.info: EngineInfo = engine.info
         """What the engine serves."""
@@ -104,7 +107,7 @@ class Dispatcher:
         """Whether new work is refused because the worker is being stopped."""
         self.over = asyncio.Event()
         """Set when nothing is live any more and nothing will be: streams end."""
-        self.kv_events = KvEventFeed()
+        self.kv_events = KvEventFeed(kv_log)
         """What happens to the engine's KV cache; it ends with `over`."""
         self._loop = asyncio.get_running_loop()
         self.died: asyncio.Future[str] = self._loop.create_future()

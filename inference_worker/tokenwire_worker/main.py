@@ -101,7 +101,7 @@ async def _run(settings: WorkerSettings) -> int:
             loaded = await load(settings, supervisor, stop)
             if loaded is not None:
                 metrics = WorkerMetrics(settings.shown_model_name)
-                workers += [Worker(each, supervisor, metrics) for each in loaded]
+                workers += [Worker(each, supervisor, metrics, len(loaded)) for each in loaded]
                 offer_gauges([worker.dispatcher for worker in workers])
                 codes = await asyncio.gather(*[worker.run(stop) for worker in workers])
                 return max(codes)

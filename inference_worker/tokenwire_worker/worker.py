@@ -10,6 +10,7 @@ from tokenwire.worker.v1 import execution_pb2_grpc, worker_pb2_grpc
 from tokenwire_service.server import RpcServer, Service, log_draining
 from tokenwire_service.tasks import EX_SOFTWARE, Supervisor, first_of
 
+from tokenwire_worker.core.kv_events import KEPT_EVENTS, KEPT_WORDS, KvEventLog
 from tokenwire_worker.dispatcher import Dispatcher
 from tokenwire_worker.edge.execution_servicer import ExecutionServicer
 from tokenwire_worker.edge.worker_servicer import Identity, WorkerServicer
@@ -32,19 +33,26 @@ class Worker:
         loaded: its settings and its engine, not started.
         supervisor: owns its tasks.
         metrics: where it counts, as do the others of the process.
+        workers: how many there are in the process, which share its memory.
 
     Raises:
         ListenError: the address can't be listened on.
         TlsError: a file of TLS can't be used.
     """
 
-    def __init__(self, loaded: Loaded, supervisor: Supervisor, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self, loaded: Loaded, supervisor: Supervisor, metrics: WorkerMetrics, workers: int
+    ) -> None:
         settings = self._settings = loaded.settings
         self._supervisor = supervisor
         identity = Identity(settings.shown_worker_name, settings.shown_model_name)
         recorder = Recorder(identity.worker, identity.model, loaded.engine.info, metrics)
         self.dispatcher = Dispatcher(
-            loaded.engine, recorder, settings.max_waiting_requests, settings.stall_s
+            loaded.engine,
+            recorder,
+            settings.max_waiting_requests,
+            settings.stall_s,
+            KvEventLog(KEPT_EVENTS // workers, KEPT_WORDS // workers),
         )
         services = _services(identity, self.dispatcher, recorder, loaded.files)
         request_bytes = settings.max_request_bytes + HOP_EXTRA_BYTES

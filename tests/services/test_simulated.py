@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import urllib.request
 from contextlib import ExitStack, suppress
 
 import grpc
@@ -19,7 +21,6 @@ from tests.services.processes import (
     WAIT_S,
     Process,
     Processes,
-    free_address,
     wait_for_health,
 )
 from tests.telemetry.conftest import exporting
@@ -39,13 +40,16 @@ def collector():
 
 
 def free_ports(count: int) -> int:
-    """Returns the first of so many ports in a row that nothing listens on."""
-    while True:
-        first = int(free_address().rpartition(":")[2])
+    """Returns the first of so many ports in a row that nothing listens on.
+
+    They are below those that connections are given, which come and go.
+    """
+    for first in range(20_000 + os.getpid() % 10_000, 32_000, count):
         with suppress(OSError), ExitStack() as held:
             for port in range(first, first + count):
                 held.enter_context(socket.create_server(("127.0.0.1", port)))
             return first
+    raise AssertionError("no ports in a row are free")
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,7 @@ def process(lasting, collector, workers) -> Process:
     started = lasting.worker(
         *("--engine", "simulated", "--simulated.workers", str(WORKERS), "--worker-name", "sim"),
         *("--simulated.step-ms", "2", "--stall-s", "0.4", *faults),
+        *("--admin-listen", "127.0.0.1:0"),
         listen=workers[0],
         environment=exporting(collector),
     )
@@ -102,6 +107,23 @@ def test_a_frontend_of_several_gets_the_same_from_each(process, workers, lasting
     assert {each.completed.timings.worker for each in streams} == {"sim-4", "sim-5"}
     cached = [each.completed.usage.cached_prompt_tokens for each in streams]
     assert cached == [0] * 12, "the prompt is shorter than a block"
+
+
+def test_metrics_are_summed_over_the_workers(process, workers):
+    for address in workers[3:]:
+        execute(address)
+    admin = process.wait_for("admin_listening")["address"]
+    with urllib.request.urlopen(f"http://{admin}/readyz", timeout=WAIT_S) as answer:
+        assert answer.status == 200
+    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=WAIT_S) as answer:
+        lines = answer.read().decode().splitlines()
+    told = [line.rpartition(" ") for line in lines if not line.startswith("#")]
+    values = {
+        name.partition("{")[0]: float(value) for name, _, value in told if "input" not in name
+    }
+    assert values["tokenwire_worker_running_sequences_limit"] == WORKERS * 256
+    assert values["tokenwire_worker_kv_blocks_capacity"] == WORKERS * 32_768
+    assert values["tokenwire_tokens_total"] >= 24
 
 
 def test_every_span_says_that_it_is_simulated(process, workers, collector):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from tokenwire_worker.engines.port import KvCleared, KvEvent, KvRemoved, KvStored
 
 KEPT_EVENTS = 65_536
-"""Most events kept: at 1,000 a second, which is a busy worker, the last minute."""
+"""Most events kept in a process: at 1,000 a second, which is a busy one, the last minute."""
 
 KEPT_WORDS = 4_194_304
 """Most token ids and hashes of the kept events together: about 20 MiB."""
