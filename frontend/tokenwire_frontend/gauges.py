@@ -12,14 +12,21 @@ from tokenwire_frontend.core.link_state import LinkState
 from tokenwire_frontend.generation.generator import Generator
 
 
-def offer_gauges(generator: Generator) -> None:
-    """Offers what the generator, its tokenizers and its workers tell when they are asked."""
+def offer_gauges(generator: Generator, process: Attributes) -> None:
+    """Offers what the generator, its tokenizers and its workers tell when they are asked.
+
+    Args:
+        generator: the generator.
+        process: which of several processes this is.
+    """
     pool, tokenizers, admission = generator.pool, generator.tokenizers, generator.admission
 
     def workers() -> Iterable[tuple[float, Attributes]]:
         states = Counter(link.state for link in pool.links)
         # A state that no worker is in is 0, so that an alert on it has something to look at.
-        return [(states[state], {semconv.WORKER_STATE: state.value}) for state in LinkState]
+        return [
+            (states[state], {semconv.WORKER_STATE: state.value, **process}) for state in LinkState
+        ]
 
     metrics.gauge(registry.WORKERS, workers)
     metrics.gauge(registry.ACTIVE_GENERATIONS, lambda: [(admission.held, {})])

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import sys
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, NoReturn
 
 import structlog
 import uvloop
@@ -16,7 +20,8 @@ from tokenwire.frontend.v1 import (
 )
 from tokenwire_service import logs, memory, settings, signals
 from tokenwire_service.admin import administered
-from tokenwire_service.server import ListenError, RpcServer, Service, log_draining
+from tokenwire_service.ports import ListenError
+from tokenwire_service.server import RpcServer, Service, log_draining
 from tokenwire_service.tasks import EX_SOFTWARE, Supervisor, first_of
 from tokenwire_service.telemetry import variables
 from tokenwire_service.telemetry.providers import Telemetry
@@ -25,6 +30,7 @@ from tokenwire_service.version import VERSION
 
 from tokenwire_frontend.core.activity import Activity
 from tokenwire_frontend.core.router import LeastLoaded
+from tokenwire_frontend.edge.activity import ActivityView, OneProcess, Processes
 from tokenwire_frontend.edge.activity_servicer import ActivityServicer
 from tokenwire_frontend.edge.generation_servicer import GenerationServicer
 from tokenwire_frontend.edge.model_servicer import ModelServicer
@@ -36,6 +42,8 @@ from tokenwire_frontend.generation.record import Recorder
 from tokenwire_frontend.metrics import FrontendMetrics
 from tokenwire_frontend.models.output_formats import ParserNames
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
+from tokenwire_frontend.processes.group import SUPERVISOR, supervise
+from tokenwire_frontend.processes.membership import Membership, Seat
 from tokenwire_frontend.settings import FrontendSettings
 from tokenwire_frontend.workers.link import LinkLimits
 from tokenwire_frontend.workers.pool import WorkerPool
@@ -48,15 +56,33 @@ log = structlog.get_logger()
 
 def main() -> None:
     """Runs the frontend until SIGTERM, SIGINT or SIGHUP."""
-    chosen = settings.parse(FrontendSettings, PROGRAM, sys.argv[1:])
-    logs.configure(chosen.log_level, chosen.log_format, PROGRAM)
+    arguments = sys.argv[1:]
+    chosen = settings.parse(FrontendSettings, PROGRAM, arguments)
+    if chosen.processes > 1:
+        execute(chosen, partial(supervise, chosen, arguments), SUPERVISOR)
+    execute(chosen, partial(run, chosen))
+
+
+def execute(
+    chosen: FrontendSettings,
+    work: Callable[[Telemetry], Coroutine[Any, Any, int]],
+    process: int | str | None = None,
+) -> NoReturn:
+    """Does a process's work and ends with the exit code that it returns.
+
+    Args:
+        chosen: the settings.
+        work: makes the coroutine that does it.
+        process: which of several processes this is, for log lines.
+    """
+    logs.configure(chosen.log_level, chosen.log_format, PROGRAM, process)
     settings.refuse_if(PROGRAM, variables.faults())
     telemetry = Telemetry(
         PROGRAM, secrets.token_hex(4), VERSION, scraped=chosen.admin_listen is not None
     )
     memory.settle()
     try:
-        code = uvloop.run(run(chosen, telemetry))
+        code = uvloop.run(work(telemetry))
     except (ListenError, TlsError) as error:
         settings.refuse(PROGRAM, str(error))
     finally:
@@ -65,10 +91,16 @@ def main() -> None:
     sys.exit(code)
 
 
-async def run(chosen: FrontendSettings, telemetry: Telemetry) -> int:
-    """Serves until it is told to stop or can't go on, drains, and returns the exit code."""
+async def run(chosen: FrontendSettings, telemetry: Telemetry, seat: Seat | None = None) -> int:
+    """Serves until it is told to stop or can't go on, drains, and returns the exit code.
+
+    Args:
+        chosen: the settings.
+        telemetry: the process's.
+        seat: where it serves beside others; None: it is the only process.
+    """
     async with Supervisor() as supervisor:
-        await _serve(chosen, telemetry, supervisor)
+        await _serve(chosen, telemetry, supervisor, seat)
         if supervisor.failed.done():
             log.critical("task_required", task=supervisor.failed.result())
             return EX_SOFTWARE
@@ -76,14 +108,17 @@ async def run(chosen: FrontendSettings, telemetry: Telemetry) -> int:
     return 0
 
 
-async def _serve(chosen: FrontendSettings, telemetry: Telemetry, supervisor: Supervisor) -> None:
-    stop = signals.stop_signal()
-    frontend = Frontend(chosen, supervisor)
-    offer_gauges(frontend.generator)
+async def _serve(
+    chosen: FrontendSettings, telemetry: Telemetry, supervisor: Supervisor, seat: Seat | None
+) -> None:
+    stop = signals.stop_signal(signals.STOPS if seat is None else [signal.SIGTERM])
+    membership = None if seat is None else Membership(seat, telemetry)
+    frontend = Frontend(chosen, supervisor, membership)
+    process = {} if seat is None else seat.attributes
+    offer_gauges(frontend.generator, process)
+    admin = chosen.admin_listen if seat is None else None
     # First the admin port, which may be refused: a gRPC server that runs has to be stopped.
-    async with administered(
-        chosen.admin_listen, lambda: frontend.server.serving, telemetry, supervisor
-    ):
+    async with administered(admin, lambda: frontend.server.serving, telemetry, supervisor, process):
         await frontend.start()
         await first_of(stop, supervisor.failed)
         log_draining(chosen.drain_grace_s)
@@ -96,10 +131,17 @@ class Frontend:
     Args:
         chosen: its settings.
         supervisor: owns its tasks.
+        membership: of the processes that serve together; None: it is the only one.
     """
 
-    def __init__(self, chosen: FrontendSettings, supervisor: Supervisor) -> None:
+    def __init__(
+        self,
+        chosen: FrontendSettings,
+        supervisor: Supervisor,
+        membership: Membership | None = None,
+    ) -> None:
         self._supervisor = supervisor
+        self._membership = membership
         self._tokenizers = TokenizerPool(
             supervisor,
             chosen.tokenizer_processes,
@@ -127,33 +169,50 @@ class Frontend:
         )
         admission = Admission(chosen.generations_limit)
         self.generator = Generator(self.pool, self._tokenizers, recorder, admission)
-        services = _services(self.generator, recorder)
-        self.server = RpcServer(chosen.listen, chosen.tls, services, chosen.max_request_bytes)
+        view = ActivityView(self.generator, recorder)
+        processes = OneProcess(view) if membership is None else membership.of(view)
+        services = _services(self.generator, processes)
+        if membership is None:
+            own, setting = chosen.listen, "--listen"
+        else:
+            own, setting = membership.seat.own, "--process-listen"
+        self.server = RpcServer(own, chosen.tls, services, chosen.max_request_bytes, setting)
 
     async def start(self) -> None:
         """Listens; health follows the workers from now on."""
         await self.server.start()
+        if self._membership is not None:
+            await self._membership.join(self.server, self._supervisor)
         self._health = self._supervisor.require("health", self._keep_health)
 
     async def stop(self, grace_s: float) -> None:
         """Drains for at most so long, and ends what is left."""
         self._health.cancel()
-        await self.server.set_serving(serving=False)
+        await self._set_serving(serving=False)
+        leaving = self._supervisor.keep("leave_shared", self.server.leave_shared)
         await self.generator.drain(grace_s)
+        leaving.cancel()
         await self.server.stop()
         await self.pool.close()
         await self._tokenizers.close()
+        if self._membership is not None:
+            await self._membership.leave()
+
+    async def _set_serving(self, *, serving: bool) -> None:
+        await self.server.set_serving(serving=serving)
+        if self._membership is not None:
+            await self._membership.tell_serving(serving=serving)
 
     async def _keep_health(self) -> None:
         """Serving means that at least one worker is ready."""
         while True:
             ready = any(model.ready_workers for model in self.pool.models.values())
-            await self.server.set_serving(serving=ready)
+            await self._set_serving(serving=ready)
             await self.pool.changed.wait()
             self.pool.changed.clear()
 
 
-def _services(generator: Generator, recorder: Recorder) -> list[Service]:
+def _services(generator: Generator, processes: Processes) -> list[Service]:
     return [
         Service(
             f"{PACKAGE}.GenerationService",
@@ -173,7 +232,7 @@ def _services(generator: Generator, recorder: Recorder) -> list[Service]:
         Service(
             f"{PACKAGE}.ActivityService",
             activity_pb2_grpc.add_ActivityServiceServicer_to_server,
-            ActivityServicer(generator, recorder),
+            ActivityServicer(processes, generator.admission),
         ),
     ]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
-from tokenwire_service.settings import Address, ServiceSettings, TlsSettings
+from tokenwire_service.settings import HIGHEST_PORT, Address, ServiceSettings, TlsSettings
 
 from tokenwire_frontend.core.parsers.choice import AUTO, reasoning_names, tool_names
 
@@ -19,6 +21,18 @@ class FrontendSettings(ServiceSettings):
         description="address of a worker, HOST:PORT; repeat for several",
     )
     listen: Address = Field("127.0.0.1:50051", description="address to serve on; port 0 takes any")
+    processes: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="processes that serve behind the listening address, each with an event loop "
+        "and limits of its own; each connection stays with one of them",
+    )
+    process_listen: Address = Field(
+        "127.0.0.1:0",
+        description="where each of several processes is reached by itself: port 0 takes any, "
+        "another is that of the first, and the next ones have the next ports",
+    )
     worker_tls: TlsSettings = Field(
         default=TlsSettings(), description="TLS of the hop to the workers"
     )
@@ -85,6 +99,23 @@ class FrontendSettings(ServiceSettings):
         default=False,
         description="write prompts and generated text into spans, at most 16,384 characters each",
     )
+
+    @field_validator("processes")
+    @classmethod
+    def _shared_ports(cls, value: int) -> int:
+        if value > 1 and sys.platform != "linux":
+            raise ValueError(f"is {value}; more than 1 is supported on Linux alone")
+        return value
+
+    @field_validator("process_listen")
+    @classmethod
+    def _port_of_each(cls, value: str, info: ValidationInfo) -> str:
+        last = int(value.rpartition(":")[2]) + info.data.get("processes", 1) - 1
+        if last > HIGHEST_PORT:
+            raise ValueError(
+                f"{value}: the last process has port {last}; ports end at {HIGHEST_PORT}"
+            )
+        return value
 
     @field_validator("tool_parser", "reasoning_parser")
     @classmethod

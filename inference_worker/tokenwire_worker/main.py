@@ -13,12 +13,12 @@ import structlog
 import uvloop
 from tokenwire_service import logs, memory, signals
 from tokenwire_service.admin import administered
-from tokenwire_service.server import ListenError, check_port
+from tokenwire_service.ports import ListenError, check_free
 from tokenwire_service.settings import parse, refuse, refuse_if
 from tokenwire_service.tasks import EX_SOFTWARE, Supervisor
 from tokenwire_service.telemetry import variables
 from tokenwire_service.telemetry.providers import Telemetry
-from tokenwire_service.tls import TlsError
+from tokenwire_service.tls import TlsError, server_credentials
 
 from tokenwire_worker import __version__, check_engine, engines
 from tokenwire_worker.engines.adapters import ADAPTERS
@@ -97,7 +97,8 @@ async def _run(settings: WorkerSettings) -> int:
         ):
             # Before the load, which may take half an hour.
             for each in settings.of_each_worker():
-                check_port(each.listen, each.tls)
+                server_credentials(each.tls)
+                check_free("--listen", each.listen)
             loaded = await load(settings, supervisor, stop)
             if loaded is not None:
                 metrics = WorkerMetrics(settings.shown_model_name)

@@ -21,7 +21,7 @@ LINE_OVERHEAD_BYTES = 128
 """What a line takes in memory beside its text."""
 
 BATCH_BYTES = 64 * 1024
-"""Most that is written at a time: what a pipe holds by default."""
+"""Most that is written at a time by default: what a pipe holds."""
 
 GATHER_S = 0.025
 """Lines of this time are written together: waking for each would cost more than the line."""
@@ -37,11 +37,15 @@ class LineWriter:
         descriptor: where to, such as that of standard error.
         on_dropped: told on the writer's thread, once there is room again, how many lines were
             dropped; it may write a line.
+        batch_bytes: most that is written at a time, unless a line by itself is longer.
     """
 
-    def __init__(self, descriptor: int, on_dropped: Callable[[int], None]) -> None:
+    def __init__(
+        self, descriptor: int, on_dropped: Callable[[int], None], batch_bytes: int = BATCH_BYTES
+    ) -> None:
         self._descriptor = descriptor
         self._on_dropped = on_dropped
+        self._batch_bytes = batch_bytes
         self._lines: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._dropped = 0
@@ -94,7 +98,9 @@ class LineWriter:
         """Returns the next lines, and how many were dropped till now."""
         with self._changed:
             batch = bytearray()
-            while self._lines and len(batch) < BATCH_BYTES:
+            while self._lines and (
+                not batch or len(batch) + len(self._lines[0]) <= self._batch_bytes
+            ):
                 line = self._lines.popleft()
                 self._waiting_bytes -= len(line) + LINE_OVERHEAD_BYTES
                 batch += line

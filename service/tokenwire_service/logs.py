@@ -12,6 +12,7 @@ import atexit
 import json
 import logging
 import reprlib
+import select
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
@@ -52,16 +53,24 @@ _ENCODER = json.JSONEncoder()
 _writer: LineWriter | None = None
 
 
-def configure(level: str, form: str, service: str) -> None:
+def configure(level: str, form: str, service: str, process: int | str | None = None) -> None:
     """Sets up logging for the process.
 
     Args:
         level: least severe level to write.
         form: `json`, `text`, or `auto` (text on a terminal, else JSON).
         service: value of `service` in every line.
+        process: which of several processes this is, that write to the same place; None: the only
+            one. It is the value of `process` in every line.
     """
     global _writer  # noqa: PLW0603 - one for the process, as standard error is
-    lines = _Lines(LineWriter(STANDARD_ERROR, _tell_dropped))
+    origin: dict[str, int | str] = {"service": service}
+    if process is None:
+        lines = _Lines(LineWriter(STANDARD_ERROR, _tell_dropped))
+    else:
+        origin["process"] = process
+        # Larger writes of several processes may mix in a pipe that is full.
+        lines = _Lines(LineWriter(STANDARD_ERROR, _tell_dropped, select.PIPE_BUF))
     _writer = lines.writer
     atexit.register(flush)
     sys.excepthook = partial(_tell_last, sys.excepthook)
@@ -71,7 +80,7 @@ def configure(level: str, form: str, service: str) -> None:
     structlog.configure(
         processors=[
             RefusalLines(),
-            partial(_add_service, service),
+            partial(_add_origin, origin),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _add_trace_id,
@@ -136,10 +145,12 @@ def _add_trace_id(
     return event
 
 
-def _add_service(
-    service: str, _logger: Any, _method: str, event: MutableMapping[str, Any]
+def _add_origin(
+    origin: Mapping[str, int | str], _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    event["service"] = service
+    # A line of the supervising process may be about another process.
+    for name, value in origin.items():
+        event.setdefault(name, value)
     return event
 
 

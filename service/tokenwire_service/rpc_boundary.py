@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import structlog
@@ -58,6 +59,10 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
         for call in self._open:
             call.cut(_stopping())
         await self._ended(CUT_S)
+
+    def peers(self) -> set[str]:
+        """Returns the callers of the calls that run, by the names that `connections` gives them."""
+        return {unquote(call.peer()) for call in self._open}
 
     async def _ended(self, timeout_s: float) -> None:
         """Waits until every call has ended, its status sent; or for so long."""
@@ -229,6 +234,7 @@ class _Call:
         """gRPC's task, which ends once the status has been sent."""
         self.ending: ServiceError | None = None
         """What the call is cut off with."""
+        self.peer = context.peer
         self._began_s = time.monotonic()
         self.deadline_s = context.time_remaining()
         self._attributes = {semconv.RPC_SYSTEM_NAME: semconv.GRPC, semconv.RPC_METHOD: method}

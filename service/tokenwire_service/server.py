@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +13,8 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tokenwire import channel_arguments
 
-from tokenwire_service.connections import disconnect
+from tokenwire_service.connections import disconnect, peers, stop_listening
+from tokenwire_service.ports import ListenError, check_free
 from tokenwire_service.reflection import enable_reflection
 from tokenwire_service.rpc_boundary import RpcBoundary
 from tokenwire_service.settings import TlsSettings
@@ -42,18 +41,15 @@ class Service:
     """The implementation."""
 
 
-class ListenError(ValueError):
-    """The address can't be listened on."""
-
-
 class RpcServer:
-    """Listens on one address. Health is NOT_SERVING until `set_serving` says otherwise.
+    """Listens. Health is NOT_SERVING until `set_serving` says otherwise.
 
     Args:
         address: HOST:PORT to listen on; port 0 takes any.
         tls: TLS of the port.
         services: what is offered.
         request_bytes: largest message that a caller may send.
+        setting: which setting has the address.
 
     Raises:
         ListenError: the address can't be listened on.
@@ -66,37 +62,58 @@ class RpcServer:
         tls: TlsSettings,
         services: Sequence[Service],
         request_bytes: int = channel_arguments.REQUEST_BYTES,
+        setting: str = "--listen",
     ) -> None:
         self._boundary = RpcBoundary()
-        self._server = grpc.aio.server(
-            options=channel_arguments.server(request_bytes), interceptors=[self._boundary]
-        )
+        self._credentials = server_credentials(tls)
+        self._services = services
+        self._request_bytes = request_bytes
         self._names = ["", *(service.name for service in services)]
         self._health = health.aio.HealthServicer()
         self.serving = False
         """Whether work is welcome, as health checks are told."""
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        for service in services:
-            service.add(service.servicer, self._server)
-        enable_reflection(self._server, [*self._names[1:], health.SERVICE_NAME])
-        self.address = self._bind(address, tls)
+        check_free(setting, address)
+        self._server, self.address = self._bound(setting, address, shared=False)
+        self._shared: grpc.aio.Server | None = None
+        self._shared_port = 0
 
-    def _bind(self, address: str, tls: TlsSettings) -> str:
-        credentials = check_port(address, tls)
+    def _bound(self, setting: str, address: str, *, shared: bool) -> tuple[grpc.aio.Server, str]:
+        """Returns a server that has the address, and the address with its port."""
+        server = grpc.aio.server(
+            options=channel_arguments.server(self._request_bytes, shared=shared),
+            interceptors=[self._boundary],
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        for service in self._services:
+            service.add(service.servicer, server)
+        enable_reflection(server, [*self._names[1:], health.SERVICE_NAME])
         try:
-            if credentials is None:
-                port = self._server.add_insecure_port(address)
+            if self._credentials is None:
+                port = server.add_insecure_port(address)
             else:
-                port = self._server.add_secure_port(address, credentials)
+                port = server.add_secure_port(address, self._credentials)
         except RuntimeError as error:
-            raise _cannot_listen(address, "gRPC can't open the port") from error
-        return f"{address.rpartition(':')[0]}:{port}"
+            raise ListenError(setting, address, "gRPC can't open the port") from error
+        return server, f"{address.rpartition(':')[0]}:{port}"
 
     async def start(self) -> None:
         """Starts to answer; every service is NOT_SERVING until `set_serving`."""
         await self.set_serving(serving=False)
         await self._server.start()
         log.info("listening", address=self.address)
+
+    async def share(self, address: str) -> None:
+        """Answers on an address as well that other processes listen on too (SO_REUSEPORT).
+
+        Each of them gets a share of the connections, for good.
+
+        Raises:
+            ListenError: the address can't be listened on.
+        """
+        self._shared, _ = self._bound("--listen", address, shared=True)
+        self._shared_port = _port(address)
+        await self._shared.start()
+        log.info("sharing", address=address)
 
     async def set_serving(self, *, serving: bool) -> None:
         """Tells health checks, by service and for the whole server, whether work is welcome."""
@@ -105,6 +122,22 @@ class RpcServer:
         value = status.SERVING if serving else status.NOT_SERVING
         for name in self._names:
             await self._health.set(name, value)
+
+    async def leave_shared(self) -> None:
+        """Leaves the shared address to the others, until cancelled: for the time of a drain.
+
+        New connections go to them. Those that no call uses are closed, so that their callers
+        connect anew; calls in flight go on.
+        """
+        if self._shared is None:
+            return
+        stop_listening(self._shared_port)
+        idle: set[str] = set()
+        while True:
+            # Idle twice, since a call's status may have yet to leave.
+            before, idle = idle, peers(self._shared_port) - self._boundary.peers()
+            disconnect(self._shared_port, before & idle)
+            await asyncio.sleep(FAREWELL_S)
 
     async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """Stops listening; what is still open has the grace and is then refused as DRAINING.
@@ -116,7 +149,10 @@ class RpcServer:
         await self._health.enter_graceful_shutdown()
         await self._boundary.close(grace_s)
         await asyncio.sleep(FAREWELL_S)
-        disconnect(int(self.address.rpartition(":")[2]))
+        disconnect(_port(self.address))
+        if self._shared is not None:
+            disconnect(self._shared_port)
+            await self._shared.stop(grace_s)
         await self._server.stop(grace_s)
 
 
@@ -126,44 +162,5 @@ def log_draining(grace_s: float) -> None:
     log.info("draining", grace_s=grace_s, **hint)
 
 
-def check_port(address: str, tls: TlsSettings) -> grpc.ServerCredentials | None:
-    """Returns the credentials of a port that can be listened on; None for plain text.
-
-    gRPC tells no reason where it can't, so the address is bound here first.
-
-    Raises:
-        ListenError: the address can't be listened on.
-        TlsError: a file of TLS can't be used.
-    """
-    credentials = server_credentials(tls)
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    fault: OSError | None = None
-    try:
-        for family, *_, place in socket.getaddrinfo(
-            host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            try:
-                _bind_once(family, place)
-            except OSError as error:
-                fault = error
-            else:
-                return credentials  # one of a name's addresses is enough for gRPC too
-    except OSError as error:
-        fault = error
-    # Where the host has no IPv6, gRPC takes 0.0.0.0 for [::].
-    if fault is not None and (host != "::" or fault.errno == errno.EADDRINUSE):
-        raise _cannot_listen(address, fault.strerror or str(fault)) from fault
-    return credentials
-
-
-def _bind_once(family: int, place: tuple[Any, ...]) -> None:
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        probe.bind(place)
-
-
-def _cannot_listen(address: str, reason: str) -> ListenError:
-    return ListenError(f"--listen {address} can't be listened on: {reason}")
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -29,8 +29,8 @@ def end_at_once() -> None:
             signal.signal(number, lambda *_: os._exit(0))
 
 
-def stop_signal() -> asyncio.Future[None]:
-    """Returns a future that a signal to stop resolves; call it inside the running loop.
+def stop_signal(numbers: Sequence[signal.Signals] = STOPS) -> asyncio.Future[None]:
+    """Returns a future that one of these signals resolves; call it inside the running loop.
 
     A SIGINT after that ends the process at once: who presses Ctrl-C twice waits for no drain.
     """
@@ -43,7 +43,7 @@ def stop_signal() -> asyncio.Future[None]:
         loop.remove_signal_handler(signal.SIGINT)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    for number in STOPS:
+    for number in numbers:
         # nohup has the process ignore SIGHUP.
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, stop)

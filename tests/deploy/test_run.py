@@ -31,8 +31,11 @@ CANCELLED, REFUSED = 1, 1
 DOOMED = "doomed"
 """Model of a second worker, which is killed within a generation."""
 
-ABSENT = {registry.PREFIX_CACHE_TOKENS.prometheus_name}
-"""What the CPU engine does not tell."""
+ABSENT = {
+    metric.prometheus_name
+    for metric in (registry.PREFIX_CACHE_TOKENS, registry.PROCESSES, registry.PROCESS_RESTARTS)
+}
+"""What the CPU engine and a frontend of one process do not tell."""
 
 
 def _work(client: Client) -> list[str]:

@@ -114,7 +114,7 @@ SERVER: ChannelArguments = (
     (MAX_CONCURRENT_STREAMS, CONCURRENT_STREAMS),
     (MAX_UNREQUESTED_TIME_S, UNREQUESTED_S),
     (MAX_RECEIVE_MESSAGE_LENGTH, REQUEST_BYTES),
-    # Two servers must not share a port by accident: each port is one process.
+    # Two servers must not share a port by accident.
     (SO_REUSEPORT, 0),
 )
 
@@ -124,9 +124,14 @@ def client(target: str) -> ChannelArguments:
     return merged(CLIENT, (ENABLE_HTTP_PROXY, 0)) if _LOOPBACK.match(target) else CLIENT
 
 
-def server(request_bytes: int) -> ChannelArguments:
-    """Returns what a server sets that takes requests of so many bytes."""
-    return merged(SERVER, (MAX_RECEIVE_MESSAGE_LENGTH, request_bytes))
+def server(request_bytes: int, *, shared: bool = False) -> ChannelArguments:
+    """Returns what a server sets.
+
+    Args:
+        request_bytes: largest request that it takes.
+        shared: whether other processes listen on its port as well.
+    """
+    return merged(SERVER, (MAX_RECEIVE_MESSAGE_LENGTH, request_bytes), (SO_REUSEPORT, int(shared)))
 
 
 _LOOPBACK = re.compile(

@@ -65,11 +65,11 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """How long the generations took that completed within the window."""
+    """How long each of the generations took that completed within the window, in any order."""
 
-    time_to_first_token_s: Quantiles
-    time_per_output_token_s: Quantiles
-    total_s: Quantiles
+    time_to_first_token_s: list[float]
+    time_per_output_token_s: list[float]
+    total_s: list[float]
 
 
 class Activity:
@@ -107,12 +107,12 @@ class Activity:
             if each.ended_s > now_s - WINDOW_S and each.outcome is Outcome.COMPLETED
         ]
 
-        def quantiles(name: str) -> Quantiles:
-            values = (getattr(each, name) for each in recent)
-            return Quantiles.of([value for value in values if value is not None])
+        def values(name: str) -> list[float]:
+            told = (getattr(each, name) for each in recent)
+            return [value for value in told if value is not None]
 
         return Latencies(
-            quantiles("time_to_first_token_s"),
-            quantiles("time_per_output_token_s"),
-            quantiles("total_s"),
+            values("time_to_first_token_s"),
+            values("time_per_output_token_s"),
+            values("total_s"),
         )

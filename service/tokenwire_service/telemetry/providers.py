@@ -13,6 +13,7 @@ not take is dropped, and no request waits for it.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 from opentelemetry import metrics, trace
@@ -34,6 +35,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from tokenwire_service.telemetry import exposition, histogram, semconv, tracing, variables
+from tokenwire_service.telemetry.collected import Collected, collected
 from tokenwire_service.telemetry.histogram import HistogramExporter
 
 LAST_EXPORT_TIMEOUT_S = 3.0
@@ -87,13 +89,18 @@ class Telemetry:
         """Whether metrics go anywhere."""
         return self._meters is not None
 
-    def scrape(self, accept: str) -> tuple[bytes, str]:
-        """Returns all metrics and their content type, in the format that Accept asks for.
-
-        Takes some milliseconds: call it off the event loop.
-        """
+    def collect(self) -> Collected:
+        """Returns all metrics. Takes some milliseconds: call it off the event loop."""
         data = self._scraped.get_metrics_data() if self._scraped else None
-        return exposition.render(histogram.added_to(data, self._resource), accept)
+        return collected(histogram.added_to(data, self._resource))
+
+    def render(self, data: Collected, accept: str) -> tuple[bytes, str]:
+        """Returns metrics and their content type, in the format that Accept asks for; likewise."""
+        return exposition.render(self._resource.attributes, data, accept)
+
+    async def scrape(self, accept: str) -> tuple[bytes, str]:
+        """Returns all metrics and their content type, in the format that Accept asks for."""
+        return await asyncio.to_thread(lambda: self.render(self.collect(), accept))
 
     def shutdown(self) -> None:
         """Sends what is left, within LAST_EXPORT_TIMEOUT_S."""

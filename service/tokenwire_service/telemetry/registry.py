@@ -140,7 +140,7 @@ PREFIX_CACHE_TOKENS = Metric(
 EVENT_LOOP_LAG = Metric(
     "tokenwire.event_loop.lag", Kind.HISTOGRAM, "s",
     "How late the event loop runs a timer, sampled four times a second.",
-    bounds=SHORT_BOUNDS_S,
+    optional=(names.PROCESS,), bounds=SHORT_BOUNDS_S,
 )  # fmt: skip
 
 ACTIVE_GENERATIONS = Metric(
@@ -182,7 +182,17 @@ DELTAS = Metric(
 WORKERS = Metric(
     "tokenwire.frontend.workers", Kind.GAUGE, "{worker}",
     "Workers that this frontend knows, by state.",
-    (names.WORKER_STATE,), services=(FRONTEND,),
+    (names.WORKER_STATE,), (names.PROCESS,), services=(FRONTEND,),
+)  # fmt: skip
+PROCESSES = Metric(
+    "tokenwire.frontend.processes", Kind.GAUGE, "{process}",
+    "Processes that serve for a frontend of several, by state.",
+    (names.PROCESS_STATE,), services=(FRONTEND,),
+)  # fmt: skip
+PROCESS_RESTARTS = Metric(
+    "tokenwire.frontend.process_restarts", Kind.COUNTER, "{restart}",
+    "Times that one of several processes was started again because it had ended by itself.",
+    (names.PROCESS,), services=(FRONTEND,),
 )  # fmt: skip
 
 RUNNING_SEQUENCES = Metric(

@@ -47,6 +47,8 @@ CACHE_RESULT = "tokenwire.prefix_cache.result"
 ENCODING_CACHE_RESULT = "tokenwire.encoding_cache.result"
 TEXT_STAGE = "tokenwire.text.stage"
 WORKER_STATE = "tokenwire.worker.state"
+PROCESS = "tokenwire.process"
+PROCESS_STATE = "tokenwire.process.state"
 
 # --- values --------------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Several processes that serve behind one address, and the one that watches over them."""
