@@ -125,12 +125,12 @@ def test_one_that_is_killed_takes_its_own_streams_and_comes_back(two, clients):
     with pytest.raises(grpc.RpcError) as failure:
         list(lost)
     assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert two.process.wait_for("process_ended", process=0)["exit_code"] == -signal.SIGKILL
     with Frontend(two.address) as client:  # whoever connects now is served
         assert len(client.stream(generation(max_tokens=3)).ids()) == 3
     assert len(rest_of(kept, begun).ids()) == 200
     [first, _] = two.until(lambda told: told[0]["pid"] not in (None, pid))
     assert first["restarts"] == 1
-    assert two.process.wait_for("process_ended", process=0)["exit_code"] == -signal.SIGKILL
     two.both_serve()
     assert two.counter("tokenwire_tokens_total") >= tokens, "counts of the dead one stay"
 
