@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import statistics
+import threading
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -17,6 +20,7 @@ from tokenwire_worker.engines.port import (
     KvStored,
     Output,
     Sampling,
+    Step,
 )
 from tokenwire_worker.engines.simulated.blocks import BlockCache
 from tokenwire_worker.engines.simulated.faults import Fault
@@ -24,7 +28,7 @@ from tokenwire_worker.engines.simulated.model import SimulatedModel
 from tokenwire_worker.engines.simulated.scheduler import Pace, Scheduler
 
 from tests.engines.conftest import build
-from tests.engines.recorder import GREEDY
+from tests.engines.recorder import GREEDY, WAIT_S, Recorder
 
 SIZE = 1000
 EOS = 7
@@ -70,7 +74,7 @@ def run(steps: Scheduler, *generations: Generation) -> list[list[int]]:
 
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=0.8, top_p=0.9, seed=3)])
 def test_a_continuation_of_any_length_gives_the_ids_that_would_have_come(sampling):
-    prompt = random.Random(0).choices(range(SIZE), k=37)
+    prompt = random.Random(0).choices(range(SIZE), k=301)
     whole = run(scheduler(), generation(*prompt, tokens=60, sampling=sampling))[0]
     for carried in (1, 2, 15, 16, 17, 59):
         rest = generation(*prompt, *whole[:carried], tokens=60 - carried, sampling=sampling)
@@ -141,6 +145,27 @@ def test_sequences_that_decode_come_before_prompts_in_a_steps_tokens():
     steps.add(9, generation(*[8] * 121))
     took = [len(step(steps)) for _ in range(3)]
     assert took == [4, 4, 5], "60 tokens of the prompt go with each step"
+
+
+def test_steps_follow_one_another_at_the_times_that_are_set():
+    engine = build("--simulated.step-ms", "3", engine="simulated")
+    steps: list[Step] = []
+    over = threading.Event()
+
+    class Listener(Recorder):
+        def on_step(self, step: Step) -> None:
+            steps.append(step)
+            if any(output.finish for output in step.outputs):
+                over.set()
+
+    engine.start(Listener(engine))
+    engine.submit(1, generation(9, tokens=40))
+    assert over.wait(WAIT_S)
+    engine.close()
+    assert len(steps) == 40
+    took = [later.began_s - sooner.began_s for sooner, later in itertools.pairwise(steps)]
+    # The first has the prompt; a machine that is away for long loses some time.
+    assert statistics.median(took) == pytest.approx(0.003 + 0.00002, abs=1e-6)
 
 
 def test_more_than_run_at_once_wait_and_higher_priority_goes_first():

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tokenwire_worker.engines.port import KvEvent, KvRemoved, KvStored
-from tokenwire_worker.engines.simulated.digits import PRIME, extended
+from tokenwire_worker.engines.simulated.digits import DIGIT_BYTES, PRIME, digits, extended
 
 
 def root_hash(lora_adapter: str, cache_salt: str) -> int:
@@ -23,9 +23,9 @@ def root_hash(lora_adapter: str, cache_salt: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") % PRIME
 
 
-def block_hash(parent: int, ids: Sequence[int]) -> int:
-    """Returns the hash of a block, 1 to PRIME: 0 stands for no block."""
-    return extended(parent, ids) + 1
+def block_hash(parent: int, block: bytes) -> int:
+    """Returns the hash of a block of these digits, 1 to PRIME: 0 stands for no block."""
+    return extended(parent, block) + 1
 
 
 def block_hashes(root: int, prompt: Sequence[int], block_tokens: int) -> Iterator[int]:
@@ -33,8 +33,9 @@ def block_hashes(root: int, prompt: Sequence[int], block_tokens: int) -> Iterato
 
     Its last token is not among them: it has to be computed to say what comes next.
     """
-    for at in range(0, len(prompt) - block_tokens, block_tokens):
-        root = block_hash(root, prompt[at : at + block_tokens])
+    run, size = digits(prompt), block_tokens * DIGIT_BYTES
+    for at in range(0, len(run) - size, size):
+        root = block_hash(root, run[at : at + size])
         yield root
 
 
@@ -118,7 +119,7 @@ class BlockCache:
     def fill_block(self, holding: Holding, ids: Sequence[int]) -> None:
         """Notes that the block which a sequence began is full of these ids."""
         parent = holding.chain[-1] if holding.chain else holding.root
-        found = block_hash(parent, ids)
+        found = block_hash(parent, digits(ids))
         holding.filling = False
         self._filling -= 1
         if self._reuse and not self._has(found):

@@ -15,12 +15,32 @@ PRIME = 2**61 - 1
 2e-7."""
 
 DIGIT_BITS = 32
+DIGIT_BYTES = 4
+
+_PRIME_BITS = 61
 
 
-def extended(number: int, ids: Sequence[int]) -> int:
-    """Returns the number, below PRIME, of a run with these ids after it."""
+def digits(ids: Sequence[int]) -> bytes:
+    """Returns ids as the digits of a number, DIGIT_BYTES each."""
     words = array("I", ids)
     if sys.byteorder == "little":
         words.byteswap()
-    ahead = number * pow(2, DIGIT_BITS * len(words), PRIME)
-    return (ahead + int.from_bytes(words.tobytes(), "big")) % PRIME
+    return words.tobytes()
+
+
+def extended(number: int, run: bytes) -> int:
+    """Returns the number, below PRIME, of a run with these digits after it."""
+    # 2**61 is 1 here, so a shift by more is one by what is left of it.
+    ahead = number << len(run) * 8 % _PRIME_BITS
+    return (ahead + _folded(int.from_bytes(run, "big"))) % PRIME
+
+
+def _folded(number: int) -> int:
+    """Returns a number of few digits that has the same remainder.
+
+    Halves are added where both count alike, which takes a tenth of what a division takes.
+    """
+    while (bits := number.bit_length()) > 16 * _PRIME_BITS:
+        half = bits // (2 * _PRIME_BITS) * _PRIME_BITS
+        number = (number >> half) + (number & (1 << half) - 1)
+    return number

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from tokenwire_worker.engines.port import Columns, Finish, Generation, KvEvent, Output
 from tokenwire_worker.engines.simulated.blocks import BlockCache, Holding, block_hashes, root_hash
-from tokenwire_worker.engines.simulated.digits import DIGIT_BITS, PRIME, extended
+from tokenwire_worker.engines.simulated.digits import DIGIT_BITS, PRIME, digits, extended
 from tokenwire_worker.engines.simulated.faults import OF_A_GENERATION, Fault, FaultKind
 from tokenwire_worker.engines.simulated.model import Draw, SimulatedModel
 
@@ -149,7 +149,7 @@ class Scheduler:
         """Takes a generation under a number not in use."""
         self._submitted += 1
         stops = frozenset(generation.stop_token_ids)
-        before = extended(self._model.root(generation.lora_adapter), generation.prompt)
+        before = extended(self._model.root(generation.lora_adapter), digits(generation.prompt))
         sequences = self._live[key] = []
         for number in range(generation.sequence_count):
             sequence = _Sequence(
