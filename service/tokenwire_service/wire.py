@@ -16,8 +16,10 @@ _FIRST_TWO = [bytes((n & 0x7F | 0x80, n >> 7 | 0x80)) for n in range(1 << _LOW_B
 
 def varint(number: int) -> bytes:
     """Returns a number, not below 0, as protobuf writes it."""
-    if number <= _LOW:
-        return _SHORT[number]
+    return _SHORT[number] if number <= _LOW else _long(number)
+
+
+def _long(number: int) -> bytes:
     return _FIRST_TWO[number & _LOW] + varint(number >> _LOW_BITS)
 
 

@@ -288,11 +288,12 @@ class SequenceLog:
         if self._scored or self.end is not None or self._runs is not None:
             return None
         token, text = cursor.token, cursor.text
-        ids, whole = self.ids[token:], self.cut[-1]
+        count, whole = len(self.ids) - token, self.cut[-1]
         base = self._base_text
-        if not ids or not text >= base >= 0 or ID_BYTES * len(ids) + whole - text > max_bytes:
+        if not count or not text >= base >= 0 or ID_BYTES * count + whole - text > max_bytes:
             return None
-        cursor.token, cursor.text = token + len(ids), whole
+        cursor.token, cursor.text = token + count, whole
+        ids = self.ids[token:] if count > 1 else (self.ids[token],)
         return token, text, ids, self._text[text - base : whole - base]
 
     def whole(self) -> Delta:

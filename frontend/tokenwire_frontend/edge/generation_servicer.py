@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import grpc
@@ -65,7 +66,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     ) -> None:
         """Streams one generation."""
         ready = asyncio.Event()
-        reader = Reader(lambda: self._turnstile.pass_through(ready))
+        reader = Reader(partial(self._turnstile.pass_through, ready))
         incoming = received(
             request.generation, reader, stream=request.stream, deadline_s=context.time_remaining()
         )

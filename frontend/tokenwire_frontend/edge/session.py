@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -22,7 +22,7 @@ from tokenwire_service.telemetry import tracing
 from tokenwire_frontend import errors
 from tokenwire_frontend.edge import to_proto
 from tokenwire_frontend.edge.received import received
-from tokenwire_frontend.edge.wire import session_delta
+from tokenwire_frontend.edge.wire import session_delta, session_number
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.incoming import Incoming
@@ -49,11 +49,12 @@ Event = generation_pb2.SessionEvent
 class _Opened:
     """One number of a session, from its Open to its last event."""
 
-    __slots__ = ("finished", "generation", "number", "reader", "task")
+    __slots__ = ("finished", "generation", "number", "reader", "task", "wire_number")
 
-    def __init__(self, number: int, reader: Reader) -> None:
+    def __init__(self, number: int, tell: Callable[[_Opened], None]) -> None:
         self.number = number
-        self.reader = reader
+        self.wire_number = session_number(number)
+        self.reader = Reader(partial(tell, self))
         self.generation: Generation | None = None
         """Set once it is accepted."""
         self.finished = asyncio.Event()
@@ -145,7 +146,7 @@ class Session:
 
     def _start(self, message: generation_pb2.Open) -> None:
         number = message.id
-        opened = _Opened(number, Reader(lambda: self._tell(opened)))
+        opened = _Opened(number, self._tell)
         incoming = self._received(message, opened.reader)
         if number == 0:
             self._refuse_open(incoming, 0, invalid("open.id", "is 0; numbers begin at 1"))
@@ -221,8 +222,9 @@ class Session:
     # Events.
 
     def _tell(self, opened: _Opened) -> None:
+        if not self._told:
+            self._news.set()
         self._told[opened.number] = opened
-        self._news.set()
 
     def _break(self, error: Exception) -> None:
         self._broken = error
@@ -280,7 +282,7 @@ class Session:
         try:
             plain = opened.reader.take_plain(max_bytes)
             if plain is not None:
-                return session_delta(number, plain)
+                return session_delta(opened.wire_number, plain)
             news = opened.reader.take(max_bytes)
             if news.prompt is not None:
                 prompt = to_proto.prompt_logprobs(news.prompt)

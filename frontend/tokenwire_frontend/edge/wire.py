@@ -32,24 +32,37 @@ def stream_delta(plain: Plain) -> bytes:
     return _STREAM_DELTA + varint(len(body)) + body
 
 
-def session_delta(number: int, plain: Plain) -> bytes:
-    """Returns a SessionResponse of one event, which is generation `number`'s delta.
+def session_number(number: int) -> bytes:
+    """Returns what `session_delta` takes for a generation's number."""
+    return _EVENT_ID + varint(number) + _EVENT_DELTA
+
+
+def session_delta(number: bytes, plain: Plain) -> bytes:
+    """Returns a SessionResponse of one event, which is a generation's delta.
 
     Several such messages one after the other are one message with all the events.
     """
     body = _delta(plain)
-    event = _EVENT_ID + varint(number) + _EVENT_DELTA + varint(len(body)) + body
-    return _EVENTS + varint(len(event)) + event
+    size = len(body)
+    head = number + varint(size)
+    return b"".join((_EVENTS, varint(len(head) + size), head, body))
 
 
 def _delta(plain: Plain) -> bytes:
     token_offset, text_offset, ids, text = plain
     packed = varint(ids[0]) if len(ids) == 1 else b"".join(map(varint, ids))
-    parts: list[bytes | bytearray] = [_TOKEN_IDS, varint(len(packed)), packed]
-    if token_offset:
-        parts += (_TOKEN_OFFSET, varint(token_offset))
-    if text:
-        parts += (_TEXT, varint(len(text)), text)
-    if text_offset:
-        parts += (_TEXT_OFFSET, varint(text_offset))
-    return b"".join(parts)
+    # A field that is 0 may be written too.
+    return b"".join(
+        (
+            _TOKEN_IDS,
+            varint(len(packed)),
+            packed,
+            _TOKEN_OFFSET,
+            varint(token_offset),
+            _TEXT_OFFSET,
+            varint(text_offset),
+            _TEXT,
+            varint(len(text)),
+            text,
+        )
+    )

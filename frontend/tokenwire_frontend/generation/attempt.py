@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tokenwire_service.errors import ServiceError
@@ -32,7 +32,10 @@ class Attempt:
         lease: the generation's, which the attempt keeps open for as long as the worker has it.
     """
 
-    __slots__ = ("_generation", "_handle", "_lease", "accepted", "link", "settled", "submitted_s")
+    __slots__ = (
+        "_generation", "_handle", "_lease", "accepted", "link", "on_token", "settled",
+        "submitted_s",
+    )  # fmt: skip
 
     def __init__(self, generation: Generation, link: WorkerLink, lease: Lease) -> None:
         self.link = link
@@ -42,6 +45,9 @@ class Attempt:
         self.settled = asyncio.get_running_loop().create_future()
         self.submitted_s = 0.0
         """time.monotonic() of the submission."""
+        self.on_token: Callable[[int, float], None] = generation.token
+        """A new id of the only sequence: straight to the generation, since this is the hot path.
+        What it raises, the link tells as `on_failed`."""
         self._generation: Generation | None = generation
         self._lease = lease
         self._handle = 0
@@ -54,7 +60,7 @@ class Attempt:
 
     def unsent(self, error: ServiceError) -> None:
         """Notes that it could not be sent, and why."""
-        generation, self._generation = self._generation, None
+        generation = self._leave()
         if generation is not None:
             generation.refused(error)
         self._settle(error)
@@ -71,8 +77,7 @@ class Attempt:
 
     def close(self) -> None:
         """Lets the generation hear no more of it, and the worker end what it still has."""
-        if self._generation is not None:
-            self._generation = None
+        if self._leave() is not None:
             self.link.cancel(self._handle)
 
     # What the link tells: see workers.receiver.Receiver. Nothing that these raise would reach the
@@ -97,16 +102,6 @@ class Attempt:
             return
         try:
             generation.prompt_logprobs(logprobs)
-        except Exception as error:  # noqa: BLE001 - as above
-            generation.fault(error)
-
-    def on_token(self, token_id: int, came_s: float) -> None:
-        """A new id of the only sequence. The hot path."""
-        generation = self._generation
-        if generation is None:
-            return
-        try:
-            generation.token(token_id, came_s)
         except Exception as error:  # noqa: BLE001 - as above
             generation.fault(error)
 
@@ -142,7 +137,7 @@ class Attempt:
         """Every sequence has ended."""
         self._lease.regain()
         self.on_accepted()
-        generation, self._generation = self._generation, None
+        generation = self._leave()
         if generation is None:
             return
         try:
@@ -153,7 +148,7 @@ class Attempt:
     def on_failed(self, error: ServiceError) -> None:
         """The worker refused it, failed at it, or is gone."""
         self._lease.regain()
-        generation, self._generation = self._generation, None
+        generation = self._leave()
         if generation is None:
             return
         try:
@@ -165,7 +160,17 @@ class Attempt:
             generation.fault(fault)
         self._settle(error)
 
+    def _leave(self) -> Generation | None:
+        """Lets the generation hear no more; returns it, or None where it has left already."""
+        generation, self._generation = self._generation, None
+        self.on_token = _unheard
+        return generation
+
     def _settle(self, refusal: ServiceError | None) -> None:
         # It is done already where whoever waits was cancelled, and has yet to find out.
         if not self.settled.done():
             self.settled.set_result(refusal)
+
+
+def _unheard(_token_id: int, _came_s: float) -> None:
+    """Takes an id that comes after the end."""

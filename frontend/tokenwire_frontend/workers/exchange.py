@@ -81,7 +81,7 @@ class Exchange:
         # Where tokens go without a look at the call: accepted generations with a receiver, all of
         # them with their open sequences and whether they have log probabilities, and again those
         # that have one sequence, open, and no log probabilities.
-        self._alone: dict[int, Callable[[int, float], None]] = {}
+        self._alone: dict[int, Receiver] = {}
         self._heard: dict[int, tuple[Receiver, Container[int], bool]] = {}
         self._owed: dict[int, float] = {}
         """Generations that the worker owes a word of, and the clock since when, oldest first: a new
@@ -200,7 +200,7 @@ class Exchange:
         """Lets tokens go without a look at the call."""
         self._heard[call.handle] = receiver, call.order.open, call.order.logprobs
         if len(call.order.open) == 1 and not call.order.logprobs:
-            self._alone[call.handle] = receiver.on_token
+            self._alone[call.handle] = receiver
 
     def _take_prompt_logprobs(self, message: execution_pb2.PromptLogprobs) -> Iterator[None]:
         for start in range(0, len(message.tokens) or 1, PIECE):
@@ -231,12 +231,12 @@ class Exchange:
             alone = self._alone if max(ids) < self._vocabulary_size else {}
             for handle, token_id in zip(handles[start : start + PIECE], ids, strict=True):
                 try:
-                    on_token = alone[handle]
+                    receiver = alone[handle]
                 except KeyError:
                     self._take_entry(handle, 0, (token_id,), (), came_s)
                     continue
                 try:
-                    on_token(token_id, came_s)
+                    receiver.on_token(token_id, came_s)
                 except Exception as error:  # noqa: BLE001 - ends this generation alone
                     self._fault(self._calls[handle], error)
 
