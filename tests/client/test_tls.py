@@ -8,6 +8,7 @@ import pytest
 from tokenwire import AsyncClient, Client, RetryPolicy, Tls, UnreachableError
 from tokenwire.cli.main import main
 
+from tests.client.bench.server import BenchServer
 from tests.client.scripted_server import ScriptedServer
 
 OPENSSL = shutil.which("openssl")
@@ -27,6 +28,23 @@ def files(tmp_path_factory):
     return folder
 
 
+def credentials(files, mutual):
+    pair = [((files / "server.key").read_bytes(), (files / "server.pem").read_bytes())]
+    authorities = (files / "client.pem").read_bytes() if mutual else None
+    return grpc.ssl_server_credentials(pair, authorities, mutual)
+
+
+def test_load_processes_speak_tls(files, tmp_path):
+    server = BenchServer(credentials=credentials(files, mutual=True))
+    own = ["--tls-certificate", str(files / "client.pem"), "--tls-key", str(files / "client.key")]
+    tls = ["--target", server.address, "--tls-ca", str(files / "server.pem"), *own]
+    short = ["--duration", "0.2", "--warmup", "0", "--call", "stream", "--concurrency", "1"]
+    try:
+        assert main(["bench", "wire", *short, *tls, "--out", str(tmp_path / "bench")]) == 0
+    finally:
+        server.stop()
+
+
 @pytest.fixture(params=[False, True], ids=["tls", "mutual"])
 def mutual(request):
     return request.param
@@ -34,9 +52,7 @@ def mutual(request):
 
 @pytest.fixture
 def secure_server(files, mutual):
-    pair = [((files / "server.key").read_bytes(), (files / "server.pem").read_bytes())]
-    authorities = (files / "client.pem").read_bytes() if mutual else None
-    running = ScriptedServer(grpc.ssl_server_credentials(pair, authorities, mutual))
+    running = ScriptedServer(credentials(files, mutual))
     yield running
     running.stop()
 

@@ -21,7 +21,7 @@ WORDS = ["", "", "", "a", *(f"{a}{b}{c}" for a in "bdk" for b in "aeiou" for c i
 class BenchServer:
     """What it does wrong is `fault`: lose, cut, refuse, or nothing."""
 
-    def __init__(self, fault=""):
+    def __init__(self, fault="", credentials=None):
         self.fault = fault
         self.context = 4096
         self.requests = []
@@ -33,7 +33,12 @@ class BenchServer:
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(self, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(self, self._server)
         tokenization_pb2_grpc.add_TokenizationServiceServicer_to_server(self, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        port = (
+            self._server.add_secure_port("127.0.0.1:0", credentials)
+            if credentials
+            else self._server.add_insecure_port("127.0.0.1:0")
+        )
+        self.address = f"127.0.0.1:{port}"
         self._server.start()
 
     def stop(self):

@@ -66,12 +66,13 @@ def result(tokens_per_s, ttft_s, cpu_us, noise=0.0, name="stream"):
                 "name": name,
                 "flows": {
                     "all": {
+                        "requests": {"failed": 0},
                         "figures": {
                             "output_tokens_per_s": {"value": tokens_per_s, "noise": noise},
                             "ttft_p50_s": {"value": ttft_s, "noise": noise * ttft_s / 100},
                             "ttft_max_s": {"value": ttft_s, "noise": None},
                             "cached_share": {"value": None, "noise": None},
-                        }
+                        },
                     }
                 },
                 "processes": [

@@ -20,6 +20,7 @@
 | figures      | percentiles, rates, goodput and their noise, from the measures          |
 | watch        | the processes of this machine while a phase is measured                 |
 | processes    | CPU time and memory of processes on this machine                        |
+| summary      | a result's figures over all rounds                                      |
 | results      | the result file                                                         |
 | comparison   | two results side by side                                                |
 | progress     | what is printed while it runs, and at its end                           |

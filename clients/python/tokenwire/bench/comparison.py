@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokenwire.bench.figures import shown
+from tokenwire.bench.figures import Figure, shown
+from tokenwire.bench.summary import CPU, summaries
 from tokenwire.cli.printing import print_table
 
 MAIN = (
@@ -27,7 +27,8 @@ MAIN = (
 
 _HIGHER_IS_BETTER = ("_per_s", "_share")
 
-CPU = "cpu_us_per_token"
+_LOAD = f"{CPU}load"
+"""The load's own cost is not the deployment's."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,15 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Row]:
     Raises:
         ValueError: they have no phase in common.
     """
-    first, second = _values(before), _values(after)
+    others = {(each.phase, each.flow): each for each in summaries(after)}
     rows = []
-    for key, mine in first.items():
-        its = second.get(key)
-        if its is None or not mine.value or its.value is None:
-            continue
-        noise = _of_ratio(mine, its)
-        rows.append(Row(*key, mine.value, its.value, noise))
+    for mine in summaries(before):
+        its = others.get((mine.phase, mine.flow))
+        for name, figure in mine.figures.items():
+            first, second = figure["value"], its.value(name) if its else None
+            if its is not None and first and second is not None and not name.startswith(_LOAD):
+                noise = _of_ratio(figure, its.figures[name])
+                rows.append(Row(mine.phase, mine.flow, name, first, second, noise))
     if not rows:
         raise ValueError(
             f"the results have no phase in common: {_names(before)} against {_names(after)}"
@@ -110,49 +112,13 @@ def print_rows(rows: Sequence[Row], *, everything: bool) -> None:
     print_table(("FIGURE", "A", "B", "B/A", "NOISE", "B IS"), cells)
 
 
-@dataclass(frozen=True)
-class _Value:
-    value: float | None
-    noise: float | None
-    """As a share of the value."""
-
-
-def _values(result: Mapping[str, Any]) -> dict[tuple[str, str, str], _Value]:
-    rounds: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
-    for phase in result["phases"]:
-        for flow, name, figure in _figures(phase):
-            rounds.setdefault((phase["name"], flow, name), []).append(figure)
-    return {key: _merged(each) for key, each in rounds.items()}
-
-
-def _figures(phase: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    for flow, found in phase["flows"].items():
-        for name, figure in found["figures"].items():
-            yield flow, name, figure
-    for process in phase["processes"]:
-        if not process["name"].startswith("load"):
-            yield "all", f"{CPU}.{process['name']}", process[CPU]
-
-
-def _merged(figures: Sequence[Mapping[str, Any]]) -> _Value:
-    values = [each["value"] for each in figures if each["value"] is not None]
-    if not values:
-        return _Value(None, None)
-    middle = statistics.median(values)
-    if not middle:
-        return _Value(middle, None)
-    noises = [each["noise"] for each in figures if each["noise"] is not None]
-    noise = statistics.median(noises) / math.sqrt(len(noises)) / middle if noises else None
-    if len(values) > 1:
-        spread = (max(values) - min(values)) / 2 / middle
-        noise = max(noise or 0.0, spread)
-    return _Value(middle, noise)
-
-
-def _of_ratio(before: _Value, after: _Value) -> float | None:
-    if before.noise is None or after.noise is None:
-        return None
-    return math.hypot(before.noise, after.noise)
+def _of_ratio(before: Figure, after: Figure) -> float | None:
+    shares = [
+        each["noise"] / each["value"] if each["noise"] is not None and each["value"] else None
+        for each in (before, after)
+    ]
+    known = [each for each in shares if each is not None]
+    return math.hypot(*known) if len(known) == len(shares) else None
 
 
 def _names(result: Mapping[str, Any]) -> str:

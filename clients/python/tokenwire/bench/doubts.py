@@ -40,10 +40,7 @@ def _of_load(load: Mapping[str, Any]) -> Iterator[str]:
         yield f"the load's event loop was {duration(lag_s)} late (p99): gaps include it"
     busy = load["machine_busy_share"]
     if busy is not None and busy > MACHINE_SHARE:
-        yield (
-            f"this machine's CPUs were {busy:.0%} busy: whatever runs here, the load too, "
-            "waited for a core"
-        )
+        yield f"this machine's CPUs were {busy:.0%} busy: the load waited for a core too"
 
 
 def _of(name: str, flow: Mapping[str, Any]) -> Iterator[str]:

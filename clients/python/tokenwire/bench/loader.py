@@ -27,6 +27,9 @@ from tokenwire.channel_arguments import USE_LOCAL_SUBCHANNEL_POOL
 
 PROGRESS_S = 1.0
 
+CONNECT_S = 30.0
+"""The command itself has just spoken with the frontend; longer is a fault between."""
+
 TICK_S = 0.02
 """How often the loop's own lateness is measured."""
 
@@ -263,8 +266,12 @@ async def _serve() -> None:
         open_async_channel(setup["target"], tls, ((USE_LOCAL_SUBCHANNEL_POOL, 1),))
         for _ in range(setup["connections"])
     ]
-    for each in channels:
-        await each.channel_ready()
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            for each in channels:
+                await each.channel_ready()
+    except TimeoutError:
+        sys.exit(f"load process: no connection to {setup['target']} within {CONNECT_S:g} s")
     while (plan := await commands.next("phase")) is not None:
         commands.load = Load(Phase.from_json(plan), setup, channels)
         _say({"ready": True})

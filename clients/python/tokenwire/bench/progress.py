@@ -7,8 +7,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tokenwire.bench.figures import duration, shown, value
+from tokenwire.bench.figures import duration, shown
 from tokenwire.bench.plan import Phase
+from tokenwire.bench.summary import CPU, summaries
 from tokenwire.cli.printing import print_table
 
 PLAIN_S = 5.0
@@ -91,28 +92,29 @@ _COLUMNS = (
 
 def print_result(result: Mapping[str, Any]) -> None:
     """Prints the main figures as a table, and what to doubt below it."""
-    phases = result["phases"]
-    has_goodput = any(
-        "goodput_per_s" in flow["figures"] for each in phases for flow in each["flows"].values()
+    found = summaries(result)
+    has_goodput = any("good_share" in each.figures for each in found)
+    processes = list(
+        dict.fromkeys(
+            name.removeprefix(CPU)
+            for each in found
+            for name in each.figures
+            if name.startswith(CPU)
+        )
     )
-    processes = list(dict.fromkeys(each["name"] for phase in phases for each in phase["processes"]))
     titles = ["PHASE", *(head for head, _ in _COLUMNS)]
     titles += ["GOOD"] * has_goodput + ["FAILED"] + [f"{each} us/tok".upper() for each in processes]
     rows = []
-    for phase in phases:
-        cpu = {each["name"]: each["cpu_us_per_token"]["value"] for each in phase["processes"]}
-        for name, flow in phase["flows"].items():
-            found = flow["figures"]
-            where = phase_title(phase["name"], phase["round"]) + (
-                f": {name}" if name != "all" else ""
-            )
-            row = [where, *(shown(key, value(found, key)) for _, key in _COLUMNS)]
-            row += [shown("good_share", value(found, "good_share"))] * has_goodput
-            row += [str(flow["requests"]["failed"])]
-            row += [f"{cpu[each]:.1f}" if cpu.get(each) is not None else "-" for each in processes]
-            rows.append(row)
+    for each in found:
+        row = [each.title, *(shown(key, each.value(key)) for _, key in _COLUMNS)]
+        row += [shown("good_share", each.value("good_share"))] * has_goodput
+        row += [str(each.failed)]
+        row += [shown(CPU, each.value(f"{CPU}{name}")) for name in processes]
+        rows.append(row)
     print_table(titles, rows)
-    for phase in phases:
+    if any(each.rounds > 1 for each in found):
+        print("medians of the rounds")
+    for phase in result["phases"]:
         where = phase_title(phase["name"], phase["round"])
         for name, flow in phase["flows"].items():
             of = f"{where}: {name}" if name != "all" else where

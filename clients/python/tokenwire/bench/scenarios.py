@@ -91,7 +91,7 @@ def sweep(plans: Plans) -> Phases:
     for load, call, delay_s in product(plans.arrivals(), args.call, args.max_delay):
         name = f"{call}, {load.shown}"
         if delay_s:
-            name += f", {figures.duration(delay_s)} window"
+            name += f", {delay_s * 1e3:g} ms window"
         made.append(plans.phase(name, plans.flow(arrivals=load, call=call, max_delay_s=delay_s)))
     for number in range(1, args.rounds + 1):
         for phase in made if number % 2 else reversed(made):

@@ -207,9 +207,10 @@ def _class(colour: int) -> str:
 
 
 def _legend(names: Sequence[str], colours: Sequence[int]) -> str:
+    # Rounds of one phase have one name and one colour.
     items = "".join(
         f'<li><i class="s{colour % COLOURS}"></i>{escape(name)}</li>'
-        for name, colour in zip(names, colours, strict=True)
+        for name, colour in dict.fromkeys(zip(names, colours, strict=True))
     )
     return f'<ul class="legend">{items}</ul>'
 

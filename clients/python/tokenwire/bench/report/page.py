@@ -12,6 +12,7 @@ from tokenwire.bench.figures import duration, shown, value
 from tokenwire.bench.progress import phase_title
 from tokenwire.bench.report.charts import COLOURS, Axis, Series, bars, lines, marked, scatter
 from tokenwire.bench.report.style import card, frame, table
+from tokenwire.bench.summary import CPU, Summary, summaries
 
 METRICS = {
     "ttft": "Time to first token",
@@ -20,14 +21,19 @@ METRICS = {
     "e2e": "Time to the end",
 }
 _QUANTILES = ("mean", "p50", "p90", "p99", "p99.9", "max")
+LEAST_SWEEP = 3
+"""Points that make a curve."""
+
 _SHARES = Axis("share of all", lambda each: f"{each:.0%}", begin=0.0, end=1.0)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One flow of one phase: a colour of the page."""
+    """One flow of one phase in one round."""
 
     name: str
+    """The same in all rounds, and of one colour."""
+    title: str
     colour: int
     phase: Mapping[str, Any]
     flow: Mapping[str, Any]
@@ -42,21 +48,23 @@ def page(result: Mapping[str, Any]) -> str:
     heading = f"tokenwire bench {result['scenario']}"
     if result["label"]:
         heading += f": {result['label']}"
-    sections = [_head(result, heading), _tiles(parts), _notes(result), _main_table(parts)]
+    sections = [_head(result, heading), _tiles(result), _notes(result), _main_table(result)]
     if parts:
-        sections += [_goodput(parts), _sweep(parts), _latencies(parts), _over_time(parts)]
-        sections += [_requests(parts), _processes(result)]
+        sections += [_goodput(parts), _sweep(result), _latencies(parts)]
+        sections += [_percentiles(result), _over_time(parts), _requests(parts)]
+        sections += [_processes(result)]
     sections += [_failures(parts), _setup(result)]
     return frame(heading, "".join(sections))
 
 
 def _parts(result: Mapping[str, Any]) -> Iterator[_Part]:
-    colour = 0
+    colours: dict[str, int] = {}
     for phase in result["phases"]:
-        for name, flow in phase["flows"].items():
-            where = phase_title(phase["name"], phase["round"])
-            yield _Part(where if name == "all" else f"{name}, {where}", colour, phase, flow)
-            colour += 1
+        for flow, found in phase["flows"].items():
+            prefix = "" if flow == "all" else f"{flow}, "
+            name = prefix + phase["name"]
+            title = prefix + phase_title(phase["name"], phase["round"])
+            yield _Part(name, title, colours.setdefault(name, len(colours)), phase, found)
 
 
 def _head(result: Mapping[str, Any], heading: str) -> str:
@@ -72,25 +80,26 @@ def _head(result: Mapping[str, Any], heading: str) -> str:
     )
 
 
-def _tiles(parts: list[_Part]) -> str:
+def _tiles(result: Mapping[str, Any]) -> str:
     """The best of each main figure; the table below has all."""
     wanted = (
         ("output_tokens_per_s", "most output tokens/s", max),
         ("requests_per_s", "most requests/s", max),
         ("ttft_p50_s", "lowest median first token", min),
         ("itl_p50_s", "lowest median gap", min),
-        ("cached_share", "prompt tokens from the cache", max),
+        ("cached_share", "most from the prompt cache", max),
     )
     tiles = []
     for name, title, choose in wanted:
-        found = [(each.figure(name), each) for each in parts]
-        known = [(figure, each) for figure, each in found if figure is not None]
+        found = [(each.value(name), each.title) for each in summaries(result)]
+        known = [(figure, where) for figure, where in found if figure is not None]
         if known:
-            best, part = choose(known, key=lambda pair: pair[0])
+            best, where = choose(known)
             tiles.append(
                 f'<div class="tile"><span>{title}</span><b>{shown(name, best)}</b>'
-                f"<span>{escape(part.name)}</span></div>"
+                f"<span>{escape(where)}</span></div>"
             )
+    parts = list(_parts(result))
     lost = sum(count for each in parts for count in each.flow["lost"].values())
     came = sum(each.flow["tokens"]["completion"] for each in parts)
     verdict = "none" if not lost else f"{lost:,}"
@@ -114,28 +123,28 @@ def _notes(result: Mapping[str, Any]) -> str:
     return f'<div class="notes"><b>Before you believe it</b><ul>{"".join(items)}</ul></div>'
 
 
-def _main_table(parts: list[_Part]) -> str:
+def _main_table(result: Mapping[str, Any]) -> str:
     titles = ["", "requests/s", "output tok/s", "total tok/s", "first token p50", "p99"]
     titles += ["gap p50", "p99", "end p50", "p99", "cached", "failed"]
     names = ["requests_per_s", "output_tokens_per_s", "total_tokens_per_s", "ttft_p50_s"]
     names += ["ttft_p99_s", "itl_p50_s", "itl_p99_s", "e2e_p50_s", "e2e_p99_s", "cached_share"]
+    found = summaries(result)
     rows = []
-    for part in parts:
-        cells = [f"{_swatch(part.colour)} {escape(part.name)}"]
+    for colour, each in enumerate(found):
+        cells = [f"{_swatch(colour)} {escape(each.title)}"]
         cells += [
-            _with_noise(part.flow["figures"], name)
+            _with_noise(each.figures, name)
             if name.endswith(("_per_s", "_p50_s"))
-            else shown(name, part.figure(name))
+            else shown(name, each.value(name))
             for name in names
         ]
-        failed = part.flow["requests"]["failed"]
-        cells.append(f'<span class="worse">{failed:,}</span>' if failed else "0")
+        cells.append(f'<span class="worse">{each.failed:,}</span>' if each.failed else "0")
         rows.append(cells)
-    note = (
-        '<p class="soft">Small figures are the noise: two standard errors, from ten parts of the '
-        "measured time.</p>"
-    )
-    return f'<h2>Summary</h2><section class="card">{table(titles, rows)}{note}</section>'
+    note = "Small figures are the noise: two standard errors, from ten parts of the measured time."
+    if any(each.rounds > 1 for each in found):
+        note = "Medians of the rounds. Small figures are the noise: half their range, or more."
+    body = f'{table(titles, rows)}<p class="soft">{note}</p>'
+    return f'<h2>Summary</h2><section class="card">{body}</section>'
 
 
 def _with_noise(figures: Mapping[str, Any], name: str) -> str:
@@ -207,27 +216,28 @@ def _tick(seconds: float) -> str:
     return ""
 
 
-def _sweep(parts: list[_Part]) -> str:
+def _sweep(result: Mapping[str, Any]) -> str:
     """Throughput against latency: each phase is a point of the curve that its call draws."""
-    groups: dict[str, list[_Part]] = {}
-    for part in parts:
-        plan = next(
-            each
-            for each in part.phase["plan"]["flows"]
-            if part.phase["flows"].get(each["name"]) is part.flow
-        )
-        name = plan["call"] + (
-            f", {duration(plan['max_delay_s'])} window" if plan["max_delay_s"] else ""
-        )
-        groups.setdefault(name if plan["name"] == "all" else plan["name"], []).append(part)
-    if max(map(len, groups.values())) < 3 or any("load" in each.phase["labels"] for each in parts):
+    plans = {
+        (phase["name"], flow["name"]): flow
+        for phase in result["phases"]
+        for flow in phase["plan"]["flows"]
+        if "load" not in phase["labels"]
+    }
+    curves: dict[str, list[Summary]] = {}
+    for each in summaries(result):
+        plan = plans.get((each.phase, each.flow))
+        if plan is not None and each.flow == "all":
+            window = f", {plan['max_delay_s'] * 1e3:g} ms window" if plan["max_delay_s"] else ""
+            curves.setdefault(plan["call"] + window, []).append(each)
+    if not curves or max(map(len, curves.values())) < LEAST_SWEEP:
         return ""
     charts = []
     x = Axis("output tokens/s", lambda each: shown("_per_s", each) if each else "0", begin=0.0)
     for metric, title in (("ttft_p50_s", "first token, median"), ("itl_p50_s", "gap, median")):
         series = []
-        for colour, (name, members) in enumerate(groups.items()):
-            points = [(each.figure("output_tokens_per_s"), each.figure(metric)) for each in members]
+        for colour, (name, members) in enumerate(curves.items()):
+            points = [(each.value("output_tokens_per_s"), each.value(metric)) for each in members]
             known = [(a, b) for a, b in points if a is not None and b is not None]
             series.append(Series(name, known, colour))
         charts.append(card(f"Throughput against {title}", marked(series, x, _time_axis(title))))
@@ -243,24 +253,26 @@ def _latencies(parts: list[_Part]) -> str:
         ]
         if any(each.points for each in series):
             charts.append(card(title, lines(series, _time_axis(""), _SHARES)))
-    titles = ["", *_QUANTILES]
+    return (
+        "<h2>Latencies</h2><p class=soft>Shares of all requests (of all gaps) that were at most so "
+        f'long.</p><div class="grid2">{"".join(charts)}</div>'
+    )
+
+
+def _percentiles(result: Mapping[str, Any]) -> str:
     tables = []
     for metric, title in METRICS.items():
         rows = [
             [
-                f"{_swatch(part.colour)} {escape(part.name)}",
-                *(_with_noise(part.flow["figures"], f"{metric}_{each}_s") for each in _QUANTILES),
+                f"{_swatch(colour)} {escape(each.title)}",
+                *(_with_noise(each.figures, f"{metric}_{name}_s") for name in _QUANTILES),
             ]
-            for part in parts
-            if part.figure(f"{metric}_p50_s") is not None
+            for colour, each in enumerate(summaries(result))
+            if each.value(f"{metric}_p50_s") is not None
         ]
         if rows:
-            tables.append(card(title, table(titles, rows)))
-    return (
-        "<h2>Latencies</h2><p class=soft>Shares of all requests (of all gaps) that were at most so "
-        f'long.</p><div class="grid2">{"".join(charts)}</div><h2>Percentiles</h2>'
-        f'<div class="rows">{"".join(tables)}</div>'
-    )
+            tables.append(card(title, table(["", *_QUANTILES], rows)))
+    return f'<h2>Percentiles</h2><div class="rows">{"".join(tables)}</div>'
 
 
 def _pairs(points: list[list[float]]) -> list[tuple[float, float]]:
@@ -309,10 +321,10 @@ def _requests(parts: list[_Part]) -> str:
             Series("to the first token", first, 0),
             Series("to the failure", failed, 4),
         ]
-        if rows:
+        if rows and part.phase["round"] == 1:
             charts.append(card(part.name, scatter(series, x, _time_axis(""))))
     return (
-        "<h2>Requests</h2><p class=soft>Each point is a request.</p>"
+        "<h2>Requests</h2><p class=soft>Each point is a request of the first round.</p>"
         f'<div class="grid2">{"".join(charts)}</div>'
     )
 
@@ -322,12 +334,9 @@ def _processes(result: Mapping[str, Any]) -> str:
     names = list(dict.fromkeys(each["name"] for phase in phases for each in phase["processes"]))
     if not names:
         return ""
-    groups = []
-    for phase in phases:
-        cost = {each["name"]: each["cpu_us_per_token"]["value"] for each in phase["processes"]}
-        groups.append(
-            (phase_title(phase["name"], phase["round"]), [cost.get(name) for name in names])
-        )
+    groups = [
+        (each.phase, [each.value(f"{CPU}{name}") for name in names]) for each in summaries(result)
+    ]
     axis = Axis("us of CPU for each output token", lambda each: f"{each:.1f} us")
     charts = [card("CPU time for each output token", bars(groups, names, axis))]
     x = Axis("time since the end of the warm-up", lambda each: f"{each:g} s", begin=0.0)

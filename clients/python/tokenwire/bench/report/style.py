@@ -30,9 +30,9 @@ h3 { font-size: 14px; margin: 0 0 6px; } p { margin: 4px 0; } .soft { color: var
 .tile span { color: var(--soft); font-size: 13px; }
 .notes { background: var(--warn-page); border: 1px solid var(--warn-rule); border-radius: 10px;
   padding: 12px 18px; margin-top: 18px; } .notes ul { margin: 4px 0; padding-left: 20px; }
-table { border-collapse: collapse; width: 100%; font-size: 13.5px;
+table { border-collapse: collapse; width: 100%; font-size: 13px;
   font-variant-numeric: tabular-nums; }
-th, td { padding: 6px 7px; text-align: right; border-bottom: 1px solid var(--rule);
+th, td { padding: 6px 6px; text-align: right; border-bottom: 1px solid var(--rule);
   white-space: nowrap; } tbody tr:last-child td { border-bottom: 0; }
 th { color: var(--soft); font-weight: 600; } th:first-child, td:first-child { text-align: left; }
 th.group { text-align: center; border-bottom: 0; }
