@@ -56,8 +56,8 @@ PLACES = {
     "reading": (from_proto, "generation_request", lambda message: message.request_id == "bad"),
     "building the worker's request": (
         generator,
-        "worker_request",
-        lambda _request, request_id, *_: request_id == "bad",
+        "fill_request",
+        lambda _message, _request, request_id, *_: request_id == "bad",
     ),
     "the acceptance": (GenerationRecord, "accepted", lambda record, _: of_bad(record)),
     "telling of the acceptance": (to_proto, "accepted", lambda each: of_bad(each.record)),

@@ -28,7 +28,7 @@ from tokenwire_frontend.generation.record import Recorder
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 from tokenwire_frontend.workers.link import WorkerLink
-from tokenwire_frontend.workers.messages import worker_request
+from tokenwire_frontend.workers.messages import WorkerRequest, fill_request, prompt_request
 from tokenwire_frontend.workers.pool import WorkerPool
 
 ATTEMPTS = 3
@@ -178,9 +178,12 @@ class Generator:
         tried: list[WorkerLink] = []
         sent = 0
         while not generation.done:
+            message = await prompt_request(prepared.ids)
+            if generation.done:
+                return
             routed_s = time.monotonic()
             link, choice = self.pool.route(prepared.model, prepared.ids, tried)
-            attempt = _submit(generation, link, incoming, prepared, choice, routed_s)
+            attempt = _submit(generation, link, incoming, prepared, message, choice, routed_s)
             if attempt is None:
                 return
             refusal = await attempt.settled
@@ -198,10 +201,13 @@ def _submit(
     link: WorkerLink,
     incoming: Incoming,
     prepared: Prepared,
+    message: WorkerRequest,
     choice: Choice,
     routed_s: float,
 ) -> Attempt | None:
     """Sends the generation to one worker, with what is left of its budget and deadline.
+
+    `message` has the prompt.
 
     Returns None where the budget is spent: the generation is done. An attempt that can't be sent is
     settled with the reason.
@@ -213,10 +219,10 @@ def _submit(
         generation.end(Finish.TIME_BUDGET)
         return None
     limits = [limit for limit in (budget_s, deadline_s) if limit is not None]
-    message = worker_request(
+    fill_request(
+        message,
         prepared.request,
         record.request_id,
-        prepared.ids,
         prepared.model.defaults,
         banned=prepared.banned,
         time_left_s=max(min(limits) - elapsed_s, 0.0) if limits else None,

@@ -44,7 +44,7 @@ async def read_ids(ids: Sequence[int], vocabulary_size: int, field: str) -> arra
     return read
 
 
-async def write_ids(ids: array[int], into: IdList) -> None:
+async def write_ids(ids: Sequence[int], into: IdList) -> None:
     """Adds the ids to those of a message."""
     for start in range(0, len(ids), SLICE_IDS):
         if start:
