@@ -13,6 +13,7 @@ from tokenwire_frontend.core.model import common_limits
 from tokenwire_frontend.workers import remote
 
 from tests.frontend.frontend_here import frontend_of, until
+from tests.frontend.scripted_worker import ScriptedWorker
 from tests.frontend.text_here import TextHere
 
 READY, REFUSED = LinkState.READY, LinkState.REFUSED
@@ -61,6 +62,23 @@ async def test_odd_text_files_are_told_and_the_worker_is_back_once_mended(
         await frontend.wait_for(worker, READY)
         text = tokenization_pb2.TokenizeRequest(text="mended")
         assert (await frontend.tokenization.Tokenize(text)).token_ids
+
+
+async def test_workers_with_one_tokenizer_that_come_together_bring_it_once(
+    worker, other, monkeypatch
+):
+    built = []
+    start = TextHere.start
+
+    async def counted(self: TextHere) -> None:
+        built.append(self)
+        await start(self)
+
+    monkeypatch.setattr(TextHere, "start", counted)
+    async with ScriptedWorker() as third, frontend_of(worker, other, third) as frontend:
+        for each in (worker, other, third):
+            await frontend.wait_for(each, READY)
+    assert len(built) == 2, "its two processes, once"
 
 
 async def abort(request: Any, context: Any) -> None:

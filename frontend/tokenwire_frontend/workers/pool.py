@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Sequence
+from weakref import WeakValueDictionary
 
 import grpc
 import structlog
@@ -57,6 +58,8 @@ class WorkerPool:
         self.models: dict[str, Model] = {}
         """By name: of each worker the one that it last described, ready or not. So a worker that is
         down keeps its model known, and one that comes back with another lets go of it."""
+        self._meeting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By the fingerprint of a tokenizer: held while a worker with it is met."""
         self.links = [
             WorkerLink(address, credentials, limits, self.clock, self._meet, self._update)
             for address in addresses
@@ -136,24 +139,27 @@ class WorkerPool:
 
     async def _meet(self, link: WorkerLink, info: WorkerInfo, remote: Remote) -> None:
         """Takes a worker's model, or refuses a worker whose tokenizer is not the model's."""
-        if self._suits(link, info):
-            return
-        files = await remote.text_files()
-        try:
-            model = await build_model(
-                self._tokenizers,
-                info.model,
-                files,
-                info.limits,
-                info.tokenizer_fingerprint,
-                self._parsers,
-            )
-        except ModelFilesError as error:
-            raise WorkerRefusedError(str(error)) from error
-        if self._suits(link, info):  # another worker may have brought the model meanwhile
-            return
-        self.models[info.model] = model
-        log.info("model", model=model.name, tokenizer=model.fingerprint[:12])
+        # Workers with one tokenizer come together when a frontend starts: the first brings it.
+        with_this = self._meeting.setdefault(info.tokenizer_fingerprint, asyncio.Lock())
+        async with with_this:
+            if self._suits(link, info):
+                return
+            files = await remote.text_files()
+            try:
+                model = await build_model(
+                    self._tokenizers,
+                    info.model,
+                    files,
+                    info.limits,
+                    info.tokenizer_fingerprint,
+                    self._parsers,
+                )
+            except ModelFilesError as error:
+                raise WorkerRefusedError(str(error)) from error
+            if self._suits(link, info):  # one with another tokenizer may have brought it meanwhile
+                return
+            self.models[info.model] = model
+            log.info("model", model=model.name, tokenizer=model.fingerprint[:12])
 
     def _suits(self, link: WorkerLink, info: WorkerInfo) -> bool:
         """Tells whether the model is known with the worker's tokenizer.
