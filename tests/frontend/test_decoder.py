@@ -68,7 +68,7 @@ def run(script: str) -> list[str]:
             decoder = build(spelling, options)
             cursor = decoder.log.start()
         if command == "push":
-            stopped = decoder.push([spelling.id(piece) for piece in rest.split("|")])
+            stopped = push(decoder, [spelling.id(piece) for piece in rest.split("|")])
             answers += ["< stop found"] if stopped else []
         elif command == "finish":
             finish, _, token = rest.partition(" ")
@@ -174,9 +174,14 @@ def decoder_of(case) -> SequenceDecoder:
     )
 
 
+def push(decoder: SequenceDecoder, ids: list[int]) -> bool:
+    """Gives the decoder ids as a worker's frames do."""
+    return decoder.push_one(ids[0]) if len(ids) == 1 else decoder.push(ids)
+
+
 def result(decoder: SequenceDecoder, runs: list[list[int]]) -> tuple[list[int], str, End | None]:
     for ids in runs:
-        if decoder.push(ids):
+        if push(decoder, ids):
             break
     decoder.finish(Finish.LENGTH)
     delta = decoder.log.slice(decoder.log.start(), ANY_SIZE)

@@ -75,8 +75,12 @@ def output(decoder: ParsedDecoder, ids: Sequence[int], finish: Finish = Finish.S
     """Pushes ids in runs of random sizes, ends the sequence, and returns all of it."""
     rng, start = random.Random(len(ids)), 0
     while start < len(ids):
-        end = start + rng.randint(1, 7)
-        decoder.push(ids[start:end])
+        end = start + max(rng.randint(-7, 7), 1)
+        run = ids[start:end]
+        if len(run) == 1:
+            decoder.push_one(run[0])
+        else:
+            decoder.push(run)
         start = end
     decoder.finish(finish, EOS if finish is Finish.STOP else None)
     return decoder.log.whole()

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from tokenwire_frontend.core.channels import CallDelta, Piece, Runs
+from tokenwire_frontend.core.channels import CallDelta, Channel, Piece, Runs
 from tokenwire_frontend.core.logprobs import TOKEN_WIRE_BYTES, Logprobs, TokenLogprob
 from tokenwire_frontend.core.token_bytes import NO_BYTES
 
@@ -212,11 +212,12 @@ class SequenceLog:
     def _write(self, pieces: Sequence[Piece]) -> int:
         """Adds output; returns its bytes."""
         began = self._text_end()
-        if self._runs is None:
-            self._runs = Runs()
         for piece in pieces:
             raw = piece.encode()
-            self._runs.add(piece, self._text_end(), len(raw))
+            if self._runs is None and piece.channel is not Channel.TEXT:
+                self._runs = Runs()
+            if self._runs is not None:
+                self._runs.add(piece, self._text_end(), len(raw))
             self._text += raw
         return self._text_end() - began
 

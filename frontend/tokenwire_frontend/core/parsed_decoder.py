@@ -40,7 +40,8 @@ class ParsedDecoder(SequenceDecoder):
     """
 
     __slots__ = (
-        "_called", "_marks", "_one_call", "_over", "_parser", "_reasoning_stops", "_special_tokens",
+        "_called", "_channel", "_marks", "_one_call", "_over", "_parser", "_reasoning_stops",
+        "_special_tokens", "_unmatched",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +59,9 @@ class ParsedDecoder(SequenceDecoder):
     ) -> None:
         super().__init__(log, detokenizer, ends, stops)
         self._straight = False
+        self._unmatched = stops is None and reasoning_stops is None
+        self._channel = Channel.TEXT
+        """Of what came last into the log."""
         self._parser = parser
         self._marks = marks
         self._special_tokens = special_tokens
@@ -65,6 +69,27 @@ class ParsedDecoder(SequenceDecoder):
         self._one_call = one_call
         self._called = False
         self._over: End | None = None
+
+    def push_one(self, token_id: int) -> bool:
+        """Takes one new id without log probabilities; as `push`. The hot path."""
+        detokenizer = self._detokenizer
+        if (
+            self._unmatched
+            and self._withheld is None
+            and detokenizer.settled
+            and token_id not in self._unseen_ids
+            and token_id not in self._marks
+            and (text := detokenizer.texts[token_id]) is not None
+            and self.log.end is None
+            and (channel := self._parser.passes(text)) is not None
+        ):
+            if channel is self._channel:
+                self.log.append_one(token_id, text)
+            else:
+                self._channel = channel
+                self.log.append((token_id,), "", (), [Piece(channel, text)])
+            return False
+        return self.push((token_id,))
 
     def push(self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob] = ()) -> bool:
         """Takes new ids, at least one; returns whether the sequence has ended with them.
@@ -109,7 +134,9 @@ class ParsedDecoder(SequenceDecoder):
             else:
                 pieces += self._read(token_id, counts=counts)
             self.log.append((token_id,), "", logprobs, pieces)
-            pieces = []
+            if pieces:
+                self._channel = pieces[-1].channel
+                pieces = []
         if self._over is None:
             return False
         self.log.close("", self._over, pieces)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokenwire_frontend.core.channels import Channel
 from tokenwire_frontend.core.parsers import (
     REASONING_FORMATS,
     TOOL_FORMATS,
@@ -76,7 +77,11 @@ def pieces(
 def feed(output_parser: OutputParser, parts: Iterable[str]) -> list[Event]:
     events: list[Event] = []
     for part in parts:
-        events += output_parser.push(part)
+        channel = output_parser.passes(part)
+        if channel is None:
+            events += output_parser.push(part)
+        else:
+            events.append((Text if channel is Channel.TEXT else Reasoning)(part, part))
     return events + output_parser.finish()
 
 

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from tokenwire_frontend.core.channels import Channel
 from tokenwire_frontend.core.parsers.events import Event
 from tokenwire_frontend.core.parsers.formats import Harmony, ReasoningFormat, ToolFormat
 from tokenwire_frontend.core.parsers.harmony import (
@@ -125,6 +126,21 @@ class OutputParser:
         """Takes the next text, or a mark of OutputFormat.marks; returns what is certain now."""
         self._stream.push(text)
         return self._advance()
+
+    def passes(self, text: str) -> Channel | None:
+        """Takes the next text where all of it goes out, and nothing else; returns whereto.
+
+        Returns None, and takes nothing, where that is not sure at a glance. The hot path.
+        """
+        stream = self._stream
+        if not text or stream.open is None or stream.at < len(stream.buffer):
+            return None
+        channel, find = stream.open
+        if not find.sure(text):
+            return None
+        if channel is Channel.TEXT:
+            stream.fresh = False
+        return channel
 
     def finish(self) -> list[Event]:
         """Returns the rest: the sequence has ended. Nothing may be pushed after it."""
@@ -246,7 +262,9 @@ class _Reader:
             stream.reasoning(certain - stream.at)
             if stream.ended:
                 return None
+            stream.open = Channel.REASONING, find
             yield
+            stream.open = None
 
     def _read_text(self) -> Steps[str | None]:
         """Reads text up to what begins calls, and returns that; None at the output's end.
@@ -267,7 +285,9 @@ class _Reader:
                 stream.text(certain - stream.at)
                 if stream.ended:
                     return None
+                stream.open = Channel.TEXT, find
                 yield
+                stream.open = None
                 start = stream.at
                 continue
             trigger = found["marker"]

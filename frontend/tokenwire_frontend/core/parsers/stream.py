@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
+from tokenwire_frontend.core.channels import Channel
 from tokenwire_frontend.core.parsers.events import (
     Arguments,
     CallBegin,
@@ -63,7 +64,7 @@ class Finder:
             where it is empty.
     """
 
-    __slots__ = ("_begins", "_longest", "_markers", "_pattern", "_space")
+    __slots__ = ("_begins", "_doubt", "_longest", "_markers", "_pattern", "_space")
 
     def __init__(self, markers: Collection[str], space: str = r"\s") -> None:
         self._markers = tuple(markers)
@@ -73,6 +74,12 @@ class Finder:
         self._space = re.compile(rf"{before}\Z")
         self._begins = {marker[0] for marker in self._markers}
         self._longest = max(map(len, self._markers), default=0)
+        begins = re.escape("".join(sorted(self._begins)))
+        self._doubt = re.compile(rf"[{begins}\ud800-\udfff]" + (rf"|{space}\Z" if space else ""))
+
+    def sure(self, text: str) -> bool:
+        """Returns whether a text, with nothing held before it, surely has no part of a marker."""
+        return self._doubt.search(text) is None
 
     def search(self, text: str, at: int) -> re.Match[str] | None:
         """Returns the first marker, of which "marker" is the group."""
@@ -109,7 +116,7 @@ class Stream:
 
     __slots__ = (
         "_held", "_raw", "_shows_tokens", "_symbols", "_texts", "at", "buffer", "call", "call_id",
-        "calls", "ended", "events", "fresh",
+        "calls", "ended", "events", "fresh", "open",
     )  # fmt: skip
 
     def __init__(
@@ -132,6 +139,8 @@ class Stream:
         """Calls that have begun."""
         self.fresh = True
         """No text has come since the output's beginning, or since a call."""
+        self.open: tuple[Channel, Finder] | None = None
+        """Set while all that is not what this finds goes out at once, into this channel."""
         self._symbols = symbols
         self._shows_tokens = shows_tokens
         self._texts = {ord(symbol): text for text, symbol in symbols.items()}
