@@ -1,6 +1,6 @@
 """Stands between the RPCs and the engine: admission, live generations, budgets, drain and death.
 
-Everything here runs on the event loop; the engine's thread hands each step over with one
+Everything here runs on the event loop; an engine on another thread hands each step over with one
 `call_soon_threadsafe`. A generation that is cancelled or out of time ends for its caller at once;
 its places in the engine are given back when the engine has confirmed the end of each sequence.
 """

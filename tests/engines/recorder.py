@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import threading
 import time
@@ -44,6 +45,7 @@ class Recorder:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.loop = _loop()
         self.steps = 0
         self.death: str | None = None
         self.started: list[int] = []
@@ -130,6 +132,14 @@ class Recorder:
     def run(self, *generations: Generation) -> list[Ran]:
         """Runs generations together to their ends."""
         return self.finish(*[self.submit(generation) for generation in generations])
+
+
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """The loop of all recorders, on a thread that runs as long as the tests."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="recorders", daemon=True).start()
+    return loop
 
 
 def _outputs(columns: Columns) -> Iterator[Output]:

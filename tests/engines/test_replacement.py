@@ -174,6 +174,17 @@ def test_another_process_takes_over_and_nothing_of_the_first_is_lost(small):
     assert small.death is None
 
 
+def test_commands_that_the_process_does_not_take_wait_and_lose_nothing(small):
+    """They are more than its socket holds."""
+    with stopped(pid(small.engine._current)):
+        asked = [small.submit(generation(seed, tokens=1500)) for seed in range(150)]
+        for key in asked:
+            small.engine.cancel(key)
+        last = small.submit(generation())
+    assert {ran.finish for ran in small.finish(*asked)} == {Finish.CANCELLED}
+    assert len(small.finish(last)[0].ids) == 12
+
+
 def test_a_cancel_reaches_a_generation_of_the_first_process(small):
     with replaced(small) as running:
         small.engine.cancel(running)

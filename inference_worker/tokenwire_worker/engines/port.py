@@ -15,7 +15,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 
 class Ability(Enum):
@@ -374,7 +377,10 @@ class Untried(Exception):  # noqa: N818 - it says how things are with the engine
 
 
 class EngineListener(Protocol):
-    """Who hears from an engine. Called on the engine's own thread: hand over and return."""
+    """Who hears from an engine. Called on any thread: hand over and return."""
+
+    loop: AbstractEventLoop
+    """The worker's: an engine may read there what a process of its own says, without blocking."""
 
     def on_step(self, step: Step) -> None:
         """Takes what one step brought."""

@@ -108,7 +108,7 @@ class OpenVinoEngine:
     def start(self, listener: EngineListener) -> None:
         """Starts to listen to the process."""
         self._listener = listener
-        self._current.start(self._on_message, self._on_end)
+        self._current.start(listener.loop, self._on_message, self._on_end)
 
     async def check(self, generation: Generation) -> None:
         """Tries the guide of a generation, and has memory for it.
@@ -182,7 +182,7 @@ class OpenVinoEngine:
         for child in children:
             child.close()
 
-    # --- what the processes say; each on a thread of its own -------------------------------------
+    # --- what the processes say, on the loop; and their ends, each on a thread of its own --------
 
     def _on_message(self, child: Child, message: object) -> None:
         if isinstance(message, Stepped):
@@ -298,7 +298,7 @@ class OpenVinoEngine:
         with self._changing:
             self._coming = child
         self._load(child)
-        child.start(self._on_message, self._on_end)
+        child.start(self._listener.loop, self._on_message, self._on_end)
         self._take_over(child)
 
     def _replace_in_turn(self) -> None:
@@ -309,7 +309,7 @@ class OpenVinoEngine:
         self._take_over(child)
         before.wait()
         self._load(child)
-        child.start(self._on_message, self._on_end)
+        child.start(self._listener.loop, self._on_message, self._on_end)
 
     def _load(self, child: Child) -> None:
         timer = threading.Timer(LOAD_S, child.kill)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import pickle
-import threading
+import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from select import select
 from typing import Any
 
 from tokenwire_worker.engines.port import (
+    Columns,
     EngineInfo,
     EngineLoad,
     Generation,
     Output,
     Step,
 )
+
+HEADER_BYTES = 4
+"""Before each message: its size in bytes."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +89,10 @@ class Died:
 
 
 class Channel:
-    """One end. One thread receives; any may send, and waits where the other end is behind."""
+    """An end of a socket pair, for a thread that may wait: for messages, and to send them."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._sending = threading.Lock()
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
 
     def send(self, message: object) -> None:
         """Sends a message.
@@ -96,12 +100,10 @@ class Channel:
         Raises:
             OSError: the other end is gone.
         """
-        packed = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-        with self._sending:
-            self._connection.send_bytes(packed)
+        self._end.sendall(packed(message))
 
     def send_step(self, step: Step, load: EngineLoad) -> None:
-        """Sends a step, as tuples: ten times as fast to pickle as the objects.
+        """Sends a step, as tuples and columns: ten times as fast to pickle as the objects.
 
         Raises:
             OSError: the other end is gone.
@@ -110,38 +112,87 @@ class Channel:
             (each.key, each.sequence, each.token_ids, each.finish, each.logprobs, each.error)
             for each in step.outputs
         ]
+        made = step.columns
+        columns = (made.keys, made.sequences, made.counts, made.token_ids)
         self.send(
-            (step.began_s, step.started, outputs, load.running_sequences, load.kv_cache_usage)
+            (
+                *(step.began_s, step.started, columns, outputs),
+                *(load.running_sequences, load.kv_cache_usage),
+            )
         )
 
     def fileno(self) -> int:
-        """Returns what is readable when `receive` would return at once, as `waiting` tells."""
-        return self._connection.fileno()
+        """Returns what is readable when there is something to receive."""
+        return self._end.fileno()
 
     def waiting(self) -> bool:
-        """Tells whether `receive` would return at once."""
-        return self._connection.poll()
+        """Tells whether there is something to receive."""
+        return bool(select([self._end], [], [], 0)[0])
 
     def receive(self) -> object:
         """Returns the next message, waiting for it; None: the other end is gone."""
-        try:
-            # The peer is this program, over a socket pair that nothing else holds.
-            message: Any = pickle.loads(self._connection.recv_bytes())  # noqa: S301
-        except (EOFError, OSError):
-            return None
-        if isinstance(message, tuple):
-            began_s, started, outputs, running, usage = message
-            step = Step(
-                [
-                    Output(key, sequence, ids, finish, logprobs, error=error)
-                    for key, sequence, ids, finish, logprobs, error in outputs
-                ],
-                started,
-                began_s,
-            )
-            return Stepped(step, EngineLoad(running, usage))
-        return message
+        header = self._exactly(HEADER_BYTES)
+        body = header and self._exactly(int.from_bytes(header))
+        return _unpacked(body) if body else None
 
-    def close(self) -> None:
-        """Closes this end."""
-        self._connection.close()
+    def _exactly(self, size: int) -> bytes:
+        """Returns the next bytes, so many; none where the other end is gone."""
+        parts = []
+        while size:
+            try:
+                part = self._end.recv(size)
+            except OSError:
+                part = b""
+            if not part:
+                return b""
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+
+class Arrived:
+    """What has arrived of messages, for a thread that does not wait."""
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self._bytes = bytearray()
+
+    def messages(self, data: bytes) -> Iterator[object]:
+        """Adds bytes, and yields the messages that are complete."""
+        held = self._bytes
+        held += data
+        start = 0
+        try:
+            while len(held) - start >= HEADER_BYTES:
+                begin = start + HEADER_BYTES
+                end = begin + int.from_bytes(held[start:begin])
+                if end > len(held):
+                    break
+                start = end
+                yield _unpacked(held[begin:end])
+        finally:
+            del held[:start]
+
+
+def packed(message: object) -> bytes:
+    """Returns a message as it is sent: its size and a pickle."""
+    body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    return len(body).to_bytes(HEADER_BYTES) + body
+
+
+def _unpacked(body: bytes | bytearray) -> object:
+    # The peer is this program, over a socket pair that nothing else holds.
+    message: Any = pickle.loads(body)  # noqa: S301
+    if not isinstance(message, tuple):
+        return message
+    began_s, started, columns, outputs, running, usage = message
+    step = Step(
+        [
+            Output(key, sequence, ids, finish, logprobs, error=error)
+            for key, sequence, ids, finish, logprobs, error in outputs
+        ],
+        started,
+        began_s,
+        Columns(*columns),
+    )
+    return Stepped(step, EngineLoad(running, usage))

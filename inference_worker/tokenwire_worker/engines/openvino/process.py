@@ -7,9 +7,9 @@ told to, or when the worker is gone.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from typing import Any
 
 from tokenwire_service.signals import STOPS, leave_to_parent
@@ -42,7 +42,7 @@ def _serve() -> None:
         # whose work is short, only because it waited for them.
         with suppress(OSError):  # a sandbox may forbid it
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    channel = Channel(Connection(int(sys.argv[1])))
+    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     settings: Any = channel.receive()
     try:
         loaded = load(settings)

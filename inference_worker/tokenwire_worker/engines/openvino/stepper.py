@@ -243,7 +243,7 @@ class Stepper:
 
     def _collect(self, step: Step) -> None:
         """Reads what the step brought. Its loop is the hot path of this process."""
-        outputs = step.outputs
+        outputs, columns = step.outputs, step.columns
         any_ended = False
         for sequence in self._running:
             if sequence.cancelled:
@@ -254,9 +254,15 @@ class Stepper:
                 output = _unreadable(sequence)
             if output is None:
                 continue
-            outputs.append(output)
             if output.finish is not None or output.error is not None:
                 sequence.ended = any_ended = True
+            elif output.token_ids and output.logprobs is None:
+                columns.keys.append(output.key)
+                columns.sequences.append(output.sequence)
+                columns.counts.append(len(output.token_ids))
+                columns.token_ids += output.token_ids
+                continue
+            outputs.append(output)
         if any_ended:
             self._running = [sequence for sequence in self._running if not sequence.ended]
         usage = self._pipeline.get_metrics().cache_usage / 100 if self._running else 0.0
