@@ -299,7 +299,7 @@ def test_a_fault_that_is_none_is_refused(text, why):
 
 
 def test_a_refused_generation_ends_with_an_error_and_others_go_on():
-    steps = scheduler("refuse@2+3", "refuse@3")
+    steps = scheduler("refuse@2+3", "refuse@3", blocks=25)
     for key in (1, 2, 3):
         steps.add(key, generation(9, key, tokens=5, sequence_count=2))
     outputs = [output for _ in range(6) for output in step(steps)]
@@ -308,6 +308,8 @@ def test_a_refused_generation_ends_with_an_error_and_others_go_on():
     errors = {output.key: output.error for output in outputs if output.error}
     assert errors == {2: "a fault on command, refuse@2+3", 3: "a fault on command, refuse@3"}
     assert not steps.busy
+    steps.add(4, generation(9, tokens=99))
+    assert steps.begin_step()[1] == [4], "all of the cache is free again"
 
 
 def test_garbage_is_an_id_that_the_vocabulary_does_not_have():

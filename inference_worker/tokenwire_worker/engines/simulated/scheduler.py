@@ -227,6 +227,9 @@ class Scheduler:
         started: list[int] = []
         taken = 0
         for sequence in self._waiting:
+            if sequence.over:  # its generation has just been refused
+                taken += 1
+                continue
             if self.running >= self._pace.sequences or not self._take_up(sequence):
                 break
             taken += 1
