@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire_frontend.core.link_state import LinkState
 from tokenwire_frontend.generation import generator
 from tokenwire_frontend.models.token_ids import SLICE_IDS
@@ -54,20 +53,17 @@ async def test_it_reaches_the_worker_as_it_is_and_others_run_while_it_is_written
 async def test_one_that_is_cancelled_while_it_is_written_reaches_no_worker(
     frontend: FrontendHere, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
 ):
-    reached, go_on = asyncio.Event(), asyncio.Event()
+    async def cancelled(prompt: Any) -> Any:
+        message = await messages.prompt_request(prompt)
+        if list(prompt) == [7, 8]:  # in the turn in which it has been written
+            [live] = frontend.generator._live
+            live.cancel()
+        return message
 
-    async def slow(prompt: Any) -> Any:
-        reached.set()
-        await go_on.wait()
-        return await messages.prompt_request(prompt)
-
-    monkeypatch.setattr(generator, "prompt_request", slow)
+    monkeypatch.setattr(generator, "prompt_request", cancelled)
     async with frontend.session() as session:
         await session.open(1, generation([7, 8]))
-        await reached.wait()
-        await session.call.write(fg.SessionRequest(cancel=fg.Cancel(id=1)))
         await session.finish(1)
-        go_on.set()
         await session.open(2, generation([9]))
         stream = await worker.stream()
         submit = await stream.submit()
