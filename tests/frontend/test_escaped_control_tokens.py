@@ -339,6 +339,18 @@ def test_with_any_tokenizer(name, data):
     around = literal.encode(marked, marks, add_special_tokens=True).tolist()
     [nothing] = encoder.encode("", add_special_tokens=True)
     assert sorted(around) == sorted([*ids, *nothing])
+    literal._pattern = None  # without the short way
+    assert literal.encode(marked, marks, add_special_tokens=False).tolist() == ids
+    assert literal.encode(marked, marks, add_special_tokens=True).tolist() == around
+
+
+def test_text_without_control_tokens_is_encoded_once_and_without_offsets(monkeypatch):
+    literal, marks = DEMO_ENCODER.literal(), Marks(PLANES[0])
+    monkeypatch.setattr(literal, "_encoded", None)
+    text = "Hello <|, 世界 <|user"
+    marked = f"<|user|>{marks.mark(text)}<|end|>"
+    [ids] = DEMO_ENCODER.encode(marks.unmarked(marked), add_special_tokens=True)
+    assert literal.encode(marked, marks, add_special_tokens=True) == ids
 
 
 @pytest.mark.parametrize("make", [byte_level, byte_fallback])

@@ -90,7 +90,11 @@ class Encoder:
 
     def literal(self) -> LiteralEncoder:
         """Returns what encodes text that a caller wrote without control tokens."""
-        return LiteralEncoder(self._tokenizer)
+
+        def encode(text: str, add_special_tokens: bool) -> array[int]:
+            return self.encode(text, add_special_tokens=add_special_tokens)[0]
+
+        return LiteralEncoder(self._tokenizer, encode)
 
     def decode(self, token_ids: array[int], *, skip_special_tokens: bool) -> str:
         """Returns the text of the ids."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import tokenizers
 from tokenizers import AddedToken, normalizers
 
+from tokenwire_frontend.models.fast_encoder import Encode
 from tokenwire_frontend.models.marked_text import Marks, planes
 
 _UNKNOWN = "\U0010fffd"
@@ -24,15 +26,21 @@ class LiteralEncoder:
 
     Args:
         tokenizer: the model's own.
+        encode: what turns its texts into ids, without offsets.
     """
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+    def __init__(self, tokenizer: tokenizers.Tokenizer, encode: Encode) -> None:
         self._tokenizer = tokenizer
+        self._encode = encode
         added = tokenizer.get_added_tokens_decoder()
         self._control = {
             token_id
             for token_id, token in added.items()
             if token.special or token.content.strip(" \t\r\n\u2581")
+        }
+        self._pattern = _pattern([added[token_id] for token_id in self._control])
+        self._added_controls = {
+            special: self._count_controls(encode("", special)) for special in (False, True)
         }
         self._alphabet = frozenset("".join(added[token_id].content for token_id in self._control))
         self._unknown: set[int] = set()
@@ -51,6 +59,9 @@ class LiteralEncoder:
         """Returns the ids of a text whose marks tell what the caller wrote."""
         written = marks.unmarked(marked)
         caller = _Caller(planes(marked), marks.plane)
+        whole = self._as_it_is(written, caller, add_special_tokens)
+        if whole is not None:
+            return whole
         shown, tokenizer = written, self._tokenizer
         for every in (False, True):
             encoding = self._encoded(tokenizer, shown, add_special_tokens)
@@ -72,6 +83,24 @@ class LiteralEncoder:
             encoding = self._encoded(tokenizer, shown, add_special_tokens)
             found = self._found(encoding, written, caller)
         return self._in_pieces(encoding, {index for index, _, _ in found})
+
+    def _as_it_is(
+        self, written: str, caller: _Caller, add_special_tokens: bool
+    ) -> array[int] | None:
+        """Returns the ids where the caller wrote no control token, as far as that is soon told."""
+        if self._pattern is None:
+            return None
+        controls = self._added_controls[add_special_tokens]
+        for found in self._pattern.finditer(written):
+            if caller.first(*found.span()) >= 0:
+                return None
+            controls += 1
+        ids = self._encode(written, add_special_tokens)
+        # More: the model made one of ordinary text, or of what it does not know.
+        return ids if self._count_controls(ids) == controls else None
+
+    def _count_controls(self, ids: array[int]) -> int:
+        return sum(map(self._control.__contains__, ids))
 
     def _early(self, token_id: int, token: AddedToken) -> AddedToken:
         return AddedToken(
@@ -129,6 +158,18 @@ class LiteralEncoder:
         own = self._tokenizer.normalizer
         self._hiding.normalizer = normalizers.Sequence([*shows, *([] if own is None else [own])])
         return self._hiding
+
+
+def _pattern(controls: list[AddedToken]) -> re.Pattern[str] | None:
+    """Returns what finds control tokens where the tokenizer does: the longest at each place.
+
+    None where they are found in other text than is written, or where there is none.
+    """
+    flags = ("normalized", "single_word", "lstrip", "rstrip")
+    if not controls or any(getattr(each, flag) for each in controls for flag in flags):
+        return None
+    longest_first = sorted((each.content for each in controls), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)))
 
 
 @dataclass(frozen=True, slots=True)
