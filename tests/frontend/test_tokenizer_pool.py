@@ -22,10 +22,11 @@ from tokenwire_frontend.core.request import ChatPrompt
 from tokenwire_frontend.models import short_texts, tokenizer_pool
 from tokenwire_frontend.models.fast_encoder import SHORT_CHARS
 from tokenwire_frontend.models.files import ModelFilesError
+from tokenwire_frontend.models.job_result import TooManyTokensError
 from tokenwire_frontend.models.model import Model, build_model
 from tokenwire_frontend.models.output_formats import ParserNames
 from tokenwire_frontend.models.text_process import TextProcess, TimeLimit
-from tokenwire_frontend.models.tokenizer_pool import TokenizerPool, TooManyTokensError
+from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 from tokenwire_service.errors import Code, InvalidRequestError, ServiceError
 from tokenwire_service.tasks import Supervisor
 

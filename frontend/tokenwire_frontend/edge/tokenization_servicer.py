@@ -18,13 +18,10 @@ from tokenwire_frontend.core.detokenizer import Detokenizer
 from tokenwire_frontend.core.validation import chat_violations
 from tokenwire_frontend.edge import from_proto
 from tokenwire_frontend.edge.read_ahead import ReadAhead
+from tokenwire_frontend.models.job_result import TextTooLargeError, TooManyTokensError
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.models.token_ids import read_ids, write_ids
-from tokenwire_frontend.models.tokenizer_pool import (
-    TextTooLargeError,
-    TokenizerPool,
-    TooManyTokensError,
-)
+from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 from tokenwire_frontend.workers.pool import WorkerPool
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -23,9 +23,10 @@ from tokenwire_frontend.core.validation import (
 )
 from tokenwire_frontend.generation.reading import Reading, call_ids
 from tokenwire_frontend.generation.record import GenerationRecord
+from tokenwire_frontend.models.job_result import TooManyTokensError
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.models.token_ids import read_ids
-from tokenwire_frontend.models.tokenizer_pool import TokenizerPool, TooManyTokensError
+from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 
 
 async def tokenise(

@@ -20,7 +20,6 @@ from itertools import count
 from typing import Any
 
 import structlog
-from tokenwire_service.errors import FieldViolation, InvalidRequestError
 from tokenwire_service.tasks import Supervisor
 from tokenwire_service.wording import counted
 
@@ -28,6 +27,12 @@ from tokenwire_frontend import errors
 from tokenwire_frontend.core.request import ChatPrompt
 from tokenwire_frontend.models.cache_counts import CacheCounts
 from tokenwire_frontend.models.files import TOKENIZER_FILE, ModelFilesError, digest
+from tokenwire_frontend.models.job_result import (
+    BudgetSpentError,
+    TemplateFailedError,
+    TooManyTokensError,
+    read_result,
+)
 from tokenwire_frontend.models.lanes import SHORT_BYTES, Job, Lanes
 from tokenwire_frontend.models.sandbox import Budget
 from tokenwire_frontend.models.short_texts import ShortTexts
@@ -63,32 +68,6 @@ REFUSED_LIMIT = 64
 NO_LIMIT = 2**31 - 1
 
 log = structlog.get_logger()
-
-
-class TokenizerFaultError(Exception):
-    """A job failed in a way that no text should make it fail: a fault of the code."""
-
-
-class TooManyTokensError(Exception):
-    """A text has more tokens than were asked for.
-
-    Args:
-        count: how many it has.
-        at_least: whether it may have more than that.
-    """
-
-    def __init__(self, count: int, *, at_least: bool) -> None:
-        super().__init__(count, at_least)
-        self.count = count
-        self.told = f"{'at least ' if at_least else ''}{counted(count, 'token')}"
-
-
-class TextTooLargeError(Exception):
-    """Ids have a text of more bytes than were asked for; `size` says how many."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.size = size
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +241,7 @@ class TokenizerPool:
         """
         try:
             return await self._rendered(key, chat, field, add_special_tokens, most_tokens)
-        except _TemplateError as error:
+        except TemplateFailedError as error:
             raise errors.template_failed(field, str(error)) from error
 
     async def _rendered(
@@ -282,14 +261,14 @@ class TokenizerPool:
             try:
                 text, _, ids, times = await self._result(first, RENDER_LIMIT)
                 return Rendered(text, array("I", ids), *times)
-            except _BudgetError:
+            except BudgetSpentError:
                 pass
         try:
             text, plane, _, times = await self._result(
                 job(LONG_RENDERING, tokenises=False), RENDER_LIMIT, short=False
             )
-        except _BudgetError as error:
-            raise _TemplateError("it takes too long") from error
+        except BudgetSpentError as error:
+            raise TemplateFailedError("it takes too long") from error
         if plane:
             marked = packed("literal", key, text, plane, special, most_tokens)
             text, ids = await self._result(marked, TOKENIZE_LIMIT)
@@ -324,10 +303,10 @@ class TokenizerPool:
         try:
             self._lanes.put(job)
             self._dispatch()
-            return _read(*await (await job.taken))
+            return read_result(*await (await job.taken))
         except JobTooLongError as error:
             if limit is RENDER_LIMIT:
-                raise _TemplateError("it takes too long") from error
+                raise TemplateFailedError("it takes too long") from error
             raise errors.tokenizer_lost(f"it took longer than {limit.cpu_s:g} s") from error
         except ProcessLostError as error:
             raise errors.tokenizer_lost("the tokenizer's process ended") from error
@@ -369,7 +348,7 @@ class TokenizerPool:
                 job = packed("load", key, files, self._fast_encoding, self._cache_bytes)
                 answers = [process.run(job, LOAD_LIMIT) for process in fresh]
                 for answer in answers:
-                    told = _read(*await answer)
+                    told = read_result(*await answer)
         except BaseException as error:
             for answer in answers:
                 answer.cancel()
@@ -412,32 +391,3 @@ class TokenizerPool:
         for slot in self._slots:
             if slot.process is process and not self._closed:
                 slot.lost.set()
-
-
-class _BudgetError(Exception):
-    """The chat needs more than its rendering's budget."""
-
-
-class _TemplateError(Exception):
-    """The template refused the chat or failed on it."""
-
-
-def _read(kind: str, value: Any) -> Any:
-    """Returns a job's result, or raises what it failed with."""
-    match kind:
-        case "done":
-            return value
-        case "budget":
-            raise _BudgetError
-        case "template":
-            raise _TemplateError(value)
-        case "files":
-            raise ModelFilesError(value)
-        case "invalid":
-            raise InvalidRequestError([FieldViolation(*each) for each in value])
-        case "too_many":
-            count, at_least = value
-            raise TooManyTokensError(count, at_least=at_least)
-        case "too_large":
-            raise TextTooLargeError(value)
-    raise TokenizerFaultError(value)
