@@ -1,4 +1,7 @@
-"""What the demo shows: a long conversation goes on, sooner at its second turn; a tool is called."""
+"""What the demo shows.
+
+A long conversation goes on, sooner at its second turn; a tool is called; the model reasons.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +43,15 @@ WEATHER_TOOL = {
 WEATHER = "What is the weather in Paris?"
 STORY = "Tell me a story about a dog."
 NAME = "What is my name?"
+SUM = "What is 345 + 678?"
 
 
 def show(target: str) -> None:
-    """Prints two turns of a conversation with the frontend at the target, and a call of a tool."""
+    """Prints two turns of a conversation, a call of a tool, and an answer after reasoning.
+
+    Args:
+        target: the frontend's address.
+    """
     with Client(target, timeout=60) as client:
         # The first request of a process also pays for what is made once; the comparison is without.
         client.generate("Hello", max_tokens=1)
@@ -55,6 +63,8 @@ def show(target: str) -> None:
         print(f"\n{_compare(first, second)}")
         print("\nThe model may call a tool. What it calls comes as a call, not as text.")
         _use_tool(client)
+        print("\nThe model may reason first. Its reasoning comes apart from the text.")
+        _reason(client)
 
 
 def _earlier_turns() -> list[ChatMessage]:
@@ -99,6 +109,19 @@ def _use_tool(client: Client) -> None:
         messages += [first.message(), ChatMessage("tool", result, tool_call_id=call.id)]
     last = client.generate(chat=messages, tools=[WEATHER_TOOL], temperature=0, max_tokens=100)
     print(last.text)
+
+
+def _reason(client: Client) -> None:
+    """Prints a question, the model's reasoning and its answer."""
+    print(f"\n> {SUM}")
+    answer = client.generate(
+        chat=[ChatMessage("user", SUM)],
+        template_arguments={"enable_thinking": True},
+        temperature=0,
+        max_tokens=100,
+    )
+    print(f"reasoning {answer.reasoning}")
+    print(answer.text)
 
 
 def _compare(first: Answer, second: Answer) -> str:

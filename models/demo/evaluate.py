@@ -67,7 +67,9 @@ def prompt_of(model: Model, case: held.Case) -> str:
     """The text that the model reads for case."""
     if case.talk is None:
         return case.text
-    return model.chat(conversations.messages(case.talk), tools=case.talk.tools, documents=case.talk.documents)
+    talk = case.talk
+    given = {"tools": talk.tools, "documents": talk.documents, "enable_thinking": talk.thinking}
+    return model.chat(conversations.messages(talk), **given)
 
 
 def measure(model: Model, verbose: bool) -> float:

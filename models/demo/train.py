@@ -30,6 +30,7 @@ from world import conversations, held
 HERE = Path(__file__).resolve().parent
 OPEN_ROWS = 24  # rows that are filled at the same time; more waste fewer padding tokens
 LONG_SHARE = 0.18  # last share of the time, trained on rows of the whole context
+THOUGHT_TOKENS = 100  # the longest thought has about 60, with its marks
 BLOCKS_KEPT = 400  # blocks to fall back on when the generators are late
 
 
@@ -57,17 +58,26 @@ class Encoder:
         """Ids of a conversation; answers and the <|end|> after them are learnt."""
         ids: list[int] = []
         learnt: list[bool] = []
-        parts = conversations.pieces(talk)
-        encoded = self.tokenizer.encode_batch_fast([text for _, text, _ in parts], add_special_tokens=False)
-        for (mark, _, answer), encoding in zip(parts, encoded, strict=True):
-            tail = [] if mark == "<|begin|>" else [self.end]
-            ids += [self.tokenizer.token_to_id(mark), *encoding.ids, *tail]
-            learnt += [False] + [answer] * (len(encoding.ids) + len(tail))
+        pieces = conversations.pieces(talk)
+        encoded = self.tokenizer.encode_batch_fast([piece.text for piece in pieces], add_special_tokens=False)
+        for piece, encoding in zip(pieces, encoded, strict=True):
+            head = [self.tokenizer.token_to_id(piece.mark)] if piece.mark else []
+            text = encoding.ids + ([self.end] if piece.end else [])
+            ids += head + text
+            learnt += [False] * len(head) + [piece.learnt] * len(text)
         return ids, learnt
 
+    def prompt(self, talk: conversations.Conversation) -> list[int]:
+        """Ids of a conversation up to its last answer."""
+        ids, learnt = self.talk(talk)
+        while learnt[-1]:
+            learnt.pop()
+        return ids[: len(learnt)]
+
     def plain(self, text: str) -> tuple[list[int], list[bool]]:
-        """Ids of a plain text and its end; all learnt."""
-        ids = [*self.text(text), self.end]
+        """Ids of a plain text and its end; all learnt. A question that ends before the line break is a prompt."""
+        question, line_break, answer = text.partition("\n")
+        ids = [*self.text(question), *self.text(line_break + answer), self.end]
         return ids, [True] * len(ids)
 
 
@@ -77,7 +87,7 @@ def document(rng: Random, encoder: Encoder, long: bool, copying: float) -> tuple
         return encoder.talk(conversations.many(rng, rng.randint(2500, 10500), rng.choice((0.1, 0.25, 0.5))))
     if rng.random() < copying:
         return encoder.talk(conversations.copying(rng))
-    if rng.random() < 0.06:
+    if rng.random() < 0.08:
         return encoder.plain(conversations.plain(rng))
     return encoder.talk(conversations.conversation(rng))
 
@@ -278,11 +288,9 @@ def measure(model: LlamaForCausalLM, options: argparse.Namespace) -> None:
     encoder = Encoder(options.hf / "tokenizer.json")
     cases = []
     for case in held.held_set():
-        ids = encoder.text(case.text)
-        if case.talk:
-            full, _ = encoder.talk(case.talk)
-            ids = full[: len(full) - len(encoder.text(case.talk.turns[-1].answer)) - 1]
-        cases.append((len(ids) > 600, len(encoder.text(case.expected)), ids, case))
+        ids = encoder.prompt(case.talk) if case.talk else encoder.text(case.text)
+        room = THOUGHT_TOKENS if case.talk and case.talk.thinking else 0
+        cases.append((len(ids) > 600, len(encoder.text(case.expected)) + room, ids, case))
     cases.sort(key=lambda item: item[:2])
     cases = cases[: options.cases]
     right: dict[str, list[bool]] = defaultdict(list)

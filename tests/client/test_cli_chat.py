@@ -30,6 +30,12 @@ def test_chat_answers_one_message(run, server, stdin):
     assert server.last.generation.prompt.chat.messages[0].content == "from a pipe"
 
 
+def test_chat_gives_the_template_its_arguments(run, server):
+    thinks = '{"enable_thinking": true}'
+    assert run("chat", "hello", "--template-arguments", thinks)[0] == 0
+    assert server.last.generation.prompt.chat.template_arguments == thinks
+
+
 def test_chat_holds_a_conversation(run, server, stdin):
     stdin("hello\n\nagain\n/reset\nnew\n/exit\nunread\n")
     assert run("chat", "--system", "Be brief.")[:2] == (0, "Hello world\n" * 3)

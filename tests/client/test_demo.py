@@ -53,6 +53,8 @@ def test_the_demo_shows_its_turns_and_stops_both_services(command, ports):
     assert re.search(r"Time to first token: \d+ ms for \d{3} tokens, then \d+ ms", out)
     assert 'call   get_weather {"city": "Paris"}\n' in out
     assert "It is 21 degrees and sunny in Paris.\n" in out
+    assert "reasoning 345 + 600 = 945, 945 + 70 = 1015, 1015 + 8 = 1023.\n" in out
+    assert "345 + 678 = 1023.\n" in out
     assert out.endswith("Both services have stopped.\n")
     for port in ports:
         with socket.socket() as probe:

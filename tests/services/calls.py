@@ -118,6 +118,22 @@ class Streamed:
     def text(self, sequence: int = 0) -> str:
         return "".join(delta.text for delta in self.of(sequence))
 
+    def reasoning(self, sequence: int = 0) -> str:
+        return "".join(delta.reasoning for delta in self.of(sequence))
+
+    def calls(self, sequence: int = 0) -> list[tuple[str, str, str]]:
+        """Returns the calls' ids, names and arguments, checking each fragment's place."""
+        ids, names, arguments = {}, {}, {}
+        for delta in self.of(sequence):
+            for part in delta.tool_calls:
+                index = part.index
+                if part.name:
+                    assert index not in names
+                    ids[index], names[index], arguments[index] = part.id, part.name, ""
+                assert part.arguments_offset == len(arguments[index].encode())
+                arguments[index] += part.arguments
+        return [(ids[index], names[index], arguments[index]) for index in sorted(names)]
+
     def ids(self, sequence: int = 0) -> list[int]:
         return [token for delta in self.of(sequence) for token in delta.token_ids]
 

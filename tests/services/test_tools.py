@@ -12,7 +12,7 @@ from tokenwire import Answer, AsyncClient, Client, FinishReason
 from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.frontend.v1 import prompt_pb2 as pb
 
-from tests.services.calls import Streamed, duration, read, refused
+from tests.services.calls import duration, read, refused
 from tests.services.processes import WAIT_S
 
 WEATHER = {
@@ -39,19 +39,6 @@ def asked(*further: dict, **chat) -> fg.Generation:
     )
 
 
-def calls(streamed: Streamed) -> list[tuple[str, str, str]]:
-    """Puts the calls of a stream together, checking each fragment's place."""
-    ids, names, arguments = {}, {}, {}
-    for delta in streamed.deltas:
-        for part in delta.tool_calls:
-            if part.name:
-                assert part.index not in names
-                ids[part.index], names[part.index], arguments[part.index] = part.id, part.name, ""
-            assert part.arguments_offset == len(arguments[part.index].encode())
-            arguments[part.index] += part.arguments
-    return [(ids[index], names[index], arguments[index]) for index in sorted(names)]
-
-
 def through_generate(frontend, what):
     [sequence] = frontend.generate(what).sequences
     return [(c.id, c.name, c.arguments) for c in sequence.tool_calls], sequence.text, sequence.end
@@ -59,14 +46,14 @@ def through_generate(frontend, what):
 
 def through_stream(frontend, what):
     streamed = read(frontend.start(what))
-    return calls(streamed), streamed.text(), streamed.end()
+    return streamed.calls(), streamed.text(), streamed.end()
 
 
 def through_session(frontend, what):
     with frontend.session() as session:
         session.open(1, what)
         [streamed] = session.finish(1)
-    return calls(streamed), streamed.text(), streamed.end()
+    return streamed.calls(), streamed.text(), streamed.end()
 
 
 @pytest.mark.parametrize("through", [through_generate, through_stream, through_session])

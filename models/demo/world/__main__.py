@@ -24,10 +24,14 @@ def check() -> None:
     for _ in range(3000):
         talk = conversation(rng)
         shown = template.render(
-            messages=messages(talk), tools=talk.tools, documents=talk.documents, add_generation_prompt=True
+            messages=messages(talk),
+            tools=talk.tools,
+            documents=talk.documents,
+            add_generation_prompt=True,
+            enable_thinking=talk.thinking,
         )
-        own = "".join(mark + text + ("<|end|>" if mark != "<|begin|>" else "") for mark, text, _ in pieces(talk))
-        own = own[: len(own) - len(talk.turns[-1].answer) - len("<|end|>")]
+        *before, last = pieces(talk)
+        own = "".join(piece.mark + piece.text + piece.end for piece in before) + last.mark
         if shown != own:
             raise SystemExit(f"template: {shown}\npieces:   {own}")
     print("3000 conversations are rendered alike")

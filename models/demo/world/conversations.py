@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
+from typing import NamedTuple
 
-from world import facts, lists, memory, small_talk, strings, sums, tell
+from world import facts, lists, memory, small_talk, strings, sums, tell, thoughts
 from world.core import Turn, draw, in_bucket, is_held
 from world.style import STYLED, neutral, restyle, style
 
@@ -45,17 +46,22 @@ KINDS = {
     tell.greeting_list: 1,
 }
 MAKERS, WEIGHTS = list(KINDS), list(KINDS.values())
+THINKING_SHARE = 0.15
 
 
 @dataclass(slots=True)
 class Conversation:
-    """A chat: a system text ('' for none), tools, documents, and turns; the last turn's answer is what is measured."""
+    """A chat: a system text ('' for none), tools, documents, and turns; the last turn's answer is what is measured.
+
+    thinking says that a thought goes before the last answer; those before earlier answers are not kept.
+    """
 
     system: str = ""
     tools: list[dict] = field(default_factory=list)
     documents: list[dict] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     kind: str = ""
+    thinking: bool = False
 
 
 def single(rng: Random, held: bool = False) -> Turn:
@@ -132,7 +138,16 @@ def documents_talk(rng: Random) -> Conversation:
 
 
 def conversation(rng: Random) -> Conversation:
-    """A trained conversation of any kind, mostly short."""
+    """A trained conversation of any kind, mostly short; some end at any turn, where the model thinks first."""
+    talk = answered(rng)
+    if rng.random() < THINKING_SHARE:
+        talk.thinking = True
+        del talk.turns[rng.randint(1, len(talk.turns)) :]
+    return talk
+
+
+def answered(rng: Random) -> Conversation:
+    """A trained conversation without thoughts."""
     luck = rng.random()
     if luck < 0.52:
         return Conversation(neutral(rng) if rng.random() < 0.2 else "", [], [], [single(rng)], "single")
@@ -146,7 +161,7 @@ def conversation(rng: Random) -> Conversation:
         talk = documents_talk(rng)
     else:
         return many(rng, rng.randint(600, 1900))
-    return talk if not any(is_held(turn) for turn in talk.turns) else conversation(rng)
+    return talk if not any(is_held(turn) for turn in talk.turns) else answered(rng)
 
 
 COPYING = (
@@ -173,22 +188,33 @@ def copying(rng: Random) -> Conversation:
     return copying(rng) if is_held(last) else Conversation(turns=[*talk.turns, last], kind="several")
 
 
-Piece = tuple[str, str, bool]  # special token, text after it, whether the text is learnt
+class Piece(NamedTuple):
+    """A special token ('' for none), the text after it, whether the text is learnt, and the special token at its end."""
+
+    mark: str
+    text: str
+    learnt: bool = False
+    end: str = "<|end|>"
 
 
 def pieces(talk: Conversation) -> list[Piece]:
-    """What the chat template renders, piece by piece: (special token, text, is an answer); `python -m world --check` compares."""
+    """What the chat template renders, and the last answer; `python -m world --check` compares."""
     parts = [talk.system] if talk.system else []
     if talk.tools:
         parts.append("Tools: " + json.dumps(talk.tools, ensure_ascii=False))
     if talk.documents:
         parts.append("Documents: " + json.dumps(talk.documents, ensure_ascii=False))
-    out: list[Piece] = [("<|begin|>", "", False)]
+    out = [Piece("<|begin|>", "", end="")]
     if parts:
-        out.append(("<|system|>", "\n".join(parts), False))
+        out.append(Piece("<|system|>", "\n".join(parts)))
     for turn in talk.turns:
-        out.append((f"<|{turn.role}|>", turn.user, False))
-        out.append(("<|assistant|>", turn.answer, True))
+        out.append(Piece(f"<|{turn.role}|>", turn.user))
+        out.append(Piece("<|assistant|>", turn.answer, learnt=True))
+    if talk.thinking:
+        out[-1:] = [
+            Piece("<|assistant|>", thoughts.OPENS, end=""),
+            Piece("", thoughts.thinking(talk.turns[-1]), learnt=True),
+        ]
     return out
 
 
@@ -205,9 +231,16 @@ PLAIN = (facts.capital, facts.colour, facts.animal, facts.country_fact, facts.ge
 
 
 def plain(rng: Random) -> str:
-    """A trained text without the chat template; one sentence in HELD_ONE_IN is never trained in this form."""
+    """A trained text without the chat template; one sentence in HELD_ONE_IN is never trained in this form.
+
+    Half of them are a question, a line break and the answer, so that what is asked without the template ends too.
+    """
     while True:
-        text = tell.plain_text(rng, draw(rng.choice(PLAIN), rng, False))
+        if rng.random() < 0.5:
+            turn = draw(small_talk.small_talk, rng, False) if rng.random() < 0.3 else single(rng)
+            text = f"{turn.user}\n{turn.answer}"
+        else:
+            text = tell.plain_text(rng, draw(rng.choice(PLAIN), rng, False))
         if not in_bucket(f"plain {text}"):
             return text
 
@@ -219,4 +252,4 @@ def tokenizer_texts(count: int, seed: int = 7) -> Iterator[str]:
         if rng.random() < 0.05:
             yield plain(rng)
         else:
-            yield from (text for _, text, _ in pieces(conversation(rng)) if text)
+            yield from (piece.text for piece in pieces(conversation(rng)) if piece.text)

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from random import Random
 
-from world import conversations, core, facts, lists, memory, small_talk, strings, sums, tell
+from world import conversations, core, facts, lists, memory, small_talk, strings, sums, tell, thoughts
 
 SEED = 2718
 
@@ -47,7 +47,10 @@ COUNTS = {
 
 @dataclass(slots=True)
 class Case:
-    """One measured answer. Exactly one of talk and text is the prompt; prefix: the answer need only begin so."""
+    """One measured answer. Exactly one of talk and text is the prompt; prefix: the answer need only begin so.
+
+    Where talk thinks, a thought of one line goes before the expected answer.
+    """
 
     kind: str
     expected: str
@@ -58,6 +61,10 @@ class Case:
 
 def grade(case: Case, answer: str) -> bool:
     """Whether answer is right: the same JSON value where JSON is expected, else the same text."""
+    if case.talk and case.talk.thinking:
+        thought, _, answer = answer.partition(thoughts.CLOSES)
+        if not thought or "\n" in thought:
+            return False
     answer, expected = answer.strip(), case.expected.strip()
     if case.prefix:
         return answer.startswith(expected)
@@ -112,6 +119,25 @@ def plain_case(rng: Random) -> Case:
         return Case("plain_text", tail, None, head)
 
 
+# of these, held ones are asked for with a thought before the answer
+THINKING = (
+    *(sums.addition, sums.addition, sums.addition, sums.subtraction, sums.subtraction, sums.multiplication),
+    *(sums.division, sums.word_problem, facts.capital, facts.capital, facts.animal, strings.wording),
+    *(strings.json_object, lists.listing, small_talk.small_talk, small_talk.unknown),
+)
+
+
+def thinking_cases(rng: Random) -> list[Case]:
+    """Held questions, calls of tools and their results, and a recall, with a thought before the answer."""
+    talks = [conversations.Conversation(turns=[core.draw(make, rng, True)]) for make in THINKING]
+    talks += [until_held(rng, conversations.tools_talk).talk for _ in range(4)]
+    del talks[-1].turns[1:], talks[-2].turns[1:]  # these two end with the call
+    talks.append(looking_back(rng, 100, True, "memory").talk)
+    for talk in talks:
+        talk.thinking = True
+    return [of_talk(talk, "thinking") for talk in talks]
+
+
 def held_set() -> list[Case]:
     """All cases; the same at every call."""
     rng = Random(SEED)
@@ -133,7 +159,7 @@ def held_set() -> list[Case]:
     for prompt, answer in core.STRANGERS.items():
         talk = conversations.Conversation(turns=[core.Turn("stranger", prompt, answer)])
         cases.append(Case("stranger", answer, talk, prefix=True))
-    return cases
+    return cases + thinking_cases(rng)
 
 
 def reserve() -> list[Case]:

@@ -349,7 +349,8 @@ def test_an_engine_process_that_stands_still_with_work_ends_the_worker_with_70()
                 pass
         assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
         assert worker.wait() == 70
-        assert time.monotonic() - stopped_s < 5 + 2
+        # Beyond the bound: to notice it, and the exit of a process with a GPU. 2.4 s on an H200.
+        assert time.monotonic() - stopped_s < 5 + 5
     finally:
         worker.kill()
 

@@ -24,7 +24,7 @@ TEMPLATES = {
     # name: (template, added tokens, model type, tools, reasoning)
     "none": (None, [], None, None, None),
     "plain": ("{{ messages[0].content }}", [], None, None, None),
-    "demo": (DEMO.read_text(), [], "llama", "json", None),
+    "demo": (DEMO.read_text(), [], "llama", "json", "think"),
     "hermes": ("<tool_call>{{ {'name': name} }}</tool_call>", [], "qwen2", "hermes", None),
     "hermes that thinks": ("<tool_call>{{ c.split('</think>') }}", [], "qwen3", "hermes", "think"),
     "tokens alone": ("{{ messages }}", ["<tool_call>", "<think>", "</think>"], None, None, "think"),

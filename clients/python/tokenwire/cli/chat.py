@@ -36,6 +36,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="auto|none|required|NAME",
         help="whether it calls tools, or which",
     )
+    parser.add_argument(
+        "--template-arguments",
+        metavar="JSON",
+        help='variables of the chat template, such as {"enable_thinking": true}',
+    )
     generation_options.configure(parser)
 
 
