@@ -57,9 +57,9 @@ def test_wire_measures_both_calls_and_checks_every_token(bench, server, tmp_path
         assert flow["lost"] == {"lost": 0, "repeated": 0, "text_gaps": 0}
         assert 0 < flow["figures"]["ttft_p50_s"]["value"] <= flow["figures"]["e2e_max_s"]["value"]
         # The server is this very process: it was found by its port.
-        watched = {each["name"]: each["pid"] for each in phase["processes"]}
-        assert watched["frontend"] == os.getpid()
-        assert {"load 1", "load 2"} < watched.keys()
+        watched = {each["name"]: each["pids"] for each in phase["processes"]}
+        assert watched["frontend"] == [os.getpid()]
+        assert watched["load"] == watched["load 1"] + watched["load 2"]
     assert "stream, 2 at once" in printed
     page = (tmp_path / "result.html").read_text()
     assert "http" not in page.replace("tokenwire bench", "")
@@ -93,6 +93,15 @@ def test_refusals_are_counted_by_their_reason_and_are_no_latencies(bench, server
     assert flow["errors"] == {"QUEUE_FULL": flow["requests"]["started"]}
     assert flow["figures"]["e2e_p50_s"]["value"] is None
     assert (code, "no request was completed" in errors) == (1, True)
+
+
+def test_a_request_that_takes_too_long_has_failed(bench, server):
+    server.busy.clear()
+
+    _, result, *_ = bench("wire", *SHORT, "--call", "session", "--timeout", "0.3")
+
+    flow = result["phases"][0]["flows"]["all"]
+    assert flow["errors"] == {"TIMEOUT": flow["requests"]["started"]}
 
 
 def test_overload_offers_multiples_of_the_capacity_that_it_measures(bench):
@@ -146,6 +155,17 @@ def test_long_prompts_fill_the_context_beside_short_streams(bench, server):
     assert 0.8 * server.context < tokens < server.context
 
 
+def test_a_sessions_messages_stay_below_what_a_server_takes(bench, server):
+    server.context = 100_000
+    # Forty prompts of 160 kB are more than the 4 MiB of one message.
+    words = ("--call", "session", "--concurrency", "40", "--input", "40000", "--output", "2")
+
+    _, result, *_ = bench("wire", "--duration", "0.2", "--warmup", "0", *words)
+
+    flow = result["phases"][0]["flows"]["all"]
+    assert (flow["requests"]["completed"] >= 40, flow["errors"]) == (True, {})
+
+
 def test_chats_offer_tools_and_are_parsed(bench, server):
     bench("chat", *SHORT, "--turns", "2")
 
@@ -154,7 +174,8 @@ def test_chats_offer_tools_and_are_parsed(bench, server):
     assert {each.prompt.WhichOneof("content") for each in server.requests} == {"chat"}
 
 
-def test_ctrl_c_writes_what_there_is(bench, server):
+@pytest.mark.parametrize(("warmup", "measured"), [("0", True), ("60", False)])
+def test_ctrl_c_writes_what_there_is(bench, server, warmup, measured):
     server.busy.clear()
 
     def interrupt():
@@ -163,12 +184,15 @@ def test_ctrl_c_writes_what_there_is(bench, server):
 
     pressing = threading.Thread(target=interrupt)
     pressing.start()
-    code, result, *_ = bench("wire", "--duration", "60", "--warmup", "0", "--concurrency", "2")
+    words = ("--duration", "60", "--warmup", warmup, "--concurrency", "2")
+    code, result, printed, _ = bench("wire", *words, "--call", "stream,session")
     pressing.join()
 
     assert (code, result["interrupted"]) == (130, True)
-    assert len(result["phases"]) == 1
-    assert result["phases"][0]["window_s"] < 30
+    (phase,) = result["phases"]
+    assert (0 < phase["window_s"] < 30) == measured
+    assert phase["flows"]["all"]["figures"]["ttft_p50_s"]["value"] is None or measured
+    assert ("the phase ended in its warm-up" in printed) != measured
 
 
 def test_a_result_is_compared_with_another(bench, tmp_path, capsys):

@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import grpc
 from google.protobuf import duration_pb2
 
+from tokenwire.bench.measures import CUT
 from tokenwire.bench.plan import Flow
-from tokenwire.bench.reading import CUT, Reading
+from tokenwire.bench.reading import Reading
 from tokenwire.errors import from_rpc_error
 from tokenwire.frontend.v1 import generation_pb2, options_pb2
 from tokenwire.frontend.v1.generation_pb2_grpc import GenerationServiceStub
+
+MESSAGE_BYTES = 256 * 1024
+"""A session's message takes no further request beyond this. Much fewer than the 4 MiB that a
+frontend takes, and most prompts are so short that hundreds of them go together."""
+
+_CANCEL_BYTES = 8
 
 
 class Calls(Protocol):
@@ -132,7 +141,7 @@ class _Session:
         self._stream = stream
         self._live: dict[int, tuple[Reading, asyncio.Future[None]]] = {}
         self._last_id = 0
-        self._outgoing = generation_pb2.SessionRequest()
+        self._outgoing: deque[generation_pb2.Open | generation_pb2.Cancel] = deque()
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.ended = False
@@ -149,13 +158,13 @@ class _Session:
         done = asyncio.get_running_loop().create_future()
         self._live[number] = (reading, done)
         opening = generation_pb2.Open(id=number, generation=generation, stream=self._stream)
-        self._outgoing.opens.append(opening)
+        self._outgoing.append(opening)
         self._news.set()
         try:
             await done
         except asyncio.CancelledError:
             self._live.pop(number, None)
-            self._outgoing.cancels.add(id=number)
+            self._outgoing.append(generation_pb2.Cancel(id=number))
             self._news.set()
             raise
         reading.end()
@@ -167,12 +176,26 @@ class _Session:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _write(self, call: Any) -> None:
-        """Sends what has gathered since the last write as one message."""
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            message, self._outgoing = self._outgoing, generation_pb2.SessionRequest()
-            await call.write(message)
+        """Sends what has gathered since the last write, up to a bound in one message."""
+        # A stream that has broken says so to its reader.
+        with suppress(grpc.RpcError, asyncio.InvalidStateError):
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                while self._outgoing:
+                    await call.write(self._gathered())
+
+    def _gathered(self) -> generation_pb2.SessionRequest:
+        message, size = generation_pb2.SessionRequest(), 0
+        while self._outgoing and size < MESSAGE_BYTES:
+            command = self._outgoing.popleft()
+            if isinstance(command, generation_pb2.Open):
+                message.opens.append(command)
+                size += command.ByteSize()
+            else:
+                message.cancels.append(command)
+                size += _CANCEL_BYTES
+        return message
 
     async def _read(self, call: Any) -> None:
         live, now = self._live, time.monotonic

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tokenwire.bench.figures import duration, value
-from tokenwire.bench.loader import AT_LIMIT
+from tokenwire.bench.measures import AT_LIMIT
 
 BUSY_SHARE = 0.85
 """Of a core: above it, what comes waits for the load process to read it."""

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tokenwire.bench.measures import METRICS, SLICES, Histogram, Merged, Slice
+from tokenwire.bench.measures import AT_LIMIT, METRICS, SLICES, Histogram, Merged, Slice
 from tokenwire.bench.plan import Objective
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
@@ -61,7 +61,7 @@ def figures(
     add("total_tokens_per_s", prompt + (output or 0.0), None)
     if objective:
         add_rate("goodput_per_s", lambda each: each.good)
-        started = merged.totals["started"] + merged.errors["LOAD_LIMIT"]
+        started = merged.totals["started"] + merged.errors[AT_LIMIT]
         add("good_share", merged.totals["good"] / started if started else math.nan, None)
     for name in METRICS:
         _add_times(add, name, merged.slices)

@@ -18,7 +18,7 @@ from typing import Any
 from tokenwire._channel import Tls, open_async_channel
 from tokenwire.bench import arrivals
 from tokenwire.bench.calls import Calls, calls
-from tokenwire.bench.measures import Histogram, Measures
+from tokenwire.bench.measures import TIMEOUT, Histogram, Measures
 from tokenwire.bench.plan import Flow, Phase
 from tokenwire.bench.prompts import Conversation, Prompts
 from tokenwire.bench.reading import Reading
@@ -35,12 +35,6 @@ TICK_S = 0.02
 
 MOST_IN_FLIGHT = 20_000
 """Of an open loop in one process, whose server does not keep up; at some 20 KiB each."""
-
-AT_LIMIT = "LOAD_LIMIT"
-"""The reason of a request that was not sent because of it."""
-
-TIMEOUT = "TIMEOUT"
-"""The reason of a request that took longer than `--timeout`."""
 
 REST_S = 0.1
 """Of a closed loop after a failure without a time to try again: refusals are to cost the server
@@ -155,7 +149,7 @@ class Load:
             request = conversation.request()
             await _until(at_s)
             if self._measures[number].in_flight >= MOST_IN_FLIGHT:
-                self._measures[number].refused_by_load(at_s, AT_LIMIT)
+                self._measures[number].not_sent(at_s)
             else:
                 self._spawn(self._converse(number, conversation, request, at_s))
 

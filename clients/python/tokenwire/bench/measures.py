@@ -29,6 +29,15 @@ METRICS = ("ttft", "itl", "tpot", "e2e")
 """Time to first token, gap between two messages with tokens, mean time between a request's tokens,
 time to the end; all but `itl` have one value for a request."""
 
+CUT = "STREAM_CUT"
+"""The reason of a stream that ended well, but before its generation did."""
+
+TIMEOUT = "TIMEOUT"
+"""The reason of a request that took longer than `--timeout`."""
+
+AT_LIMIT = "LOAD_LIMIT"
+"""The reason of a request that a load process did not send, having too many in flight."""
+
 _LEAST_S = 1e-6
 _GROWTH = math.log(1.01)
 
@@ -226,14 +235,14 @@ class Measures:
             self._note_completed(reading, part, now_s)
         self._keep(reading, now_s)
 
-    def refused_by_load(self, intended_s: float, reason: str) -> None:
+    def not_sent(self, intended_s: float) -> None:
         """Notes a request that the load process itself could not send."""
         self.failed_so_far += 1
         part = self._slice(intended_s)
         if part is not None:
             part.failed += 1
             self.totals["failed"] += 1
-            self.errors[reason] += 1
+            self.errors[AT_LIMIT] += 1
 
     def cut(self, reading: Reading) -> None:
         """Notes a request that the load process gave up at the end of the phase."""

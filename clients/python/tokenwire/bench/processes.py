@@ -19,10 +19,10 @@ _LOCAL_HOSTS = ("127.", "localhost", "[::1]", "0.0.0.0", "[::]")
 
 @dataclass(frozen=True)
 class Watched:
-    """A process, with all of its descendants."""
+    """One or several processes, with all of their descendants."""
 
     name: str
-    pid: int
+    pids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,15 @@ class Held:
 
     cpu_s: float
     memory_mib: float
+
+
+def together(pids: Iterable[int]) -> Held | None:
+    """Returns what processes have used; None where one of them is gone or not to be seen."""
+    found = [held(pid) for pid in pids]
+    known = [each for each in found if each is not None]
+    if len(known) < len(found):
+        return None
+    return Held(sum(each.cpu_s for each in known), sum(each.memory_mib for each in known))
 
 
 def held(pid: int) -> Held | None:
@@ -64,13 +73,19 @@ def discovered(frontend: str, workers: Iterable[str]) -> list[Watched]:
     """Returns the processes that listen on the addresses (HOST:PORT) of this machine."""
     found: list[Watched] = []
     for role, addresses in (("frontend", [frontend]), ("worker", sorted(workers))):
-        known = {each.pid for each in found}
+        known = {pid for each in found for pid in each.pids}
         # One process may listen on several ports, and several on one.
         every = dict.fromkeys(pid for address in addresses for pid in _listeners(address))
-        pids = [pid for pid in every if pid not in known]
-        names = [role] if len(pids) == 1 else [f"{role} {n}" for n in range(1, len(pids) + 1)]
-        found += [Watched(name, pid) for name, pid in zip(names, pids, strict=True)]
+        found += named(role, [pid for pid in every if pid not in known])
     return found
+
+
+def named(role: str, pids: Sequence[int]) -> list[Watched]:
+    """Returns the processes of a role: all together, and each where there are several."""
+    if not pids:
+        return []
+    each = [Watched(f"{role} {n}", (pid,)) for n, pid in enumerate(pids, 1)]
+    return [Watched(role, tuple(pids)), *(each if len(pids) > 1 else [])]
 
 
 def _listeners(address: str) -> list[int]:

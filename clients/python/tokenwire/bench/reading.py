@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from tokenwire.bench.measures import Measures
+from tokenwire.bench.measures import CUT, Measures
 from tokenwire.errors import from_status
 from tokenwire.frontend.v1 import generation_pb2
 
 Event = generation_pb2.StreamGenerateResponse | generation_pb2.SessionEvent
-
-CUT = "STREAM_CUT"
-"""The reason of a stream that ended well, but before its generation did."""
 
 
 class Reading:

@@ -106,7 +106,7 @@ class Run:
     def _processes(self) -> list[Watched]:
         args = self._args
         if args.process:
-            return [Watched(name, pid) for name, pid in args.process]
+            return [Watched(name, (pid,)) for name, pid in args.process]
         return discovered(args.target, [each.address for each in self._workers])
 
     # --- the phases

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tokenwire.bench.figures import cost_us
-from tokenwire.bench.processes import Held, Watched, busy_share, held
+from tokenwire.bench.processes import Held, Watched, busy_share, named, together
 
 INTERVAL_S = 1.0
 MOST_POINTS = 600
@@ -19,9 +19,7 @@ class Watch:
     """Looks at processes from the begin of the measured time to its end."""
 
     def __init__(self, watched: Sequence[Watched], load: Sequence[int]) -> None:
-        names = [f"load {n}" for n in range(1, len(load) + 1)] if len(load) > 1 else ["load"]
-        own = [Watched(name, pid) for name, pid in zip(names, load, strict=True)]
-        self._watched = [*watched, *own]
+        self._watched = [*watched, *named("load", load)]
         self._points: list[tuple[float, list[Held | None]]] = []
         self._machine: list[tuple[float, float]] = []
         self._begin_s = 0.0
@@ -60,7 +58,7 @@ class Watch:
         if busy is not None:
             self._machine.append(busy)
         at_s = time.monotonic() - self._begin_s
-        self._points.append((at_s, [held(each.pid) for each in self._watched]))
+        self._points.append((at_s, [together(each.pids) for each in self._watched]))
 
     def machine_busy_share(self) -> float | None:
         """Returns the share of the machine's CPUs that was busy, with whatever else runs there."""
@@ -85,7 +83,7 @@ class Watch:
             found.append(
                 {
                     "name": each.name,
-                    "pid": each.pid,
+                    "pids": each.pids,
                     "cpu_s": round(cpu_s, 3),
                     "cpu_share": round(cpu_s / (end_s - begin_s), 3),
                     "cpu_us_per_token": cost_us(
