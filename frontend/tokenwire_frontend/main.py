@@ -21,7 +21,7 @@ from tokenwire.frontend.v1 import (
 from tokenwire_service import logs, memory, settings, signals
 from tokenwire_service.admin import administered
 from tokenwire_service.ports import ListenError
-from tokenwire_service.server import RpcServer, Service, log_draining
+from tokenwire_service.server import STOP_GRACE_S, RpcServer, Service, log_draining
 from tokenwire_service.tasks import EX_SOFTWARE, Supervisor, first_of
 from tokenwire_service.telemetry import variables
 from tokenwire_service.telemetry.providers import Telemetry
@@ -189,7 +189,9 @@ class Frontend:
         """Drains for at most so long, and ends what is left."""
         self._health.cancel()
         await self._set_serving(serving=False)
-        leaving = self._supervisor.keep("leave_shared", self.server.leave_shared)
+        leaving = self._supervisor.keep(
+            "leave_shared", partial(self.server.leave_shared, grace_s + STOP_GRACE_S)
+        )
         await self.generator.drain(grace_s)
         leaving.cancel()
         await self.server.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from tokenwire import channel_arguments
 from tokenwire_service.connections import disconnect, peers, stop_listening
 from tokenwire_service.ports import ListenError, check_free
 from tokenwire_service.reflection import enable_reflection
-from tokenwire_service.rpc_boundary import RpcBoundary
+from tokenwire_service.rpc_boundary import RETRY_S, RpcBoundary
 from tokenwire_service.settings import TlsSettings
 from tokenwire_service.tls import server_credentials
 
@@ -123,21 +124,25 @@ class RpcServer:
         for name in self._names:
             await self._health.set(name, value)
 
-    async def leave_shared(self) -> None:
-        """Leaves the shared address to the others, until cancelled: for the time of a drain.
+    async def leave_shared(self, grace_s: float) -> None:
+        """Leaves the shared address to the others; calls in flight have the grace.
 
-        New connections go to them. Those that no call uses are closed, so that their callers
-        connect anew; calls in flight go on.
+        New connections go to them at once. Connections that no call uses are closed, and after
+        a time callers on the others are told to connect anew for their next call (GOAWAY). Not
+        sooner: gRPC ends with a bare CANCELLED what arrives before its caller has heard of that,
+        and by then callers that keep to `retry_after` are waiting.
         """
         if self._shared is None:
             return
         stop_listening(self._shared_port)
         idle: set[str] = set()
-        while True:
+        until_s = time.monotonic() + RETRY_S
+        while time.monotonic() < until_s:
             # Idle twice, since a call's status may have yet to leave.
             before, idle = idle, peers(self._shared_port) - self._boundary.peers()
             disconnect(self._shared_port, before & idle)
             await asyncio.sleep(FAREWELL_S)
+        await self._shared.stop(grace_s)
 
     async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """Stops listening; what is still open has the grace and is then refused as DRAINING.

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
+from tokenwire import Client
 from tokenwire.frontend.v1 import activity_pb2 as fa
 
 from tests.services.calls import (
@@ -184,6 +185,23 @@ def test_each_drains_and_starts_anew_while_the_other_serves(two, clients):
     assert not {each["pid"] for each in now} & set(pids)
     drains = [each["process"] for each in two.process.events(event="draining")]
     assert drains == [0, 1]
+
+
+def test_a_client_with_one_connection_hears_nothing_of_a_rolling_restart(two):
+    """Its stream goes on, and what it asks meanwhile is served by the other process."""
+    two.both_serve()
+    seen = two.process.event_count
+    with Client(two.address) as client:
+        with client.stream("Once", max_tokens=1500, ignore_eos=True) as stream:
+            next(iter(stream))
+            two.process.process.send_signal(signal.SIGUSR1)
+            two.process.wait_for("draining", after=seen)
+            for _ in range(5):
+                client.generate("Hello", max_tokens=2)
+            for _ in stream:
+                pass
+            assert stream.result.usage.completion_tokens == 1500
+        two.process.wait_for("rolling_restart_done", after=seen)
 
 
 def test_an_address_in_use_is_found(two, main_here):
