@@ -4,7 +4,7 @@ import math
 from random import Random
 
 import pytest
-from tokenwire.bench import comparison, figures
+from tokenwire.bench import comparison, doubts, figures
 from tokenwire.bench.measures import SLICES, Histogram, Measures, Merged
 from tokenwire.bench.plan import Objective
 
@@ -122,3 +122,17 @@ def test_a_limit_counts_what_is_worse_beyond_the_noise():
 def test_results_without_a_common_phase_are_not_compared():
     with pytest.raises(ValueError, match="no phase in common: stream against session"):
         comparison.compare(result(1, 1, 1), result(1, 1, 1, name="session"))
+
+
+def test_memory_that_grows_in_a_long_phase_is_told():
+    def phase(window_s, last_mib):
+        points = [[float(at_s), 500.0] for at_s in range(5)]
+        points += [[float(at_s), 100.0] for at_s in range(5, 40)]
+        points += [[float(at_s), last_mib] for at_s in range(40, 50)]
+        load = {"processes": [{"cpu_share": 0.1}], "loop_lag_p99_s": 0, "machine_busy_share": 0}
+        processes = [{"name": "frontend", "memory_mib": points}]
+        return {"flows": {}, "load": load, "window_s": window_s, "processes": processes}
+
+    assert doubts.found(phase(60, 150)) == ["memory of frontend grew from 100 to 150 MiB"]
+    assert doubts.found(phase(60, 110)) == []
+    assert doubts.found(phase(20, 150)) == []

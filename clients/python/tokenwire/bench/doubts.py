@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from statistics import mean
 from typing import Any
 
 from tokenwire.bench.figures import duration, value
@@ -15,6 +16,12 @@ LATE_S = 0.02
 """About what a person or a GPU's step would not notice; beyond it the load's delay shows."""
 
 MACHINE_SHARE = 0.95
+GROWTH_WINDOW_S = 60.0
+"""In less time nothing is told of memory: caches still fill."""
+
+GROWTH_SHARE, GROWTH_MIB = 0.05, 16.0
+"""What allocators take and give beside a load that differs from moment to moment."""
+
 FEW_REQUESTS = 100
 """Below it, a 99th percentile is the one or two slowest requests."""
 
@@ -24,7 +31,20 @@ def found(phase: Mapping[str, Any]) -> list[str]:
     return [
         *_of_load(phase["load"]),
         *(each for flow in phase["flows"].items() for each in _of(*flow)),
+        *_of_memory(phase),
     ]
+
+
+def _of_memory(phase: Mapping[str, Any]) -> Iterator[str]:
+    """Compares the second tenth of the time with the last; the first may fill caches."""
+    for process in phase["processes"]:
+        points = [mib for _, mib in process["memory_mib"]]
+        size = len(points) // 10
+        if phase["window_s"] < GROWTH_WINDOW_S or not size:
+            return
+        before, after = mean(points[size : 2 * size]), mean(points[-size:])
+        if after - before > max(GROWTH_MIB, GROWTH_SHARE * before):
+            yield f"memory of {process['name']} grew from {before:,.0f} to {after:,.0f} MiB"
 
 
 def _of_load(load: Mapping[str, Any]) -> Iterator[str]:

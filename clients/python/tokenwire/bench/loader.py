@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -280,7 +281,12 @@ async def _serve() -> None:
 
 
 def main() -> None:
-    """Runs the process until its input ends."""
+    """Runs the process until its input ends, or the command is gone and reads no more."""
+    with suppress(BrokenPipeError):
+        _run()
+
+
+def _run() -> None:
     try:
         # Installed with the services, and a tenth to a third cheaper for each message.
         import uvloop  # noqa: PLC0415

@@ -9,7 +9,7 @@ from typing import Any
 from tokenwire.bench.comparison import Row
 from tokenwire.bench.figures import shown
 from tokenwire.bench.report.charts import Axis, Series, lines
-from tokenwire.bench.report.page import METRICS
+from tokenwire.bench.report.page import METRICS, time_axis
 from tokenwire.bench.report.style import card, frame, table
 
 
@@ -71,7 +71,7 @@ def _table(rows: Sequence[Row]) -> str:
 def _curves(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     charts = []
     second = {(each["name"], each["round"]): each for each in after["phases"]}
-    x = Axis("", lambda each: shown("_s", each), logarithmic=True)
+    x = time_axis("")
     y = Axis("share of all", lambda each: f"{each:.0%}", begin=0.0, end=1.0)
     for phase in before["phases"]:
         other = second.get((phase["name"], phase["round"]))

@@ -199,12 +199,13 @@ def _goodput(parts: list[_Part]) -> str:
         )
         for colour, quantile in enumerate(("p50", "p90", "p99"))
     ]
-    second = card("Time to first token", marked(firsts, x, _time_axis("first token")))
+    second = card("Time to first token", marked(firsts, x, time_axis("first token")))
     return f'<h2>Beyond the capacity</h2><div class="grid2">{chart}{second}</div>'
 
 
-def _time_axis(title: str, *, logarithmic: bool = True) -> Axis:
-    return Axis(title, _tick, logarithmic=logarithmic, begin=None if logarithmic else 0.0)
+def time_axis(title: str) -> Axis:
+    """Returns a logarithmic axis of times."""
+    return Axis(title, _tick, logarithmic=True)
 
 
 def _tick(seconds: float) -> str:
@@ -240,7 +241,7 @@ def _sweep(result: Mapping[str, Any]) -> str:
             points = [(each.value("output_tokens_per_s"), each.value(metric)) for each in members]
             known = [(a, b) for a, b in points if a is not None and b is not None]
             series.append(Series(name, known, colour))
-        charts.append(card(f"Throughput against {title}", marked(series, x, _time_axis(title))))
+        charts.append(card(f"Throughput against {title}", marked(series, x, time_axis(title))))
     return f'<h2>Throughput against latency</h2><div class="grid2">{"".join(charts)}</div>'
 
 
@@ -252,7 +253,7 @@ def _latencies(parts: list[_Part]) -> str:
             for each in parts
         ]
         if any(each.points for each in series):
-            charts.append(card(title, lines(series, _time_axis(""), _SHARES)))
+            charts.append(card(title, lines(series, time_axis(""), _SHARES)))
     return (
         "<h2>Latencies</h2><p class=soft>Shares of all requests (of all gaps) that were at most so "
         f'long.</p><div class="grid2">{"".join(charts)}</div>'
@@ -284,9 +285,9 @@ def _over_time(parts: list[_Part]) -> str:
     rates = Axis("tokens/s", lambda each: shown("_per_s", each) if each else "0", begin=0.0)
     wanted = (
         ("tokens_per_s", "Output tokens/s", rates),
-        ("ttft_p50_s", "Time to first token, median", _time_axis("")),
-        ("ttft_p99_s", "Time to first token, p99", _time_axis("")),
-        ("itl_p99_s", "Gap between two messages, p99", _time_axis("")),
+        ("ttft_p50_s", "Time to first token, median", time_axis("")),
+        ("ttft_p99_s", "Time to first token, p99", time_axis("")),
+        ("itl_p99_s", "Gap between two messages, p99", time_axis("")),
     )
     charts = []
     for name, title, y in wanted:
@@ -322,7 +323,7 @@ def _requests(parts: list[_Part]) -> str:
             Series("to the failure", failed, 4),
         ]
         if rows and part.phase["round"] == 1:
-            charts.append(card(part.name, scatter(series, x, _time_axis(""))))
+            charts.append(card(part.name, scatter(series, x, time_axis(""))))
     return (
         "<h2>Requests</h2><p class=soft>Each point is a request of the first round.</p>"
         f'<div class="grid2">{"".join(charts)}</div>'
