@@ -27,14 +27,14 @@ not answer the supervising process."""
 EXIT_S = 10.0
 """Time that a process has to end after its drain: calls take 2 s, the last export 3 s."""
 
-BEAT_S = 1.0
-"""Between two questions whether it is there."""
+BEAT_S = 0.5
+"""From an answer, or its absence, to the next question whether it is there."""
 
 SILENT_BEATS = 3
-"""Questions without an answer after which it does not count as serving: 6 s at most."""
+"""Questions without an answer after which it does not count as serving: 4.5 s, as ANSWER_S says."""
 
 HUNG_BEATS = 30
-"""Questions without an answer after which it is killed, to be started again: a minute at most. Its
+"""Questions without an answer after which it is killed, to be started again: 45 s. Its
 connections are served by nobody meanwhile. They are counted, not timed, so that a machine that was
 suspended blames no process."""
 
