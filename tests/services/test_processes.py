@@ -237,7 +237,7 @@ def test_settings_are_refused_before_any_process_starts(main_here, settings, sai
 
 
 def test_a_process_that_cannot_start_as_told_ends_all_at_once(processes, two):
-    taken = two.processes()[0]["address"]
+    taken = two.processes()[1]["address"]  # the next port is free
     group = group_of(processes, "--process-listen", taken, workers=["127.0.0.1:1"])
     check_refused(group.process, f"--process-listen {taken} can't be listened on")
     assert "process_ended" not in group.process.output
