@@ -11,7 +11,7 @@ from tokenwire.cli.main import main
 
 from tests.client.bench.server import BenchServer
 
-SHORT = ("--duration", "0.2", "--warmup", "0.05", "--concurrency", "2", "--output", "4")
+SHORT = ("--duration", "0.5", "--warmup", "0", "--concurrency", "2", "--output", "4")
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_refusals_are_counted_by_their_reason_and_are_no_latencies(bench, server
 def test_a_request_that_takes_too_long_has_failed(bench, server):
     server.busy.clear()
 
-    _, result, *_ = bench("wire", *SHORT, "--call", "session", "--timeout", "0.3", "--warmup", "0")
+    _, result, *_ = bench("wire", *SHORT, "--call", "session", "--timeout", "0.3")
 
     flow = result["phases"][0]["flows"]["all"]
     assert flow["errors"] == {"TIMEOUT": flow["requests"]["started"]}
@@ -164,7 +164,8 @@ def test_a_sessions_messages_stay_below_what_a_server_takes(bench, server):
     _, result, *_ = bench("wire", "--duration", "0.2", "--warmup", "0", *words)
 
     flow = result["phases"][0]["flows"]["all"]
-    assert (flow["requests"]["completed"] >= 40, flow["errors"]) == (True, {})
+    assert flow["errors"] == {}
+    assert flow["requests"]["completed"] == flow["requests"]["started"] > 0
 
 
 def test_chats_offer_tools_and_are_parsed(bench, server):
