@@ -136,7 +136,9 @@ class BenchServer:
             usage = generation_pb2.Usage(
                 prompt_tokens=prompt, completion_tokens=count, cached_prompt_tokens=prompt // 2
             )
-            yield {"completed": generation_pb2.Completed(usage=usage)}
+            completed = generation_pb2.Completed(usage=usage)
+            completed.timings.time_to_first_token.FromMilliseconds(7)
+            yield {"completed": completed}
 
 
 class _Status(grpc.Status):

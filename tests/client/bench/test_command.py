@@ -55,6 +55,7 @@ def test_wire_measures_both_calls_and_checks_every_token(bench, server, tmp_path
         assert flow["figures"]["cached_share"]["value"] == 0.5
         assert flow["figures"]["output_tokens_per_s"]["value"] > 0
         assert flow["lost"] == {"lost": 0, "repeated": 0, "text_gaps": 0}
+        assert flow["figures"]["frontend_ttft_p50_s"]["value"] == pytest.approx(0.007, rel=0.01)
         assert 0 < flow["figures"]["ttft_p50_s"]["value"] <= flow["figures"]["e2e_max_s"]["value"]
         # The server is this very process: it was found by its port.
         watched = {each["name"]: each["pids"] for each in phase["processes"]}

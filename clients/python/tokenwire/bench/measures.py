@@ -25,9 +25,10 @@ SLICES = 60
 SAMPLE = 2000
 """Single requests that are kept: a plot shows no more."""
 
-METRICS = ("ttft", "itl", "tpot", "e2e")
+METRICS = ("ttft", "itl", "tpot", "e2e", "frontend_ttft")
 """Time to first token, gap between two messages with tokens, mean time between a request's tokens,
-time to the end; all but `itl` have one value for a request."""
+time to the end, and the time to the first token as the frontend told it; all but `itl` have one
+value for a request."""
 
 CUT = "STREAM_CUT"
 """The reason of a stream that ended well, but before its generation did."""
@@ -264,6 +265,8 @@ class Measures:
         part.times["e2e"].add(e2e_s)
         if tpot_s is not None:
             part.times["tpot"].add(tpot_s)
+        if reading.frontend_ttft_s is not None:
+            part.times["frontend_ttft"].add(reading.frontend_ttft_s)
         if self._objective and self._meets(reading, e2e_s, tpot_s):
             part.good += 1
             totals["good"] += 1

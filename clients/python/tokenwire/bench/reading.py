@@ -18,6 +18,7 @@ class Reading:
         "completed",
         "finish",
         "first_s",
+        "frontend_ttft_s",
         "gaps_s",
         "intended_s",
         "last_s",
@@ -45,6 +46,8 @@ class Reading:
         self.tokens = 0
         self.prompt_tokens = 0
         self.cached_tokens: int | None = None
+        self.frontend_ttft_s: float | None = None
+        """From the frontend's receipt to the first token's arrival there."""
         self.completed = False
         self.finish = 0
         self.reason = ""
@@ -71,7 +74,7 @@ class Reading:
             self.prompt_tokens = event.accepted.prompt_token_count
             return False
         if kind == "completed":
-            self.take_usage(event.completed.usage)
+            self.take_end(event.completed.usage, event.completed.timings)
             return True
         if kind == "error":
             error = from_status(event.error, "")  # type: ignore[union-attr]
@@ -87,12 +90,14 @@ class Reading:
         self.finish = sequence.end.reason
         if self.collects:
             self.text, self.token_ids = sequence.text, list(sequence.token_ids)
-        self.take_usage(answer.usage)
+        self.take_end(answer.usage, answer.timings)
         self.prompt_tokens = answer.usage.prompt_tokens
 
-    def take_usage(self, usage: generation_pb2.Usage) -> None:
+    def take_end(self, usage: generation_pb2.Usage, timings: generation_pb2.Timings) -> None:
         """Ends it well, and checks the server's count."""
         self.completed = True
+        if timings.HasField("time_to_first_token"):
+            self.frontend_ttft_s = timings.time_to_first_token.ToNanoseconds() / 1e9
         if usage.HasField("cached_prompt_tokens"):
             self.cached_tokens = usage.cached_prompt_tokens
         missing = usage.completion_tokens - self.tokens

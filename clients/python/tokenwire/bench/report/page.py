@@ -19,6 +19,7 @@ METRICS = {
     "itl": "Gap between two messages with tokens",
     "tpot": "Time per output token, a request's mean",
     "e2e": "Time to the end",
+    "frontend_ttft": "Time to first token, as the frontend told it",
 }
 _QUANTILES = ("mean", "p50", "p90", "p99", "p99.9", "max")
 LEAST_SWEEP = 3
