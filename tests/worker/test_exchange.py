@@ -9,10 +9,11 @@ import grpc
 import pytest
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire.worker.v1 import worker_pb2
-from tokenwire_worker.edge import from_proto
+from tokenwire_worker.edge import from_proto, outbox
 from tokenwire_worker.engines.port import Finish, Output
 
 from tests.services.calls import refusal_of_status
+from tests.services.processes import WAIT_S
 from tests.worker.calls import CANCELLED, LENGTH, request
 from tests.worker.worker_here import guided, running, until
 
@@ -35,6 +36,23 @@ async def test_commands_count_in_the_contracts_order(here):
             await here.engine.finish(key, 7)
         await exchange.read_until(lambda: exchange[1].over and exchange[3].over)
         assert exchange[1].ids == exchange[3].ids == {0: [7]}
+
+
+async def test_acceptances_come_together_and_with_the_first_tokens(here, monkeypatch):
+    monkeypatch.setattr(outbox, "ACCEPTANCE_S", WAIT_S)
+    async with here.exchange() as exchange:
+        for handle in (1, 2, 3):
+            await exchange.submit(handle, request())
+        await running(here, 3)
+        await here.engine.columns((1, 0, [7]), (3, 0, [8]))
+        message = await exchange.call.read()
+        assert list(message.accepted) == [1, 2, 3]
+        assert list(message.token_ids) == [7, 8]
+        monkeypatch.undo()
+        exchange.expect(4)
+        await exchange.send(submit=pb.Submit(handle=4, request=request()))
+        message = await exchange.call.read()
+        assert list(message.accepted) == [4], "without a step it comes by itself"
 
 
 async def test_a_handle_twice_in_one_message_ends_both(here):

@@ -177,8 +177,7 @@ class ExchangeStream:
 
     def accepted(self, handle: int, _request_id: str) -> None:
         """Takes an acceptance into the next frame."""
-        self._outbox.frame.add_accepted(handle)
-        self._outbox.news.set()
+        self._outbox.add_accepted(handle)
 
     def prompt_logprobs(self, handle: int, logprobs: PromptLogprobs) -> None:
         """Takes log probabilities of a prompt into the next frame."""
@@ -195,10 +194,8 @@ class ExchangeStream:
         self, handle: int, sequence: int, token_ids: list[int], logprobs: list[TokenLogprob] | None
     ) -> None:
         """Takes tokens into the next frame."""
-        frame = self._outbox.frame
-        if not frame.dirty:
-            self._outbox.news.set()
-        frame.add_tokens(handle, sequence, token_ids, logprobs)
+        self._outbox.frame.add_tokens(handle, sequence, token_ids, logprobs)
+        self._outbox.news.set()
 
     def ended(self, handle: int, sequence: int, ending: Ending) -> None:
         """Takes the end of a sequence into the next frame."""

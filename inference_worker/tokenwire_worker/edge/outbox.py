@@ -34,6 +34,10 @@ MOST_UNREAD_PROMPT_BYTES = 64 * 1024 * 1024
 """The same of log probabilities of prompts, which come all at once: with as many unread, the next
 generation that brings some fails, and not the caller's stream. In memory they take a third."""
 
+ACCEPTANCE_S = 0.005
+"""Time that an acceptance may wait for others, or for the first tokens, to come with: about a step.
+A message of its own costs as much as one with a step's tokens."""
+
 UNREAD_S = 20.0
 """Time that one write may wait for a caller to read: it is frozen, and its other streams too."""
 
@@ -70,6 +74,15 @@ class Outbox:
         self._written = 0
         self._writing = False
         self._room = asyncio.Event()
+        self._acceptances: asyncio.TimerHandle | None = None
+        """Has those that wait written."""
+
+    def add_accepted(self, handle: int) -> None:
+        """Takes an acceptance into the next frame, which it does not hurry."""
+        self.frame.add_accepted(handle)
+        if self._acceptances is None:
+            loop = asyncio.get_running_loop()
+            self._acceptances = loop.call_later(ACCEPTANCE_S, self.news.set)
 
     def add_prompt_logprobs(self, handle: int, logprobs: PromptLogprobs) -> None:
         """Takes log probabilities of a prompt into the next frame.
@@ -122,6 +135,9 @@ class Outbox:
         """Writes all that waits, and what comes meanwhile."""
         while self.frame.dirty:
             frame, self.frame = self.frame, Frame()
+            if self._acceptances is not None:
+                self._acceptances.cancel()
+                self._acceptances = None
             self._room.set()
             for part in frame.parts(PART_BYTES):
                 for message in self._messages(part):
