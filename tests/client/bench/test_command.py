@@ -38,6 +38,7 @@ def test_wire_measures_both_calls_and_checks_every_token(bench, server, tmp_path
     code, result, printed, _ = bench("wire", *SHORT, "--input", "20", "--processes", "2")
 
     assert (code, result["schema"], result["scenario"]) == (0, "tokenwire.bench/1", "wire")
+    assert result["command"][:2] == ["bench", "wire"]
     assert [each["name"] for each in result["phases"]] == [
         "stream, 2 at once",
         "session, 2 at once",

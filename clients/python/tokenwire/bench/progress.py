@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -65,6 +66,8 @@ class Progress:
             f"failed {self._sum('failed_so_far'):,}"
         )
         if self._live:
+            # A line that wraps would not be written over.
+            line = line[: shutil.get_terminal_size().columns - 1]
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
         else:
             print(line, file=sys.stderr, flush=True)

@@ -8,7 +8,6 @@ Exits with 1 where anything was lost, or a comparison is over its --limit.
 from __future__ import annotations
 
 import argparse
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,6 @@ def run(client: Client, args: argparse.Namespace) -> None:
     from tokenwire.bench.progress import print_result
     from tokenwire.bench.runner import Run
 
-    args.words = sys.argv[1:]
     started = Run(client, connection.tls(args), args)
     result = started.execute()
     print_result(result)

@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args, unknown = _parser().parse_known_args(arguments)
     if unknown:
         _refuse(args, unknown)
+    args.words = list(sys.argv[1:] if arguments is None else arguments)
     # A terminal that can't show a character shows a substitute, where Python would raise.
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
