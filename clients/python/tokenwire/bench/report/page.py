@@ -51,7 +51,7 @@ def page(result: Mapping[str, Any]) -> str:
         heading += f": {result['label']}"
     sections = [_head(result, heading), _tiles(result), _notes(result), _main_table(result)]
     if parts:
-        sections += [_goodput(parts), _sweep(result), _latencies(parts)]
+        sections += [_goodput(result), _sweep(result), _latencies(parts)]
         sections += [_percentiles(result), _over_time(parts), _requests(parts)]
         sections += [_processes(result)]
     sections += [_failures(parts), _setup(result)]
@@ -163,45 +163,42 @@ def _swatch(colour: int) -> str:
     return f'<i class="swatch s{colour % COLOURS}"></i>'
 
 
-def _goodput(parts: list[_Part]) -> str:
+def _goodput(result: Mapping[str, Any]) -> str:
     """Goodput against the load, where the phases say what the load is."""
-    loads = [each for each in parts if "load" in each.phase["labels"]]
+    loads = {
+        each["name"]: (each["labels"]["load"], each["plan"])
+        for each in result["phases"]
+        if "load" in each["labels"]
+    }
     if not loads:
         return ""
+    found = [each for each in summaries(result) if each.phase in loads]
     x = Axis("load, as a multiple of the measured capacity", lambda each: f"{each:g}x", begin=0.0)
-    series = []
-    for colour, (name, title) in enumerate(
-        (
-            ("requests_per_s", "requests that ended well"),
-            ("goodput_per_s", "requests that met the objective"),
-        )
-    ):
-        points = [(each.phase["labels"]["load"], each.figure(name) or 0.0) for each in loads]
-        series.append(Series(title, sorted(points), colour))
-    offered = [
-        (each.phase["labels"]["load"], each.phase["plan"]["flows"][0]["arrivals"]["rate_per_s"])
-        for each in loads
-    ]
-    series.append(Series("requests that arrived", sorted(offered), 7))
     y = Axis("requests/s", lambda each: shown("_per_s", each) if each else "0", begin=0.0)
-    limits = loads[0].phase["plan"]["objective"]
+
+    def against_load(title: str, figure: str, colour: int) -> Series:
+        points = [(loads[each.phase][0], each.value(figure)) for each in found]
+        return Series(title, sorted((a, b) for a, b in points if b is not None), colour)
+
+    offered = [(load, plan["flows"][0]["arrivals"]["rate_per_s"]) for load, plan in loads.values()]
+    rates = [
+        against_load("requests that ended well", "requests_per_s", 0),
+        against_load("requests that met the objective", "goodput_per_s", 1),
+        Series("requests that arrived", sorted(offered), 7),
+    ]
+    objective = next(iter(loads.values()))[1]["objective"]
     wanted = ", ".join(
-        f"{name.removesuffix('_s')} {duration(limit)}" for name, limit in limits.items() if limit
+        f"{name.removesuffix('_s')} {duration(limit)}"
+        for name, limit in objective.items()
+        if limit is not None
     )
-    chart = card(f"Goodput ({wanted})", marked(series, x, y))
     firsts = [
-        Series(
-            quantile,
-            sorted(
-                (each.phase["labels"]["load"], each.figure(f"ttft_{quantile}_s") or 0.0)
-                for each in loads
-            ),
-            colour,
-        )
+        against_load(quantile, f"ttft_{quantile}_s", colour)
         for colour, quantile in enumerate(("p50", "p90", "p99"))
     ]
-    second = card("Time to first token", marked(firsts, x, time_axis("first token")))
-    return f'<h2>Beyond the capacity</h2><div class="grid2">{chart}{second}</div>'
+    charts = card(f"Goodput ({wanted})", marked(rates, x, y))
+    charts += card("Time to first token", marked(firsts, x, time_axis("first token")))
+    return f'<h2>Beyond the capacity</h2><div class="grid2">{charts}</div>'
 
 
 def time_axis(title: str) -> Axis:
