@@ -36,6 +36,9 @@ TRACEBACK_BYTES = 6144
 SHORTEST_BYTES = 24
 """What a field keeps though the line is full."""
 
+SHORT_CHARACTERS = FIELD_BYTES // 6
+"""A text that fits into a field whatever it has: JSON makes six bytes of some characters."""
+
 ITEMS = 16
 """Most of a list's or mapping's entries."""
 
@@ -167,7 +170,9 @@ def _cut_fields(
 ) -> MutableMapping[str, Any]:
     left = LINE_BYTES
     for name, value in event.items():
-        if name == "exception":
+        if value.__class__ is str and len(value) <= SHORT_CHARACTERS and left > FIELD_BYTES:
+            left -= len(value)
+        elif name == "exception":
             event[name] = _end_of(value)
         elif not isinstance(value, _PLAIN):
             told = _cut(value, max(min(FIELD_BYTES, left), SHORTEST_BYTES))

@@ -31,6 +31,10 @@ TRIM_BYTES = 4096
 up pays for it once in some hundred tokens."""
 
 
+NO_LOGPROBS = Logprobs()
+"""Of a sequence that has none."""
+
+
 class Finish(Enum):
     """Why a sequence ended."""
 
@@ -111,7 +115,7 @@ class SequenceLog:
 
     __slots__ = (
         "_base_text", "_base_token", "_echo", "_logprobs", "_runs", "_scored", "_text",
-        "cut", "end", "ids", "index",
+        "_token_bytes", "cut", "end", "ids", "index",
     )  # fmt: skip
 
     def __init__(
@@ -126,7 +130,8 @@ class SequenceLog:
         self.end: End | None = None
         self._echo = echo
         self._text = bytearray()
-        self._logprobs = Logprobs(token_bytes)
+        self._token_bytes = token_bytes
+        self._logprobs = NO_LOGPROBS
         # Whether ids have log probabilities.
         self._scored = False
         self._runs: Runs | None = None
@@ -186,7 +191,8 @@ class SequenceLog:
             certain += self._write(pieces)
         cut.append(certain)
         if logprobs:
-            self._scored = True
+            if not self._scored:
+                self._scored, self._logprobs = True, Logprobs(self._token_bytes)
             self._logprobs.extend(logprobs)
             if self._base_token + len(self._logprobs) != len(ids):
                 raise ValueError("log probabilities came for some ids and not for others")
@@ -272,7 +278,7 @@ class SequenceLog:
             self.ids[token : token + count],
             new,
             self._logprobs.part(first, first + count) if self._scored else [],
-            self._logprobs.token_bytes,
+            self._token_bytes,
             end,
             wire_bytes + self._ids_bytes(token, count) + whole - text,
             partial,

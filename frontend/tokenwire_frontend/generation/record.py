@@ -311,8 +311,8 @@ class _Hop:
             semconv.SERVER_PORT: int(port),
         }
         self._span = parent.child(EXCHANGE_METHOD, SpanKind.CLIENT, self._began_s)
-        self.context = self._span.as_parent()
-        """Trace context for the worker."""
+        self.context = self._span.context
+        """Of the span that the worker's is a part of."""
 
     def end(self, error: ServiceError | None) -> tuple[float, dict[str, str | int]]:
         """Ends the span; returns how long the hop took, in seconds, and the metric's attributes."""

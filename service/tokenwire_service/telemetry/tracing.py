@@ -44,11 +44,16 @@ def extract(carrier: Mapping[str, str]) -> Context:
     return _PROPAGATOR.extract(carrier) if TRACEPARENT in carrier else Context()
 
 
-def inject(context: Context) -> dict[str, str]:
-    """Returns the trace context headers that make a peer's spans children of the context's span."""
-    carrier: dict[str, str] = {}
-    _PROPAGATOR.inject(carrier, context=context)
-    return carrier
+def inject(span: SpanContext) -> dict[str, str]:
+    """Returns the trace context headers that make a peer's spans children of this span.
+
+    As https://www.w3.org/TR/trace-context/ has them.
+    """
+    flags = int(span.trace_flags)
+    headers = {TRACEPARENT: f"00-{span.trace_id:032x}-{span.span_id:016x}-{flags:02x}"}
+    if span.trace_state:
+        headers[TRACESTATE] = span.trace_state.to_header()
+    return headers
 
 
 def current_trace_id() -> str:
@@ -103,8 +108,9 @@ class OwnSpan:
         return trace.set_span_in_context(NonRecordingSpan(self.context), Context())
 
     def child(self, name: str, kind: SpanKind, began_s: float) -> OwnSpan:
-        """Begins a span that is a part of it."""
-        return OwnSpan(name, _descended(self.context), self.context, kind, began_s)
+        """Begins a span that is a part of it; where it is not sampled, nobody asks for an id."""
+        context = _descended(self.context) if self.sampled else self.context
+        return OwnSpan(name, context, self.context, kind, began_s)
 
     def add_event(self, name: str, attributes: Mapping[str, str] | None, at_s: float) -> None:
         """Notes something that happened, if it is sampled."""
