@@ -28,7 +28,7 @@ from tokenwire_service.errors import Code, ServiceError
 from tokenwire_service.status import abort
 from tokenwire_service.stream import Stream
 from tokenwire_service.tasks import Scope, StrayCancellationError
-from tokenwire_service.telemetry import registry, semconv, tracing
+from tokenwire_service.telemetry import loop_lag, registry, semconv, tracing
 from tokenwire_service.telemetry.histogram import Histogram
 
 log = structlog.get_logger()
@@ -235,7 +235,7 @@ class _Call:
         self.ending: ServiceError | None = None
         """What the call is cut off with."""
         self.peer = context.peer
-        self._began_s = time.monotonic()
+        self._began_s = time.monotonic() - loop_lag.last_s()
         self.deadline_s = context.time_remaining()
         self._attributes = {semconv.RPC_SYSTEM_NAME: semconv.GRPC, semconv.RPC_METHOD: method}
         carrier = {

@@ -76,7 +76,9 @@ def seconds(value) -> float:
 
 def check_timings(timings: generation_pb2.Timings, frontend_stages: list[str]) -> None:
     stages = list(timings.stages)
-    assert [stage.name for stage in stages if stage.service == "frontend"] == frontend_stages
+    frontend = [stage.name for stage in stages if stage.service == "frontend"]
+    # Whether the event loop was behind is the machine's affair.
+    assert [name for name in frontend if name != "loop"] == frontend_stages
     assert [stage.name for stage in stages if stage.service == "worker"] == [
         "queue",
         "prefill",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
+from tokenwire_service.telemetry import loop_lag
 
 from tokenwire_frontend.core.request import GenerationRequest
 
@@ -31,8 +32,15 @@ class Incoming:
     """Spans that the generation's own is linked to."""
     answer_bytes_limit: int | None = None
     """Bytes of the whole answer, where it has to fit into one message."""
-    received_s: float = field(default_factory=time.monotonic)
+    lag_s: float = field(default_factory=loop_lag.last_s)
+    """What it has waited for the event loop until now."""
+    received_s: float = field(init=False)
     """time.monotonic() of the receipt."""
+
+    def __post_init__(self) -> None:
+        self.received_s = time.monotonic() - self.lag_s
+        if self.deadline_s is not None:  # told as what is left now
+            self.deadline_s += self.lag_s
 
     def read(self) -> GenerationRequest:
         """Returns the generation, once; what it was read from is let go, which may be large.

@@ -30,6 +30,8 @@ log = structlog.get_logger()
 
 EXCHANGE_METHOD = "tokenwire.worker.v1.ExecutionService/Exchange"
 
+TEXT_STAGES = (semconv.SPAN_RENDER, semconv.SPAN_TOKENIZE)
+
 NAME_CHARACTERS_LIMIT = 128
 """Of a caller's own names, which are written down before they are checked: as many as a good
 request id has at most."""
@@ -102,6 +104,8 @@ class GenerationRecord:
         """Whether `note_output` is wanted."""
         if self._span.sampled:
             self._span.attributes = {**self._attributes, semconv.REQUEST_ID: self.request_id}
+        if incoming.lag_s:
+            self.stage(semconv.SPAN_LOOP, self.received_s, self.received_s + incoming.lag_s)
 
     @property
     def trace_id(self) -> str:
@@ -129,7 +133,7 @@ class GenerationRecord:
     def stage(self, name: str, from_s: float, to_s: float) -> None:
         """Notes something that this frontend did; times are time.monotonic()'s."""
         self.stages.append(Stage("frontend", name, from_s - self.received_s, to_s - from_s))
-        if name != semconv.SPAN_ROUTE:
+        if name in TEXT_STAGES:
             self._metrics.text.record(to_s - from_s, {semconv.TEXT_STAGE: name}, self._exemplar)
         if self._span.sampled:
             span = self._span.child(name, SpanKind.INTERNAL, from_s)

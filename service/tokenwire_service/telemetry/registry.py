@@ -139,7 +139,7 @@ PREFIX_CACHE_TOKENS = Metric(
 )  # fmt: skip
 EVENT_LOOP_LAG = Metric(
     "tokenwire.event_loop.lag", Kind.HISTOGRAM, "s",
-    "How late the event loop runs a timer, sampled four times a second.",
+    "How late the event loop runs a timer, sampled ten times a second.",
     optional=(names.PROCESS,), bounds=SHORT_BOUNDS_S,
 )  # fmt: skip
 
@@ -268,6 +268,11 @@ SPANS = (
             names.GEN_AI_OUTPUT_MESSAGES,
         ),
         (names.EVENT_FIRST_TOKEN, names.EVENT_CANCELLED),
+    ),
+    SpanForm(
+        names.SPAN_LOOP, "INTERNAL",
+        "The call waits for an event loop that is behind, as far as the loop's last lag tells.",
+        (FRONTEND,),
     ),
     SpanForm(names.SPAN_RENDER, "INTERNAL", "The chat template renders the chat.", (FRONTEND,)),
     SpanForm(names.SPAN_TOKENIZE, "INTERNAL", "The prompt becomes token ids.", (FRONTEND,)),

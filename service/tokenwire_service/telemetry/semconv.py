@@ -63,6 +63,7 @@ MISS = "miss"
 
 # --- spans and events ----------------------------------------------------------------------------
 
+SPAN_LOOP = "loop"
 SPAN_RENDER = "render"
 SPAN_TOKENIZE = "tokenize"
 SPAN_ROUTE = "route"
