@@ -155,7 +155,7 @@ async def test_a_malformed_request_is_refused(services, method):
 
 # --- any handler ---------------------------------------------------------------------------------
 
-ODD = b"can't be sent"
+ODD = "can't be sent"
 
 Handler = Callable[[Any, Any], Awaitable[None]]
 
