@@ -20,7 +20,8 @@ def varint(number: int) -> bytes:
 
 
 def _long(number: int) -> bytes:
-    return _FIRST_TWO[number & _LOW] + varint(number >> _LOW_BITS)
+    high = number >> _LOW_BITS
+    return _FIRST_TWO[number & _LOW] + (_SHORT[high] if high <= _LOW else _long(high))
 
 
 def number_tag(field: int) -> bytes:

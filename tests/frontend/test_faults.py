@@ -13,7 +13,7 @@ import pytest_asyncio
 from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_frontend.core.decoder import SequenceDecoder
-from tokenwire_frontend.edge import from_proto, to_proto
+from tokenwire_frontend.edge import from_proto, to_proto, wire
 from tokenwire_frontend.generation import generator
 from tokenwire_frontend.generation.reader import Reader
 from tokenwire_frontend.generation.record import GenerationRecord
@@ -76,7 +76,7 @@ PLACES = {
         lambda delta, *_: delta.token_offset + len(delta.token_ids) == 3,
     ),
     "telling of the whole": (to_proto, "sequence", lambda delta: BAD_ID in delta.token_ids),
-    "telling of the end": (to_proto, "timings", lambda done: done.completion_tokens == 3),
+    "telling of the end": (wire, "timings", lambda done: done.completion_tokens == 3),
 }
 UNARY = {"taking the news", "telling of the end of a sequence", "telling of the acceptance"}
 """Places that a unary call does not pass."""

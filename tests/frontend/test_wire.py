@@ -5,8 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenwire.frontend.v1 import generation_pb2 as pb
+from tokenwire_frontend.core.events import Completion, Stage
 from tokenwire_frontend.core.log import Cursor, End, Finish, Plain, SequenceLog
 from tokenwire_frontend.edge import to_proto, wire
+from tokenwire_frontend.workers.messages import duration
 
 UINT32 = st.one_of(st.integers(0, 300), st.integers(0, 2**32 - 1))
 PLAINS = st.tuples(
@@ -27,13 +29,18 @@ def delta(plain: Plain) -> pb.Delta:
 
 @given(PLAINS)
 def test_a_stream_response_is_what_the_runtime_reads(plain):
-    read = pb.StreamGenerateResponse.FromString(wire.stream_delta(plain))
+    read = pb.StreamGenerateResponse.FromString(
+        wire.stream_event(wire.STREAM_DELTA, wire.delta(plain))
+    )
     assert read == pb.StreamGenerateResponse(delta=delta(plain))
 
 
 @given(st.lists(st.tuples(st.integers(1, 2**32 - 1), PLAINS), max_size=4))
 def test_session_responses_one_after_the_other_are_one(deltas):
-    parts = [wire.session_delta(wire.session_number(number), plain) for number, plain in deltas]
+    parts = [
+        wire.session_event(wire.session_number(number), wire.SESSION_DELTA, wire.delta(plain))
+        for number, plain in deltas
+    ]
     read = pb.SessionResponse.FromString(b"".join(parts))
     events = [pb.SessionEvent(id=number, delta=delta(plain)) for number, plain in deltas]
     assert read == pb.SessionResponse(events=events)
@@ -59,8 +66,59 @@ def test_a_plain_delta_is_what_the_message_would_say(runs, ended):
         else:
             message = pb.Delta()
             to_proto.put_delta(told, message)
-            assert pb.StreamGenerateResponse.FromString(wire.stream_delta(plain)).delta == message
+            assert (
+                pb.StreamGenerateResponse.FromString(
+                    wire.stream_event(wire.STREAM_DELTA, wire.delta(plain))
+                ).delta
+                == message
+            )
         assert fast == slow
+
+
+TIMES = st.floats(0, 1e6)
+NAMES = st.text(max_size=5)
+COMPLETIONS = st.builds(
+    Completion,
+    prompt_tokens=UINT32,
+    completion_tokens=UINT32,
+    cached_prompt_tokens=st.none() | UINT32,
+    time_to_first_token_s=st.none() | TIMES,
+    time_per_output_token_s=st.none() | TIMES,
+    total_s=TIMES,
+    stages=st.lists(st.builds(Stage, NAMES, NAMES, TIMES, TIMES), max_size=3),
+    worker=NAMES,
+)
+
+
+@given(COMPLETIONS)
+def test_a_completion_is_what_the_runtime_reads(value):
+    usage = pb.Usage(prompt_tokens=value.prompt_tokens, completion_tokens=value.completion_tokens)
+    if value.cached_prompt_tokens is not None:
+        usage.cached_prompt_tokens = value.cached_prompt_tokens
+    timings = pb.Timings(total=duration(value.total_s), worker=value.worker)
+    if value.time_to_first_token_s is not None:
+        timings.time_to_first_token.CopyFrom(duration(value.time_to_first_token_s))
+    if value.time_per_output_token_s is not None:
+        timings.time_per_output_token.CopyFrom(duration(value.time_per_output_token_s))
+    for stage in value.stages:
+        timings.stages.add(
+            service=stage.service,
+            name=stage.name,
+            start=duration(stage.start_s),
+            duration=duration(stage.duration_s),
+        )
+    read = pb.StreamGenerateResponse.FromString(
+        wire.stream_event(wire.STREAM_COMPLETED, wire.completed(value))
+    )
+    assert read.completed == pb.Completed(usage=usage, timings=timings)
+
+
+@given(NAMES, UINT32, NAMES)
+def test_an_acceptance_is_what_the_runtime_reads(request_id, prompt_tokens, trace_id):
+    read = pb.Accepted.FromString(wire.accepted(request_id, prompt_tokens, trace_id))
+    assert read == pb.Accepted(
+        request_id=request_id, prompt_token_count=prompt_tokens, trace_id=trace_id
+    )
 
 
 def test_what_is_too_large_or_has_an_echo_is_not_plain():

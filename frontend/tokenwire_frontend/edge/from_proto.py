@@ -56,6 +56,10 @@ _TOOL_MODES = {
 }
 
 
+# Of requests that do not ask for anything else.
+_SAMPLING, _STOPPING, _TOOL_CHOICE = Sampling(), Stopping(), ToolChoice()
+
+
 def generation_request(message: generation_pb2.Generation) -> GenerationRequest:
     """Reads a generation; what it holds is checked by core.validation.
 
@@ -69,11 +73,11 @@ def generation_request(message: generation_pb2.Generation) -> GenerationRequest:
         model=message.model,
         add_special_tokens=prompt.add_special_tokens if special else None,
         truncate_prompt_tokens=prompt.truncate_prompt_tokens,
-        sampling=_sampling(message.sampling),
-        stopping=_stopping(message.stop),
+        sampling=_sampling(message.sampling) if message.HasField("sampling") else _SAMPLING,
+        stopping=_stopping(message.stop) if message.HasField("stop") else _STOPPING,
         output=_output(message.output, is_chat=prompt.HasField("chat")),
         guide=_guide(message),
-        tool_choice=_tool_choice(prompt.chat),
+        tool_choice=_tool_choice(prompt.chat) if prompt.HasField("chat") else _TOOL_CHOICE,
         sequence_count=message.sequence_count or 1,
         lora_adapter=message.lora_adapter,
         cache_salt=message.cache_salt,

@@ -72,14 +72,15 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         )
         event = generation_pb2.StreamGenerateResponse
         async with self._generator.open(incoming, reader) as generation:
-            await context.write(event(accepted=to_proto.accepted(generation)))
+            accepted = to_proto.accepted(generation)
+            await context.write(wire.stream_event(wire.STREAM_ACCEPTED, accepted))
             reader.begin()
             while True:
                 await ready.wait()
                 ready.clear()
                 plain = reader.take_plain(MESSAGE_BYTES_LIMIT)
                 if plain is not None:
-                    await context.write(wire.stream_delta(plain))
+                    await context.write(wire.stream_event(wire.STREAM_DELTA, wire.delta(plain)))
                     continue
                 news = reader.take(MESSAGE_BYTES_LIMIT)
                 if news.prompt is not None:
@@ -92,7 +93,8 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 if news.failure is not None:
                     raise news.failure
                 if news.completion is not None:
-                    await context.write(event(completed=to_proto.completed(news.completion)))
+                    completed = wire.completed(news.completion)
+                    await context.write(wire.stream_event(wire.STREAM_COMPLETED, completed))
                     return
 
     async def Session(  # type: ignore[override] # as above

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -20,9 +20,9 @@ from tokenwire_service.tasks import Scope
 from tokenwire_service.telemetry import tracing
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.edge import to_proto
+from tokenwire_frontend.core.events import News
+from tokenwire_frontend.edge import to_proto, wire
 from tokenwire_frontend.edge.received import received
-from tokenwire_frontend.edge.wire import session_delta, session_number
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.incoming import Incoming
@@ -53,7 +53,7 @@ class _Opened:
 
     def __init__(self, number: int, tell: Callable[[_Opened], None]) -> None:
         self.number = number
-        self.wire_number = session_number(number)
+        self.wire_number = wire.session_number(number)
         self.reader = Reader(partial(tell, self))
         self.generation: Generation | None = None
         """Set once it is accepted."""
@@ -77,7 +77,7 @@ class Session:
         self._open: dict[int, _Opened] = {}
         self._told: dict[int, _Opened] = {}
         # With news, in order of it.
-        self._events: deque[Event] = deque()
+        self._events: deque[bytes] = deque()
         # Acceptances and refusals, which come before their generations' deltas.
         self._news = asyncio.Event()
         self._room = asyncio.Event()
@@ -187,7 +187,9 @@ class Session:
             async with self._generator.open(incoming, opened.reader) as generation:
                 opened.generation = generation
                 accepted = to_proto.accepted(generation)
-                self._events.append(Event(id=opened.number, accepted=accepted))
+                self._events.append(
+                    wire.session_event(opened.wire_number, wire.SESSION_ACCEPTED, accepted)
+                )
                 self._news.set()
                 opened.reader.begin()
                 await opened.finished.wait()
@@ -210,7 +212,7 @@ class Session:
         self._refuse(number, error)
 
     def _refuse(self, number: int, error: ServiceError) -> None:
-        self._events.append(Event(id=number, error=to_status(error)))
+        self._events.append(_message(Event(id=number, error=to_status(error))))
         self._news.set()
 
     @staticmethod
@@ -256,7 +258,7 @@ class Session:
         parts: list[bytes] = []
         left = MESSAGE_BYTES_LIMIT
         while self._events and left >= LEAST_BYTES:
-            parts.append(_message(self._events.popleft()))
+            parts.append(self._events.popleft())
             left -= len(parts[-1])
         if self._events:
             self._news.set()
@@ -276,33 +278,37 @@ class Session:
 
     def _take(self, opened: _Opened, max_bytes: int) -> bytes:
         """Returns a generation's news as a message."""
-        number, generation = opened.number, opened.generation
+        number, generation = opened.wire_number, opened.generation
         assert generation is not None  # noqa: S101 - it has begun; for the type checker
-        events: list[Event] = []
         try:
             plain = opened.reader.take_plain(max_bytes)
             if plain is not None:
-                return session_delta(opened.wire_number, plain)
+                return wire.session_event(number, wire.SESSION_DELTA, wire.delta(plain))
             news = opened.reader.take(max_bytes)
-            if news.prompt is not None:
-                prompt = to_proto.prompt_logprobs(news.prompt)
-                events.append(Event(id=number, prompt_logprobs=prompt))
-            for delta in news.deltas:
-                event = Event(id=number)
-                to_proto.put_delta(delta, event.delta)
-                events.append(event)
+            parts = [*map(_message, self._told_apart(opened.number, news))]
             if news.completion is not None:
-                events.append(Event(id=number, completed=to_proto.completed(news.completion)))
+                completed = wire.completed(news.completion)
+                parts.append(wire.session_event(number, wire.SESSION_COMPLETED, completed))
         except Exception as error:  # noqa: BLE001 - ends this generation alone
             self._finish(opened)
-            return _message(Event(id=number, error=to_status(generation.fault(error))))
+            return _message(Event(id=opened.number, error=to_status(generation.fault(error))))
         if news.failure is not None:
-            events.append(Event(id=number, error=to_status(news.failure)))
+            parts.append(_message(Event(id=opened.number, error=to_status(news.failure))))
             if news.failure.code is Code.DEADLINE_EXCEEDED:
                 self._overdue = news.failure
         if news.failure is not None or news.completion is not None:
             self._finish(opened)
-        return _message(*events)
+        return b"".join(parts)
+
+    @staticmethod
+    def _told_apart(number: int, news: News) -> Iterator[Event]:
+        """Yields events of a prompt's log probabilities, and of deltas that are not plain."""
+        if news.prompt is not None:
+            yield Event(id=number, prompt_logprobs=to_proto.prompt_logprobs(news.prompt))
+        for delta in news.deltas:
+            event = Event(id=number)
+            to_proto.put_delta(delta, event.delta)
+            yield event
 
     def _finish(self, opened: _Opened) -> None:
         """Notes that the client has been given all of it: its number is free again."""
@@ -310,8 +316,8 @@ class Session:
         opened.finished.set()
 
 
-def _message(*events: Event) -> bytes:
-    return generation_pb2.SessionResponse(events=events).SerializeToString()
+def _message(event: Event) -> bytes:
+    return generation_pb2.SessionResponse(events=(event,)).SerializeToString()
 
 
 def _trace_context(message: generation_pb2.Open) -> Context | None:

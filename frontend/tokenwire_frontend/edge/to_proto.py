@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from google.protobuf import duration_pb2
 from tokenwire.frontend.v1 import generation_pb2, model_pb2, prompt_pb2
 
 from tokenwire_frontend.core.channels import CallDelta
@@ -14,10 +13,10 @@ from tokenwire_frontend.core.log import Delta, End, Finish
 from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.core.model import Ability
 from tokenwire_frontend.core.prompt_log import PromptPart
+from tokenwire_frontend.edge import wire
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.workers.link import WorkerLink
-from tokenwire_frontend.workers.messages import duration
 from tokenwire_frontend.workers.pool import WorkerPool
 
 _FINISH_REASONS = {
@@ -55,13 +54,10 @@ _STATES = {
 }
 
 
-def accepted(generation: Generation) -> generation_pb2.Accepted:
-    """Returns the event that comes first."""
-    return generation_pb2.Accepted(
-        request_id=generation.record.request_id,
-        prompt_token_count=generation.prompt_tokens,
-        trace_id=generation.record.trace_id,
-    )
+def accepted(generation: Generation) -> bytes:
+    """Returns the event that comes first, an Accepted."""
+    record = generation.record
+    return wire.accepted(record.request_id, generation.prompt_tokens, record.trace_id)
 
 
 def prompt_logprobs(value: PromptPart) -> generation_pb2.PromptLogprobs:
@@ -129,35 +125,12 @@ def token_logprobs(
 
 def usage(value: Completion) -> generation_pb2.Usage:
     """Returns the tokens counted."""
-    return generation_pb2.Usage(
-        prompt_tokens=value.prompt_tokens,
-        completion_tokens=value.completion_tokens,
-        cached_prompt_tokens=value.cached_prompt_tokens,
-    )
+    return generation_pb2.Usage.FromString(wire.usage(value))
 
 
 def timings(value: Completion) -> generation_pb2.Timings:
     """Returns where the time went."""
-    return generation_pb2.Timings(
-        time_to_first_token=_duration(value.time_to_first_token_s),
-        time_per_output_token=_duration(value.time_per_output_token_s),
-        total=duration(value.total_s),
-        stages=[
-            generation_pb2.Stage(
-                service=stage.service,
-                name=stage.name,
-                start=duration(stage.start_s),
-                duration=duration(stage.duration_s),
-            )
-            for stage in value.stages
-        ],
-        worker=value.worker,
-    )
-
-
-def completed(value: Completion) -> generation_pb2.Completed:
-    """Returns the event that comes last."""
-    return generation_pb2.Completed(usage=usage(value), timings=timings(value))
+    return generation_pb2.Timings.FromString(wire.timings(value))
 
 
 def model(value: Model) -> model_pb2.Model:
@@ -201,10 +174,6 @@ def _worker(link: WorkerLink) -> model_pb2.Worker:
         in_flight=link.in_flight,
         kv_cache_usage=link.load.kv_cache_usage,
     )
-
-
-def _duration(seconds: float | None) -> duration_pb2.Duration | None:
-    return None if seconds is None else duration(seconds)
 
 
 def _call_delta(value: CallDelta) -> generation_pb2.ToolCallDelta:

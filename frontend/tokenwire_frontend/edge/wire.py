@@ -1,57 +1,110 @@
-"""Plain deltas as bytes of the public contract, without messages between: the hot path.
+"""Events that every generation has, as bytes of the public contract: the hot path.
 
-The protobuf runtime reads of them what it would read of its own, for a delta that has nothing but
-offsets, ids and text of a generation's first sequence.
+The protobuf runtime reads of them what it would read of its own. Deltas are those of a generation's
+first sequence that have nothing but offsets, ids and text.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+from google.protobuf.duration_pb2 import Duration
 from tokenwire.frontend.v1.generation_pb2 import (
+    Accepted,
+    Completed,
     Delta,
     SessionEvent,
     SessionResponse,
+    Stage,
     StreamGenerateResponse,
+    Timings,
+    Usage,
 )
 from tokenwire_service.wire import bytes_tag, number_tag, varint
 
+from tokenwire_frontend.core import events
 from tokenwire_frontend.core.log import Plain
+
+STREAM_ACCEPTED = bytes_tag(StreamGenerateResponse.ACCEPTED_FIELD_NUMBER)
+STREAM_DELTA = bytes_tag(StreamGenerateResponse.DELTA_FIELD_NUMBER)
+STREAM_COMPLETED = bytes_tag(StreamGenerateResponse.COMPLETED_FIELD_NUMBER)
+
+SESSION_ACCEPTED = bytes_tag(SessionEvent.ACCEPTED_FIELD_NUMBER)
+SESSION_DELTA = bytes_tag(SessionEvent.DELTA_FIELD_NUMBER)
+SESSION_COMPLETED = bytes_tag(SessionEvent.COMPLETED_FIELD_NUMBER)
+_EVENTS = bytes_tag(SessionResponse.EVENTS_FIELD_NUMBER)
+_EVENT_ID = number_tag(SessionEvent.ID_FIELD_NUMBER)
 
 _TOKEN_OFFSET = number_tag(Delta.TOKEN_OFFSET_FIELD_NUMBER)
 _TOKEN_IDS = bytes_tag(Delta.TOKEN_IDS_FIELD_NUMBER)
 _TEXT = bytes_tag(Delta.TEXT_FIELD_NUMBER)
 _TEXT_OFFSET = number_tag(Delta.TEXT_OFFSET_FIELD_NUMBER)
-_STREAM_DELTA = bytes_tag(StreamGenerateResponse.DELTA_FIELD_NUMBER)
-_EVENTS = bytes_tag(SessionResponse.EVENTS_FIELD_NUMBER)
-_EVENT_ID = number_tag(SessionEvent.ID_FIELD_NUMBER)
-_EVENT_DELTA = bytes_tag(SessionEvent.DELTA_FIELD_NUMBER)
+
+_REQUEST_ID = bytes_tag(Accepted.REQUEST_ID_FIELD_NUMBER)
+_PROMPT_TOKEN_COUNT = number_tag(Accepted.PROMPT_TOKEN_COUNT_FIELD_NUMBER)
+_TRACE_ID = bytes_tag(Accepted.TRACE_ID_FIELD_NUMBER)
+
+_USAGE = bytes_tag(Completed.USAGE_FIELD_NUMBER)
+_PROMPT_TOKENS = number_tag(Usage.PROMPT_TOKENS_FIELD_NUMBER)
+_COMPLETION_TOKENS = number_tag(Usage.COMPLETION_TOKENS_FIELD_NUMBER)
+_CACHED_PROMPT_TOKENS = number_tag(Usage.CACHED_PROMPT_TOKENS_FIELD_NUMBER)
+
+_TIMINGS = bytes_tag(Completed.TIMINGS_FIELD_NUMBER)
+_FIRST = bytes_tag(Timings.TIME_TO_FIRST_TOKEN_FIELD_NUMBER)
+_PER_TOKEN = bytes_tag(Timings.TIME_PER_OUTPUT_TOKEN_FIELD_NUMBER)
+_TOTAL = bytes_tag(Timings.TOTAL_FIELD_NUMBER)
+_STAGES = bytes_tag(Timings.STAGES_FIELD_NUMBER)
+_WORKER = bytes_tag(Timings.WORKER_FIELD_NUMBER)
+
+_STAGE_SERVICE = bytes_tag(Stage.SERVICE_FIELD_NUMBER)
+_STAGE_NAME = bytes_tag(Stage.NAME_FIELD_NUMBER)
+_STAGE_START = bytes_tag(Stage.START_FIELD_NUMBER)
+_STAGE_DURATION = bytes_tag(Stage.DURATION_FIELD_NUMBER)
+_SECONDS = number_tag(Duration.SECONDS_FIELD_NUMBER)
+_NANOS = number_tag(Duration.NANOS_FIELD_NUMBER)
+
+# A field that is 0 or empty may be written too.
 
 
-def stream_delta(plain: Plain) -> bytes:
-    """Returns a StreamGenerateResponse that has the delta."""
-    body = _delta(plain)
-    return _STREAM_DELTA + varint(len(body)) + body
+def stream_event(kind: bytes, body: bytes) -> bytes:
+    """Returns a StreamGenerateResponse; `kind` is STREAM_ACCEPTED and so on, of the body."""
+    return kind + varint(len(body)) + body
 
 
 def session_number(number: int) -> bytes:
-    """Returns what `session_delta` takes for a generation's number."""
-    return _EVENT_ID + varint(number) + _EVENT_DELTA
+    """Returns what `session_event` takes for a generation's number."""
+    return _EVENT_ID + varint(number)
 
 
-def session_delta(number: bytes, plain: Plain) -> bytes:
-    """Returns a SessionResponse of one event, which is a generation's delta.
+def session_event(number: bytes, kind: bytes, body: bytes) -> bytes:
+    """Returns a SessionResponse of one event; `kind` is SESSION_ACCEPTED and so on, of the body.
 
     Several such messages one after the other are one message with all the events.
     """
-    body = _delta(plain)
     size = len(body)
-    head = number + varint(size)
+    head = number + kind + varint(size)
     return b"".join((_EVENTS, varint(len(head) + size), head, body))
 
 
-def _delta(plain: Plain) -> bytes:
+def accepted(request_id: str, prompt_tokens: int, trace_id: str) -> bytes:
+    """Returns an Accepted."""
+    asked = request_id.encode()
+    return b"".join(
+        (
+            _REQUEST_ID,
+            varint(len(asked)),
+            asked,
+            _PROMPT_TOKEN_COUNT,
+            varint(prompt_tokens),
+            _text(_TRACE_ID, trace_id),
+        )
+    )
+
+
+def delta(plain: Plain) -> bytes:
+    """Returns a Delta."""
     token_offset, text_offset, ids, text = plain
     packed = varint(ids[0]) if len(ids) == 1 else b"".join(map(varint, ids))
-    # A field that is 0 may be written too.
     return b"".join(
         (
             _TOKEN_IDS,
@@ -66,3 +119,58 @@ def _delta(plain: Plain) -> bytes:
             text,
         )
     )
+
+
+def completed(value: events.Completion) -> bytes:
+    """Returns a Completed."""
+    told, times = usage(value), timings(value)
+    return b"".join((_USAGE, varint(len(told)), told, _TIMINGS, varint(len(times)), times))
+
+
+def usage(value: events.Completion) -> bytes:
+    """Returns a Usage."""
+    told = (
+        _PROMPT_TOKENS
+        + varint(value.prompt_tokens)
+        + _COMPLETION_TOKENS
+        + varint(value.completion_tokens)
+    )
+    if value.cached_prompt_tokens is not None:
+        told += _CACHED_PROMPT_TOKENS + varint(value.cached_prompt_tokens)
+    return told
+
+
+def timings(value: events.Completion) -> bytes:
+    """Returns a Timings."""
+    parts = [_duration(_TOTAL, value.total_s), _known(_WORKER, value.worker)]
+    if value.time_to_first_token_s is not None:
+        parts.append(_duration(_FIRST, value.time_to_first_token_s))
+    if value.time_per_output_token_s is not None:
+        parts.append(_duration(_PER_TOKEN, value.time_per_output_token_s))
+    for stage in value.stages:
+        body = b"".join(
+            (
+                _known(_STAGE_SERVICE, stage.service),
+                _known(_STAGE_NAME, stage.name),
+                _duration(_STAGE_START, stage.start_s),
+                _duration(_STAGE_DURATION, stage.duration_s),
+            )
+        )
+        parts += (_STAGES, varint(len(body)), body)
+    return b"".join(parts)
+
+
+def _duration(tag: bytes, seconds: float) -> bytes:
+    whole, part = divmod(round(seconds * 1e9), 10**9)
+    # Only what a clock that was set back would give is below 0.
+    body = _SECONDS + varint(max(whole, 0)) + _NANOS + varint(part if whole >= 0 else 0)
+    return tag + varint(len(body)) + body
+
+
+def _text(tag: bytes, text: str) -> bytes:
+    raw = text.encode()
+    return tag + varint(len(raw)) + raw
+
+
+_known = lru_cache(maxsize=1024)(_text)
+"""For names of workers and stages, of which there are few."""
