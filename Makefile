@@ -15,16 +15,17 @@ help:  ## this list
 setup: $(STAMP)  ## make .venv with both services, the CPU engine and the tools of this Makefile
 
 $(STAMP): pyproject.toml constraints/cpu.txt
-	$(PYTHON) -c 'import sys; sys.exit("Tokenwire needs Python 3.11 or later") if sys.version_info < (3, 11) else 0'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --upgrade pip
+	@$(PYTHON) -c 'import sys; sys.exit("Tokenwire needs Python 3.11 or later") if sys.version_info < (3, 11) else 0'
+	@echo 'Installing into $(VENV), which takes a few minutes ...'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --upgrade pip
 	@mkdir -p build
-	$(BIN)/python -m pip install -q -c constraints/cpu.txt -e '.[dev]' > build/setup.log 2>&1 || { cat build/setup.log; exit 1; }
+	@$(BIN)/python -m pip install -q -c constraints/cpu.txt -e '.[dev]' > build/setup.log 2>&1 || { cat build/setup.log; exit 1; }
 	@# Python would take a folder named tokenwire, such as this clone seen from its parent, for the
 	@# package: pip's own hook for editable packages is asked last. Folders on the path are asked first.
 	@printf '%s\n' $(SOURCES:%=$(CURDIR)/%) > \
 		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tokenwire_sources.pth"
-	touch $@
+	@touch $@
 
 demo: setup  ## start a worker and a frontend, chat with the embedded model, stop both; ARGS=... for options
 	@$(BIN)/python -m demo $(ARGS)

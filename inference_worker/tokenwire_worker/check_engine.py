@@ -33,7 +33,12 @@ def main(program: str, arguments: Sequence[str]) -> int:
         description="Compares the installed engine with the surface that its adapter was written "
         "for. Prints every difference; exits with 0 where there is none, else with 1.",
     )
-    parser.add_argument("--engine", choices=sorted(ADAPTERS), default="tensorrt_llm")
+    parser.add_argument(
+        "--engine",
+        choices=sorted(ADAPTERS),
+        default="tensorrt_llm",
+        help="the engine, of which a surface has to be recorded; default: %(default)s",
+    )
     engine: str = parser.parse_args(arguments).engine
     if engine not in CHECKS:
         refuse(

@@ -96,7 +96,7 @@ class WorkerSettings(ServiceSettings):
         last = int(self.listen.rpartition(":")[2]) + self._workers - 1
         if last > HIGHEST_PORT:
             raise ValueError(
-                f"simulated.workers: the last port would be {last}; ports end at {HIGHEST_PORT}"
+                f"--simulated.workers: the last port would be {last}; ports end at {HIGHEST_PORT}"
             )
         return self
 

@@ -10,6 +10,7 @@ It has no authentication: keep it on loopback or inside the cluster.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -106,4 +107,4 @@ class AdminServer:
 
 
 async def _as_json(value: object) -> web.Response:
-    return web.json_response(value)
+    return web.json_response(text=json.dumps(value) + "\n")

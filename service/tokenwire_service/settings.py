@@ -129,7 +129,7 @@ SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
 def parse(settings: type[SettingsT], program: str, arguments: Sequence[str]) -> SettingsT:
     """Returns the settings, or ends the process with 64, or with 0 after --help or --version."""
-    parser = LineParser(prog=program, description=settings.__doc__)
+    parser = LineParser(prog=program, description=settings.__doc__, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"{program} {VERSION}")
     source: CliSettingsSource[SettingsT] = CliSettingsSource(settings, root_parser=parser)
     parser.say_what_is_not_set()
@@ -183,7 +183,9 @@ def _faults(
         flag = _flag(fault["loc"])
         given = any(argument.partition("=")[0] == flag for argument in arguments)
         variable = None if given else environment.variable(settings, fault["loc"])
-        yield f"{f'{variable} ({flag})' if variable else flag}: {_worded(fault)}"
+        place = f"{variable} ({flag})" if variable else flag
+        # What is wrong with several settings together names them itself.
+        yield f"{place}: {_worded(fault)}" if place else _worded(fault)
 
 
 def _worded(fault: ErrorDetails) -> str:
@@ -228,4 +230,4 @@ def refuse_if(program: str, faults: Iterable[str]) -> None:
 
 def _flag(location: tuple[int | str, ...]) -> str:
     names = [str(part).replace("_", "-") for part in location if not isinstance(part, int)]
-    return f"--{'.'.join(names)}" if names else "settings"
+    return f"--{'.'.join(names)}" if names else ""

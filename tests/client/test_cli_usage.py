@@ -43,6 +43,14 @@ def misuse(capsys):
             "--max-tokens: '0' is not a whole number from 1 to 4294967295",
         ),
         (
+            "chat hi --template-arguments thinking=true",
+            "--template-arguments: 'thinking=true' is not JSON: Expecting value: line 1 column 1",
+        ),
+        (
+            "chat hi --template-arguments [1]",
+            "--template-arguments: '[1]' is not a JSON object",
+        ),
+        (
             "generate hi --max-tokens x",
             "--max-tokens: 'x' is not a whole number from 1 to 4294967295",
         ),

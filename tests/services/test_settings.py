@@ -98,6 +98,7 @@ def test_keys_of_a_mapping_are_free(monkeypatch):
             ],
         ),
         (["--worker", A, "--bogus", "1"], ["unrecognized arguments: --bogus 1"]),
+        (["--worker", A, "--no-fast-enc"], ["unrecognized arguments: --no-fast-enc"]),
         (["--worker"], ["--worker: expected one argument"]),
     ],
 )

@@ -50,6 +50,10 @@ def run(main_here):
             ["--openvino.cache-eviction.max-tokens", "160", "--no-openvino.prefix-caching"],
             "160 is not more than start-tokens and recent-tokens together, 160",
         ),
+        (
+            ["--engine", "simulated", "--listen", "127.0.0.1:65535", "--simulated.workers", "2"],
+            "worker: --simulated.workers: the last port would be 65536; ports end at 65535",
+        ),
         (["--tokenizer-folder", "nowhere"], "worker: --tokenizer-folder nowhere: no such folder"),
     ],
 )

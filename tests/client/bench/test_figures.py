@@ -119,6 +119,16 @@ def test_a_limit_counts_what_is_worse_beyond_the_noise():
     assert [each.name for each in rows if each.is_worse_by(0.08)] == ["cpu_us_per_token.frontend"]
 
 
+def test_of_several_processes_the_sum_is_compared():
+    uneven = [result(100, 0.1, 30), result(100, 0.1, 30)]
+    for each, shares in zip(uneven, ((29, 1), (1, 29)), strict=True):
+        each["phases"][0]["processes"] += [
+            {"name": f"frontend {n}", "cpu_us_per_token": {"value": share, "noise": 0.0}}
+            for n, share in enumerate(shares, 1)
+        ]
+    assert set(verdicts(*uneven).values()) == {"same", "unknown"}
+
+
 def test_results_without_a_common_phase_are_not_compared():
     with pytest.raises(ValueError, match="no phase in common: stream against session"):
         comparison.compare(result(1, 1, 1), result(1, 1, 1, name="session"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenwire.bench.figures import Figure, shown
-from tokenwire.bench.summary import CPU, summaries
+from tokenwire.bench.summary import CPU, is_one_of_several, summaries
 from tokenwire.cli.printing import print_table
 
 MAIN = (
@@ -90,8 +90,10 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Row]:
     for mine in summaries(before):
         its = others.get((mine.phase, mine.flow))
         for name, figure in mine.figures.items():
+            if name.startswith(_LOAD) or is_one_of_several(name, mine.figures):
+                continue
             first, second = figure["value"], its.value(name) if its else None
-            if its is not None and first and second is not None and not name.startswith(_LOAD):
+            if its is not None and first and second is not None:
                 noise = _of_ratio(figure, its.figures[name])
                 rows.append(Row(mine.phase, mine.flow, name, first, second, noise))
     if not rows:

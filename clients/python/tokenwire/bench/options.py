@@ -215,7 +215,7 @@ def _workload(group: argparse._ArgumentGroup) -> None:
         type=lengths,
         default="128",
         metavar="LENGTH",
-        help="tokens to generate, likewise; default: %(default)s",
+        help="tokens to generate, in the forms of --input; default: %(default)s",
     )
     add(
         "--prompt",
@@ -249,14 +249,16 @@ def _workload(group: argparse._ArgumentGroup) -> None:
         type=lengths,
         default="1",
         metavar="LENGTH",
-        help="requests of a conversation, each continuing the last; default: %(default)s",
+        help="requests of a conversation, in the forms of --input; each continues the last; "
+        "default: %(default)s",
     )
     add(
         "--think",
         type=lengths,
         default="0",
         metavar="SECONDS",
-        help="time between an answer and the next turn, likewise; default: %(default)s",
+        help="seconds between an answer and the next turn, in the forms of --input; "
+        "default: %(default)s",
     )
     add("--tools", action="store_true", help="chats offer the model two tools")
     add(
@@ -308,7 +310,8 @@ def _measuring(group: argparse._ArgumentGroup) -> None:
         type=whole_number(1, 100),
         default="1",
         metavar="N",
-        help="measure every phase so often, to and fro; default: %(default)s",
+        help="times that all phases are measured, every second time in reverse order; "
+        "default: %(default)s",
     )
     add(
         "--objective",
@@ -323,8 +326,8 @@ def _measuring(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="NAME=PID",
-        help="local process whose CPU time and memory are told; default: those that listen on the "
-        "ports of the frontend and its workers, where they are on this machine",
+        help="local process whose CPU time and memory are measured; default: those that listen "
+        "on the ports of the frontend and its workers, where they are on this machine",
     )
     add("--label", default="", metavar="TEXT", help="a name for this run, for reports")
     add(

@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenwire.bench.figures import duration, shown
 from tokenwire.bench.plan import Phase
-from tokenwire.bench.summary import CPU, summaries
+from tokenwire.bench.summary import CPU, is_one_of_several, summaries
 from tokenwire.cli.printing import print_table
 
 PLAIN_S = 5.0
@@ -102,7 +102,7 @@ def print_result(result: Mapping[str, Any]) -> None:
             name.removeprefix(CPU)
             for each in found
             for name in each.figures
-            if name.startswith(CPU)
+            if name.startswith(CPU) and not is_one_of_several(name, each.figures)
         )
     )
     titles = ["PHASE", *(head for head, _ in _COLUMNS)]

@@ -37,6 +37,15 @@ class Summary:
         return figure["value"] if figure else None
 
 
+def is_one_of_several(name: str, figures: Mapping[str, Figure]) -> bool:
+    """Whether a figure is the cost of one of several processes that are a figure together too.
+
+    Which of them the kernel gives a connection is chance, so their shares of a cost say nothing.
+    """
+    role, _, number = name.rpartition(" ")
+    return number.isdecimal() and role in figures
+
+
 def summaries(result: Mapping[str, Any]) -> list[Summary]:
     """Returns the summaries in the order in which phases were first measured."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}

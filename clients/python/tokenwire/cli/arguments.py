@@ -92,6 +92,17 @@ def tools_file(value: str) -> list[Any]:
     return found
 
 
+def json_object(value: str) -> str:
+    """The type of a JSON object, which is passed on as it is written."""
+    try:
+        found = json.loads(value)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{value!r} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ArgumentTypeError(f"{value!r} is not a JSON object")
+    return value
+
+
 def tool_choice(value: str) -> str | dict[str, Any]:
     """The type of the choice among tools: a mode, or a tool's name."""
     if value in ("auto", "none", "required"):

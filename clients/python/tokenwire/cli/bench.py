@@ -91,7 +91,5 @@ def _compare(args: argparse.Namespace) -> None:
     if args.limit is not None:
         worse = [each for each in found if each.is_worse_by(args.limit / 100)]
         if worse:
-            raise CommandError(
-                f"{len(worse)} figure(s) are worse by more than {args.limit:g} %, such as "
-                f"{worse[0].title}"
-            )
+            others = f", and {len(worse) - 1} more" if len(worse) > 1 else ""
+            raise CommandError(f"worse by more than {args.limit:g} %: {worse[0].title}{others}")

@@ -38,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--template-arguments",
+        type=arguments.json_object,
         metavar="JSON",
         help='variables of the chat template, such as {"enable_thinking": true}',
     )

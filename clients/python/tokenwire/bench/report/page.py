@@ -73,10 +73,12 @@ def _head(result: Mapping[str, Any], heading: str) -> str:
     engines = ", ".join(
         dict.fromkeys(each["engine"] for each in served["workers"] if each["engine"])
     )
+    count = len(served["workers"])
+    workers = "1 worker" if count == 1 else f"{count} workers"
     cut = " Interrupted: the last phase is not whole." if result["interrupted"] else ""
     return (
         f"<h1>{escape(heading)}</h1><p class=soft>{escape(served['model'])} at "
-        f"{escape(served['target'])}, {len(served['workers'])} worker(s) with {escape(engines)}; "
+        f"{escape(served['target'])}, {workers} with {escape(engines)}; "
         f"{escape(result['created_at'])}.{cut}</p>"
     )
 
@@ -253,8 +255,8 @@ def _latencies(parts: list[_Part]) -> str:
         if any(each.points for each in series):
             charts.append(card(title, lines(series, time_axis(""), _SHARES)))
     return (
-        "<h2>Latencies</h2><p class=soft>Shares of all requests (of all gaps) that were at most so "
-        f'long.</p><div class="grid2">{"".join(charts)}</div>'
+        "<h2>Latencies</h2><p class=soft>The share of all requests, or of all gaps, that took at "
+        f'most the time below.</p><div class="grid2">{"".join(charts)}</div>'
     )
 
 
