@@ -9,10 +9,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import pytest
 import pytest_asyncio
 from tokenwire.frontend.v1 import generation_pb2 as fg
-from tokenwire.frontend.v1 import prompt_pb2
+from tokenwire.frontend.v1 import generation_pb2_grpc, prompt_pb2
 from tokenwire.frontend.v1 import tokenization_pb2 as tk
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire.worker.v1 import worker_pb2
@@ -26,7 +27,7 @@ from tests.frontend.frontend_here import FrontendHere, frontend_of, refused, unt
 from tests.frontend.generations import LIMITS
 from tests.frontend.scripted_worker import ScriptedWorker, Stream
 from tests.frontend.tokenizer_kinds import kinds
-from tests.services.calls import Streamed, generation
+from tests.services.calls import SMALL_WINDOW, Streamed, generation
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -249,6 +250,29 @@ async def test_a_late_reader_gets_them_in_small_messages_and_little_is_held(here
     assert len(streamed.prompt_logprobs[1].alternatives) == 20
     assert messages > 20
     assert live.prompt_log.bytes_held == 0
+
+
+async def test_a_late_reader_gets_them_before_the_tokens_of_what_goes_on(here):
+    ids = [300 + place % 3000 for place in range(4000)]
+    what = generation(ids, 2, output={"prompt_logprobs": 20})
+    async with grpc.aio.insecure_channel(here.frontend.server.address, SMALL_WINDOW) as channel:
+        late = generation_pb2_grpc.GenerationServiceStub(channel)
+        call = late.StreamGenerate(fg.StreamGenerateRequest(generation=what))
+        handle = (await here.stream.submit()).handle
+        here.stream.accept(handle)
+        told = pb.PromptLogprobs(handle=handle, tokens=scored(ids, 20))
+        here.stream.send(prompt_logprobs=[told])
+        here.stream.tokens(handle, 300)
+        [live] = here.frontend.generator._live
+        await until(lambda: live.logs and live.logs[0].token_count)
+        streamed = Streamed()
+        async for event in call:
+            streamed.take(event)
+            if streamed.ids() == [300]:
+                here.stream.tokens(handle, 301)
+                here.stream.end(handle)
+                here.stream.complete(handle)
+    check(streamed, ids)
 
 
 async def test_an_answer_that_they_would_make_too_large_is_refused_before_the_work(here):

@@ -167,6 +167,8 @@ class Reader:
         cursors, generation = self._cursors, self._generation
         if len(cursors) != 1 or generation is None or generation.state is State.DONE:
             return None
+        if generation.prompt_log is not None:  # which comes before any delta
+            return None
         plain = generation.logs[0].plain(cursors[0], max_bytes)
         if plain is None:
             return None
