@@ -40,3 +40,14 @@ async def test_a_call_waited_for_it_before_its_handler_ran(monkeypatch):
     assert (waited.name, waited.start.ToNanoseconds()) == ("loop", 0)
     assert waited.duration.ToNanoseconds() == 5 * 10**9
     assert done.timings.time_to_first_token.ToNanoseconds() > 5 * 10**9
+
+
+async def test_what_a_call_is_thought_to_have_waited_is_not_taken_from_its_budget(monkeypatch):
+    async with ScriptedWorker() as worker, frontend_of(worker) as frontend:
+        worker.script = lambda stream, submit: stream.generate(submit.handle, 300)
+        await frontend.wait_for(worker, LinkState.READY)
+        monkeypatch.setattr(loop_lag, "_last_s", 500.0)
+        done = await frontend.generate(generation("Hello", 1, time_budget={"seconds": 100}))
+        assert list(done.sequences[0].token_ids) == [300]
+        left = (await worker.streams[0].submit()).request.time_budget
+    assert 50 < left.seconds <= 100

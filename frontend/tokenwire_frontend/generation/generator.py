@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tokenwire_service.errors import Code, InvalidRequestError, ServiceError
 from tokenwire_service.telemetry import semconv
@@ -149,6 +149,9 @@ class Generator:
         faults = violations(request, model.limits)
         if faults:
             raise InvalidRequestError(faults)
+        if request.time_budget_s is not None:
+            # What it has waited for the event loop is an estimate, which must not end it.
+            request = replace(request, time_budget_s=request.time_budget_s + incoming.lag_s)
         full = self.pool.full(model.name)
         if full is not None:  # said before the work on the text, which overload would only add to
             raise full
