@@ -41,8 +41,10 @@ async def test_a_bad_frame_harms_no_other_caller():
             stream.fail(handle)
         stream.tokens(good_handle, 5)
         stream.end(good_handle)
-        stream.complete(good_handle)
-        assert (await good).sequences[0].token_ids == [5]
+        stream.complete(good_handle, cached_prompt_tokens=3)
+        answer = await good
+        assert answer.sequences[0].token_ids == [5]
+        assert not answer.usage.HasField("cached_prompt_tokens"), "more than the prompt has"
         await until(lambda: link.in_flight == 0)
         assert len(worker.streams) == 1
 

@@ -325,11 +325,14 @@ class Generation:
             told = report.decode_s if report is not None else None
             decode_s = self._last_token_s - first if told is None else told
             per_token = decode_s / (tokens - 1)
+        cached = report.cached_prompt_tokens if report is not None else None
+        if cached is not None and cached > self.prompt_tokens:
+            cached = None  # not to be believed, as the times that messages.worker_report leaves out
         info = self._attempt.link.info if self._attempt is not None else None
         return Completion(
             prompt_tokens=self.prompt_tokens,
             completion_tokens=sum(each.token_count for each in self.logs),
-            cached_prompt_tokens=report.cached_prompt_tokens if report else None,
+            cached_prompt_tokens=cached,
             time_to_first_token_s=None if first is None else first - received_s,
             time_per_output_token_s=per_token,
             total_s=time.monotonic() - received_s,
