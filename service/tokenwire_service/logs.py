@@ -36,8 +36,11 @@ TRACEBACK_BYTES = 6144
 SHORTEST_BYTES = 24
 """What a field keeps though the line is full."""
 
-SHORT_CHARACTERS = FIELD_BYTES // 6
-"""A text that fits into a field whatever it has: JSON makes six bytes of some characters."""
+CHARACTER_BYTES = 12
+"""Most bytes that JSON makes of a character: two escapes of six, of one beyond U+FFFF."""
+
+SHORT_CHARACTERS = FIELD_BYTES // CHARACTER_BYTES
+"""A text that fits into a field whatever it has."""
 
 ITEMS = 16
 """Most of a list's or mapping's entries."""
@@ -187,8 +190,7 @@ def _cut(value: Any, limit: int) -> Any:
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, str):
-        # JSON makes six bytes of some characters that have one.
-        return value if len(value) * 6 <= limit else _as_json(value, limit)
+        return value if len(value) * CHARACTER_BYTES <= limit else _as_json(value, limit)
     part = limit // ITEMS // 2
     if isinstance(value, Mapping):
         return {_inner(str(key), part): _inner(value[key], part) for key in list(value)[:ITEMS]}

@@ -161,6 +161,13 @@ def test_a_field_is_cut_whatever_it_holds(line_of, value):
     assert told["field"]
 
 
+@pytest.mark.parametrize("character", ["x", "\0", "\u65e5", "\U0001f600"])
+def test_a_field_takes_no_more_in_json_than_it_may(character):
+    for size in (FIELD_BYTES // 12, FIELD_BYTES // 6, FIELD_BYTES):
+        told = logs._cut_fields(None, "info", {"field": character * size})["field"]
+        assert len(json.dumps(told)) <= FIELD_BYTES + len('""')
+
+
 def test_a_line_is_cut_however_many_fields_it_has(line_of):
     line = line_of[MANY_FIELDS]
     assert len(line) < LINE_BYTES + 40 * 50
