@@ -33,8 +33,14 @@ demo: setup  ## start a worker and a frontend, chat with the embedded model, sto
 serve: setup  ## run a worker (50061) and a frontend (50051) until Ctrl-C; ARGS='--worker-port 50071 ...'
 	@$(BIN)/python -m demo --serve $(ARGS)
 
-test: setup  ## run the whole suite
-	$(BIN)/python -m pytest
+# Half of the suite's time is spent on the services that some of its tests start, so these run beside all others.
+WITH_SERVICES := tests/services $(wildcard tests/engines/test_*.py)
+
+test: setup  ## run the whole suite, as two processes side by side
+	@mkdir -p build
+	@$(BIN)/python -m pytest $(WITH_SERVICES) > build/test-services.log 2>&1 & services=$$!; \
+	$(BIN)/python -m pytest tests $(WITH_SERVICES:%=--ignore=%) || failed=1; \
+	wait $$services || failed=1; cat build/test-services.log; exit $${failed:-0}
 
 REAL_MODEL := build/real-model
 
