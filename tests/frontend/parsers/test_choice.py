@@ -116,7 +116,7 @@ Formats that are not supported are None."""
 
 @pytest.mark.skipif("TOKENWIRE_TEST_TEMPLATES" not in os.environ, reason="no folder of templates")
 def test_real_templates_choose():
-    folder = Path(os.environ["TOKENWIRE_TEST_TEMPLATES"])
+    folder = Path(os.environ["TOKENWIRE_TEST_TEMPLATES"]) / "templates"
     chosen = {each.stem: choose(each.read_text(), [], {}) for each in folder.glob("*.jinja")}
     assert chosen == REAL
 
