@@ -88,7 +88,7 @@ class Worker:
         if supervisor.failed.done():
             log.critical("task_required", task=supervisor.failed.result())
             return EX_SOFTWARE
-        log.info("stopped")
+        log.info("stopped", worker=self._settings.shown_worker_name)
         return 0
 
 

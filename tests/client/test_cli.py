@@ -10,8 +10,9 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from tokenwire import __version__
-from tokenwire.cli.failures import plain
+from tokenwire.cli.failures import describe, plain
 from tokenwire.cli.main import main
+from tokenwire.errors import InternalError
 from tokenwire.frontend.v1 import generation_pb2
 
 from tests.client.scripted_server import (
@@ -284,6 +285,9 @@ def test_a_fault_names_its_trace(run, server):
     code, _, err = run("generate", "fault")
     assert code == 1
     assert err.startswith("tokenwire: engine fault (trace id ")
+    trace_id = err.rpartition(" ")[2].rstrip(")\n")
+    error = InternalError(f"the log has it under {trace_id}", trace_id=trace_id)
+    assert describe(error, "here:1") == f"the log has it under {trace_id}"
 
 
 def test_a_timeout_is_a_failure(run, server):

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tokenwire.bench import report
 from tokenwire.cli.main import main
 
 from tests.client.bench.server import BenchServer
@@ -66,6 +67,8 @@ def test_wire_measures_both_calls_and_checks_every_token(bench, server, tmp_path
     page = (tmp_path / "result.html").read_text()
     assert "http" not in page.replace("tokenwire bench", "")
     assert "<script" not in page
+    result["deployment"]["workers"] *= 20
+    assert "and 4 more" in report.page(result)
     # No two prompts are alike, or a prefix cache would be measured.
     texts = [each.prompt.text for each in server.requests]
     assert len(set(texts)) == len(texts)

@@ -36,7 +36,7 @@ def describe(error: TokenwireError, target: str) -> str:
     line = " ".join(error.message.split())
     if error.retry_after_s is not None:
         line += f"; try again in {error.retry_after_s:g} s"
-    if isinstance(error, InternalError):
+    if isinstance(error, InternalError) and error.trace_id not in line:
         line += f" (trace id {error.trace_id})"
     return line
 

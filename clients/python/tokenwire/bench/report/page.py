@@ -24,6 +24,8 @@ METRICS = {
 _QUANTILES = ("mean", "p50", "p90", "p99", "p99.9", "max")
 LEAST_SWEEP = 3
 """Points that make a curve."""
+WORKERS_SHOWN = 16
+"""Rows of workers: a simulated fleet may have a thousand."""
 
 _SHARES = Axis("share of all", lambda each: f"{each:.0%}", begin=0.0, end=1.0)
 
@@ -369,8 +371,13 @@ def _failures(parts: list[_Part]) -> str:
 def _setup(result: Mapping[str, Any]) -> str:
     rows = [["command", f"<code>tokenwire {escape(shlex.join(result['command']))}</code>"]]
     rows += [[name, escape(str(each))] for name, each in result["environment"].items()]
-    for worker in result["deployment"]["workers"]:
-        rows.append([escape(f"worker {worker['address']}"), escape(worker["engine"])])
+    workers = result["deployment"]["workers"]
+    rows += [
+        [escape(f"worker {each['address']}"), escape(each["engine"])]
+        for each in workers[:WORKERS_SHOWN]
+    ]
+    if len(workers) > WORKERS_SHOWN:
+        rows.append([f"and {len(workers) - WORKERS_SHOWN} more", "all are in the result file"])
     for phase in result["phases"]:
         load = phase["load"]
         shares = ", ".join(f"{each['cpu_share']:.0%}" for each in load["processes"])
