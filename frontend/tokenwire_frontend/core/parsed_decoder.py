@@ -58,7 +58,6 @@ class ParsedDecoder(SequenceDecoder):
         one_call: bool = False,
     ) -> None:
         super().__init__(log, detokenizer, ends, stops)
-        self._straight = False
         self._unmatched = stops is None and reasoning_stops is None
         self._channel = Channel.TEXT
         """Of what came last into the log."""
