@@ -34,7 +34,7 @@ serve: setup  ## run a worker (50061) and a frontend (50051) until Ctrl-C; ARGS=
 	@$(BIN)/python -m demo --serve $(ARGS)
 
 # Half of the suite's time is spent on the services that some of its tests start, so these run beside all others.
-WITH_SERVICES := tests/services $(wildcard tests/engines/test_*.py)
+WITH_SERVICES := tests/services tests/telemetry $(wildcard tests/engines/test_*.py)
 
 test: setup  ## run the whole suite, as two processes side by side
 	@mkdir -p build

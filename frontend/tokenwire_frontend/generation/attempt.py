@@ -46,8 +46,7 @@ class Attempt:
         self.submitted_s = 0.0
         """time.monotonic() of the submission."""
         self.on_token: Callable[[int, float], None] = generation.token
-        """A new id of the only sequence: straight to the generation, since this is the hot path.
-        What it raises, the link tells as `on_failed`."""
+        """A new id of the only sequence: straight to the generation, since this is the hot path."""
         self._generation: Generation | None = generation
         self._lease = lease
         self._handle = 0

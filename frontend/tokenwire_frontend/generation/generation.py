@@ -203,17 +203,23 @@ class Generation:
             self._reader.wake(urgent=True)
 
     def token(self, token_id: int, came_s: float) -> None:
-        """A new id of the only sequence, without log probabilities. The hot path."""
-        if self._first_token_s is None:
-            self.tokens(0, (token_id,), (), came_s)
-            return
-        self._last_token_s = came_s
-        stopped = self._decoders[0].push_one(token_id)
-        self.record.output_tokens.value += 1
-        self._unchecked_tokens += 1
-        if self._unchecked_tokens >= CHECK_TOKENS or stopped:
-            self._look(0, stopped=stopped)
-        self._reader.wake(urgent=stopped)
+        """A new id of the only sequence, without log probabilities. The hot path.
+
+        Called by the link itself, so an exception ends the generation here.
+        """
+        try:
+            if self._first_token_s is None:
+                self.tokens(0, (token_id,), (), came_s)
+                return
+            self._last_token_s = came_s
+            stopped = self._decoders[0].push_one(token_id)
+            self.record.output_tokens.value += 1
+            self._unchecked_tokens += 1
+            if self._unchecked_tokens >= CHECK_TOKENS or stopped:
+                self._look(0, stopped=stopped)
+            self._reader.wake(urgent=stopped)
+        except Exception as error:  # noqa: BLE001 - ends this generation alone
+            self.fault(error)
 
     def tokens(
         self,

@@ -131,7 +131,7 @@ def checked(source: str, whole: dict[str, Any], reference: Encode) -> FastEncode
     if model.get("dropout"):
         raise NotFastError("its merges are dropped at random")
     if model.get("unk_token") is None and not knows_every_byte(whole, model["vocab"].keys()):
-        raise NotFastError("characters may have no token, and there is no unknown one")
+        raise NotFastError("characters may lack a token, and the vocabulary lacks an unknown token")
     encoder = FastEncoder(source)
     added = [each["content"] for each in whole.get("added_tokens") or ()]
     for text in _check_texts(added):

@@ -72,7 +72,7 @@ def read_trace(path: str) -> list[TraceEntry]:
     `input_length`; `output_tokens` or `output_length`; `text`. All but the time may be missing.
 
     Raises:
-        ValueError: the file cannot be read, or a line is no request; its words name the line.
+        ValueError: the file cannot be read, or a line is not a request; the message names the line.
     """
     found = []
     try:

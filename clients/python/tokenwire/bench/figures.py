@@ -21,7 +21,7 @@ LEAST_PARTS = 4
 """From fewer parts no spread can be told."""
 
 LEAST_POINT_S = 0.5
-"""Of a plot over time: what an engine's steps and the scheduler do within less is no trend."""
+"""Of a plot over time: shorter ones show single steps of the engine and of the scheduler."""
 
 _CURVE_POINTS = 200
 
@@ -198,6 +198,6 @@ def duration(value_s: float) -> str:
 
 
 def value(found: Mapping[str, Any], name: str) -> float | None:
-    """Returns a figure's value; None where there is no such figure."""
+    """Returns a figure's value; None where it was not measured."""
     figure = found.get(name)
     return figure["value"] if figure else None

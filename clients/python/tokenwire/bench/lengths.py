@@ -26,7 +26,7 @@ class Distribution:
         self.spec = spec
         """As it was written."""
         self.most = most
-        """The largest value; math.inf where there is no largest."""
+        """The largest value; math.inf where it is unbounded."""
         self._draw = draw
 
     def draw(self, random: Random) -> float:

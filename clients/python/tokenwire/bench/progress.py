@@ -14,7 +14,7 @@ from tokenwire.bench.summary import CPU, is_one_of_several, summaries
 from tokenwire.cli.printing import print_table
 
 PLAIN_S = 5.0
-"""Between two lines where standard error is no terminal."""
+"""Between two lines where standard error is not a terminal."""
 
 
 class Progress:

@@ -23,7 +23,7 @@ def read(path: str) -> Result:
     """Returns a result.
 
     Raises:
-        ValueError: the file cannot be read, or is no result of this form.
+        ValueError: the file cannot be read, or is not a result of this form.
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
