@@ -13,8 +13,8 @@ import asyncio
 from collections import deque
 
 TURN_STREAMS = 64
-"""Streams let through in a turn: two milliseconds of writing. With 16, what 64 streams cost grew by a
-tenth, since each turn has system calls of its own."""
+"""Streams let through in a turn: two milliseconds of writing. With 16, what 64 streams cost was
+larger by a tenth, since each turn has system calls of its own."""
 
 
 class Turnstile:
