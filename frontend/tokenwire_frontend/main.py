@@ -189,6 +189,8 @@ class Frontend:
         """Drains for at most so long, and ends what is left."""
         self._health.cancel()
         await self._set_serving(serving=False)
+        # Before new calls are refused, however short the drain is.
+        await self.server.stop_sharing()
         leaving = self._supervisor.keep(
             "leave_shared", partial(self.server.leave_shared, grace_s + STOP_GRACE_S)
         )

@@ -124,17 +124,22 @@ class RpcServer:
         for name in self._names:
             await self._health.set(name, value)
 
-    async def leave_shared(self, grace_s: float) -> None:
-        """Leaves the shared address to the others; calls in flight have the grace.
+    async def stop_sharing(self) -> None:
+        """Leaves new connections to the others; a call that is on its way has a moment to come."""
+        if self._shared is not None:
+            stop_listening(self._shared_port)
+            await asyncio.sleep(FAREWELL_S)
 
-        New connections go to them at once. Connections that no call uses are closed, and after
+    async def leave_shared(self, grace_s: float) -> None:
+        """Lets callers go to the others, after `stop_sharing`; calls in flight have the grace.
+
+        Connections that no call uses are closed, and after
         a time callers on the others are told to connect anew for their next call (GOAWAY). Not
         sooner: gRPC ends with a bare CANCELLED what arrives before its caller has heard of that,
         and by then callers that keep to `retry_after` are waiting.
         """
         if self._shared is None:
             return
-        stop_listening(self._shared_port)
         idle: set[str] = set()
         until_s = time.monotonic() + RETRY_S
         while time.monotonic() < until_s:

@@ -159,10 +159,10 @@ def test_texts_with_known_ids(name):
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        *((SOURCES[name], "not BPE|fastokens refuses|no token") for name in sorted(UNKNOWN)),
+        *((SOURCES[name], "not BPE|fastokens refuses|lack a token") for name in sorted(UNKNOWN)),
         *((SOURCES[name], "other ids for") for name in sorted(UNSPELT)),
         (with_model(byte_level, dropout=0.5), "dropped at random"),
-        (with_model(byte_fallback, byte_fallback=False, unk_token=None), "have no token"),
+        (with_model(byte_fallback, byte_fallback=False, unk_token=None), "lack a token"),
         (with_parts(byte_level, normalizer=normalizers.NFKD()), "fastokens refuses it: .*NFKD"),
     ],
 )
