@@ -185,7 +185,7 @@ def test_ports_are_counted_from_the_one_to_listen_on():
     [
         (["--simulated.workers", "9", "--listen", "127.0.0.1:65530"], "ports end at 65535"),
         (["--simulated.fault", "die"], "--simulated.fault: 'die' is not [WORKER/]KIND@WHEN"),
-        (["--simulated.fault", "2/die@1"], "there is no such worker"),
+        (["--simulated.fault", "2/die@1"], "the worker is not one of 1"),
         (["--simulated.max-sequences", "9000"], "step_tokens (8192) is to be more than"),
     ],
 )

@@ -251,7 +251,7 @@ class Session:
             self._room.set()
 
     def _collect(self) -> bytes:
-        """Returns the next message, of which some has no room for all: that is news again.
+        """Returns the next message; what does not fit into it is news again.
 
         SessionResponses one after the other are one that has the events of all of them.
         """

@@ -39,7 +39,7 @@ class ShortTexts:
         Args:
             key: the model's.
             source: tokenizer.json, which a tokenizer process has built and checked.
-            alone: whether there is no other model.
+            alone: whether it is the only model.
         """
         if alone or len(source) <= PARSED_AT_ANY_TIME_CHARS:
             self._encoders[key] = None

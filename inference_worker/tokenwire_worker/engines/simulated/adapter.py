@@ -37,7 +37,7 @@ UNSUPPORTED = frozenset({"repetition_penalty", "presence_penalty", "frequency_pe
 
 
 def check_model(settings: WorkerSettings) -> None:
-    """Raises EngineError where there is no model; its weights are not needed."""
+    """Raises EngineError where the model is missing; its weights are not needed."""
     if not settings.model_path.exists():
         raise EngineError(f"--model {settings.model}: no such folder")
 

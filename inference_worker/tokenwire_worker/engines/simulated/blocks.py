@@ -1,10 +1,9 @@
 """The KV cache of a simulated engine: which blocks it holds, for whom, and what it forgets.
 
 A block is full of tokens and known by the hash of all tokens up to its end, or it is being filled
-by one sequence. What a sequence may need to its end is promised to it when it is taken up, so no
-sequence that runs is ever put off. Blocks that nobody uses stay until their room is needed, the
-least recently used first; of one sequence's the last first, since none is of use without those
-before it.
+by one sequence. What a sequence may need to its end is reserved when it is admitted, so a running
+sequence is never preempted. Unused blocks are evicted when room is needed, the least recently used
+first; of one sequence's the last first, since none is of use without those before it.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ class BlockCache:
         return len(self._users) + self._filling
 
     def admit(self, root: int, hashes: Sequence[int], most_blocks: int) -> Holding | None:
-        """Takes a sequence up; returns what it has, or None where there is no room for all of it.
+        """Admits a sequence; returns what it holds, or None where not all of it fits.
 
         Args:
             root: see `root_hash`.

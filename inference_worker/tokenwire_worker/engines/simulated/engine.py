@@ -94,7 +94,7 @@ class SimulatedEngine:
         return self._progress
 
     def kill(self) -> None:
-        """Has nothing to end: there is no process, and a hung engine takes no time."""
+        """Does nothing: the engine has no process of its own; a stalled one uses no CPU."""
 
     def close(self) -> None:
         """Ends the engine, cancelling what it still holds."""

@@ -98,7 +98,7 @@ class Scheduler:
         faults: Sequence[Fault] = (),
     ) -> None:
         self.struck: list[Fault] = []
-        """Faults of the whole engine that have come; whoever heeds them clears the list."""
+        """Faults of the whole engine that are due; who handles them clears the list."""
         self.steps = 0
         """Steps that have begun."""
         self._model = model

@@ -87,7 +87,7 @@ class SimulatedSettings(BaseModel):
     def _in_accord(self) -> Self:
         for each in self.fault:
             if Fault.parse(each).worker > self.workers:
-                raise ValueError(f"fault {each}: there is no such worker of {self.workers}")
+                raise ValueError(f"fault {each}: the worker is not one of {self.workers}")
         if self.step_tokens <= self.max_sequences:
             raise ValueError(
                 f"step_tokens ({self.step_tokens}) is to be more than max_sequences "
