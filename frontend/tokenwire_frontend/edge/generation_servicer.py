@@ -102,3 +102,15 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     ) -> None:
         """Carries many generations on one stream."""
         await Session(self._generator, context).run(request_iterator)
+
+    async def Attach(  # type: ignore[override] # as above
+        self, request: generation_pb2.AttachRequest, context: Context
+    ) -> None:
+        """Streams a detached generation."""
+        raise NotImplementedError("detached generations")
+
+    async def CancelGeneration(
+        self, request: generation_pb2.CancelGenerationRequest, context: Context
+    ) -> generation_pb2.CancelGenerationResponse:
+        """Ends a detached generation."""
+        raise NotImplementedError("detached generations")

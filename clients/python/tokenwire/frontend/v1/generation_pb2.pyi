@@ -37,6 +37,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _OnDisconnect:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnDisconnectEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnDisconnect.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_DISCONNECT_UNSPECIFIED: _OnDisconnect.ValueType  # 0
+    """ON_DISCONNECT_CANCEL."""
+    ON_DISCONNECT_CANCEL: _OnDisconnect.ValueType  # 1
+    """It ends."""
+    ON_DISCONNECT_DETACH: _OnDisconnect.ValueType  # 2
+    """It goes on, and is kept for Attach. It ends by itself, by a cancel, by its time budget, or when it
+    has had no caller for `detach_ttl`. A gRPC deadline that passes ends the call alone.
+    """
+
+class OnDisconnect(_OnDisconnect, metaclass=_OnDisconnectEnumTypeWrapper):
+    """What becomes of a generation when its caller has gone."""
+
+ON_DISCONNECT_UNSPECIFIED: OnDisconnect.ValueType  # 0
+"""ON_DISCONNECT_CANCEL."""
+ON_DISCONNECT_CANCEL: OnDisconnect.ValueType  # 1
+"""It ends."""
+ON_DISCONNECT_DETACH: OnDisconnect.ValueType  # 2
+"""It goes on, and is kept for Attach. It ends by itself, by a cancel, by its time budget, or when it
+has had no caller for `detach_ttl`. A gRPC deadline that passes ends the call alone.
+"""
+Global___OnDisconnect: _TypeAlias = OnDisconnect  # noqa: Y015
+
 class _FinishReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -55,6 +83,8 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """Cancelled through the session."""
     FINISH_REASON_TOOL_CALLS: _FinishReason.ValueType  # 5
     """As STOP, of a sequence that has called tools: the caller is expected to answer the calls."""
+    FINISH_REASON_INTERRUPTED: _FinishReason.ValueType  # 6
+    """The worker was lost, and no other could go on with exactly what was sent. What was sent holds."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why a sequence ended."""
@@ -71,7 +101,37 @@ FINISH_REASON_CANCELLED: FinishReason.ValueType  # 4
 """Cancelled through the session."""
 FINISH_REASON_TOOL_CALLS: FinishReason.ValueType  # 5
 """As STOP, of a sequence that has called tools: the caller is expected to answer the calls."""
+FINISH_REASON_INTERRUPTED: FinishReason.ValueType  # 6
+"""The worker was lost, and no other could go on with exactly what was sent. What was sent holds."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
+
+class _AttemptMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AttemptModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttemptMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ATTEMPT_MODE_UNSPECIFIED: _AttemptMode.ValueType  # 0
+    """Not given."""
+    ATTEMPT_MODE_NEW: _AttemptMode.ValueType  # 1
+    """With the prompt."""
+    ATTEMPT_MODE_CARRIED: _AttemptMode.ValueType  # 2
+    """With the prompt and the ids so far."""
+    ATTEMPT_MODE_REPLAYED: _AttemptMode.ValueType  # 3
+    """With the prompt; what it generated was compared with the ids so far, up to their end."""
+
+class AttemptMode(_AttemptMode, metaclass=_AttemptModeEnumTypeWrapper):
+    """How a worker began with a generation."""
+
+ATTEMPT_MODE_UNSPECIFIED: AttemptMode.ValueType  # 0
+"""Not given."""
+ATTEMPT_MODE_NEW: AttemptMode.ValueType  # 1
+"""With the prompt."""
+ATTEMPT_MODE_CARRIED: AttemptMode.ValueType  # 2
+"""With the prompt and the ids so far."""
+ATTEMPT_MODE_REPLAYED: AttemptMode.ValueType  # 3
+"""With the prompt; what it generated was compared with the ids so far, up to their end."""
+Global___AttemptMode: _TypeAlias = AttemptMode  # noqa: Y015
 
 @_typing.final
 class Generation(_message.Message):
@@ -93,6 +153,11 @@ class Generation(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TIME_BUDGET_FIELD_NUMBER: _builtins.int
+    OUTPUT_SO_FAR_FIELD_NUMBER: _builtins.int
+    ON_DISCONNECT_FIELD_NUMBER: _builtins.int
+    DETACH_TTL_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    CONVERSATION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name. Empty: the only model served here; refused if there are several."""
     sequence_count: _builtins.int
@@ -106,6 +171,13 @@ class Generation(_message.Message):
     request_id: _builtins.str
     """The caller's name for this request, for logs and traces: at most 128 of the characters
     A-Z a-z 0-9 . _ : -. Empty: the frontend makes one.
+    """
+    on_disconnect: Global___OnDisconnect.ValueType
+    """What becomes of the generation when its call or Session ends before it does."""
+    idempotency_key: _builtins.str
+    """Makes a repeated request harmless: while a generation of this key runs or is kept, the same request
+    attaches to it, and another request is refused with ALREADY_EXISTS. At most 128 of the characters of
+    request_id. Empty: none. It holds within one frontend, all its processes together.
     """
     @_builtins.property
     def prompt(self) -> _prompt_pb2.Prompt:
@@ -134,6 +206,22 @@ class Generation(_message.Message):
         call ends with DEADLINE_EXCEEDED.
         """
 
+    @_builtins.property
+    def output_so_far(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceSoFar]:
+        """What exists of the output already, by sequence: the generation goes on after it, and what is sent
+        begins there. Empty: nothing exists; else there is one for each sequence. Not supported by Generate.
+        """
+
+    @_builtins.property
+    def detach_ttl(self) -> _duration_pb2.Duration:
+        """With ON_DISCONNECT_DETACH: how long the generation is kept without a caller, running or ended.
+        Unset: 60 s. What the frontend grants is in Accepted.
+        """
+
+    @_builtins.property
+    def conversation(self) -> Global___Conversation:
+        """The conversation whose next turn the prompt's chat is. Unset: the prompt is whole."""
+
     def __init__(
         self,
         *,
@@ -149,14 +237,77 @@ class Generation(_message.Message):
         priority: _builtins.int = ...,
         request_id: _builtins.str = ...,
         time_budget: _duration_pb2.Duration | None = ...,
+        output_so_far: _abc.Iterable[Global___SequenceSoFar] | None = ...,
+        on_disconnect: Global___OnDisconnect.ValueType = ...,
+        detach_ttl: _duration_pb2.Duration | None = ...,
+        idempotency_key: _builtins.str = ...,
+        conversation: Global___Conversation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["guided", b"guided", "output", b"output", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop", "time_budget", b"time_budget"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "detach_ttl", b"detach_ttl", "guided", b"guided", "output", b"output", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop", "time_budget", b"time_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_salt", b"cache_salt", "guided", b"guided", "lora_adapter", b"lora_adapter", "model", b"model", "output", b"output", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling", "sequence_count", b"sequence_count", "stop", b"stop", "time_budget", b"time_budget"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_salt", b"cache_salt", "conversation", b"conversation", "detach_ttl", b"detach_ttl", "guided", b"guided", "idempotency_key", b"idempotency_key", "lora_adapter", b"lora_adapter", "model", b"model", "on_disconnect", b"on_disconnect", "output", b"output", "output_so_far", b"output_so_far", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling", "sequence_count", b"sequence_count", "stop", b"stop", "time_budget", b"time_budget"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Generation: _TypeAlias = Generation  # noqa: Y015
+
+@_typing.final
+class SequenceSoFar(_message.Message):
+    """What exists of one sequence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    ended: _builtins.bool
+    """It has ended: nothing more is generated or sent of it."""
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Its token ids so far, as received. Of a sequence without ids, what text there is is sent again."""
+
+    def __init__(
+        self,
+        *,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        ended: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SequenceSoFar: _TypeAlias = SequenceSoFar  # noqa: Y015
+
+@_typing.final
+class Conversation(_message.Message):
+    """A conversation that the frontend keeps, so that a request has the new turn alone. Needs a chat prompt,
+    with the tools and template variables of the conversation, and one sequence.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The caller's name for it: 1 to 128 of the characters of request_id."""
+    messages: _builtins.int
+    """Messages of it that the frontend holds, the model's answers among them: those of the prompt follow
+    them. 0: a new conversation, in the place of one that is held under this name.
+    """
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        messages: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "messages", b"messages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Conversation: _TypeAlias = Conversation  # noqa: Y015
 
 @_typing.final
 class GenerateRequest(_message.Message):
@@ -368,6 +519,8 @@ class SessionRequest(_message.Message):
     CANCEL_FIELD_NUMBER: _builtins.int
     OPENS_FIELD_NUMBER: _builtins.int
     CANCELS_FIELD_NUMBER: _builtins.int
+    CREDITS_FIELD_NUMBER: _builtins.int
+    ATTACHES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___Open:
         """Opens a generation."""
@@ -386,6 +539,14 @@ class SessionRequest(_message.Message):
     def cancels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cancel]:
         """Cancels open generations; at most 4096 in one message, as above."""
 
+    @_builtins.property
+    def credits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Credit]:
+        """Grants credit to open generations; at most 4096 in one message, as above."""
+
+    @_builtins.property
+    def attaches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attach]:
+        """Opens generations that exist; at most 4096 in one message, as above."""
+
     def __init__(
         self,
         *,
@@ -393,10 +554,12 @@ class SessionRequest(_message.Message):
         cancel: Global___Cancel | None = ...,
         opens: _abc.Iterable[Global___Open] | None = ...,
         cancels: _abc.Iterable[Global___Cancel] | None = ...,
+        credits: _abc.Iterable[Global___Credit] | None = ...,
+        attaches: _abc.Iterable[Global___Attach] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "open", b"open"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "cancels", b"cancels", "command", b"command", "open", b"open", "opens", b"opens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attaches", b"attaches", "cancel", b"cancel", "cancels", b"cancels", "command", b"command", "credits", b"credits", "open", b"open", "opens", b"opens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["open", "cancel"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
@@ -414,8 +577,14 @@ class Open(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     STREAM_FIELD_NUMBER: _builtins.int
     TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
+    CREDIT_TOKENS_FIELD_NUMBER: _builtins.int
+    CREDIT_MESSAGES_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """The client's number for it, from 1. Opening a number that is open ends both with an error."""
+    credit_tokens: _builtins.int
+    """Tokens."""
+    credit_messages: _builtins.int
+    """Messages: events that have a delta."""
     @_builtins.property
     def generation(self) -> Global___Generation:
         """What to generate."""
@@ -437,14 +606,78 @@ class Open(_message.Message):
         generation: Global___Generation | None = ...,
         stream: _options_pb2.StreamOptions | None = ...,
         trace_context: Global___TraceContext | None = ...,
+        credit_tokens: _builtins.int = ...,
+        credit_messages: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "stream", b"stream", "trace_context", b"trace_context"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit", "credit_messages", b"credit_messages", "credit_tokens", b"credit_tokens", "generation", b"generation", "stream", b"stream", "trace_context", b"trace_context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "id", b"id", "stream", b"stream", "trace_context", b"trace_context"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit", "credit_messages", b"credit_messages", "credit_tokens", b"credit_tokens", "generation", b"generation", "id", b"id", "stream", b"stream", "trace_context", b"trace_context"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_credit: _TypeAlias = _typing.Literal["credit_tokens", "credit_messages"]  # noqa: Y015
+    _WhichOneofArgType_credit: _TypeAlias = _typing.Literal["credit", b"credit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_credit) -> _WhichOneofReturnType_credit | None: ...
+
+Global___Open: _TypeAlias = Open  # noqa: Y015
+
+@_typing.final
+class Credit(_message.Message):
+    """Grants a generation more credit. One whose credit is used up sends no more until it gets more: the
+    engine goes on, and what is not sent is merged. Each token or message that is sent uses one; a
+    sequence's end and what follows needs none. A number that is not open, or that was opened without
+    credit, is passed over.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """The generation's number."""
+    amount: _builtins.int
+    """Of the kind with which it was opened; added to what is left."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        amount: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Open: _TypeAlias = Open  # noqa: Y015
+Global___Credit: _TypeAlias = Credit  # noqa: Y015
+
+@_typing.final
+class Attach(_message.Message):
+    """Opens in a session a generation that was begun with ON_DISCONNECT_DETACH. `accepted` comes first, as
+    if it had been opened here; a cancel ends the generation, and the session's end does not.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """The client's number for it, as with Open."""
+    @_builtins.property
+    def generation(self) -> Global___AttachRequest:
+        """Which, and from where."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        generation: Global___AttachRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attach: _TypeAlias = Attach  # noqa: Y015
 
 @_typing.final
 class TraceContext(_message.Message):
@@ -532,6 +765,7 @@ class SessionEvent(_message.Message):
     COMPLETED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """The generation's number; 0 with an error that belongs to none, such as an empty command."""
     @_builtins.property
@@ -554,6 +788,10 @@ class SessionEvent(_message.Message):
     def prompt_logprobs(self) -> Global___PromptLogprobs:
         """Log probabilities of the prompt, where asked for; before the first delta."""
 
+    @_builtins.property
+    def draining(self) -> Global___Draining:
+        """The frontend is about to stop; of number 0."""
+
     def __init__(
         self,
         *,
@@ -563,16 +801,160 @@ class SessionEvent(_message.Message):
         completed: Global___Completed | None = ...,
         error: _status_pb2.Status | None = ...,
         prompt_logprobs: Global___PromptLogprobs | None = ...,
+        draining: Global___Draining | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "delta", b"delta", "error", b"error", "event", b"event", "prompt_logprobs", b"prompt_logprobs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "delta", b"delta", "draining", b"draining", "error", b"error", "event", b"event", "prompt_logprobs", b"prompt_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "delta", b"delta", "error", b"error", "event", b"event", "id", b"id", "prompt_logprobs", b"prompt_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "delta", b"delta", "draining", b"draining", "error", b"error", "event", b"event", "id", b"id", "prompt_logprobs", b"prompt_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "delta", "completed", "error", "prompt_logprobs"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "delta", "completed", "error", "prompt_logprobs", "draining"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___SessionEvent: _TypeAlias = SessionEvent  # noqa: Y015
+
+@_typing.final
+class Draining(_message.Message):
+    """This frontend accepts no new requests: open the next stream at another. Generations of this stream go
+    on; it ends with UNAVAILABLE, DRAINING once none is open.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRACE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def grace(self) -> _duration_pb2.Duration:
+        """Time until generations that are still open end. Unset: without limit."""
+
+    def __init__(
+        self,
+        *,
+        grace: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Draining: _TypeAlias = Draining  # noqa: Y015
+
+@_typing.final
+class AttachRequest(_message.Message):
+    """Asks for a generation that was begun with ON_DISCONNECT_DETACH."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    TOKEN_OFFSETS_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Accepted.resume_token."""
+    @_builtins.property
+    def token_offsets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Ids of each sequence that the caller has, from its first on. Empty: none of any."""
+
+    @_builtins.property
+    def stream(self) -> _options_pb2.StreamOptions:
+        """How deltas are put into messages."""
+
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.str = ...,
+        token_offsets: _abc.Iterable[_builtins.int] | None = ...,
+        stream: _options_pb2.StreamOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stream", b"stream"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_token", b"resume_token", "stream", b"stream", "token_offsets", b"token_offsets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttachRequest: _TypeAlias = AttachRequest  # noqa: Y015
+
+@_typing.final
+class AttachResponse(_message.Message):
+    """One event of an attached generation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    COMPLETED_FIELD_NUMBER: _builtins.int
+    PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def accepted(self) -> Global___Accepted:
+        """Comes first, and once."""
+
+    @_builtins.property
+    def delta(self) -> Global___Delta:
+        """New tokens or text of one sequence, or its end."""
+
+    @_builtins.property
+    def completed(self) -> Global___Completed:
+        """All sequences have ended; comes last, and once."""
+
+    @_builtins.property
+    def prompt_logprobs(self) -> Global___PromptLogprobs:
+        """Log probabilities of the prompt, where asked for, if the caller has no ids yet."""
+
+    def __init__(
+        self,
+        *,
+        accepted: Global___Accepted | None = ...,
+        delta: Global___Delta | None = ...,
+        completed: Global___Completed | None = ...,
+        prompt_logprobs: Global___PromptLogprobs | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "delta", b"delta", "event", b"event", "prompt_logprobs", b"prompt_logprobs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "delta", b"delta", "event", b"event", "prompt_logprobs", b"prompt_logprobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "delta", "completed", "prompt_logprobs"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___AttachResponse: _TypeAlias = AttachResponse  # noqa: Y015
+
+@_typing.final
+class CancelGenerationRequest(_message.Message):
+    """Asks for a generation's end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Accepted.resume_token."""
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelGenerationRequest: _TypeAlias = CancelGenerationRequest  # noqa: Y015
+
+@_typing.final
+class CancelGenerationResponse(_message.Message):
+    """The generation has ended, or does so now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelGenerationResponse: _TypeAlias = CancelGenerationResponse  # noqa: Y015
 
 @_typing.final
 class Accepted(_message.Message):
@@ -583,26 +965,78 @@ class Accepted(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PROMPT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    DETACH_TTL_FIELD_NUMBER: _builtins.int
+    ATTACHED_FIELD_NUMBER: _builtins.int
+    CONVERSATION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request's id: the caller's, or the frontend's where the caller gave none."""
     prompt_token_count: _builtins.int
     """Tokens of the prompt."""
     trace_id: _builtins.str
     """Trace id of this request, 32 lower-case hex digits."""
+    resume_token: _builtins.str
+    """Names the generation to Attach and CancelGeneration, at any frontend of the fleet. Set with
+    ON_DISCONNECT_DETACH alone.
+    """
+    attached: _builtins.bool
+    """The request's idempotency key was in use: this is the generation that runs or is kept under it."""
+    @_builtins.property
+    def detach_ttl(self) -> _duration_pb2.Duration:
+        """How long the generation is kept without a caller. Set with the token."""
+
+    @_builtins.property
+    def conversation(self) -> Global___ConversationPrompt:
+        """How the prompt was made of a conversation. Set where the request names one."""
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         prompt_token_count: _builtins.int = ...,
         trace_id: _builtins.str = ...,
+        resume_token: _builtins.str = ...,
+        detach_ttl: _duration_pb2.Duration | None = ...,
+        attached: _builtins.bool = ...,
+        conversation: Global___ConversationPrompt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "detach_ttl", b"detach_ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt_token_count", b"prompt_token_count", "request_id", b"request_id", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "conversation", b"conversation", "detach_ttl", b"detach_ttl", "prompt_token_count", b"prompt_token_count", "request_id", b"request_id", "resume_token", b"resume_token", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Accepted: _TypeAlias = Accepted  # noqa: Y015
+
+@_typing.final
+class ConversationPrompt(_message.Message):
+    """How the prompt of a conversation's turn was made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    KEPT_TOKENS_FIELD_NUMBER: _builtins.int
+    ENCODED_TOKENS_FIELD_NUMBER: _builtins.int
+    messages: _builtins.int
+    """Messages that the frontend held, of which the prompt begins."""
+    kept_tokens: _builtins.int
+    """Token ids that it held and kept as they were."""
+    encoded_tokens: _builtins.int
+    """Token ids after them, of text that was encoded for this turn."""
+    def __init__(
+        self,
+        *,
+        messages: _builtins.int = ...,
+        kept_tokens: _builtins.int = ...,
+        encoded_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded_tokens", b"encoded_tokens", "kept_tokens", b"kept_tokens", "messages", b"messages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConversationPrompt: _TypeAlias = ConversationPrompt  # noqa: Y015
 
 @_typing.final
 class Delta(_message.Message):
@@ -846,6 +1280,7 @@ class Completed(_message.Message):
 
     USAGE_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def usage(self) -> Global___Usage:
         """Tokens counted."""
@@ -854,19 +1289,66 @@ class Completed(_message.Message):
     def timings(self) -> Global___Timings:
         """Where the time went."""
 
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
+        """The workers that had a part in it, in the order in which it came to them. Empty: the one that took
+        it first did all of it.
+        """
+
     def __init__(
         self,
         *,
         usage: Global___Usage | None = ...,
         timings: Global___Timings | None = ...,
+        attempts: _abc.Iterable[Global___Attempt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Completed: _TypeAlias = Completed  # noqa: Y015
+
+@_typing.final
+class Attempt(_message.Message):
+    """One worker's part in a generation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    TOKEN_OFFSET_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    LEFT_BECAUSE_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    """The worker's name."""
+    sequence: _builtins.int
+    """Which sequence; 0 where it had all."""
+    token_offset: _builtins.int
+    """Token ids that the sequence had when the part began."""
+    mode: Global___AttemptMode.ValueType
+    """How the part began."""
+    left_because: _builtins.str
+    """Why the worker had no part in what followed, as a reason of ErrorInfo, such as WORKER_LOST. Empty:
+    the sequence ended there.
+    """
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        token_offset: _builtins.int = ...,
+        mode: Global___AttemptMode.ValueType = ...,
+        left_because: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_because", b"left_because", "mode", b"mode", "sequence", b"sequence", "token_offset", b"token_offset", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):

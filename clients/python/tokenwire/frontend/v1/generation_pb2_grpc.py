@@ -50,6 +50,16 @@ class GenerationServiceStub(object):
                 request_serializer=tokenwire_dot_frontend_dot_v1_dot_generation__pb2.SessionRequest.SerializeToString,
                 response_deserializer=tokenwire_dot_frontend_dot_v1_dot_generation__pb2.SessionResponse.FromString,
                 _registered_method=True)
+        self.Attach = channel.unary_stream(
+                '/tokenwire.frontend.v1.GenerationService/Attach',
+                request_serializer=tokenwire_dot_frontend_dot_v1_dot_generation__pb2.AttachRequest.SerializeToString,
+                response_deserializer=tokenwire_dot_frontend_dot_v1_dot_generation__pb2.AttachResponse.FromString,
+                _registered_method=True)
+        self.CancelGeneration = channel.unary_unary(
+                '/tokenwire.frontend.v1.GenerationService/CancelGeneration',
+                request_serializer=tokenwire_dot_frontend_dot_v1_dot_generation__pb2.CancelGenerationRequest.SerializeToString,
+                response_deserializer=tokenwire_dot_frontend_dot_v1_dot_generation__pb2.CancelGenerationResponse.FromString,
+                _registered_method=True)
 
 
 class GenerationServiceServicer(object):
@@ -79,6 +89,22 @@ class GenerationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Attach(self, request, context):
+        """Streams a generation that was begun with ON_DISCONNECT_DETACH, from a position on; any number of
+        callers may at once. Ending the call does not end the generation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelGeneration(self, request, context):
+        """Ends a generation that was begun with ON_DISCONNECT_DETACH. Its sequences end with
+        FINISH_REASON_CANCELLED; one that has ended already stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GenerationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +122,16 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     servicer.Session,
                     request_deserializer=tokenwire_dot_frontend_dot_v1_dot_generation__pb2.SessionRequest.FromString,
                     response_serializer=tokenwire_dot_frontend_dot_v1_dot_generation__pb2.SessionResponse.SerializeToString,
+            ),
+            'Attach': grpc.unary_stream_rpc_method_handler(
+                    servicer.Attach,
+                    request_deserializer=tokenwire_dot_frontend_dot_v1_dot_generation__pb2.AttachRequest.FromString,
+                    response_serializer=tokenwire_dot_frontend_dot_v1_dot_generation__pb2.AttachResponse.SerializeToString,
+            ),
+            'CancelGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelGeneration,
+                    request_deserializer=tokenwire_dot_frontend_dot_v1_dot_generation__pb2.CancelGenerationRequest.FromString,
+                    response_serializer=tokenwire_dot_frontend_dot_v1_dot_generation__pb2.CancelGenerationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -180,6 +216,60 @@ class GenerationService(object):
             '/tokenwire.frontend.v1.GenerationService/Session',
             tokenwire_dot_frontend_dot_v1_dot_generation__pb2.SessionRequest.SerializeToString,
             tokenwire_dot_frontend_dot_v1_dot_generation__pb2.SessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Attach(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tokenwire.frontend.v1.GenerationService/Attach',
+            tokenwire_dot_frontend_dot_v1_dot_generation__pb2.AttachRequest.SerializeToString,
+            tokenwire_dot_frontend_dot_v1_dot_generation__pb2.AttachResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenwire.frontend.v1.GenerationService/CancelGeneration',
+            tokenwire_dot_frontend_dot_v1_dot_generation__pb2.CancelGenerationRequest.SerializeToString,
+            tokenwire_dot_frontend_dot_v1_dot_generation__pb2.CancelGenerationResponse.FromString,
             options,
             channel_credentials,
             insecure,

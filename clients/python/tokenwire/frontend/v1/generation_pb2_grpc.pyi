@@ -56,6 +56,14 @@ class GenerationServiceStub:
     sending side lets what is open finish; cancelling the call cancels all of it. An error ends the
     generation that it belongs to, never the stream.
     """
+    Attach: _grpc.UnaryStreamMultiCallable[_generation_pb2.AttachRequest, _generation_pb2.AttachResponse]
+    """Streams a generation that was begun with ON_DISCONNECT_DETACH, from a position on; any number of
+    callers may at once. Ending the call does not end the generation.
+    """
+    CancelGeneration: _grpc.UnaryUnaryMultiCallable[_generation_pb2.CancelGenerationRequest, _generation_pb2.CancelGenerationResponse]
+    """Ends a generation that was begun with ON_DISCONNECT_DETACH. Its sequences end with
+    FINISH_REASON_CANCELLED; one that has ended already stays as it is.
+    """
 
 @_typing.type_check_only
 class GenerationServiceAsyncStub(GenerationServiceStub):
@@ -70,6 +78,14 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     """Carries many generations on one stream, each opened, cancelled and ended by its own id. Closing the
     sending side lets what is open finish; cancelling the call cancels all of it. An error ends the
     generation that it belongs to, never the stream.
+    """
+    Attach: _aio.UnaryStreamMultiCallable[_generation_pb2.AttachRequest, _generation_pb2.AttachResponse]  # type: ignore[assignment]
+    """Streams a generation that was begun with ON_DISCONNECT_DETACH, from a position on; any number of
+    callers may at once. Ending the call does not end the generation.
+    """
+    CancelGeneration: _aio.UnaryUnaryMultiCallable[_generation_pb2.CancelGenerationRequest, _generation_pb2.CancelGenerationResponse]  # type: ignore[assignment]
+    """Ends a generation that was begun with ON_DISCONNECT_DETACH. Its sequences end with
+    FINISH_REASON_CANCELLED; one that has ended already stays as it is.
     """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -100,6 +116,26 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Carries many generations on one stream, each opened, cancelled and ended by its own id. Closing the
         sending side lets what is open finish; cancelling the call cancels all of it. An error ends the
         generation that it belongs to, never the stream.
+        """
+
+    @_abc_1.abstractmethod
+    def Attach(
+        self,
+        request: _generation_pb2.AttachRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_generation_pb2.AttachResponse], _abc.AsyncIterator[_generation_pb2.AttachResponse]]:
+        """Streams a generation that was begun with ON_DISCONNECT_DETACH, from a position on; any number of
+        callers may at once. Ending the call does not end the generation.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelGeneration(
+        self,
+        request: _generation_pb2.CancelGenerationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generation_pb2.CancelGenerationResponse, _abc.Awaitable[_generation_pb2.CancelGenerationResponse]]:
+        """Ends a generation that was begun with ON_DISCONNECT_DETACH. Its sequences end with
+        FINISH_REASON_CANCELLED; one that has ended already stays as it is.
         """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

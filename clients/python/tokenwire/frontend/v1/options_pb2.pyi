@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _StreamContent:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StreamContentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StreamContent.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STREAM_CONTENT_UNSPECIFIED: _StreamContent.ValueType  # 0
+    """STREAM_CONTENT_TEXT_AND_IDS."""
+    STREAM_CONTENT_TEXT_AND_IDS: _StreamContent.ValueType  # 1
+    """Text and token ids."""
+    STREAM_CONTENT_TEXT: _StreamContent.ValueType  # 2
+    """Text, reasoning and tool calls, without token ids. Who has no ids can't continue the generation at
+    another frontend.
+    """
+    STREAM_CONTENT_IDS: _StreamContent.ValueType  # 3
+    """Token ids, without text, reasoning and tool calls."""
+
+class StreamContent(_StreamContent, metaclass=_StreamContentEnumTypeWrapper):
+    """What deltas have of the output."""
+
+STREAM_CONTENT_UNSPECIFIED: StreamContent.ValueType  # 0
+"""STREAM_CONTENT_TEXT_AND_IDS."""
+STREAM_CONTENT_TEXT_AND_IDS: StreamContent.ValueType  # 1
+"""Text and token ids."""
+STREAM_CONTENT_TEXT: StreamContent.ValueType  # 2
+"""Text, reasoning and tool calls, without token ids. Who has no ids can't continue the generation at
+another frontend.
+"""
+STREAM_CONTENT_IDS: StreamContent.ValueType  # 3
+"""Token ids, without text, reasoning and tool calls."""
+Global___StreamContent: _TypeAlias = StreamContent  # noqa: Y015
 
 @_typing.final
 class SamplingOptions(_message.Message):
@@ -329,6 +362,12 @@ class StreamOptions(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_DELAY_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    max_tokens: _builtins.int
+    """Most tokens of one delta; what waits beyond follows in the next. 0: as many as fit into a message."""
+    content: Global___StreamContent.ValueType
+    """What deltas have of the output."""
     @_builtins.property
     def max_delay(self) -> _duration_pb2.Duration:
         """How long a delta may be held to put more tokens into one message; 0 to 10 s. The first token of a
@@ -340,10 +379,12 @@ class StreamOptions(_message.Message):
         self,
         *,
         max_delay: _duration_pb2.Duration | None = ...,
+        max_tokens: _builtins.int = ...,
+        content: Global___StreamContent.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_delay", b"max_delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_delay", b"max_delay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "max_delay", b"max_delay", "max_tokens", b"max_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

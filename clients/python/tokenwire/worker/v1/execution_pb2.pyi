@@ -84,6 +84,7 @@ class Request(_message.Message):
     TIME_BUDGET_FIELD_NUMBER: _builtins.int
     TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
+    OUTPUT_SO_FAR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Name for logs and traces; at most 128 characters. Empty: the worker makes one."""
     sequence_count: _builtins.int
@@ -126,6 +127,14 @@ class Request(_message.Message):
     def trace_context(self) -> Global___TraceContext:
         """Trace context of this request; on Exchange the stream is shared and the request is not."""
 
+    @_builtins.property
+    def output_so_far(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Ids that the sequence has already: the engine goes on after them as if it had generated them, and
+        only what follows is sent. `max_tokens` and `min_tokens` count them; usage and `prompt_logprobs`
+        are of the prompt alone. Needs one sequence. Refused with FAILED_PRECONDITION, OUTPUT_NOT_CARRIED
+        where the engine would go on otherwise than it would have without the break. From revision 4 on.
+        """
+
     def __init__(
         self,
         *,
@@ -143,10 +152,11 @@ class Request(_message.Message):
         time_budget: _duration_pb2.Duration | None = ...,
         trace_context: Global___TraceContext | None = ...,
         prompt_logprobs: _builtins.int | None = ...,
+        output_so_far: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt_logprobs", b"_prompt_logprobs", "guide", b"guide", "prompt_logprobs", b"prompt_logprobs", "sampling", b"sampling", "stopping", b"stopping", "time_budget", b"time_budget", "trace_context", b"trace_context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_logprobs", b"_prompt_logprobs", "cache_salt", b"cache_salt", "guide", b"guide", "logprobs", b"logprobs", "lora_adapter", b"lora_adapter", "priority", b"priority", "prompt_logprobs", b"prompt_logprobs", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "sequence_count", b"sequence_count", "stopping", b"stopping", "time_budget", b"time_budget", "top_logprobs", b"top_logprobs", "trace_context", b"trace_context"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_logprobs", b"_prompt_logprobs", "cache_salt", b"cache_salt", "guide", b"guide", "logprobs", b"logprobs", "lora_adapter", b"lora_adapter", "output_so_far", b"output_so_far", "priority", b"priority", "prompt_logprobs", b"prompt_logprobs", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "sequence_count", b"sequence_count", "stopping", b"stopping", "time_budget", b"time_budget", "top_logprobs", b"top_logprobs", "trace_context", b"trace_context"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__prompt_logprobs: _TypeAlias = _typing.Literal["prompt_logprobs"]  # noqa: Y015
     _WhichOneofArgType__prompt_logprobs: _TypeAlias = _typing.Literal["_prompt_logprobs", b"_prompt_logprobs"]  # noqa: Y015
@@ -1013,7 +1023,7 @@ class Completed(_message.Message):
     prompt_tokens: _builtins.int
     """Tokens of the prompt."""
     completion_tokens: _builtins.int
-    """Tokens generated, all sequences together."""
+    """Tokens generated, all sequences together; those of `output_so_far` are not among them."""
     cached_prompt_tokens: _builtins.int
     """Prompt tokens whose KV cache was reused. Unset: the engine does not tell."""
     @_builtins.property

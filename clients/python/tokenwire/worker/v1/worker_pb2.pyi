@@ -139,7 +139,7 @@ class GetWorkerInfoResponse(_message.Message):
     """Name that the worker gives itself; unique among workers that serve together."""
     contract_revision: _builtins.int
     """Revision of this contract that the worker speaks: raised by 1 with each addition that a caller may
-    have to know of. This file is revision 3.
+    have to know of. This file is revision 4.
     """
     model: _builtins.str
     """Name of the model."""
@@ -334,6 +334,8 @@ class WatchLoadResponse(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
     running_sequences: _builtins.int
     """Sequences that run in the engine."""
     waiting_requests: _builtins.int
@@ -346,6 +348,16 @@ class WatchLoadResponse(_message.Message):
     """Tokens generated since start."""
     draining: _builtins.bool
     """The worker finishes what it has and does not accept new requests."""
+    @_builtins.property
+    def step(self) -> _duration_pb2.Duration:
+        """Mean time of an engine step of late. Unset: none was made yet, or the worker is of revision 3."""
+
+    @_builtins.property
+    def queue(self) -> _duration_pb2.Duration:
+        """Time that a request which came now would wait for the engine, by what the last ones waited and by
+        what waits. Unset: not known, or the worker is of revision 3.
+        """
+
     def __init__(
         self,
         *,
@@ -355,10 +367,12 @@ class WatchLoadResponse(_message.Message):
         steps: _builtins.int = ...,
         generated_tokens: _builtins.int = ...,
         draining: _builtins.bool = ...,
+        step: _duration_pb2.Duration | None = ...,
+        queue: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "generated_tokens", b"generated_tokens", "kv_cache_usage", b"kv_cache_usage", "running_sequences", b"running_sequences", "steps", b"steps", "waiting_requests", b"waiting_requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "generated_tokens", b"generated_tokens", "kv_cache_usage", b"kv_cache_usage", "queue", b"queue", "running_sequences", b"running_sequences", "step", b"step", "steps", b"steps", "waiting_requests", b"waiting_requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
