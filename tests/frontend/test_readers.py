@@ -19,7 +19,7 @@ from tokenwire.frontend.v1 import generation_pb2_grpc
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire.worker.v1 import worker_pb2
 from tokenwire_frontend.edge.session import OPEN_LIMIT
-from tokenwire_frontend.generation import generation as generation_module
+from tokenwire_frontend.generation import reader as reader_module
 from tokenwire_frontend.workers.link import LinkState
 from tokenwire_service.limits import MESSAGE_COMMANDS
 
@@ -196,7 +196,7 @@ def send_scored(stream: Stream, handle: int, tokens: int) -> None:
 
 async def test_a_client_that_leaves_too_much_unread_is_given_up(here, late, monkeypatch):
     """What there was is its to read, and then why it ended."""
-    monkeypatch.setattr(generation_module, "UNREAD_BYTES_LIMIT", 2**20)
+    monkeypatch.setattr(reader_module, "UNREAD_BYTES_LIMIT", 2**20)
     call = late.StreamGenerate(fg.StreamGenerateRequest(generation=heavy(40_000)))
     handle = (await here.stream.submit()).handle
     here.stream.accept(handle)
@@ -223,7 +223,7 @@ async def test_a_client_that_leaves_too_much_unread_is_given_up(here, late, monk
 
 
 async def test_a_client_that_reads_may_have_more_than_that_in_all(here, late, monkeypatch):
-    monkeypatch.setattr(generation_module, "UNREAD_BYTES_LIMIT", 2**20)
+    monkeypatch.setattr(reader_module, "UNREAD_BYTES_LIMIT", 2**20)
     call = late.StreamGenerate(fg.StreamGenerateRequest(generation=heavy(40_000)))
     handle = (await here.stream.submit()).handle
     here.stream.accept(handle)

@@ -160,6 +160,16 @@ class SequenceLog:
         """Returns a new cursor at the oldest place that the log still holds whole."""
         return Cursor(self._base_token, self._base_text)
 
+    def after(self, token: int) -> Cursor:
+        """Returns a new cursor after so many ids, with all text that was certain there.
+
+        After none it is where the log starts, before an echoed prompt.
+
+        Args:
+            token: at most `token_count`; not before what was trimmed.
+        """
+        return Cursor(token, self.cut[token]) if token else self.start()
+
     # What the decoder writes.
 
     def append(

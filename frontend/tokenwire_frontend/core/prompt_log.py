@@ -1,4 +1,4 @@
-"""Log probabilities of a generation's prompt, until the client has them."""
+"""Log probabilities of a generation's prompt, until every client has them."""
 
 from __future__ import annotations
 
@@ -51,33 +51,37 @@ class PromptLog:
         """Most bytes on the wire of all that came."""
         return PART_BYTES + self._logprobs.wire_bytes
 
-    @property
-    def unread_bytes(self) -> int:
-        """Most bytes on the wire of what was not taken yet."""
-        return self._logprobs.wire_bytes - self._logprobs.wire_end(0)
+    def unread_bytes(self, token: int) -> int:
+        """Returns the most bytes on the wire of what comes after so many tokens."""
+        return self._logprobs.wire_bytes - self._logprobs.wire_end(token - self._dropped)
 
     def append(self, logprobs: Sequence[TokenLogprob]) -> None:
         """Adds those of the next tokens."""
         self._logprobs.extend(logprobs)
 
-    def take(self, max_bytes: int) -> PromptPart | None:
-        """Returns what was not taken yet, and drops it; None where there is nothing.
+    def slice(self, token: int, max_bytes: int) -> PromptPart | None:
+        """Returns what comes after so many tokens; None where there is nothing.
 
         Args:
+            token: tokens that the reader has; not before what was trimmed.
             max_bytes: most bytes of the part on the wire; one token comes in any case.
         """
-        values = self._logprobs
-        if not len(values):
+        values, first = self._logprobs, token - self._dropped
+        if first >= len(values):
             return None
-        room = values.wire_end(0) + max_bytes - PART_BYTES
-        count = max(bisect_right(range(1, len(values) + 1), room, key=values.wire_end), 1)
-        part = PromptPart(
-            self._dropped,
-            values.part(0, count),
+        before = values.wire_end(first)
+        room = before + max_bytes - PART_BYTES
+        places = range(first + 1, len(values) + 1)
+        end = first + max(bisect_right(places, room, key=values.wire_end), 1)
+        return PromptPart(
+            token,
+            values.part(first, end),
             values.token_bytes,
-            PART_BYTES + values.wire_end(count) - values.wire_end(0),
-            partial=count < len(values),
+            PART_BYTES + values.wire_end(end) - before,
+            partial=end < len(values),
         )
-        values.drop(count)
-        self._dropped += count
-        return part
+
+    def trim(self, token: int) -> None:
+        """Drops the first so many tokens."""
+        self._logprobs.drop(token - self._dropped)
+        self._dropped = token

@@ -26,6 +26,7 @@ from tokenwire_frontend.core.prompt_log import PromptLog
 from tokenwire_frontend.generation.attempt import Attempt
 from tokenwire_frontend.generation.lease import Lease
 from tokenwire_frontend.generation.reader import Reader
+from tokenwire_frontend.generation.readers import Readers
 from tokenwire_frontend.generation.record import GenerationRecord
 from tokenwire_frontend.generation.state import State
 from tokenwire_frontend.workers.link import WorkerLink
@@ -41,10 +42,6 @@ generation itself."""
 CHECK_TOKENS = 256
 """Tokens of a generation between two looks at how much of it waits for the client."""
 
-UNREAD_BYTES_LIMIT = 64 * 2**20
-"""Most that waits for a client which does not read: six times the ids and text of a million tokens.
-In memory it takes up to 1.6 times as much."""
-
 
 class Generation:
     """A generation from its admission to its end.
@@ -52,10 +49,10 @@ class Generation:
     Args:
         record: where it is written down; ended here, with the generation.
         lease: its place and timers, which its owner closes.
-        reader: who takes it.
+        reader: who takes it, or all who do.
     """
 
-    def __init__(self, record: GenerationRecord, lease: Lease, reader: Reader) -> None:
+    def __init__(self, record: GenerationRecord, lease: Lease, reader: Reader | Readers) -> None:
         self.record = record
         self.state = State.STARTING
         self.prompt_tokens = 0
@@ -65,6 +62,8 @@ class Generation:
         """Where log probabilities of the prompt are asked for."""
         self.completion: Completion | None = None
         self.failure: ServiceError | None = None
+        self.retained = record.captures or reader.retains
+        """Whether the logs keep what was taken."""
         self._lease = lease
         self._reader = reader
         self._decoders: list[SequenceDecoder] = []
@@ -279,8 +278,10 @@ class Generation:
             prompt_bytes = 0 if self.prompt_log is None else self.prompt_log.wire_bytes
             if prompt_bytes + sum(each.wire_bytes for each in self.logs) > limit_bytes:
                 self.fail(errors.answer_too_large(limit_bytes))
-        elif self._reader.unread_bytes > UNREAD_BYTES_LIMIT:
-            self.fail(errors.not_reading(UNREAD_BYTES_LIMIT))
+                return
+        excess = self._reader.excess()
+        if excess is not None:
+            self.fail(excess)
 
     def _complete(self, report: WorkerReport | None, failure: ServiceError | None = None) -> None:
         """Ends it; the client is told the failure where there is one."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from tokenwire_service.errors import ServiceError
+
+from tokenwire_frontend import errors
 from tokenwire_frontend.core.events import News, Pace
 from tokenwire_frontend.core.log import TRIM_BYTES
 from tokenwire_frontend.generation.state import State
 
 if TYPE_CHECKING:
     from tokenwire_frontend.core.log import Cursor, Plain
+    from tokenwire_frontend.core.prompt_log import PromptPart
     from tokenwire_frontend.generation.generation import Generation
 
 
@@ -22,6 +26,10 @@ MESSAGE_BYTES_LIMIT = 256 * 1024
 
 LEAST_BYTES = 8192
 """Least that a sequence's delta is given: a stop string and one token's alternatives fit."""
+
+UNREAD_BYTES_LIMIT = 64 * 2**20
+"""Most that waits for a client which does not read: six times the ids and text of a million tokens.
+In memory it takes up to 1.6 times as much."""
 
 
 class Reader:
@@ -37,17 +45,25 @@ class Reader:
     """
 
     __slots__ = (
-        "_cursors", "_generation", "_held", "_on_news", "_silent", "_taken_s", "_untrimmed_bytes",
-        "cancelled", "pace",
+        "_cursors", "_generation", "_held", "_on_news", "_prompt_token", "_silent", "_taken_s",
+        "_untrimmed_bytes", "cancelled", "offsets", "pace",
     )  # fmt: skip
+
+    retains = False
+    """Whether what was taken has to stay."""
 
     def __init__(self, on_news: Callable[[], None], pace: Pace | None = None) -> None:
         self.pace = pace or Pace()
         self.cancelled = False
         """The client wants no more of it."""
+        self.offsets: Sequence[int] = ()
+        """Ids of each sequence that the client has already; empty: none of any. A client that has
+        some is not given the prompt's log probabilities."""
         self._on_news = on_news
         self._generation: Generation | None = None
         self._cursors: list[Cursor] = []
+        self._prompt_token = 0
+        # Tokens of the prompt whose log probabilities were taken.
         self._silent = True
         self._held: asyncio.TimerHandle | None = None
         self._taken_s = 0.0
@@ -110,16 +126,17 @@ class Reader:
                 return
         self._on_news()
 
-    @property
-    def unread_bytes(self) -> int:
-        """Most bytes on the wire of what has come and was not taken yet."""
+    def excess(self) -> ServiceError | None:
+        """Returns why the generation has to end, where more of it waits than may."""
         generation = self._generation
         if generation is None:
-            return 0
+            return None
         prompt, logs = generation.prompt_log, generation.logs
         cursors = self._cursors or [each.start() for each in logs]
         unread = sum(log.unread_bytes(cursor) for log, cursor in zip(logs, cursors, strict=True))
-        return unread if prompt is None else unread + prompt.unread_bytes
+        if prompt is not None:
+            unread += prompt.unread_bytes(self._prompt_token)
+        return errors.not_reading(UNREAD_BYTES_LIMIT) if unread > UNREAD_BYTES_LIMIT else None
 
     def take(self, max_bytes: int) -> News:
         """Returns what is new, and lets `on_news` be called again.
@@ -133,9 +150,9 @@ class Reader:
         if self.pace.max_delay_s:
             self._taken_s = time.monotonic()
         if not self._cursors:
-            self._cursors = [each.start() for each in generation.logs]
+            self._cursors = self._begin_at(generation)
         deltas, left, everything = [], max_bytes, True
-        prompt = None if generation.prompt_log is None else generation.prompt_log.take(left)
+        prompt = self._take_prompt(generation, left)
         if prompt is not None:
             # Deltas come after all of it.
             left = 0 if prompt.partial else left - prompt.wire_bytes
@@ -183,10 +200,28 @@ class Reader:
         self._silent = False
         return plain
 
+    def _begin_at(self, generation: Generation) -> list[Cursor]:
+        """Returns the cursors to begin with."""
+        if not self.offsets:
+            return [each.start() for each in generation.logs]
+        return [log.after(token) for log, token in zip(generation.logs, self.offsets, strict=True)]
+
+    def _take_prompt(self, generation: Generation, max_bytes: int) -> PromptPart | None:
+        """Returns what is new of the prompt's log probabilities."""
+        prompt = generation.prompt_log
+        if prompt is None or any(self.offsets):
+            return None
+        part = prompt.slice(self._prompt_token, max_bytes)
+        if part is not None:
+            self._prompt_token += len(part.logprobs)
+            if not generation.retained:
+                prompt.trim(self._prompt_token)
+        return part
+
     def _trim(self, generation: Generation) -> None:
         """Lets the logs drop what was taken, now and then."""
         self._untrimmed_bytes = 0
-        if not generation.record.captures:
+        if not generation.retained:
             for log, cursor in zip(generation.logs, self._cursors, strict=True):
                 log.trim(cursor)
 
