@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 IMAGE := build/contract.binpb
 SOURCES := clients/python service frontend inference_worker
 
-.PHONY: help setup demo serve test real-model prometheus lint types proto baseline telemetry-reference bench bench-engine clean
+.PHONY: help setup demo serve test real-model prometheus lint types proto baseline telemetry-reference chaos bench bench-engine clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -71,6 +71,9 @@ baseline: proto  ## make today's contract the one that later changes must not br
 
 telemetry-reference: setup  ## rewrite the reference in docs/telemetry.md
 	$(BIN)/python tools/generate_telemetry_reference.py
+
+chaos: setup  ## kill, stop, cut off and drain services under load for minutes; ARGS='--engine openvino --seed 7'
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: setup  ## run tokenwire bench against a pair for a minute; ARGS='overload --engine openvino' for others
 	$(BIN)/python -m benchmarks.scenario $(ARGS)

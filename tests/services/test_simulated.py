@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import urllib.request
-from contextlib import ExitStack, suppress
 
 import grpc
 import pytest
@@ -13,6 +10,7 @@ from tokenwire.worker.v1 import execution_pb2, worker_pb2
 from tokenwire_service.settings import parse
 from tokenwire_worker.settings import WorkerSettings
 
+from tests.ports import free_ports
 from tests.services.calls import Frontend, Refusal, Worker, generation, refused
 from tests.services.collector import Collector
 from tests.services.processes import (
@@ -37,19 +35,6 @@ def collector():
     made = Collector()
     yield made
     made.close()
-
-
-def free_ports(count: int) -> int:
-    """Returns the first of so many ports in a row that nothing listens on.
-
-    They are below those that connections are given, which come and go.
-    """
-    for first in range(20_000 + os.getpid() % 10_000, 32_000, count):
-        with suppress(OSError), ExitStack() as held:
-            for port in range(first, first + count):
-                held.enter_context(socket.create_server(("127.0.0.1", port)))
-            return first
-    raise AssertionError("no ports in a row are free")
 
 
 @pytest.fixture(scope="module")
