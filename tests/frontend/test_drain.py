@@ -13,7 +13,7 @@ import pytest
 from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire_frontend.workers.link import LinkState
 
-from tests.frontend.frontend_here import FrontendHere, frontend_of, until
+from tests.frontend.frontend_here import FrontendHere, frontend_of
 from tests.frontend.scripted_worker import ScriptedWorker, Stream
 from tests.services.calls import Streamed, endless, refusal_of, refusal_of_status
 from tests.services.processes import WAIT_S
@@ -32,6 +32,7 @@ class Session:
     def __init__(self, frontend: FrontendHere) -> None:
         self.call = frontend.generations.Session(timeout=WAIT_S)
         self.read: dict[int, Streamed] = defaultdict(Streamed)
+        self.draining: list[fg.Draining] = []
 
     async def open(self, number: int) -> None:
         await self.call.write(fg.SessionRequest(open={"id": number, "generation": endless([7, 8])}))
@@ -41,16 +42,16 @@ class Session:
             message = await self.call.read()
             assert message is not grpc.aio.EOF
             for event in message.events:
+                if event.HasField("draining"):
+                    assert event.id == 0
+                    self.draining.append(event.draining)
+                    continue
                 self.read[event.id].take(event)
 
     async def status(self) -> Any:
         with pytest.raises(grpc.aio.AioRpcError) as failure:
-            await self.to_the_end()
+            await self.until(lambda _: False)
         return refusal_of(failure.value)
-
-    async def to_the_end(self) -> None:
-        while await self.call.read() is not grpc.aio.EOF:
-            pass
 
 
 def check_draining(refusal: Any) -> None:
@@ -69,7 +70,10 @@ async def test_what_is_open_ends_and_what_is_new_is_refused(here):
     stream.tokens(handle, 300)
     await session.until(lambda read: read[1].deltas)
     drain = asyncio.create_task(frontend.generator.drain(WAIT_S))
-    await until(frontend.generator.admission.closing.is_set)
+    await session.until(lambda _: session.draining)
+    [told] = session.draining
+    assert WAIT_S / 2 < told.grace.ToNanoseconds() / 1e9 <= WAIT_S
+    check_draining(await idle.status())
     await session.open(2)
     await session.until(lambda read: read[2].error)
     check_draining(refusal_of_status(session.read[2].error))
@@ -80,8 +84,8 @@ async def test_what_is_open_ends_and_what_is_new_is_refused(here):
     await session.until(lambda read: read[1].over)
     assert session.read[1].ids() == [300, 301]
     await drain
-    for each in (session, idle):
-        check_draining(await each.status())
+    check_draining(await session.status())
+    assert len(session.draining) == 1
 
 
 async def test_when_the_grace_is_over_each_generation_and_then_the_stream_hear_so(here):

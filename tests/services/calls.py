@@ -173,6 +173,7 @@ class SessionEvents:
         self._streams: dict[int, Streamed] = {}
         self.unowned: list[status_pb2.Status] = []
         """Errors that belong to no generation."""
+        self.draining: list[fg.Draining] = []
 
     def expect(self, number: int) -> None:
         """What comes under the number from now on is another generation's."""
@@ -185,7 +186,10 @@ class SessionEvents:
         assert response.events, "a message without events"
         self.messages += 1
         for event in response.events:
-            if event.id == 0:
+            if event.HasField("draining"):
+                assert event.id == 0
+                self.draining.append(event.draining)
+            elif event.id == 0:
                 assert event.WhichOneof("event") == "error"
                 self.unowned.append(event.error)
             else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
+from enum import Enum
 
 from tokenwire_service.errors import ServiceError
 
@@ -50,11 +52,23 @@ class News:
     failure: ServiceError | None = None
 
 
+class Content(Enum):
+    """What deltas have of the output."""
+
+    TEXT_AND_IDS = "text and ids"
+    TEXT = "text"
+    """Text, reasoning and tool calls. A delta that has nothing of them is not sent."""
+    IDS = "ids"
+
+
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """When the client is told of what is new."""
+class Delivery:
+    """When the client is told of what is new, and of how much of it."""
 
     max_delay_s: float = 0.0
     """Deltas may be held this long, to merge; never a sequence's first tokens or its end."""
+    max_tokens: int = sys.maxsize
+    """Most tokens of one delta."""
+    content: Content = Content.TEXT_AND_IDS
     only_end: bool = False
     """Told once, at the end."""

@@ -244,7 +244,7 @@ class SequenceLog:
         count = len(self.ids) - cursor.token
         return self._ids_bytes(cursor.token, count) + self._text_end() - cursor.text
 
-    def slice(self, cursor: Cursor, max_bytes: int) -> Delta | None:
+    def slice(self, cursor: Cursor, max_bytes: int, max_tokens: int = sys.maxsize) -> Delta | None:
         """Returns what is new after the cursor and moves it there; None where nothing is.
 
         The delta has whole ids, with all the text that is certain after the last of them. Only an
@@ -256,6 +256,7 @@ class SequenceLog:
             cursor: the reader's; not before what was trimmed.
             max_bytes: most bytes of the delta on the wire; at least 8 KiB, for a stop string and
                 one token's alternatives, unless their own bytes are many.
+            max_tokens: most ids of the delta; 0 only where no id is new.
         """
         end, token, text = self.end, cursor.token, cursor.text
         count = len(self.ids) - token
@@ -265,7 +266,9 @@ class SequenceLog:
         wire_bytes = DELTA_BYTES
         if end is not None and end.stop is not None:
             wire_bytes += 4 * len(end.stop)
-        partial = False
+        partial = count > max_tokens
+        if partial:
+            count, whole, end = max_tokens, self.cut[token + max_tokens], None
         if wire_bytes + self._ids_bytes(token, count) + whole - text > max_bytes:
             least = self._ids_bytes(token, min(count, 1)) + 4
             count, whole = self._fitting(cursor, max(max_bytes - wire_bytes, least))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from google.protobuf import duration_pb2
@@ -9,7 +10,7 @@ from tokenwire.frontend.v1 import generation_pb2, options_pb2, prompt_pb2
 from tokenwire_service.errors import invalid
 from tokenwire_service.limits import CHOICE_OPTIONS
 
-from tokenwire_frontend.core.events import Pace
+from tokenwire_frontend.core.events import Content, Delivery
 from tokenwire_frontend.core.model import Ability
 from tokenwire_frontend.core.request import (
     ChatPrompt,
@@ -56,6 +57,14 @@ _TOOL_MODES = {
 }
 
 
+_CONTENTS = {
+    options_pb2.STREAM_CONTENT_UNSPECIFIED: Content.TEXT_AND_IDS,
+    options_pb2.STREAM_CONTENT_TEXT_AND_IDS: Content.TEXT_AND_IDS,
+    options_pb2.STREAM_CONTENT_TEXT: Content.TEXT,
+    options_pb2.STREAM_CONTENT_IDS: Content.IDS,
+}
+
+
 # Of requests that do not ask for anything else.
 _SAMPLING, _STOPPING, _TOOL_CHOICE = Sampling(), Stopping(), ToolChoice()
 
@@ -89,11 +98,11 @@ def generation_request(message: generation_pb2.Generation) -> GenerationRequest:
     )
 
 
-def pace(message: options_pb2.StreamOptions, field: str) -> Pace:
+def delivery(message: options_pb2.StreamOptions, field: str) -> Delivery:
     """Reads how deltas are put into messages; `field` is the message's own path.
 
     Raises:
-        InvalidRequestError: the delay is out of bounds.
+        InvalidRequestError: the delay is out of bounds, or the content unknown.
     """
     delay_s = seconds(message.max_delay, f"{field}.max_delay")
     if not 0 <= delay_s <= MAX_DELAY_LIMIT_S:
@@ -101,7 +110,9 @@ def pace(message: options_pb2.StreamOptions, field: str) -> Pace:
             f"{field}.max_delay",
             f"is {delay_s:g} s; at least 0 and at most {MAX_DELAY_LIMIT_S:g} s",
         )
-    return Pace(max_delay_s=delay_s)
+    if message.content not in _CONTENTS:
+        raise invalid(f"{field}.content", "is not a content of this contract")
+    return Delivery(delay_s, message.max_tokens or sys.maxsize, _CONTENTS[message.content])
 
 
 def chat_prompt(chat: prompt_pb2.Chat, field: str) -> ChatPrompt:

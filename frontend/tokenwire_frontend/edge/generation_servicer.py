@@ -10,7 +10,7 @@ import grpc
 from tokenwire.frontend.v1 import generation_pb2, generation_pb2_grpc
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.core.events import Pace
+from tokenwire_frontend.core.events import Delivery
 from tokenwire_frontend.edge import to_proto, wire
 from tokenwire_frontend.edge.received import received
 from tokenwire_frontend.edge.session import Session
@@ -34,7 +34,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     ) -> generation_pb2.GenerateResponse:
         """Answers once, when every sequence has ended."""
         ready = asyncio.Event()
-        reader = Reader(ready.set, Pace(only_end=True))
+        reader = Reader(ready.set, Delivery(only_end=True))
         incoming = received(
             request.generation,
             reader,

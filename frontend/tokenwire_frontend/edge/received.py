@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
 from tokenwire.frontend.v1 import generation_pb2, options_pb2
-from tokenwire_service.errors import InvalidRequestError
+from tokenwire_service.errors import InvalidRequestError, invalid
 
 from tokenwire_frontend import errors
+from tokenwire_frontend.core.events import Content
 from tokenwire_frontend.core.request import GenerationRequest
 from tokenwire_frontend.edge import from_proto
 from tokenwire_frontend.generation.incoming import Incoming
@@ -31,7 +32,7 @@ def received(
 
     Args:
         message: the generation.
-        reader: who takes it; its pace is set when the generation is read.
+        reader: who takes it; its delivery is set when the generation is read.
         within: path of the message that holds `generation` and `stream`, with a dot, or empty.
         stream: how deltas are put into messages, where there are any.
         deadline_s: see Incoming, as for all that follows.
@@ -43,7 +44,11 @@ def received(
 
     def read() -> GenerationRequest:
         if stream is not None:
-            reader.pace = from_proto.pace(stream, f"{within}stream")
+            reader.delivery = from_proto.delivery(stream, f"{within}stream")
+            if reader.delivery.content is Content.IDS and message.output.echo:
+                raise invalid(
+                    f"{path}.output.echo", f"does not go with `{within}stream.content` IDS"
+                )
         try:
             return from_proto.generation_request(message)
         except InvalidRequestError as error:

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 from opentelemetry import trace
 from opentelemetry.context import Context
-from tokenwire.frontend.v1 import generation_pb2
+from tokenwire.frontend.v1 import generation_pb2, options_pb2
 from tokenwire_service.errors import Code, ServiceError, invalid
 from tokenwire_service.limits import MESSAGE_COMMANDS
 from tokenwire_service.status import to_status
@@ -23,10 +23,12 @@ from tokenwire_frontend import errors
 from tokenwire_frontend.core.events import News
 from tokenwire_frontend.edge import to_proto, wire
 from tokenwire_frontend.edge.received import received
+from tokenwire_frontend.generation.credit import CREDIT_LIMIT, Credit
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.incoming import Incoming
 from tokenwire_frontend.generation.reader import LEAST_BYTES, MESSAGE_BYTES_LIMIT, Reader
+from tokenwire_frontend.workers.messages import duration
 
 OPEN_LIMIT = 1024
 """Generations open at once in one session; the next is refused, since a session that stopped to
@@ -39,9 +41,10 @@ acceptance has some 100 bytes, a refusal at most 4 KiB."""
 
 SLICE_OPENS = 8
 SLICE_BYTES = 64 * 1024
-SLICE_CANCELS = 1024
+SLICE_SMALL = 1024
 """Commands of one message that are obeyed before the event loop goes on with other calls: starting
-a generation takes about 0.3 ms and reading it about 5 ms a MiB, a cancel about a microsecond."""
+a generation takes about 0.3 ms and reading it about 5 ms a MiB, a cancel or a credit about a
+microsecond."""
 
 Event = generation_pb2.SessionEvent
 
@@ -51,10 +54,10 @@ class _Opened:
 
     __slots__ = ("finished", "generation", "number", "reader", "task", "wire_number")
 
-    def __init__(self, number: int, tell: Callable[[_Opened], None]) -> None:
+    def __init__(self, number: int, tell: Callable[[_Opened], None], credit: Credit | None) -> None:
         self.number = number
         self.wire_number = wire.session_number(number)
-        self.reader = Reader(partial(tell, self))
+        self.reader = Reader(partial(tell, self), credit=credit)
         self.generation: Generation | None = None
         """Set once it is accepted."""
         self.finished = asyncio.Event()
@@ -82,6 +85,7 @@ class Session:
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._reading = True
+        self._draining = False
         self._broken: Exception | None = None
         self._overdue: ServiceError | None = None
         # Set once a generation has met the call's deadline, which is the session's own.
@@ -108,17 +112,19 @@ class Session:
                 await self._obey(request)
         finally:
             self._reading = False
+            for opened in self._open.values():  # there can be no more credit
+                opened.reader.grant(CREDIT_LIMIT)
             self._news.set()
 
     async def _obey(self, request: generation_pb2.SessionRequest) -> None:
         command = request.WhichOneof("command")
-        if command is None and not (request.opens or request.cancels):
+        if command is None and not (request.opens or request.cancels or request.credits):
             self._refuse(0, invalid("command", "is not set; give `open` or `cancel`"))
         if command == "open":
             self._start(request.open)
         elif command == "cancel":
             self._cancel(request.cancel.id)
-        for name in ("opens", "cancels"):
+        for name in ("opens", "cancels", "credits"):
             given = len(getattr(request, name))
             if given > MESSAGE_COMMANDS:
                 beyond = (
@@ -136,7 +142,11 @@ class Session:
             await self._make_room()
         for place, cancel in enumerate(islice(request.cancels, MESSAGE_COMMANDS), 1):
             self._cancel(cancel.id)
-            if not place % SLICE_CANCELS:
+            if not place % SLICE_SMALL:
+                await asyncio.sleep(0)
+        for place, credit in enumerate(islice(request.credits, MESSAGE_COMMANDS), 1):
+            self._grant(credit)
+            if not place % SLICE_SMALL:
                 await asyncio.sleep(0)
 
     async def _make_room(self) -> None:
@@ -146,7 +156,7 @@ class Session:
 
     def _start(self, message: generation_pb2.Open) -> None:
         number = message.id
-        opened = _Opened(number, self._tell)
+        opened = _Opened(number, self._tell, _credit(message))
         incoming = self._received(message, opened.reader)
         if number == 0:
             self._refuse_open(incoming, 0, invalid("open.id", "is 0; numbers begin at 1"))
@@ -156,6 +166,9 @@ class Session:
             self._refuse_open(incoming, number, twice)
         elif len(self._open) >= OPEN_LIMIT:
             self._refuse_open(incoming, number, errors.too_many(OPEN_LIMIT, "session"))
+        elif _is_uncountable(message):
+            fault = "does not go with `open.stream.content` TEXT, which has no token ids to count"
+            self._refuse_open(incoming, number, invalid("open.credit_tokens", fault))
         else:
             self._open[number] = opened
             opened.task = self._scope.start(
@@ -179,6 +192,11 @@ class Session:
         opened = self._open.get(number)
         if opened is not None:
             opened.reader.cancel()
+
+    def _grant(self, message: generation_pb2.Credit) -> None:
+        opened = self._open.get(message.id)
+        if opened is not None:
+            opened.reader.grant(message.amount)
 
     # One generation.
 
@@ -233,13 +251,16 @@ class Session:
         self._news.set()
 
     async def _await_drain(self) -> None:
-        await self._generator.admission.over.wait()
+        admission = self._generator.admission
+        await admission.closing.wait()
+        grace = duration(admission.grace_left_s)
+        self._events.append(_message(Event(draining=generation_pb2.Draining(grace=grace))))
+        self._draining = True
         self._news.set()
 
     async def _write(self) -> None:
-        over = self._generator.admission.over
         while self._reading or self._open or self._events:
-            if over.is_set() and not (self._open or self._events):
+            if self._draining and not (self._open or self._events):
                 raise errors.draining()
             await self._news.wait()
             self._news.clear()
@@ -327,3 +348,19 @@ def _trace_context(message: generation_pb2.Open) -> Context | None:
         tracing.TRACESTATE: message.trace_context.tracestate,
     }
     return tracing.extract(carrier) if carrier[tracing.TRACEPARENT] else None
+
+
+def _credit(message: generation_pb2.Open) -> Credit | None:
+    """Returns the credit that a generation begins with; None: it needs none."""
+    kind = message.WhichOneof("credit")
+    if kind is None:
+        return None
+    return Credit(getattr(message, kind), counts_tokens=kind == "credit_tokens")
+
+
+def _is_uncountable(message: generation_pb2.Open) -> bool:
+    """Whether its credit is of tokens, and the client could not tell how many were used."""
+    return (
+        message.HasField("credit_tokens")
+        and message.stream.content == options_pb2.STREAM_CONTENT_TEXT
+    )

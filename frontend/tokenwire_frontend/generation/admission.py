@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.generation.lease import Lease
@@ -24,7 +25,9 @@ class Admission:
         self.closing = asyncio.Event()
         """Set once new generations are refused because the frontend is being stopped."""
         self.over = asyncio.Event()
-        """Set when nothing is held any more, or the drain's grace is over: streams end."""
+        """Set when nothing is held any more, or the drain's grace is over: watches of the activity
+        end. A session ends once nothing of its own is open."""
+        self._ends_s = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -44,6 +47,7 @@ class Admission:
 
     async def drain(self, grace_s: float) -> bool:
         """Takes nothing new; returns whether nothing was held any more within the grace."""
+        self._ends_s = time.monotonic() + grace_s
         self.closing.set()
         try:
             async with asyncio.timeout(grace_s):
@@ -51,6 +55,11 @@ class Admission:
         except TimeoutError:
             return False
         return True
+
+    @property
+    def grace_left_s(self) -> float:
+        """Time that what is held still has, once `closing` is set."""
+        return max(self._ends_s - time.monotonic(), 0.0)
 
     def _leave(self) -> None:
         self.held -= 1

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tokenwire_service.errors import ServiceError
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.core.events import News, Pace
+from tokenwire_frontend.core.events import Content, Delivery, News
 from tokenwire_frontend.core.log import TRIM_BYTES
+from tokenwire_frontend.generation.credit import CREDIT_LIMIT, Credit
 from tokenwire_frontend.generation.state import State
 
 if TYPE_CHECKING:
-    from tokenwire_frontend.core.log import Cursor, Plain
+    from tokenwire_frontend.core.log import Cursor, Delta, Plain, SequenceLog
     from tokenwire_frontend.core.prompt_log import PromptPart
     from tokenwire_frontend.generation.generation import Generation
 
@@ -32,6 +35,16 @@ UNREAD_BYTES_LIMIT = 64 * 2**20
 In memory it takes up to 1.6 times as much."""
 
 
+class _Pause:
+    """Holds news in the place of a timer, until there is credit."""
+
+    def cancel(self) -> None:
+        """As a timer's."""
+
+
+_PAUSE = _Pause()
+
+
 class Reader:
     """A client's cursors into a generation's sequences, and when the client is told.
 
@@ -40,20 +53,26 @@ class Reader:
     generation, so that the client can cancel what has just begun.
 
     Args:
-        on_news: called when there is something to `take`; not again until it was taken.
-        pace: when that is.
+        on_news: called when there may be something to `take`; not again until it was taken.
+        delivery: when that is, and what of it.
+        credit: how much of it; None: all.
     """
 
     __slots__ = (
-        "_cursors", "_generation", "_held", "_on_news", "_prompt_token", "_silent", "_taken_s",
-        "_untrimmed_bytes", "cancelled", "offsets", "pace",
+        "_credit", "_cursors", "_generation", "_held", "_on_news", "_plain", "_prompt_token",
+        "_silent", "_taken_s", "_untrimmed_bytes", "cancelled", "delivery", "offsets",
     )  # fmt: skip
 
     retains = False
     """Whether what was taken has to stay."""
 
-    def __init__(self, on_news: Callable[[], None], pace: Pace | None = None) -> None:
-        self.pace = pace or Pace()
+    def __init__(
+        self,
+        on_news: Callable[[], None],
+        delivery: Delivery | None = None,
+        credit: Credit | None = None,
+    ) -> None:
+        self.delivery = delivery or Delivery()
         self.cancelled = False
         """The client wants no more of it."""
         self.offsets: Sequence[int] = ()
@@ -61,11 +80,14 @@ class Reader:
         some is not given the prompt's log probabilities."""
         self._on_news = on_news
         self._generation: Generation | None = None
+        self._credit = credit
         self._cursors: list[Cursor] = []
+        self._plain: Callable[[Cursor, int], Plain | None] | None = None
+        # Takes what is plain, where there is one sequence.
         self._prompt_token = 0
         # Tokens of the prompt whose log probabilities were taken.
         self._silent = True
-        self._held: asyncio.TimerHandle | None = None
+        self._held: asyncio.TimerHandle | _Pause | None = None
         self._taken_s = 0.0
         self._untrimmed_bytes = 0
 
@@ -74,10 +96,21 @@ class Reader:
         self._generation = generation
 
     def cancel(self) -> None:
-        """Ends the generation for the client's own reason; what exists and the end still come."""
+        """Ends the generation for the client's own reason; what exists and the end still come.
+
+        They need no credit.
+        """
         self.cancelled = True
+        self.grant(CREDIT_LIMIT)
         if self._generation is not None:
             self._generation.cancel()
+
+    def grant(self, amount: int) -> None:
+        """Adds credit, where the client has set any; what waits for it is told of at once."""
+        if self._credit is not None:
+            self._credit.grant(amount)
+            if self._held is _PAUSE and amount:
+                self.wake(urgent=True)
 
     def begin(self) -> None:
         """Lets `on_news` be called, at once where there is news already."""
@@ -98,10 +131,10 @@ class Reader:
             self._held = None
 
     def wake(self, *, urgent: bool) -> None:
-        """Tells the client, now or when its pace allows; once until the news is taken.
+        """Tells the client, now or when its window ends; once until the news is taken.
 
         Args:
-            urgent: the pace does not matter: an end, or a sequence's first tokens.
+            urgent: told at once: an end, or a sequence's first tokens.
         """
         if self._held is None:
             if self._silent:
@@ -112,11 +145,11 @@ class Reader:
         else:
             return
         generation = self._generation
-        if generation is None or (self.pace.only_end and not generation.done):
+        if generation is None or (self.delivery.only_end and not generation.done):
             self._silent = False
             return
         self._silent = True
-        delay_s = self.pace.max_delay_s
+        delay_s = self.delivery.max_delay_s
         if delay_s and not urgent:
             # To the clock's next multiple of the window, so that clients of one window are told
             # together: what is written at once costs gRPC's threads and a session far less.
@@ -141,40 +174,46 @@ class Reader:
     def take(self, max_bytes: int) -> News:
         """Returns what is new, and lets `on_news` be called again.
 
+        Where credit is used up, that is at an end or when there is more.
+
         Args:
             max_bytes: most bytes of it on the wire. What does not fit is told of at once
-                again; the completion or failure comes with the last.
+                again; the completion or failure comes with the last. A failure comes without
+                what waits for credit.
         """
         generation = self._generation
         assert generation is not None  # noqa: S101 - nothing tells before; for the type checker
-        if self.pace.max_delay_s:
+        if self.delivery.max_delay_s:
             self._taken_s = time.monotonic()
         if not self._cursors:
-            self._cursors = self._begin_at(generation)
+            self._start(generation)
         deltas, left, everything = [], max_bytes, True
         prompt = self._take_prompt(generation, left)
         if prompt is not None:
             # Deltas come after all of it.
             left = 0 if prompt.partial else left - prompt.wire_bytes
-        for log, cursor in zip(generation.logs, self._cursors):  # noqa: B905 - one for each
+        for log, cursor in self._places(generation):
             if left < LEAST_BYTES:
                 everything = False
                 break
-            delta = log.slice(cursor, left)
+            delta = self._next(log, cursor, left)
             if delta is not None:
-                deltas.append(delta)
-                left -= delta.wire_bytes
-                if delta.partial:
-                    everything = False
-                    break
+                everything = everything and not delta.partial
+                if self._leave_content(delta):
+                    deltas.append(delta)
+                    left -= delta.wire_bytes
         generation.record.deltas.value += len(deltas)
         self._untrimmed_bytes += max_bytes - left
         if self._untrimmed_bytes >= TRIM_BYTES:
             self._trim(generation)
         self._silent = False
+        if self._credit is not None and not self._credit.left:
+            self._held = _PAUSE
         if not everything:
             self.wake(urgent=True)
-        elif generation.state is State.DONE:
+        elif generation.state is State.DONE and (
+            generation.failure is not None or not self._withholds()
+        ):
             return News(deltas, max_bytes - left, prompt, generation.completion, generation.failure)
         return News(deltas, max_bytes - left, prompt)
 
@@ -183,15 +222,13 @@ class Reader:
 
         The hot path.
         """
-        cursors, generation = self._cursors, self._generation
-        if len(cursors) != 1 or generation is None or generation.state is State.DONE:
+        plain_after, generation = self._plain, self._generation
+        if plain_after is None or generation is None or generation.state is State.DONE:
             return None
-        if generation.prompt_log is not None:  # which comes before any delta
-            return None
-        plain = generation.logs[0].plain(cursors[0], max_bytes)
+        plain = plain_after(self._cursors[0], max_bytes)
         if plain is None:
             return None
-        if self.pace.max_delay_s:
+        if self.delivery.max_delay_s:
             self._taken_s = time.monotonic()
         generation.record.deltas.value += 1
         self._untrimmed_bytes += len(plain[3])
@@ -206,6 +243,18 @@ class Reader:
             return [each.start() for each in generation.logs]
         return [log.after(token) for log, token in zip(generation.logs, self.offsets, strict=True)]
 
+    def _start(self, generation: Generation) -> None:
+        """Makes the cursors, and settles how what is plain is taken."""
+        self._cursors = self._begin_at(generation)
+        # Log probabilities of the prompt come before any delta.
+        if len(self._cursors) == 1 and generation.prompt_log is None:
+            [log] = generation.logs
+            self._plain = log.plain
+            delivery, credit = self.delivery, self._credit
+            whole = delivery.content is Content.TEXT_AND_IDS and delivery.max_tokens == sys.maxsize
+            if not whole or credit is not None:
+                self._plain = partial(_part_of_plain, log, delivery, credit)
+
     def _take_prompt(self, generation: Generation, max_bytes: int) -> PromptPart | None:
         """Returns what is new of the prompt's log probabilities."""
         prompt = generation.prompt_log
@@ -218,6 +267,43 @@ class Reader:
                 prompt.trim(self._prompt_token)
         return part
 
+    def _places(self, generation: Generation) -> Iterable[tuple[SequenceLog, Cursor]]:
+        """Returns the sequences with their cursors; where credit is short, the last comes first."""
+        places = zip(generation.logs, self._cursors, strict=True)
+        if self._credit is None:
+            return places
+        return sorted(places, key=lambda place: place[1].token)
+
+    def _next(self, log: SequenceLog, cursor: Cursor, max_bytes: int) -> Delta | None:
+        """Returns a sequence's next delta, as far as there is credit."""
+        tokens = _most_tokens(self.delivery, self._credit)
+        if not tokens and (log.end is None or cursor.token < log.token_count):
+            return None
+        return log.slice(cursor, max_bytes, tokens)
+
+    def _leave_content(self, delta: Delta) -> bool:
+        """Leaves in a delta what the client asked for; returns whether it is to be sent."""
+        tokens, content = len(delta.token_ids), self.delivery.content
+        if content is Content.IDS:
+            delta.text = delta.reasoning = ""
+            delta.text_offset = delta.reasoning_offset = 0
+            delta.calls = ()
+            something = tokens > 0
+        elif content is Content.TEXT:
+            delta.token_ids = ()
+            something = bool(delta.text or delta.reasoning or delta.calls or delta.logprobs)
+        else:
+            something = True
+        if not something and delta.end is None:
+            return False
+        if self._credit is not None and (tokens or delta.end is None):
+            self._credit.use(tokens)
+        return True
+
+    def _withholds(self) -> bool:
+        """Whether an ended generation has something that waits for credit."""
+        return self._credit is not None and not all(each.ended for each in self._cursors)
+
     def _trim(self, generation: Generation) -> None:
         """Lets the logs drop what was taken, now and then."""
         self._untrimmed_bytes = 0
@@ -228,3 +314,28 @@ class Reader:
     def _release(self) -> None:
         self._held = None
         self._on_news()
+
+
+def _most_tokens(delivery: Delivery, credit: Credit | None) -> int:
+    """Returns the most tokens of the next delta."""
+    return delivery.max_tokens if credit is None else min(delivery.max_tokens, credit.tokens)
+
+
+def _part_of_plain(
+    log: SequenceLog, delivery: Delivery, credit: Credit | None, cursor: Cursor, max_bytes: int
+) -> Plain | None:
+    """Takes what is plain where not all of it may be sent; None also where that takes a cut."""
+    tokens = log.token_count - cursor.token
+    if tokens > _most_tokens(delivery, credit):
+        return None
+    if delivery.content is Content.TEXT and log.cut[-1] == cursor.text:
+        return None
+    plain = log.plain(cursor, max_bytes)
+    if plain is None:
+        return None
+    if credit is not None:
+        credit.use(tokens)
+    token_offset, text_offset, ids, text = plain
+    if delivery.content is Content.IDS:
+        return token_offset, 0, ids, b""
+    return token_offset, text_offset, () if delivery.content is Content.TEXT else ids, text
