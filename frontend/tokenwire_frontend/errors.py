@@ -254,12 +254,12 @@ def answer_too_large(limit_bytes: int) -> ServiceError:
 
 
 def not_reading(limit_bytes: int) -> ServiceError:
-    """The client leaves more of a generation unread than may wait."""
+    """The client leaves more of a generation unread, or without credit, than may wait."""
     bound = f"at most {limit_bytes // 2**20} MiB wait for a client to read them"
     return ServiceError(
         Code.RESOURCE_EXHAUSTED,
         "NOT_READING",
-        f"the client does not read this generation: {bound}",
+        f"the client does not read this generation, or grants it no credit: {bound}",
         quota=Quota("generation/unread", bound),
     )
 
