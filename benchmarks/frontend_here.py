@@ -29,7 +29,7 @@ from tokenwire_frontend.edge.generation_servicer import GenerationServicer
 from tokenwire_frontend.main import Frontend
 from tokenwire_frontend.settings import FrontendSettings
 from tokenwire_frontend.workers import link
-from tokenwire_service import logs, memory
+from tokenwire_service import logs, memory, settings
 from tokenwire_service.rpc_boundary import RpcBoundary
 from tokenwire_service.tasks import Supervisor
 from tokenwire_service.telemetry import histogram
@@ -321,7 +321,8 @@ async def _handler(boundary: RpcBoundary, servicer: GenerationServicer, name: st
 async def _serve() -> None:
     async with Supervisor() as supervisor:
         with mock.patch.object(link, "Remote", Worker):
-            chosen = FrontendSettings(worker=["127.0.0.1:1"], listen="127.0.0.1:0")
+            arguments = ["--worker", "127.0.0.1:1", "--listen", "127.0.0.1:0"]
+            chosen = settings.parse(FrontendSettings, "frontend_here", arguments)
             frontend = Frontend(chosen, supervisor)
             while not frontend.pool.ready("demo"):
                 await frontend.pool.changed.wait()

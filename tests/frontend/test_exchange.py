@@ -126,6 +126,33 @@ def test_log_probabilities_that_are_missing_end_the_generation(logprobs):
     assert [error.reason for error in receiver.errors] == ["WORKER_PROTOCOL"]
 
 
+@pytest.mark.parametrize(
+    ("each", "told"), [({}, 2), ({"counts": [1]}, 2), ({"counts": [2], "token_ids": [5, 6]}, 1)]
+)
+def test_more_tokens_than_were_asked_for_end_the_generation(each, told):
+    stream = exchange()
+    handle, receiver = started(stream, stopping=pb.Stopping(max_tokens=2))
+    for _ in range(told + 1):
+        deliver(stream, pb.ExchangeResponse(**{"handles": [handle], "token_ids": [5], **each}))
+    assert receiver.names == ["accepted", *["tokens"] * told, "failed"]
+    [error] = receiver.errors
+    assert error.reason == "WORKER_PROTOCOL"
+    assert "more tokens than were asked for" in error.message
+
+
+def test_more_alternatives_than_were_asked_for_end_the_generation():
+    stream = exchange()
+    handle, receiver = started(stream, logprobs=True, top_logprobs=1)
+    for count in (1, 2):
+        tokens = scored(0, 5)
+        for token_id in range(count):
+            tokens.tokens[0].alternatives.add(token_id=token_id, logprob=-2.0)
+        deliver(stream, pb.ExchangeResponse(handles=[handle], token_ids=[5], logprobs=[tokens]))
+    assert receiver.names == ["accepted", "tokens", "failed"]
+    [error] = receiver.errors
+    assert "more alternatives to a token than were asked for" in error.message
+
+
 async def test_what_was_ended_here_is_cancelled_at_the_worker_and_its_handle_kept():
     stream = exchange()
     handle, _ = started(stream)

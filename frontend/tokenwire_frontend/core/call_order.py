@@ -38,8 +38,8 @@ class CallOrder:
     """
 
     __slots__ = (
-        "_left", "_prompt_logprobs", "_prompt_read", "_top_logprobs", "_vocabulary_size",
-        "accepted", "logprobs", "open", "prompt_left",
+        "_prompt_logprobs", "_prompt_read", "_top_logprobs", "_vocabulary_size", "accepted",
+        "left", "logprobs", "open", "prompt_left",
     )  # fmt: skip
 
     def __init__(
@@ -64,7 +64,9 @@ class CallOrder:
         self._prompt_read = 0
         self._prompt_logprobs = prompt_logprobs
         self._vocabulary_size = vocabulary_size
-        self._left = most_tokens
+        self.left = most_tokens
+        """Tokens that may still come, of all sequences together; whoever looks at tokens without
+        `tokens` counts them here."""
         self._top_logprobs = top_logprobs
 
     def accept(self) -> str | None:
@@ -100,8 +102,8 @@ class CallOrder:
             return f"has tokens of sequence {sequence}, which is not open"
         if not token_ids:
             return "has an entry without tokens"
-        self._left -= len(token_ids)
-        if self._left < 0:
+        self.left -= len(token_ids)
+        if self.left < 0:
             return "has more tokens than were asked for"
         if max(token_ids) >= self._vocabulary_size:
             return f"has token id {max(token_ids)} of a vocabulary of {self._vocabulary_size}"

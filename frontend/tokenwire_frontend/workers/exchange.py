@@ -8,7 +8,7 @@ receiver's as INTERNAL_FAULT. What belongs to no generation is one line of the l
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import structlog
@@ -78,11 +78,11 @@ class Exchange:
         self._outgoing = outgoing
         self._complain = Complaints(worker)
         self._calls: dict[int, _Call] = {}
-        # Where tokens go without a look at the call: accepted generations with a receiver, all of
-        # them with their open sequences and whether they have log probabilities, and again those
-        # that have one sequence, open, and no log probabilities.
-        self._alone: dict[int, Receiver] = {}
-        self._heard: dict[int, tuple[Receiver, Container[int], bool]] = {}
+        # Where tokens go of which only a few things have to be looked at: accepted generations
+        # with a receiver and without log probabilities, and again those of them that have one
+        # sequence, open.
+        self._alone: dict[int, tuple[Receiver, CallOrder]] = {}
+        self._heard: dict[int, tuple[Receiver, CallOrder]] = {}
         self._owed: dict[int, float] = {}
         """Generations that the worker owes a word of, and the clock since when, oldest first: a new
         one whether it is accepted, one that has ended or was cancelled that it is complete."""
@@ -197,10 +197,11 @@ class Exchange:
         self._tell(call, call.receiver.on_accepted)
 
     def _hear(self, call: _Call, receiver: Receiver) -> None:
-        """Lets tokens go without a look at the call."""
-        self._heard[call.handle] = receiver, call.order.open, call.order.logprobs
-        if len(call.order.open) == 1 and not call.order.logprobs:
-            self._alone[call.handle] = receiver
+        """Lets tokens go the short way."""
+        if not call.order.logprobs:
+            self._heard[call.handle] = receiver, call.order
+            if len(call.order.open) == 1:
+                self._alone[call.handle] = receiver, call.order
 
     def _take_prompt_logprobs(self, message: execution_pb2.PromptLogprobs) -> Iterator[None]:
         for start in range(0, len(message.tokens) or 1, PIECE):
@@ -231,10 +232,14 @@ class Exchange:
             alone = self._alone if max(ids) < self._vocabulary_size else {}
             for handle, token_id in zip(handles[start : start + PIECE], ids, strict=True):
                 try:
-                    receiver = alone[handle]
+                    receiver, order = alone[handle]
                 except KeyError:
                     self._take_entry(handle, 0, (token_id,), (), came_s)
                     continue
+                if not order.left:
+                    self._take_entry(handle, 0, (token_id,), (), came_s)
+                    continue
+                order.left -= 1
                 try:
                     receiver.on_token(token_id, came_s)
                 except Exception as error:  # noqa: BLE001 - ends this generation alone
@@ -266,17 +271,16 @@ class Exchange:
             ids = token_ids[start : start + size]
             start += size
             try:
-                receiver, open_, scored = heard[handle]
+                receiver, order = heard[handle]
             except KeyError:
                 self._take_entry(handle, sequence, ids, score, came_s)
                 continue
-            if sequence not in open_ or (
-                (scored or score) and not (scored and [each.token_id for each in score] == ids)
-            ):
+            if score or sequence not in order.open or size > order.left:
                 self._take_entry(handle, sequence, ids, score, came_s)
                 continue
+            order.left -= size
             try:
-                receiver.on_tokens(sequence, ids, score, came_s)
+                receiver.on_tokens(sequence, ids, (), came_s)
             except Exception as error:  # noqa: BLE001 - ends this generation alone
                 self._fault(self._calls[handle], error)
 
