@@ -22,7 +22,14 @@ from tokenwire_service.tasks import Supervisor
 from tokenwire_worker import errors
 from tokenwire_worker.core import validation
 from tokenwire_worker.core.admission import Admission
-from tokenwire_worker.core.generations import NOWHERE, Live, Reason, Sink
+from tokenwire_worker.core.generations import (
+    NOWHERE,
+    Ending,
+    Live,
+    Reason,
+    Sink,
+    ending_of_carried,
+)
 from tokenwire_worker.core.kv_events import KvEventLog
 from tokenwire_worker.core.request import GenerationRequest
 from tokenwire_worker.engine_listener import LoopListener
@@ -42,6 +49,8 @@ from tokenwire_worker.stall_watch import watch_for_stall
 
 SHOWN_REQUESTS = 16
 """Most request ids that the log line of a stall names."""
+
+_NOT_CARRIED = "the engine keeps what it needs of the output for this only while it generates it"
 
 DEAD_CLOSE_S = 0.3
 """Time that an engine has to end which is dead: there is nothing left to save."""
@@ -156,7 +165,17 @@ class Dispatcher:
         found = validation.violations(request, self.info)
         if found:
             raise errors.invalid_fields(found)
-        return validation.complete(request, self.info)
+        generation = validation.complete(request, self.info)
+        if generation.carried_tokens and ending_of_carried(generation) is None:
+            self._refuse_unless_carried(generation)
+        return generation
+
+    def _refuse_unless_carried(self, generation: Generation) -> None:
+        """Refuses output so far after which the engine would go on otherwise than without it."""
+        found = validation.not_carried(generation, self.info)
+        found += [(field, _NOT_CARRIED) for field in self._engine.not_carried(generation)]
+        if found:
+            raise errors.output_not_carried(self.info.engine, found)
 
     async def try_guide(
         self, request: GenerationRequest, generation: Generation, received_s: float
@@ -217,8 +236,9 @@ class Dispatcher:
         self._refuse_if_closing()
         self._last_key = key = self._last_key + 1
         left_s = _left(request.time_budget_s, received_s)
+        ended = ending_of_carried(generation)
         place = None
-        if not cancelled and (left_s is None or left_s > 0):
+        if not cancelled and ended is None and (left_s is None or left_s > 0):
             place = self._admission.offer(key, generation.sequence_count, generation.priority)
             if place is None:
                 raise errors.queue_full(self._worker, self.waiting_limit)
@@ -233,7 +253,9 @@ class Dispatcher:
         self._flights.add(flight)
         sink.accepted(handle, live.request_id)
         if cancelled:
-            self._flights.stop(flight, Reason.CANCELLED, CancelCause.CALLER)
+            self._flights.stop(flight, Ending(Reason.CANCELLED), CancelCause.CALLER)
+        elif ended is not None:
+            self._flights.stop(flight, ended)
         elif place is None:
             self._on_budget_spent(key)
         elif left_s is not None:
@@ -252,7 +274,7 @@ class Dispatcher:
         open_ones = flight.live.open
         some = open_ones.intersection(sequences) if sequences else open_ones
         if some == open_ones:
-            self._flights.stop(flight, Reason.CANCELLED, CancelCause.CALLER)
+            self._flights.stop(flight, Ending(Reason.CANCELLED), CancelCause.CALLER)
         else:
             self._flights.stop_sequences(flight, some)
 
@@ -261,7 +283,7 @@ class Dispatcher:
         flight = self._flights.get(key)
         if flight is not None and flight.live is not None:
             flight.live.sink = NOWHERE
-            self._flights.stop(flight, Reason.CANCELLED, CancelCause.CALLER_GONE)
+            self._flights.stop(flight, Ending(Reason.CANCELLED), CancelCause.CALLER_GONE)
 
     def fault(self, key: int, error: Exception) -> None:
         """Fails a generation that met a fault of this worker, which is logged; nobody else's."""
@@ -273,7 +295,7 @@ class Dispatcher:
     def _on_budget_spent(self, key: int) -> None:
         flight = self._flights.get(key)
         if flight is not None:
-            self._flights.stop(flight, Reason.TIME_BUDGET, CancelCause.TIME_BUDGET)
+            self._flights.stop(flight, Ending(Reason.TIME_BUDGET), CancelCause.TIME_BUDGET)
 
     def load(self) -> Load:
         """Tells how busy the worker is."""

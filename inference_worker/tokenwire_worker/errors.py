@@ -2,6 +2,7 @@
 
     INVALID_ARGUMENT     INVALID_FIELD     fields at fault, each named
                          DUPLICATE_HANDLE  two live generations of one stream under one handle
+    FAILED_PRECONDITION  OUTPUT_NOT_CARRIED  fields with which the engine can't go on exactly
     RESOURCE_EXHAUSTED   QUEUE_FULL        as many requests wait as may; RetryInfo and QuotaFailure
                          GUIDE_QUEUE_FULL  as many new forms wait to be tried as may; RetryInfo
                          GUIDE_MEMORY      the engine holds as many forms as may be; RetryInfo
@@ -51,6 +52,23 @@ def invalid_fields(violations: Sequence[FieldViolation]) -> InvalidRequestError:
 def refused_by_engine(refusal: Refused) -> InvalidRequestError:
     """Returns the refusal of a request that the engine cannot run."""
     return invalid(f"request.{refusal.field}", refusal.description)
+
+
+def output_not_carried(engine: str, found: Sequence[tuple[str, str]]) -> ServiceError:
+    """Returns the refusal of output so far after which the engine would not go on exactly.
+
+    Args:
+        engine: its name.
+        found: of each field at fault its path within the request, and why.
+    """
+    fields = ", ".join(field for field, _ in found)
+    error = ServiceError(
+        Code.FAILED_PRECONDITION,
+        "OUTPUT_NOT_CARRIED",
+        f"engine {engine} can't go on after output_so_far exactly as without the break: {fields}",
+    )
+    error.violations = [FieldViolation(f"request.{field}", why) for field, why in found]
+    return error
 
 
 def duplicate_handle(handle: int) -> InvalidRequestError:

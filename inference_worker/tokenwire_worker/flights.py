@@ -98,13 +98,19 @@ class Flights:
 
     # --- how they end ----------------------------------------------------------------------------
 
-    def stop(self, flight: Flight, reason: Reason, cause: CancelCause) -> None:
-        """Ends what is open of a generation now, and stops it in the engine."""
+    def stop(self, flight: Flight, ending: Ending, cause: CancelCause | None = None) -> None:
+        """Ends what is open of a generation now, and stops it in the engine.
+
+        Args:
+            flight: the generation.
+            ending: what the caller is told of each sequence.
+            cause: why it is stopped early; None: it has come to its end.
+        """
 
         def tell(live: Live) -> None:
             flight.record.cancel_cause = cause
             for sequence in sorted(live.open):
-                live.end(sequence, Ending(reason))
+                live.end(sequence, ending)
             self._complete(flight, live)
 
         self._conclude(flight, tell)

@@ -207,13 +207,17 @@ class GenerationRecord:
             count(self._recorder.model, semconv.MISS).value += completion.prompt_tokens - cached
         self._span.attributes.update(
             {
-                semconv.GEN_AI_REQUEST_MAX_TOKENS: live.generation.max_tokens,
+                semconv.GEN_AI_REQUEST_MAX_TOKENS: (
+                    live.generation.carried_tokens + live.generation.max_tokens
+                ),
                 semconv.GEN_AI_USAGE_INPUT_TOKENS: completion.prompt_tokens,
                 semconv.GEN_AI_USAGE_OUTPUT_TOKENS: completion.completion_tokens,
             }
         )
         if cached is not None:
             self._span.attributes[semconv.GEN_AI_USAGE_CACHED_TOKENS] = cached
+        if live.generation.carried_tokens:
+            self._span.attributes[semconv.CARRIED_TOKENS] = live.generation.carried_tokens
         if self._span.sampled:
             self._write_stages(live)
         self._span.end(time.monotonic())
@@ -243,6 +247,7 @@ class GenerationRecord:
             "reason": reason,
             "prompt_tokens": completion.prompt_tokens,
             "cached_prompt_tokens": completion.cached_prompt_tokens,
+            "carried_tokens": live.generation.carried_tokens,
             "completion_tokens": completion.completion_tokens,
             "sequences": live.generation.sequence_count,
             "queue_ms": _ms(completion.queue_s),

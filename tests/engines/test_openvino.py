@@ -181,6 +181,9 @@ def test_eviction_bounds_the_prompt_and_not_the_output(started):
     assert (info.context_tokens, info.prompt_tokens) == (4096, 1024)
     ran = recorder.run(*[generation(seed, tokens=300, max_tokens=300) for seed in range(2)])
     assert [len(each.ids) for each in ran] == [300] * 2
+    # What was evicted depends on each step before: it can't go on in the middle.
+    rest = generation(tokens=41, carried_tokens=1)
+    assert recorder.engine.not_carried(rest) == ["output_so_far"]
 
 
 def test_without_split_fuse_a_prompt_is_one_step(started):

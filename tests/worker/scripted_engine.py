@@ -58,6 +58,8 @@ class ScriptedEngine:
         """What `submit` and `cancel` raise."""
         self.checks: list[asyncio.Future[None]] = []
         """One for each check that waits for the test's word."""
+        self.uncarried: list[str] = []
+        """What it says that it can't go on with."""
         self.steps = 0
         self.killed = False
         self._listener: EngineListener | None = None
@@ -71,6 +73,9 @@ class ScriptedEngine:
         word: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.checks.append(word)
         await word
+
+    def not_carried(self, _generation: Generation) -> list[str]:
+        return self.uncarried
 
     def submit(self, key: int, generation: Generation) -> None:
         if self.raises is not None:

@@ -12,7 +12,7 @@ from tokenwire_service.errors import Code, ServiceError
 from tokenwire_service.tasks import Supervisor
 from tokenwire_worker import dispatcher as dispatcher_module
 from tokenwire_worker.core.generations import Completion, Ending, Reason
-from tokenwire_worker.core.request import GenerationRequest, Prompt
+from tokenwire_worker.core.request import GenerationRequest, TokenIds
 from tokenwire_worker.core.stall import StallClock
 from tokenwire_worker.dispatcher import Dispatcher
 from tokenwire_worker.engines.port import (
@@ -93,7 +93,7 @@ class Rig:
 
     def submit(self, **fields: Any) -> tuple[int, Caller]:
         """Submits a generation; returns its number and its caller."""
-        asked = GenerationRequest(Prompt.of([5, 6, 7]), **{"max_tokens": 50, **fields})
+        asked = GenerationRequest(TokenIds.of([5, 6, 7]), **{"max_tokens": 50, **fields})
         caller = Caller()
         key = self.dispatcher.submit(
             asked,
@@ -444,7 +444,7 @@ async def test_a_clock_that_ends_a_budget_early_lets_no_untried_guide_through(ri
     left = iter([0.01, 0.005, 0.001])
     monkeypatch.setattr(dispatcher_module, "_left", lambda *_: next(left, -0.001))
     guide = Guide(Ability.GUIDED_REGEX, "a{9}")
-    asked = GenerationRequest(Prompt.of([5]), max_tokens=5, guide=guide, time_budget_s=1.0)
+    asked = GenerationRequest(TokenIds.of([5]), max_tokens=5, guide=guide, time_budget_s=1.0)
     generation = rig.dispatcher.validated(asked)
     await rig.dispatcher.try_guide(asked, generation, 0.0)
     _, caller = rig.submit(guide=guide, time_budget_s=1.0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tokenwire_worker.core import validation
-from tokenwire_worker.core.request import GenerationRequest, Prompt
+from tokenwire_worker.core.request import GenerationRequest, TokenIds
 from tokenwire_worker.engines.port import Ability, EngineInfo, FreePrefix, Guide, Sampling
 
 ABLE = EngineInfo(
@@ -33,7 +33,9 @@ def request(**fields: Any) -> GenerationRequest:
     sampling = {
         name: fields.pop(name) for name in list(fields) if name in Sampling.__dataclass_fields__
     }
-    prompt = Prompt.of(fields.pop("prompt", [1, 2, 3]))
+    if "output_so_far" in fields:
+        fields["output_so_far"] = TokenIds.of(fields["output_so_far"])
+    prompt = TokenIds.of(fields.pop("prompt", [1, 2, 3]))
     return GenerationRequest(prompt, sampling=Sampling(**sampling), **fields)
 
 
@@ -85,6 +87,15 @@ def test_a_request_with_everything_is_accepted():
         ("prompt_token_ids", {"prompt": []}, "at least one"),
         ("prompt_token_ids", {"prompt": [1] * 81}, "81 tokens; this worker takes .* at most 80"),
         ("prompt_token_ids[2]", {"prompt": [1, 2, 50]}, "50 is no token id; .* 0 to 49"),
+        ("output_so_far", {"output_so_far": [1] * 98}, "98 tokens; .* has room for 97"),
+        ("output_so_far[1]", {"output_so_far": [1, 50]}, "50 is no token id"),
+        ("output_so_far[1]", {"output_so_far": [1, 2, 2]}, "2 ends the sequence"),
+        (
+            "output_so_far[2]",
+            {"output_so_far": [1, 2, 9, 7], "stop_token_ids": [9], "min_tokens": 3},
+            "9 ends the sequence",
+        ),
+        ("sequence_count", {"output_so_far": [1], "sequence_count": 2}, "2 sequences; 1 with"),
         ("sampling.temperature", {"temperature": -0.1}, "-0.1 is not within 0 to 100"),
         ("sampling.temperature", {"temperature": 100.5}, "100.5 is not within 0 to 100"),
         ("sampling.temperature", {"temperature": math.nan}, "nan"),
@@ -277,6 +288,38 @@ def test_unset_fields_are_neutral():
 @pytest.mark.parametrize(("asked", "given"), [(5, 5), (97, 97), (98, 97), (2**32 - 1, 97)])
 def test_max_tokens_ends_with_the_context(asked, given):
     assert validation.complete(request(max_tokens=asked), ABLE).max_tokens == given
+
+
+@pytest.mark.parametrize(
+    ("output", "max_tokens", "min_tokens", "left", "least"),
+    [
+        (range(10, 15), 8, 0, 3, 0),
+        (range(10, 15), 8, 7, 3, 2),
+        (range(10, 15), 8, 5, 3, 0),
+        (range(10, 15), 5, 5, 0, 0),
+        (range(10, 15), 3, 0, 0, 0),
+        (range(10, 15), 0, 0, 92, 0),
+        ([9] * 97, 0, 0, 0, 0),
+    ],
+)
+def test_output_so_far_is_a_part_of_the_prompt_and_of_what_is_counted(
+    output, max_tokens, min_tokens, left, least
+):
+    asked = request(output_so_far=list(output), max_tokens=max_tokens, min_tokens=min_tokens)
+    assert validation.violations(asked, ABLE) == []
+    generation = validation.complete(asked, ABLE)
+    assert list(generation.prompt) == [1, 2, 3, *output]
+    assert generation.carried_tokens == len(output)
+    assert (generation.max_tokens, generation.min_tokens) == (left, least)
+
+
+def test_what_is_too_long_for_a_prompt_is_not_carried():
+    asked = request(output_so_far=[9] * 78)
+    ((field, why),) = validation.not_carried(validation.complete(asked, ABLE), ABLE)
+    assert (field, why) == (
+        "output_so_far",
+        "81 tokens with the prompt; the engine reads at most 80",
+    )
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,16 @@ class Completion:
     """None: no token came."""
 
 
+def ending_of_carried(generation: Generation) -> Ending | None:
+    """Returns how a sequence has ended with the output that it has already; None: it goes on."""
+    last = generation.prompt[-1]
+    if not generation.carried_tokens:
+        return None
+    if not generation.min_tokens and last in generation.stop_token_ids:
+        return Ending(Reason.STOP, last)
+    return None if generation.max_tokens else Ending(Reason.LENGTH)
+
+
 class Sink(Protocol):
     """Where a generation's events go, in order. Called on the event loop; must not block."""
 
@@ -129,9 +139,15 @@ class Live:
     def __post_init__(self) -> None:
         self.open.update(range(self.generation.sequence_count))
 
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the caller's prompt."""
+        return len(self.generation.prompt) - self.generation.carried_tokens
+
     def note_first_output(self, at_s: float, output: Output) -> None:
         """Notes when the first token came, and what the engine told with it."""
-        self.cached_prompt_tokens = output.cached_prompt_tokens
+        if output.cached_prompt_tokens is not None:  # the engine counts carried tokens too
+            self.cached_prompt_tokens = min(output.cached_prompt_tokens, self.prompt_tokens)
         if self.started_s is None and output.started_s is not None:
             self.started_s = min(output.started_s, at_s)
         self.note_first_token(at_s)
@@ -172,7 +188,7 @@ class Live:
         started = self.started_s if self.started_s is not None else now_s
         first, last = self.first_token_s, self.last_token_s
         return Completion(
-            prompt_tokens=len(self.generation.prompt),
+            prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,
             cached_prompt_tokens=self.cached_prompt_tokens,
             queue_s=max(started - self.received_s, 0.0),

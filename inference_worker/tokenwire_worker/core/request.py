@@ -10,13 +10,13 @@ from typing import Self
 from tokenwire_worker.engines.port import Guide, Sampling
 
 
-class Prompt:
-    """A prompt's token ids, with what judges them without reading them again."""
+class TokenIds:
+    """Token ids of a caller, with what judges them without reading them again."""
 
     __slots__ = ("highest", "highest_at", "ids", "length")
 
     def __init__(self, length: int) -> None:
-        """Takes how many ids there are; those of a prompt that is too long need not be added."""
+        """Takes how many ids there are; where these are too many they need not be added."""
         self.length = length
         self.ids = array("I")
         self.highest = -1
@@ -26,10 +26,10 @@ class Prompt:
 
     @classmethod
     def of(cls, ids: Sequence[int]) -> Self:
-        """Returns a prompt of these ids."""
-        prompt = cls(len(ids))
-        prompt.add(ids)
-        return prompt
+        """Returns these ids."""
+        made = cls(len(ids))
+        made.add(ids)
+        return made
 
     def add(self, ids: Sequence[int]) -> None:
         """Adds the next ids."""
@@ -47,7 +47,9 @@ class GenerationRequest:
     is read.
     """
 
-    prompt: Prompt
+    prompt: TokenIds
+    output_so_far: TokenIds = field(default_factory=lambda: TokenIds(0))
+    """Ids that the sequence has already."""
     request_id: str = ""
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int = 0

@@ -86,6 +86,7 @@ def violations(request: GenerationRequest, info: EngineInfo) -> list[FieldViolat
     """Returns every fault of the request; none means that `complete` may be called."""
     found = [
         *_prompt(request, info),
+        *_output_so_far(request, info),
         *_sampling(request.sampling, info),
         *_stopping(request, info),
         *_outputs(request, info),
@@ -96,17 +97,20 @@ def violations(request: GenerationRequest, info: EngineInfo) -> list[FieldViolat
 
 
 def complete(request: GenerationRequest, info: EngineInfo) -> Generation:
-    """Returns the generation that a request without violations asks for."""
-    stops = request.stop_token_ids
-    if not request.ignore_eos:
-        stops = (*stops, *info.eos_token_ids)
+    """Returns the generation that a request without violations asks for.
+
+    Output that the caller has already is a part of the prompt from here on, and what counts tokens
+    of the output is less by as many.
+    """
+    output = request.output_so_far
     trace = (("traceparent", request.traceparent), ("tracestate", request.tracestate))
     return Generation(
-        prompt=request.prompt.ids,
-        max_tokens=_max_tokens(request, info),
+        prompt=request.prompt.ids + output.ids if output.length else request.prompt.ids,
+        carried_tokens=output.length,
+        max_tokens=max(_max_tokens(request, info) - output.length, 0),
         sampling=_complete_sampling(request.sampling),
-        min_tokens=request.min_tokens,
-        stop_token_ids=tuple(dict.fromkeys(stops)),
+        min_tokens=max(request.min_tokens - output.length, 0),
+        stop_token_ids=tuple(dict.fromkeys(_stops(request, info))),
         sequence_count=request.sequence_count or 1,
         logprobs=request.logprobs,
         top_logprobs=request.top_logprobs,
@@ -117,6 +121,26 @@ def complete(request: GenerationRequest, info: EngineInfo) -> Generation:
         priority=request.priority,
         trace_headers=tuple(header for header in trace if header[1]),
     )
+
+
+def _stops(request: GenerationRequest, info: EngineInfo) -> tuple[int, ...]:
+    """Returns every id that ends a sequence."""
+    own = () if request.ignore_eos else info.eos_token_ids
+    return (*request.stop_token_ids, *own)
+
+
+def not_carried(generation: Generation, info: EngineInfo) -> list[Fault]:
+    """Returns what keeps any engine of these bounds from going on after the carried tokens."""
+    found: list[Fault] = []
+    limit = prompt_token_limit(info)
+    if len(generation.prompt) > limit:
+        given = counted(len(generation.prompt), "token")
+        found.append(
+            ("output_so_far", f"{given} with the prompt; the engine reads at most {limit}")
+        )
+    if generation.prompt_logprobs is not None:
+        found.append((Ability.PROMPT_LOGPROBS.value, "they come before the first token alone"))
+    return found
 
 
 def _complete_sampling(sampling: Sampling) -> Sampling:
@@ -144,6 +168,28 @@ def _prompt(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
         yield field, f"{given}; this worker takes prompts of at most {limit}"
     elif prompt.highest >= info.vocabulary_size:
         yield f"{field}[{prompt.highest_at}]", _beyond_vocabulary(prompt.highest, info)
+
+
+def _output_so_far(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
+    output, field = request.output_so_far, "output_so_far"
+    if not output.length:
+        return
+    room = max(info.context_tokens - request.prompt.length, 0)
+    if output.length > room:
+        given = counted(output.length, "token")
+        yield field, f"{given}; after this prompt the context has room for {room}"
+    elif output.highest >= info.vocabulary_size:
+        yield f"{field}[{output.highest_at}]", _beyond_vocabulary(output.highest, info)
+    else:
+        # A stop token may be the last: the sequence has then ended.
+        stops = frozenset(_stops(request, info))
+        first = max(request.min_tokens - 1, 0)
+        before_last = output.ids[first:-1]
+        if not stops.isdisjoint(before_last):
+            at = first + next(at for at, token in enumerate(before_last) if token in stops)
+            yield f"{field}[{at}]", f"{output.ids[at]} ends the sequence, but ids follow it"
+    if request.sequence_count > 1:
+        yield "sequence_count", f"{request.sequence_count} sequences; 1 with output_so_far"
 
 
 def _beyond_vocabulary(token_id: int, info: EngineInfo) -> str:

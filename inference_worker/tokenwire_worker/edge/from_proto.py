@@ -14,7 +14,7 @@ from tokenwire_service.limits import CHOICE_OPTIONS
 from tokenwire_service.telemetry import tracing
 
 from tokenwire_worker.core import validation
-from tokenwire_worker.core.request import GenerationRequest, Prompt
+from tokenwire_worker.core.request import GenerationRequest, TokenIds
 from tokenwire_worker.engines.port import Ability, EngineInfo, FreePrefix, Guide, Sampling
 
 _NANOS = 1_000_000_000
@@ -41,7 +41,7 @@ dropped, as W3C has it for what can't be read."""
 
 
 async def generation_request(message: pb.Request, info: EngineInfo) -> GenerationRequest:
-    """Returns what a Request asks for; long prompts are read in several turns of the event loop.
+    """Returns what a Request asks for; many ids are read in several turns of the event loop.
 
     Raises:
         InvalidRequestError: a guide without a form, or with one of a later contract.
@@ -49,7 +49,8 @@ async def generation_request(message: pb.Request, info: EngineInfo) -> Generatio
     stopping = message.stopping
     budget = message.time_budget if message.HasField("time_budget") else None
     return GenerationRequest(
-        prompt=await _prompt(message.prompt_token_ids, validation.prompt_token_limit(info)),
+        prompt=await _token_ids(message.prompt_token_ids, validation.prompt_token_limit(info)),
+        output_so_far=await _token_ids(message.output_so_far, info.context_tokens),
         request_id=message.request_id,
         sampling=_sampling(message.sampling, info),
         max_tokens=stopping.max_tokens,
@@ -91,14 +92,15 @@ def _header(text: str) -> str:
     return text if len(text) <= TRACE_CHARACTERS else ""
 
 
-async def _prompt(ids: Sequence[int], limit: int) -> Prompt:
-    prompt = Prompt(len(ids))
-    if prompt.length <= limit:
-        for start in range(0, prompt.length, SLICE_IDS):
+async def _token_ids(ids: Sequence[int], limit: int) -> TokenIds:
+    """Returns the ids; of more than `limit` only how many there are."""
+    read = TokenIds(len(ids))
+    if read.length <= limit:
+        for start in range(0, read.length, SLICE_IDS):
             if start:
                 await asyncio.sleep(0)
-            prompt.add(ids[start : start + SLICE_IDS])
-    return prompt
+            read.add(ids[start : start + SLICE_IDS])
+    return read
 
 
 def seconds(duration: duration_pb2.Duration) -> float:

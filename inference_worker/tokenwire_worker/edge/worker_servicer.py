@@ -19,7 +19,7 @@ from tokenwire_worker.edge import from_proto, to_proto
 from tokenwire_worker.engines.port import Ability, EngineInfo
 from tokenwire_worker.model_files import TextFiles
 
-CONTRACT_REVISION = 3
+CONTRACT_REVISION = 4
 """Revision of tokenwire.worker.v1 that this worker speaks."""
 
 CHUNK_BYTES = 512 * 1024

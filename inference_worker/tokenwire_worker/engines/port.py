@@ -154,10 +154,13 @@ class Generation:
     prompt: Sequence[int]
     """Token ids, at least one."""
     max_tokens: int
-    """Most tokens to generate, per sequence; at least 1, within the context."""
+    """Most tokens to generate, per sequence, within the context; an engine gets at least 1."""
     sampling: Sampling = Sampling()
     min_tokens: int = 0
     """A stop token ends a sequence only as its token of this number, counted from 1, or later."""
+    carried_tokens: int = 0
+    """So many ids at the prompt's end are output that the sequence has already. The other fields
+    count from there: `max_tokens` and `min_tokens` are of what follows."""
     stop_token_ids: tuple[int, ...] = ()
     """Every id that ends a sequence; the model's own are among them unless EOS is to be ignored."""
     sequence_count: int = 1
@@ -414,6 +417,14 @@ class Engine(Protocol):
         Raises:
             Refused: the engine cannot run it.
             Busy: the engine cannot tell now.
+        """
+
+    def not_carried(self, generation: Generation) -> Sequence[str]:
+        """Returns what keeps the engine from going on with a generation exactly.
+
+        Exactly is as it would have gone on had it generated the carried tokens itself. Each is the
+        path of a field within the request, such as `sampling.seed`; none: it goes on exactly.
+        Called before `submit`, for generations with carried tokens; it does not block.
         """
 
     def submit(self, key: int, generation: Generation) -> None:

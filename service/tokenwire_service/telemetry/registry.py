@@ -289,7 +289,7 @@ SPANS = (
         "A generation in a worker, from receipt to end. INTERNAL under a call of Execute.",
         (WORKER,),
         (*_GEN_AI, names.REQUEST_ID, names.WORKER, names.ENGINE),
-        (*_GENERATION_ENDS, names.SIMULATED),
+        (*_GENERATION_ENDS, names.CARRIED_TOKENS, names.SIMULATED),
         (names.EVENT_FIRST_TOKEN, names.EVENT_CANCELLED),
     ),
     SpanForm(names.SPAN_QUEUE, "INTERNAL", "The generation waits for the engine.", (WORKER,)),

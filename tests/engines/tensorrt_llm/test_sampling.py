@@ -68,8 +68,15 @@ def test_every_field_of_sampling_is_mapped(params):
         "repetition_penalty": 1.2,
         "presence_penalty": 0.3,
         "frequency_penalty": -0.4,
+        "prompt_ignore_length": 2,
         "seed": 9,
     }
+
+
+def test_penalties_of_the_output_count_what_it_had_already_and_none_of_the_prompt(params):
+    penalised = Sampling(temperature=0.0, frequency_penalty=1.0)
+    made = params(generation(prompt=[1, 2, 3, 8, 9], carried_tokens=2, sampling=penalised))
+    assert made["prompt_ignore_length"] == 3
 
 
 def test_greedy_has_its_penalties(params):

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import structlog
 
 from tokenwire_worker.engines import EngineError, EngineStartError
+from tokenwire_worker.engines.carrying import fields_with_state
 from tokenwire_worker.engines.guides.checker import GuideChecker
 from tokenwire_worker.engines.openvino.child import Child
 from tokenwire_worker.engines.openvino.guides import guide_checker
@@ -128,6 +130,17 @@ class OpenVinoEngine:
                 f"{self._guide_bytes // MIB}",
             )
         self._hold(guide, verdict.held_bytes)
+
+    def not_carried(self, generation: Generation) -> Sequence[str]:
+        """Returns what keeps the engine from going on with a generation exactly.
+
+        The pipeline's repetition penalty counts the prompt too, the other two the tokens that it
+        has generated itself (seen in 2026.4).
+        """
+        if self._settings.openvino.cache_eviction.max_tokens is not None:
+            # What was evicted depends on the attention of every step before.
+            return ["output_so_far"]
+        return fields_with_state(generation, ("presence_penalty", "frequency_penalty"))
 
     def submit(self, key: int, generation: Generation) -> None:
         """Takes a generation under a number not in use."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -68,6 +68,10 @@ class SimulatedEngine:
 
     async def check(self, generation: Generation) -> None:
         """Has nothing to try: guides are not supported."""
+
+    def not_carried(self, generation: Generation) -> Sequence[str]:  # noqa: ARG002 - of the port
+        """Returns nothing: an id follows from the ids before it, and from the seed where drawn."""
+        return ()
 
     def submit(self, key: int, generation: Generation) -> None:
         """Takes a generation under a number not in use."""

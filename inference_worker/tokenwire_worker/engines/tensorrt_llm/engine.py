@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import structlog
 from tensorrt_llm.llmapi import RequestError
 
+from tokenwire_worker.engines.carrying import fields_with_state
 from tokenwire_worker.engines.descendants import kill_descendants
 from tokenwire_worker.engines.guides.prepare import grammar_text
 from tokenwire_worker.engines.loop_thread import LoopThread
@@ -131,6 +132,13 @@ class TensorRtLlmEngine:
             if self._fixed.guide_backend == "xgrammar":
                 # Made here, off the loop, and found in memory when it is submitted.
                 await asyncio.to_thread(grammar_text, generation.guide)
+
+    def not_carried(self, generation: Generation) -> Sequence[str]:
+        """Returns what keeps the engine from going on with a generation exactly.
+
+        Penalties go on: how much of the prompt they pass over is told with each request.
+        """
+        return fields_with_state(generation)
 
     def submit(self, key: int, generation: Generation) -> None:
         """Takes a generation under a number not in use."""

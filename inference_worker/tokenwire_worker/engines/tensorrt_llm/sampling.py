@@ -104,6 +104,9 @@ def sampling_params(
         "detokenize": False,
         **_choice(generation.sampling, sequence, fixed.vocabulary_size),
     }
+    if generation.sampling.presence_penalty or generation.sampling.frequency_penalty:
+        # They would count the prompt's tokens too, and are to count the output's alone.
+        arguments["prompt_ignore_length"] = len(generation.prompt) - generation.carried_tokens
     if generation.logprobs:
         # 0 would be none at all. The chosen token comes with the likeliest in any case.
         arguments["logprobs"] = max(generation.top_logprobs, 1)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from tokenwire_worker.engines.carrying import begun_bans, fields_with_state
 from tokenwire_worker.engines.descendants import kill_descendants
 from tokenwire_worker.engines.guides.checker import compiler_checker
 from tokenwire_worker.engines.loop_thread import LoopThread
@@ -134,6 +135,15 @@ class VllmEngine:
             )
         except Exception as error:  # each grammar compiler has errors of its own
             raise Refused(guide.form.value, told(error)) from error
+
+    def not_carried(self, generation: Generation) -> Sequence[str]:
+        """Returns what keeps the engine from going on with a generation exactly. From any thread.
+
+        vLLM's repetition penalty counts the prompt too. The other two count the tokens that it has
+        generated itself, among which it also looks for banned sequences.
+        """
+        counting = ("presence_penalty", "frequency_penalty")
+        return [*fields_with_state(generation, counting), *begun_bans(generation)]
 
     def submit(self, key: int, generation: Generation) -> None:
         """Takes a generation under a number not in use. From any thread."""

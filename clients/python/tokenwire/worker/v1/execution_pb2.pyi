@@ -130,9 +130,11 @@ class Request(_message.Message):
     @_builtins.property
     def output_so_far(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Ids that the sequence has already: the engine goes on after them as if it had generated them, and
-        only what follows is sent. `max_tokens` and `min_tokens` count them; usage and `prompt_logprobs`
-        are of the prompt alone. Needs one sequence. Refused with FAILED_PRECONDITION, OUTPUT_NOT_CARRIED
-        where the engine would go on otherwise than it would have without the break. From revision 4 on.
+        only what follows is sent. `max_tokens` and `min_tokens` count them; usage is of the prompt and of
+        what follows. A sequence that has ended with them ends at once, without the engine. Needs one
+        sequence. Refused with FAILED_PRECONDITION, OUTPUT_NOT_CARRIED, which names the fields at fault,
+        where the engine would go on otherwise than without the break, and with `prompt_logprobs`. From
+        revision 4 on.
         """
 
     def __init__(

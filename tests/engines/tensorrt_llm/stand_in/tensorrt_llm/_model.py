@@ -34,7 +34,8 @@ class Chooser:
         self._heeds_all = sampler == "TRTLLMSampler"
         seed = (params.seed or 0) if self._heeds_all else random.getrandbits(64)
         self._random = random.Random(seed)
-        self._base = LOWEST_ID + zlib.crc32(str(prompt).encode()) % (
+        # Of the first ids, so that a prompt which goes on with output goes on as it would have.
+        self._base = LOWEST_ID + zlib.crc32(str(prompt[:4]).encode()) % (
             vocabulary - SPREAD - LOWEST_ID
         )
         self._is_chat = prompt[-1] == CHAT and eos in prompt
@@ -62,12 +63,13 @@ class Chooser:
 
     def _penalised(self, token: int, logit: float) -> float:
         params = self._params
-        count = self._ids[self._prompt_tokens :].count(token)
-        if not self._heeds_all or not count:
+        if not self._heeds_all or token not in self._ids:
             return logit
         factor = params.repetition_penalty or 1.0
         logit = logit * factor if logit < 0 else logit / factor
-        return logit - (params.presence_penalty or 0) - count * (params.frequency_penalty or 0)
+        count = self._ids[params.prompt_ignore_length or 0 :].count(token)
+        present = (params.presence_penalty or 0) if count else 0
+        return logit - present - count * (params.frequency_penalty or 0)
 
     def _sampled(self, ranked: list[tuple[int, float]]) -> int:
         params = self._params
