@@ -16,6 +16,7 @@ from tokenwire import __version__
 from tokenwire.cli import (
     bench,
     chat,
+    conformance,
     connection,
     detokenize,
     generate,
@@ -46,6 +47,7 @@ _COMMANDS = {
     "top": top,
     "trace": trace,
     "bench": bench,
+    "conformance": conformance,
 }
 _READ_A_TEXT = (generate.run, chat.run, tokenize.run)
 

@@ -3,9 +3,10 @@
 isort:skip_file
 What a caller may ask the model to continue: text, token ids or a chat.
 
-JSON travels as JSON text: the order of its keys and the digits of its numbers reach the chat
-template as they were written, so that one request has one prompt. Text that is not valid JSON,
-holds NaN or Infinity, or names a key twice in one object is refused by the field's path.
+JSON travels as JSON text: the order of its keys and the digits of its whole numbers reach the chat
+template as they were written, so that one request has one prompt; other numbers are doubles. Text
+that is not valid JSON, holds NaN or Infinity, or names a key twice in one object is refused by the
+field's path.
 """
 
 from collections import abc as _abc

@@ -1,0 +1,92 @@
+"""`tokenwire conformance`: a real deployment passes, and one that breaks a rule fails at it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import grpc
+import pytest
+from tokenwire.cli.main import main
+from tokenwire.conformance.deployment import Deployment
+from tokenwire.conformance.rule import Outcome
+from tokenwire.conformance.rules import RULES, selected
+from tokenwire.conformance.runner import check
+
+from tests.services.breaches import BREACHES
+from tests.services.breaking_frontend import Breach, BreakingFrontend
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "contract.md"
+
+UNSEEN = {"S18", "E7", "E8", "E9", "F1"}
+"""Rules that can't be checked from outside."""
+NOT_OF_THE_DEMO_MODEL = {"S16", "S22", "P4", "B1", "B2", "L3", "L4", "F2"}
+"""Rules of what the model, its engine or its size does not have."""
+LIMIT_S = 20
+"""Of one check, on a loaded machine."""
+
+
+@pytest.fixture(scope="module")
+def breaking(shared_frontend):
+    """A frontend that breaks the contract as it is told."""
+    made = BreakingFrontend(shared_frontend.address)
+    yield made
+    made.close()
+
+
+def test_the_rules_are_those_of_the_document():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    numbers = re.findall(r"^- \*\*([A-Z]\d+)\*\*", text, re.MULTILINE)
+    assert [rule.number for rule in RULES] == numbers
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_a_deployment_passes(frontend, tmp_path, capsys):
+    file = tmp_path / "result.json"
+    code = main(["conformance", "--target", frontend.address, "--json", str(file)])
+    out = capsys.readouterr().out
+    result = json.loads(file.read_text())
+    assert code == 0, out
+    assert [each["rule"] for each in result["rules"]] == [rule.number for rule in RULES]
+    by_outcome = {
+        outcome: {each["rule"] for each in result["rules"] if each["result"] == outcome}
+        for outcome in Outcome
+    }
+    assert by_outcome[Outcome.FAIL] == set()
+    assert by_outcome[Outcome.SKIPPED] == UNSEEN | NOT_OF_THE_DEMO_MODEL, out
+    assert (result["target"], result["model"]) == (frontend.address, "demo")
+
+
+def test_every_rule_that_can_be_checked_has_a_breach():
+    """P4 needs a model without a chat template, and a deployment that chats with it."""
+    assert {rule.number for rule in RULES} - set(BREACHES) == UNSEEN | {"P4"}
+
+
+@pytest.mark.parametrize("number", BREACHES)
+def test_a_breach_is_found(frontend, breaking, number):
+    breaking.breach, said = BREACHES[number]
+    with grpc.insecure_channel(breaking.address) as channel:
+        [finding] = check(Deployment(channel), selected([number]), LIMIT_S)
+    assert finding.outcome is Outcome.FAIL, finding
+    assert said in finding.seen
+
+
+def test_the_command_fails_with_the_rule_that_is_broken(frontend, breaking, capsys):
+    breaking.breach, said = BREACHES["S2"]
+    code = main(["conformance", "--target", breaking.address, "--rule", "S2,T*"])
+    out, err = capsys.readouterr()
+    rows = [line.split() for line in out.splitlines()]
+    assert code == 1
+    assert [row[0] for row in rows] == ["RULE", "S2", "T1", "T2", "T3", "3"]
+    assert f"FAIL     {said}" in out
+    assert out.endswith("3 passed, 1 failed, 0 skipped in " + out.rpartition(" in ")[2])
+    assert err == "tokenwire: conformance: the deployment breaks S2\n"
+
+
+def test_a_deployment_that_does_not_answer_fails_in_time(frontend, breaking):
+    breaking.breach = Breach(responses={"StreamGenerate": lambda _: []})
+    with grpc.insecure_channel(breaking.address) as channel:
+        [finding] = check(Deployment(channel), selected(["S19"]), 0.2)
+    assert finding.outcome is Outcome.FAIL
+    assert finding.seen == "no answer within 0.2 s"
