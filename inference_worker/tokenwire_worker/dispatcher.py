@@ -72,6 +72,17 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast the worker is."""
+
+    step_s: float | None
+    """Mean time of an engine step of late; None: there was none."""
+    queue_s: float | None
+    """Time that a request of priority 0 which came now would wait for the engine; None: not
+    known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """What is held for callers; all of it is 0 once nobody is served."""
 
@@ -307,6 +318,10 @@ class Dispatcher:
             generated_tokens=self._flights.generated_tokens,
             draining=self.draining,
         )
+
+    def pace(self) -> Pace:
+        """Tells how fast the worker is."""
+        return Pace(self._flights.step_s.value, self._admission.wait_s())
 
     def held(self) -> Held:
         """Tells what is held for callers."""

@@ -17,6 +17,7 @@ from tokenwire_service.errors import ServiceError
 from tokenwire_worker import errors
 from tokenwire_worker.core.admission import Admission
 from tokenwire_worker.core.generations import Ending, Live, Reason, Sink
+from tokenwire_worker.core.recent_mean import RecentMean
 from tokenwire_worker.engines.port import Columns, Engine, Output, Step
 from tokenwire_worker.flight import Flight
 from tokenwire_worker.generation_record import CancelCause
@@ -53,6 +54,8 @@ class Flights:
         self.idle.set()
         self.steps = 0
         """Engine steps since the start."""
+        self.step_s = RecentMean()
+        """Time that they take of late."""
         self.generated_tokens = 0
         """Tokens that callers were told of since the start."""
         self._engine = engine
@@ -191,7 +194,9 @@ class Flights:
 
     def take(self, step: Step, ended_s: float) -> None:
         """Routes one step."""
-        self._metrics.step(ended_s - step.began_s, len(step.columns.keys) + len(step.outputs))
+        took_s = ended_s - step.began_s
+        self.step_s.add(took_s)
+        self._metrics.step(took_s, len(step.columns.keys) + len(step.outputs))
         for key in step.started:
             flight = self.get(key)
             if flight is not None and flight.live is not None:

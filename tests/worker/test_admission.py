@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
+import math
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenwire_worker.core.admission import SLACK_ENTRIES, Admission, Place
+from tokenwire_worker.core.admission import FRESH_S, SLACK_ENTRIES, Admission, Place
 
 
 def keys(places: list[Place]) -> list[int]:
@@ -157,3 +161,157 @@ def test_offer_keeps_no_state_of_what_it_refused(priority):
     assert not admission.offer(2, 1, priority)
     first.close()
     assert admission.take() == []
+
+
+# --- how long one more would wait ----------------------------------------------------------------
+
+
+class Clock:
+    """A clock that a test sets, in seconds."""
+
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Rig:
+    """An admission whose clock a test sets."""
+
+    def __init__(self, running_limit: int, waiting_limit: int = 100) -> None:
+        self.clock = Clock()
+        self.admission = Admission(running_limit, waiting_limit, self.clock)
+        self.keys = 0
+
+    def start(self, sequences: int = 1, priority: int = 0) -> Place:
+        """Offers a request, and returns its place."""
+        self.keys += 1
+        place = self.admission.offer(self.keys, sequences, priority)
+        assert place is not None
+        self.admission.take()
+        return place
+
+    def end(self, *places: Place, after_s: float = 0.0) -> None:
+        self.clock.now_s += after_s
+        for place in places:
+            place.close()
+        self.admission.take()
+
+    @property
+    def wait_s(self) -> float | None:
+        return self.admission.wait_s()
+
+
+def test_there_is_no_wait_while_a_place_is_free():
+    rig = Rig(2)
+    assert rig.wait_s == 0.0
+    first = rig.start()
+    assert rig.wait_s == 0.0
+    rig.end(first, after_s=100.0)
+    rig.start()
+    assert rig.wait_s == 0.0
+
+
+def test_the_wait_is_not_known_before_a_place_was_given_back():
+    rig = Rig(1)
+    first = rig.start()
+    assert rig.wait_s is None
+    rig.end(first, after_s=3.0)
+    rig.start()
+    assert rig.wait_s == pytest.approx(3.0)
+
+
+def test_the_wait_counts_those_before_it():
+    rig = Rig(2)
+    running = [rig.start(), rig.start()]
+    rig.end(*running, after_s=10.0)
+    rig.start(sequences=2)
+    assert rig.wait_s == pytest.approx(10.0 / 2)
+    rig.start()
+    large = rig.start(sequences=2)
+    assert rig.wait_s == pytest.approx(10.0 / 2 * 4)
+    large.leave_queue()
+    assert rig.wait_s == pytest.approx(10.0 / 2 * 2)
+
+
+def test_what_waits_behind_a_new_one_does_not_count():
+    rig = Rig(1)
+    rig.end(rig.start(), after_s=10.0)
+    rig.start()
+    for _ in range(5):
+        rig.start(priority=-1)
+    assert rig.wait_s == pytest.approx(10.0)
+    rig.start(priority=5)
+    assert rig.wait_s == pytest.approx(20.0)
+
+
+def test_some_that_run_on_and_on_do_not_stand_for_the_rest():
+    rig = Rig(4)
+    for _ in range(40):
+        rig.end(rig.start(), after_s=1.0)
+    rig.start(sequences=2)
+    for _ in range(100):
+        short = [rig.start(), rig.start()]
+        rig.end(*short, after_s=1.0)
+    rig.start(sequences=2)
+    assert rig.wait_s == pytest.approx(1 / 2, rel=0.05), "of the two places that change hands"
+
+
+def test_one_that_has_run_for_long_is_expected_to_go_on():
+    rig = Rig(1)
+    rig.end(rig.start(), after_s=1.0)
+    rig.start()
+    rig.clock.now_s += 50.0
+    assert rig.wait_s == pytest.approx(50.0)
+
+
+def test_what_was_long_ago_is_not_believed():
+    rig = Rig(1)
+    rig.end(rig.start(), after_s=30.0)
+    rig.clock.now_s += FRESH_S + 1
+    rig.start()
+    assert rig.wait_s is None
+    rig.end(*rig.admission._inside, after_s=0.1)
+    rig.start()
+    assert rig.wait_s < 1.0, "the first of another kind outweighs what was before"
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0], ids=["alike", "exponential"])
+def test_the_wait_that_is_told_is_about_what_comes(spread):
+    """Requests come faster than they end; what is told of each is held against what it waits."""
+    rig, chance = Rig(8), random.Random(1)
+    ends: list[tuple[float, int, Place]] = []
+    told: dict[int, tuple[float, float]] = {}
+    ratios = []
+    arrival_s = rig.clock.now_s
+    for key in range(600):
+        arrival_s += chance.expovariate(8 / 2.0) if key % 200 < 150 else 3.0
+        while ends and ends[0][0] <= arrival_s:
+            rig.clock.now_s, _, place = heapq.heappop(ends)
+            place.close()
+            begin(rig, chance, spread, ends, told, ratios)
+        rig.clock.now_s = arrival_s
+        if rig.wait_s:
+            told[rig.keys + 1] = (rig.wait_s, arrival_s)
+        rig.keys += 1
+        rig.admission.offer(rig.keys, 1, 0)
+        begin(rig, chance, spread, ends, told, ratios)
+    assert len(ratios) > 100
+    assert 0.75 < math.exp(sum(map(math.log, ratios)) / len(ratios)) < 1.35
+
+
+def begin(
+    rig: Rig,
+    chance: random.Random,
+    spread: float,
+    ends: list[tuple[float, int, Place]],
+    told: dict[int, tuple[float, float]],
+    ratios: list[float],
+) -> None:
+    """Begins what there is room for, and notes how right the wait was that it was told."""
+    for place in rig.admission.take():
+        runs_s = chance.expovariate(1 / 2.0) if spread else 2.0
+        heapq.heappush(ends, (rig.clock.now_s + runs_s, place.key, place))
+        if place.key in told:
+            wait_s, since_s = told[place.key]
+            ratios.append(wait_s / max(rig.clock.now_s - since_s, 1e-3))

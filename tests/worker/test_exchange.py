@@ -15,6 +15,7 @@ from tokenwire_worker.engines.port import Finish, Output
 from tests.services.calls import refusal_of_status
 from tests.services.processes import WAIT_S
 from tests.worker.calls import CANCELLED, LENGTH, request
+from tests.worker.scripted_engine import PLACES
 from tests.worker.worker_here import guided, running, until
 
 # --- several commands to a message ---------------------------------------------------------------
@@ -220,4 +221,28 @@ async def test_a_change_is_told_at_once_within_the_interval(here):
         await here.engine.finish(1, 4, how=Finish.STOP)
         while (await call.read()).running_sequences:
             pass
+    call.cancel()
+
+
+async def test_the_load_tells_the_step_time_and_the_wait_for_the_engine(here):
+    call = here.service.WatchLoad(worker_pb2.WatchLoadRequest(min_interval={"nanos": 10_000_000}))
+    first = await call.read()
+    assert not first.HasField("step")
+    assert first.HasField("queue")
+    assert first.queue.ToNanoseconds() == 0
+    async with here.exchange() as exchange:
+        for handle in range(1, PLACES + 3):
+            await exchange.submit(handle, request())
+        while (load := await call.read()).waiting_requests < 2:
+            pass
+        assert not load.HasField("queue"), "none has ended yet"
+        await here.engine.finish(here.engine.key, 4)
+        while (load := await call.read()).waiting_requests != 1:
+            pass
+        assert load.step.ToNanoseconds() > 0
+        alone = load.queue.ToNanoseconds()
+        await exchange.submit(9, request())
+        while (load := await call.read()).waiting_requests != 2:
+            pass
+        assert load.queue.ToNanoseconds() > alone > 0
     call.cancel()

@@ -186,6 +186,26 @@ def small():
     started.end()
 
 
+def test_a_time_budget_ends_what_waits_and_what_prefills(small):
+    small.wait_until_idle()
+    with Exchange(small) as exchange:
+        for handle in range(2):
+            exchange.submit(handle, request(handle, max_tokens=LONG))
+        exchange.submit(2, request(2, time_budget=0.2))
+        (waited,) = exchange.finish(2)
+        assert (waited.reasons, waited.ids) == ([TIME_BUDGET], {})
+        assert waited.completed.queue.ToNanoseconds() >= 0.2e9
+        exchange.cancel(0)
+        exchange.finish(0)
+        # It takes about a second beside the other, in 15 steps.
+        exchange.submit(3, request(3, max_tokens=150, tokens=LONG, time_budget=0.1))
+        (begun,) = exchange.finish(3)
+        assert begun.reasons == [TIME_BUDGET]
+        exchange.cancel(1)
+        exchange.finish(1)
+    small.wait_until_idle()
+
+
 def test_overload_is_told_with_what_to_do(small):
     small.wait_until_idle()
     with Exchange(small) as exchange:

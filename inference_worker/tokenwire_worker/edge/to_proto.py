@@ -11,7 +11,7 @@ from tokenwire_service.status import to_status
 
 from tokenwire_worker.core.frame import Frame
 from tokenwire_worker.core.generations import Completion, Ending, Reason
-from tokenwire_worker.dispatcher import Load
+from tokenwire_worker.dispatcher import Load, Pace
 from tokenwire_worker.engines.port import Ability, KvEvent, KvRemoved, KvStored, TokenLogprob
 
 _REASONS = {
@@ -108,8 +108,8 @@ def capabilities(abilities: Iterable[Ability]) -> list[worker_pb2.Capability.Val
     return sorted(_CAPABILITIES[ability] for ability in abilities)
 
 
-def load_response(load: Load) -> worker_pb2.WatchLoadResponse:
-    """Returns a load."""
+def load_response(load: Load, pace: Pace) -> worker_pb2.WatchLoadResponse:
+    """Returns a load and a pace."""
     return worker_pb2.WatchLoadResponse(
         running_sequences=load.running_sequences,
         waiting_requests=load.waiting_requests,
@@ -117,6 +117,8 @@ def load_response(load: Load) -> worker_pb2.WatchLoadResponse:
         steps=load.steps,
         generated_tokens=load.generated_tokens,
         draining=load.draining,
+        step=_duration(pace.step_s),
+        queue=_duration(pace.queue_s),
     )
 
 

@@ -93,7 +93,7 @@ class WorkerServicer:
         try:
             while True:
                 changed.clear()
-                await context.write(to_proto.load_response(dispatcher.load()))
+                await context.write(to_proto.load_response(dispatcher.load(), dispatcher.pace()))
                 if dispatcher.over.is_set():
                     return
                 await _set_within(dispatcher.over, interval_s)

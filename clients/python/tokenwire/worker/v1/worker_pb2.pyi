@@ -354,8 +354,9 @@ class WatchLoadResponse(_message.Message):
 
     @_builtins.property
     def queue(self) -> _duration_pb2.Duration:
-        """Time that a request which came now would wait for the engine, by what the last ones waited and by
-        what waits. Unset: not known, or the worker is of revision 3.
+        """Time that a request of one sequence and priority 0 which came now would wait for the engine: 0
+        where it has room, else by what waits and by how long the last ones ran. Unset: not known, as before
+        the first has ended, or the worker is of revision 3.
         """
 
     def __init__(
