@@ -267,13 +267,13 @@ BREACHES: dict[str, tuple[Breach, str]] = {
     "S7": (of_generation(clearing("sequence_count")), "sequences [0] came of 2"),
     "S8": (
         of_event("completed", lambda event: adding("completion_tokens")(event.usage)),
-        "13 completion tokens; 12 ids were sent",
+        "9 completion tokens; 8 ids were sent",
     ),
     "S9": (of_event("completed", clearing("timings.stages")), "stages of no service"),
     "S10": (of_event("accepted", setting(request_id="other")), "came back as 'other'"),
     "S11": (
         of_generation(lambda what: adding("max_tokens", -1)(what.stop)),
-        "11 tokens of 12",
+        "7 tokens of 8",
     ),
     "S12": (of_generation(clearing("stop.stop")), "with the stop"),
     "S13": (of_generation(clearing("stop.include_stop_in_output")), "with the stop"),
@@ -283,7 +283,7 @@ BREACHES: dict[str, tuple[Breach, str]] = {
         claiming(model_pb2.CAPABILITY_LOGIT_BIAS, of_generation(clearing("sampling.logit_bias"))),
         "the text is ' Paris.'; not empty",
     ),
-    "S17": (of_response("StreamGenerate", _split), "12 tokens came in "),
+    "S17": (of_response("StreamGenerate", _split), "8 tokens came in "),
     "S19": (of_response("GetRecord", _ended_by_itself), "its record says OUTCOME_COMPLETED"),
     "S20": (of_response("GetRecord", _ended_by_itself), "its record says OUTCOME_COMPLETED"),
     "S21": (
@@ -337,6 +337,29 @@ BREACHES: dict[str, tuple[Breach, str]] = {
         "the generation did not end",
     ),
     "M11": (of_response("GetRecord", _ended_by_itself), "its record says OUTCOME_COMPLETED"),
+    "R1": (
+        of_request("StreamGenerate", clearing("stream.max_tokens")),
+        " ids of at most 2",
+    ),
+    "R2": (
+        of_request("StreamGenerate", clearing("stream.content")),
+        "came where ids alone were asked for",
+    ),
+    "R3": (of_session_open(clearing("credit_tokens")), "8 tokens came of a credit of 3"),
+    "R4": (
+        of_session_open(clearing("credit_messages")),
+        "deltas came of a credit of one message",
+    ),
+    "R5": (
+        of_session_event("delta", lambda event: setting(token_offset=0)(event.delta)),
+        "token_offset is 0 where",
+    ),
+    "R6": (of_response("Session", _error_of(2)), "generation 2 ended with an error"),
+    "R7": (
+        of_session_event("accepted", setting(id=2)),
+        "an event came for credit of no use",
+    ),
+    "R8": (of_response("Session", _error_of(1)), "generation 1 ended with an error"),
     "J1": (of_response("RenderChat", _swap_keys), "keys in another order"),
     "J2": (of_request("RenderChat", _valid_tools), "the request was not refused"),
     "P1": (of_event("accepted", adding("prompt_token_count")), "the prompt has "),
@@ -365,7 +388,7 @@ BREACHES: dict[str, tuple[Breach, str]] = {
     "L1": (of_event("delta", clearing("logprobs")), "log probabilities of [] came with ids"),
     "L2": (
         of_event("delta", _hide_bytes),
-        "the bytes are '????????????'",
+        "the bytes are '????????'",
     ),
     "L3": (
         claiming(model_pb2.CAPABILITY_TOP_LOGPROBS, of_generation(clearing("output.top_logprobs"))),

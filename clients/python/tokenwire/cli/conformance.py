@@ -41,6 +41,8 @@ def run(_: Client, args: argparse.Namespace) -> None:
     from tokenwire.conformance.runner import CHECK_LIMIT_S, check
 
     rules = selected(args.rule)
+    if args.json is not None and not args.json.parent.is_dir():
+        raise ValueError(f"--json: {args.json.parent} is not a folder")
     limit_s = args.timeout or CHECK_LIMIT_S
     # Of its own: the checks call what the client library does not show.
     with open_channel(args.target, connection.tls(args), ()) as channel:

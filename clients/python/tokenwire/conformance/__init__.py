@@ -7,6 +7,7 @@
 | parts/       | the checks: one module for each part of the contract                       |
 | deployment   | the deployment: its stubs, its model, and the requests that checks make    |
 | session_call | a Session call                                                             |
+| reflected    | the contract that the deployment has                                       |
 | answer       | the events of one generation, and what must hold of any                    |
 | refusal      | what an error says                                                         |
 | runner       | a run, rule by rule                                                        |

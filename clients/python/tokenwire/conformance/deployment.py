@@ -28,7 +28,7 @@ from tokenwire.frontend.v1 import (
 )
 
 PROMPT = "The capital of France is"
-ANSWER_TOKENS = 12
+ANSWER_TOKENS = 8
 """Of most answers: a fraction of a second at any model's speed, and enough for several deltas."""
 
 _POLL_S = 0.02

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import grpc
 from google.protobuf import duration_pb2, wrappers_pb2
 
+from tokenwire.conformance import reflected
 from tokenwire.conformance.deployment import PROMPT, Deployment
 from tokenwire.conformance.refusal import refused
 from tokenwire.conformance.rule import Rule, Skipped, expect
@@ -17,11 +17,8 @@ from tokenwire.frontend.v1.model_pb2 import Capability
 
 PACKAGE = "tokenwire.frontend.v1"
 SERVICES = ("GenerationService", "TokenizationService", "ModelService", "ActivityService")
-REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 _SERVING = 1
 """Of grpc.health.v1.HealthCheckResponse.ServingStatus."""
-_LIST_SERVICES = b"\x3a\x01*"
-"""A ServerReflectionRequest with `list_services: "*"`. The client has no stubs of reflection."""
 _INTERVAL_S = 0.1
 """Between two messages of WatchActivity: the least that it takes."""
 
@@ -40,17 +37,8 @@ def _health(deployment: Deployment) -> None:
         expect(status == _SERVING, f"health of {name or 'the empty name'} is {status}; not 1")
 
 
-def reflect(deployment: Deployment, request: bytes) -> bytes:
-    """Returns what reflection answers to a ServerReflectionRequest."""
-    inquire: Any = deployment.channel.stream_stream(REFLECTION)
-    call = inquire(iter([request]), timeout=deployment.left_s)
-    answer: bytes = next(call)
-    call.cancel()
-    return answer
-
-
 def _reflection(deployment: Deployment) -> None:
-    listed = reflect(deployment, _LIST_SERVICES)
+    listed = reflected.services(deployment)
     for service in SERVICES:
         name = f"{PACKAGE}.{service}"
         expect(name.encode() in listed, f"{name} is not listed")
