@@ -31,6 +31,8 @@ def offer_gauges(generator: Generator, process: Attributes) -> None:
     metrics.gauge(registry.WORKERS, workers)
     metrics.gauge(registry.ACTIVE_GENERATIONS, lambda: [(admission.held, {})])
     metrics.gauge(registry.GENERATIONS_LIMIT, lambda: [(admission.limit, {})])
+    metrics.gauge(registry.KEPT_GENERATIONS, lambda: [(len(generator.keeper), {})])
+    metrics.gauge(registry.RETAINED_BYTES, lambda: [(generator.keeper.held_bytes, {})])
     metrics.gauge(registry.TOKENIZER_WAITING, lambda: [(tokenizers.held, {})])
 
     def by_result(hits: int, misses: int) -> Iterable[tuple[float, Attributes]]:

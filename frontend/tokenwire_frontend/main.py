@@ -34,17 +34,20 @@ from tokenwire_frontend.edge.activity import ActivityView, OneProcess, Processes
 from tokenwire_frontend.edge.activity_servicer import ActivityServicer
 from tokenwire_frontend.edge.generation_servicer import GenerationServicer
 from tokenwire_frontend.edge.model_servicer import ModelServicer
+from tokenwire_frontend.edge.owners import Owners, new_secret
+from tokenwire_frontend.edge.relay import Relay
 from tokenwire_frontend.edge.tokenization_servicer import TokenizationServicer
 from tokenwire_frontend.gauges import offer_gauges
 from tokenwire_frontend.generation.admission import Admission
 from tokenwire_frontend.generation.generator import Generator
+from tokenwire_frontend.generation.keeper import KeepLimits
 from tokenwire_frontend.generation.record import Recorder
 from tokenwire_frontend.metrics import FrontendMetrics
 from tokenwire_frontend.models.output_formats import ParserNames
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 from tokenwire_frontend.processes.group import SUPERVISOR, supervise
 from tokenwire_frontend.processes.membership import Membership, Seat
-from tokenwire_frontend.settings import FrontendSettings
+from tokenwire_frontend.settings import FrontendSettings, read_key
 from tokenwire_frontend.workers.link import LinkLimits
 from tokenwire_frontend.workers.pool import WorkerPool
 
@@ -168,10 +171,15 @@ class Frontend:
             FrontendMetrics(), Activity(chosen.records_limit), content=chosen.trace_content
         )
         admission = Admission(chosen.generations_limit)
-        self.generator = Generator(self.pool, self._tokenizers, recorder, admission)
+        keeping = KeepLimits(chosen.retained_bytes, chosen.detach_ttl_max_s)
+        self.generator = Generator(self.pool, self._tokenizers, recorder, admission, keeping)
+        owners = _owners(chosen, membership)
+        self.generator.keeper.token = owners.token
+        self.generator.keeper.claims = membership
+        self._relay = Relay(channel_credentials(chosen.peer_tls, "--peer-tls."))
         view = ActivityView(self.generator, recorder)
         processes = OneProcess(view) if membership is None else membership.of(view)
-        services = _services(self.generator, processes)
+        services = _services(self.generator, owners, self._relay, processes)
         if membership is None:
             own, setting = chosen.listen, "--listen"
         else:
@@ -197,6 +205,8 @@ class Frontend:
         await self.generator.drain(grace_s)
         leaving.cancel()
         await self.server.stop()
+        await self.generator.keeper.close()
+        await self._relay.close()
         await self.pool.close()
         await self._tokenizers.close()
         if self._membership is not None:
@@ -216,12 +226,25 @@ class Frontend:
             self.pool.changed.clear()
 
 
-def _services(generator: Generator, processes: Processes) -> list[Service]:
+def _owners(chosen: FrontendSettings, membership: Membership | None) -> Owners:
+    return Owners(
+        new_secret() if membership is None else membership.seat.secret,
+        fleet_key=None if chosen.fleet_key is None else read_key(chosen.fleet_key),
+        address=chosen.advertise_address or "",
+        peers=chosen.peer,
+        process="" if membership is None else membership.seat.name,
+        siblings=membership,
+    )
+
+
+def _services(
+    generator: Generator, owners: Owners, relay: Relay, processes: Processes
+) -> list[Service]:
     return [
         Service(
             f"{PACKAGE}.GenerationService",
             generation_pb2_grpc.add_GenerationServiceServicer_to_server,
-            GenerationServicer(generator),
+            GenerationServicer(generator, owners, relay),
         ),
         Service(
             f"{PACKAGE}.TokenizationService",

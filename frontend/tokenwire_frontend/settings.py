@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 from tokenwire_service.settings import HIGHEST_PORT, Address, ServiceSettings, TlsSettings
 
 from tokenwire_frontend.core.parsers.choice import AUTO, reasoning_names, tool_names
+
+FLEET_KEY_LEAST_BYTES = 32
+"""Of a fleet key: as many as the signature of a token has."""
+
+FLEET_KEY_MOST_BYTES = 4096
+"""A file that has more is another one."""
+
+
+def read_key(path: Path) -> bytes:
+    """Returns the key in a file, without white space at its ends.
+
+    Raises:
+        ValueError: the file can't be read, or holds no key.
+    """
+    try:
+        with path.open("rb") as file:
+            key = file.read(FLEET_KEY_MOST_BYTES + 1).strip()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    if not FLEET_KEY_LEAST_BYTES <= len(key) <= FLEET_KEY_MOST_BYTES:
+        raise ValueError(
+            f"{path} has {len(key)} bytes; a key has {FLEET_KEY_LEAST_BYTES} to "
+            f"{FLEET_KEY_MOST_BYTES}"
+        )
+    return key
 
 
 class FrontendSettings(ServiceSettings):
@@ -58,6 +84,36 @@ class FrontendSettings(ServiceSettings):
     )
     generations_limit: int = Field(
         1024, ge=1, description="generations at once; the next is refused with RESOURCE_EXHAUSTED"
+    )
+    retained_bytes: int = Field(
+        256 * 2**20,
+        ge=2**20,
+        le=64 * 2**30,
+        description="memory in bytes for generations that outlive their calls, detached or with an "
+        "idempotency key; those that ended first make room for others",
+    )
+    detach_ttl_max_s: float = Field(
+        3600.0,
+        gt=0,
+        le=7 * 86400,
+        description="longest time in seconds that such a generation is kept without a caller",
+    )
+    advertise_address: Address | None = Field(
+        None, description="address at which other frontends reach this one, HOST:PORT"
+    )
+    fleet_key: Path | None = Field(
+        None,
+        description="file with a secret that all frontends have: resume tokens are signed with it, "
+        "so that each frontend can read them; without it they are good for this frontend alone",
+    )
+    peer: list[Address] = Field(
+        [],
+        description="address of another frontend, as that one advertises it: calls for a "
+        "generation there are forwarded; repeat for several",
+    )
+    peer_tls: TlsSettings = Field(
+        default=TlsSettings(),
+        description="TLS of calls to other frontends, and between the processes of this one",
     )
     tool_parser: str = Field(
         AUTO,
@@ -115,6 +171,22 @@ class FrontendSettings(ServiceSettings):
             raise ValueError(
                 f"{value}: the last process has port {last}; ports end at {HIGHEST_PORT}"
             )
+        return value
+
+    @field_validator("fleet_key")
+    @classmethod
+    def _usable_key(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None:
+            read_key(value)
+            if info.data.get("advertise_address") is None:
+                raise ValueError("requires --advertise-address")
+        return value
+
+    @field_validator("peer")
+    @classmethod
+    def _same_fleet(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        if value and info.data.get("fleet_key") is None:
+            raise ValueError("requires --fleet-key")
         return value
 
     @field_validator("tool_parser", "reasoning_parser")

@@ -170,6 +170,10 @@ class Scope:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    async def close(self) -> None:
+        """Cancels what still runs and waits until all of it has ended."""
+        await _end(self._tasks)
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -179,7 +183,7 @@ class Scope:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await _end(self._tasks)
+        await self.close()
 
 
 async def first_of(*futures: asyncio.Future[Any]) -> None:

@@ -39,6 +39,15 @@ class Completion:
     worker: str
 
 
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """What a client needs to come back to a generation that outlives its call."""
+
+    token: str
+    ttl_s: float
+    """How long it is kept without a client."""
+
+
 @dataclass(slots=True)
 class News:
     """What has happened since the client was last told; at most one of completion and failure."""

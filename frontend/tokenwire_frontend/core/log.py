@@ -163,12 +163,12 @@ class SequenceLog:
     def after(self, token: int) -> Cursor:
         """Returns a new cursor after so many ids, with all text that was certain there.
 
-        After none it is where the log starts, before an echoed prompt.
+        It is not before where the log starts; after none it is before an echoed prompt.
 
         Args:
-            token: at most `token_count`; not before what was trimmed.
+            token: at most `token_count`.
         """
-        return Cursor(token, self.cut[token]) if token else self.start()
+        return self.start() if token <= self._base_token else Cursor(token, self.cut[token])
 
     # What the decoder writes.
 

@@ -12,26 +12,38 @@ from tokenwire.frontend.v1 import generation_pb2, generation_pb2_grpc
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.events import Delivery
 from tokenwire_frontend.edge import to_proto, wire
-from tokenwire_frontend.edge.received import received
+from tokenwire_frontend.edge.owners import Owners, Place, Sender
+from tokenwire_frontend.edge.received import reattached, received
+from tokenwire_frontend.edge.relay import Relay
 from tokenwire_frontend.edge.session import Session
 from tokenwire_frontend.edge.turnstile import Turnstile
 from tokenwire_frontend.generation.answer import ANSWER_BYTES_LIMIT
+from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.generation.generator import Generator
+from tokenwire_frontend.generation.keeper import Elsewhere
 from tokenwire_frontend.generation.reader import MESSAGE_BYTES_LIMIT, Reader
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
-    """Starts generations and writes what becomes of them."""
+    """Starts generations and writes what becomes of them.
 
-    def __init__(self, generator: Generator) -> None:
+    Args:
+        generator: the generations of this process.
+        owners: tells whose a generation is that outlives its calls.
+        relay: asks the owner.
+    """
+
+    def __init__(self, generator: Generator, owners: Owners, relay: Relay) -> None:
         self._generator = generator
+        self._owners = owners
+        self._relay = relay
         self._turnstile = Turnstile()
 
-    async def Generate(
+    async def Generate(  # type: ignore[override] # or bytes: see rpc_boundary
         self, request: generation_pb2.GenerateRequest, context: Context
-    ) -> generation_pb2.GenerateResponse:
+    ) -> generation_pb2.GenerateResponse | bytes:
         """Answers once, when every sequence has ended."""
         ready = asyncio.Event()
         reader = Reader(ready.set, Delivery(only_end=True))
@@ -40,26 +52,16 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             reader,
             deadline_s=context.time_remaining(),
             answer_bytes_limit=ANSWER_BYTES_LIMIT,
+            may_move=_may_move(request.generation, context),
         )
-        async with self._generator.open(incoming, reader) as generation:
-            reader.begin()
-            await ready.wait()
-            news = reader.take(ANSWER_BYTES_LIMIT)
-            if news.failure is not None:
-                raise news.failure
-            if news.completion is None or news.wire_bytes > ANSWER_BYTES_LIMIT:
-                raise errors.answer_too_large(ANSWER_BYTES_LIMIT)
-            prompt = news.prompt
-            return generation_pb2.GenerateResponse(
-                request_id=generation.record.request_id,
-                sequences=map(to_proto.sequence, news.deltas),
-                usage=to_proto.usage(news.completion),
-                timings=to_proto.timings(news.completion),
-                trace_id=generation.record.trace_id,
-                prompt_logprobs=(
-                    to_proto.token_logprobs(prompt.logprobs, prompt.token_bytes) if prompt else ()
-                ),
-            )
+        try:
+            async with self._generator.open(incoming, reader) as generation:
+                reader.begin()
+                await ready.wait()
+                return _answer(generation, reader)
+        except Elsewhere as found:
+            place = Place(found.address, Sender.PROCESS)
+            return await self._relay.unary(place, "Generate", request, context)
 
     async def StreamGenerate(  # type: ignore[override] # a coroutine that writes: see rpc_boundary
         self, request: generation_pb2.StreamGenerateRequest, context: Context
@@ -68,49 +70,116 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         ready = asyncio.Event()
         reader = Reader(partial(self._turnstile.pass_through, ready))
         incoming = received(
-            request.generation, reader, stream=request.stream, deadline_s=context.time_remaining()
+            request.generation,
+            reader,
+            stream=request.stream,
+            deadline_s=context.time_remaining(),
+            may_move=_may_move(request.generation, context),
         )
-        event = generation_pb2.StreamGenerateResponse
-        async with self._generator.open(incoming, reader) as generation:
-            accepted = to_proto.accepted(generation)
-            await context.write(wire.stream_event(wire.STREAM_ACCEPTED, accepted))
-            reader.begin()
-            while True:
-                await ready.wait()
-                ready.clear()
-                plain = reader.take_plain(MESSAGE_BYTES_LIMIT)
-                if plain is not None:
-                    await context.write(wire.stream_event(wire.STREAM_DELTA, wire.delta(plain)))
-                    continue
-                news = reader.take(MESSAGE_BYTES_LIMIT)
-                if news.prompt is not None:
-                    told = to_proto.prompt_logprobs(news.prompt)
-                    await context.write(event(prompt_logprobs=told))
-                for delta in news.deltas:
-                    response = event()
-                    to_proto.put_delta(delta, response.delta)
-                    await context.write(response)
-                if news.failure is not None:
-                    raise news.failure
-                if news.completion is not None:
-                    completed = wire.completed(news.completion)
-                    await context.write(wire.stream_event(wire.STREAM_COMPLETED, completed))
-                    return
+        try:
+            async with self._generator.open(incoming, reader) as generation:
+                accepted = to_proto.accepted(generation, attached=reader.attached)
+                await _write(reader, ready, accepted, context)
+        except Elsewhere as found:
+            place = Place(found.address, Sender.PROCESS)
+            await self._relay.stream(place, "StreamGenerate", request, context)
 
     async def Session(  # type: ignore[override] # as above
         self, request_iterator: Any, context: Context
     ) -> None:
         """Carries many generations on one stream."""
-        await Session(self._generator, context).run(request_iterator)
+        session = Session(self._generator, self._owners, self._relay, context)
+        await session.run(request_iterator)
 
     async def Attach(  # type: ignore[override] # as above
         self, request: generation_pb2.AttachRequest, context: Context
     ) -> None:
-        """Streams a detached generation."""
-        raise NotImplementedError("detached generations")
+        """Streams a generation that outlives its calls."""
+        token = self._owners.read(request.resume_token, "resume_token")
+        place = await self._owners.locate(token, Sender.of(context))
+        if place is not None:
+            await self._relay.stream(place, "Attach", request, context)
+            return
+        ready = asyncio.Event()
+        reader = reattached(request, partial(self._turnstile.pass_through, ready))
+        keeper = self._generator.keeper
+        async with keeper.attach(token.generation, reader, "token_offsets") as generation:
+            await _write(reader, ready, to_proto.accepted(generation), context)
 
-    async def CancelGeneration(
+    async def CancelGeneration(  # type: ignore[override] # as above
         self, request: generation_pb2.CancelGenerationRequest, context: Context
-    ) -> generation_pb2.CancelGenerationResponse:
-        """Ends a detached generation."""
-        raise NotImplementedError("detached generations")
+    ) -> generation_pb2.CancelGenerationResponse | bytes:
+        """Ends a generation that outlives its calls."""
+        token = self._owners.read(request.resume_token, "resume_token")
+        place = await self._owners.locate(token, Sender.of(context))
+        if place is not None:
+            return await self._relay.unary(place, "CancelGeneration", request, context)
+        self._generator.keeper.cancel(token.generation)
+        return generation_pb2.CancelGenerationResponse()
+
+
+def _may_move(message: generation_pb2.Generation, context: Context) -> bool:
+    """Returns whether another process may be asked for the generation of a key."""
+    return not message.idempotency_key or Sender.of(context) is not Sender.PROCESS
+
+
+def _answer(generation: Generation, reader: Reader) -> generation_pb2.GenerateResponse:
+    """Returns the whole answer of a generation that has ended.
+
+    Raises:
+        ServiceError: the generation failed, or its answer is too large.
+    """
+    news = reader.take(ANSWER_BYTES_LIMIT)
+    if news.failure is not None:
+        raise news.failure
+    if news.completion is None or news.wire_bytes > ANSWER_BYTES_LIMIT:
+        raise errors.answer_too_large(ANSWER_BYTES_LIMIT)
+    prompt = news.prompt
+    return generation_pb2.GenerateResponse(
+        request_id=generation.record.request_id,
+        sequences=map(to_proto.sequence, news.deltas),
+        usage=to_proto.usage(news.completion),
+        timings=to_proto.timings(news.completion),
+        trace_id=generation.record.trace_id,
+        prompt_logprobs=(
+            to_proto.token_logprobs(prompt.logprobs, prompt.token_bytes) if prompt else ()
+        ),
+    )
+
+
+async def _write(reader: Reader, ready: asyncio.Event, accepted: bytes, context: Context) -> None:
+    """Writes a generation's events; AttachResponse has them as StreamGenerateResponse has.
+
+    Args:
+        reader: of the generation.
+        ready: set when there is news.
+        accepted: what comes first.
+        context: of the call.
+
+    Raises:
+        ServiceError: the generation failed.
+    """
+    event = generation_pb2.StreamGenerateResponse
+    await context.write(wire.stream_event(wire.STREAM_ACCEPTED, accepted))
+    reader.begin()
+    while True:
+        await ready.wait()
+        ready.clear()
+        plain = reader.take_plain(MESSAGE_BYTES_LIMIT)
+        if plain is not None:
+            await context.write(wire.stream_event(wire.STREAM_DELTA, wire.delta(plain)))
+            continue
+        news = reader.take(MESSAGE_BYTES_LIMIT)
+        if news.prompt is not None:
+            told = to_proto.prompt_logprobs(news.prompt)
+            await context.write(event(prompt_logprobs=told))
+        for delta in news.deltas:
+            response = event()
+            to_proto.put_delta(delta, response.delta)
+            await context.write(response)
+        if news.failure is not None:
+            raise news.failure
+        if news.completion is not None:
+            completed = wire.completed(news.completion)
+            await context.write(wire.stream_event(wire.STREAM_COMPLETED, completed))
+            return

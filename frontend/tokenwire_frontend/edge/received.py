@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
@@ -12,8 +12,8 @@ from tokenwire_service.errors import InvalidRequestError, invalid
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.events import Content
 from tokenwire_frontend.core.request import GenerationRequest
-from tokenwire_frontend.edge import from_proto
-from tokenwire_frontend.generation.incoming import Incoming
+from tokenwire_frontend.edge import from_proto, keeping
+from tokenwire_frontend.generation.incoming import Incoming, Terms
 from tokenwire_frontend.generation.reader import Reader
 
 
@@ -27,6 +27,7 @@ def received(
     context: Context | None = None,
     links: Sequence[SpanContext] = (),
     answer_bytes_limit: int | None = None,
+    may_move: bool = True,
 ) -> Incoming:
     """Returns the generation of a message, to be read once there is a place for it.
 
@@ -39,20 +40,28 @@ def received(
         context: as above.
         links: as above.
         answer_bytes_limit: as above.
+        may_move: as above.
     """
     path = f"{within}generation"
 
-    def read() -> GenerationRequest:
+    def deliver() -> None:
         if stream is not None:
             reader.delivery = from_proto.delivery(stream, f"{within}stream")
             if reader.delivery.content is Content.IDS and message.output.echo:
                 raise invalid(
                     f"{path}.output.echo", f"does not go with `{within}stream.content` IDS"
                 )
+
+    def read() -> GenerationRequest:
+        deliver()
         try:
             return from_proto.generation_request(message)
         except InvalidRequestError as error:
             raise errors.prefixed(error, path) from error
+
+    def keep() -> Terms:
+        deliver()  # the generation may be there, and is not read then
+        return keeping.terms(message, path, unary=stream is None)
 
     return Incoming(
         reads=read,
@@ -64,4 +73,24 @@ def received(
         context=context,
         links=links,
         answer_bytes_limit=answer_bytes_limit,
+        keeps=keep if keeping.is_kept(message) else None,
+        may_move=may_move,
     )
+
+
+def reattached(
+    message: generation_pb2.AttachRequest, on_news: Callable[[], None], *, within: str = ""
+) -> Reader:
+    """Returns a reader of a generation that exists.
+
+    Args:
+        message: where it begins, and how deltas are put into messages.
+        on_news: see Reader.
+        within: path of the message, with a dot, or empty.
+
+    Raises:
+        InvalidRequestError: a field is at fault; names it.
+    """
+    reader = Reader(on_news, from_proto.delivery(message.stream, f"{within}stream"))
+    reader.offsets = message.token_offsets
+    return reader

@@ -17,6 +17,7 @@ from tokenwire_frontend.edge import wire
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.workers.link import WorkerLink
+from tokenwire_frontend.workers.messages import duration
 from tokenwire_frontend.workers.pool import WorkerPool
 
 _FINISH_REASONS = {
@@ -54,10 +55,22 @@ _STATES = {
 }
 
 
-def accepted(generation: Generation) -> bytes:
-    """Returns the event that comes first, an Accepted."""
-    record = generation.record
-    return wire.accepted(record.request_id, generation.prompt_tokens, record.trace_id)
+def accepted(generation: Generation, *, attached: bool = False) -> bytes:
+    """Returns the event that comes first, an Accepted.
+
+    Args:
+        generation: the generation.
+        attached: whether it was there before the caller's request.
+    """
+    record, resume = generation.record, generation.resume
+    told = wire.accepted(record.request_id, generation.prompt_tokens, record.trace_id)
+    if resume is None:
+        return told
+    # Messages one after the other are one that has the fields of all.
+    more = generation_pb2.Accepted(
+        resume_token=resume.token, detach_ttl=duration(resume.ttl_s), attached=attached
+    )
+    return told + more.SerializeToString()
 
 
 def prompt_logprobs(value: PromptPart) -> generation_pb2.PromptLogprobs:

@@ -19,7 +19,7 @@ from tokenwire_service.errors import ServiceError
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.decoder import SequenceDecoder
-from tokenwire_frontend.core.events import Completion, Stage
+from tokenwire_frontend.core.events import Completion, Resume, Stage
 from tokenwire_frontend.core.log import End, Finish, SequenceLog
 from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.core.prompt_log import PromptLog
@@ -64,6 +64,8 @@ class Generation:
         self.failure: ServiceError | None = None
         self.retained = record.captures or reader.retains
         """Whether the logs keep what was taken."""
+        self.resume: Resume | None = None
+        """How a client comes back to it, where it outlives its call."""
         self._lease = lease
         self._reader = reader
         self._decoders: list[SequenceDecoder] = []

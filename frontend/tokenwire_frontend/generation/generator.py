@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 
 from tokenwire_service.errors import Code, InvalidRequestError, ServiceError
@@ -22,8 +22,10 @@ from tokenwire_frontend.generation.admission import Admission
 from tokenwire_frontend.generation.attempt import Attempt
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.generation.incoming import Incoming
+from tokenwire_frontend.generation.keeper import Keeper, KeepLimits
 from tokenwire_frontend.generation.lease import Lease
 from tokenwire_frontend.generation.reader import Reader
+from tokenwire_frontend.generation.readers import Readers
 from tokenwire_frontend.generation.record import Recorder
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
@@ -58,23 +60,29 @@ class Generator:
         tokenizers: the processes that tokenise.
         recorder: where generations are written down.
         admission: the places for generations.
+        keeping: bounds of those that outlive their calls.
     """
 
     def __init__(
-        self, pool: WorkerPool, tokenizers: TokenizerPool, recorder: Recorder, admission: Admission
+        self,
+        pool: WorkerPool,
+        tokenizers: TokenizerPool,
+        recorder: Recorder,
+        admission: Admission,
+        keeping: KeepLimits | None = None,
     ) -> None:
         self.pool = pool
         self.tokenizers = tokenizers
         self.admission = admission
         self._recorder = recorder
+        self.keeper = Keeper(keeping or KeepLimits(), recorder.metrics, self._run, self.refuse)
         self._live: set[Generation] = set()
 
-    @asynccontextmanager
-    async def open(self, incoming: Incoming, reader: Reader) -> AsyncIterator[Generation]:
+    def open(self, incoming: Incoming, reader: Reader) -> AbstractAsyncContextManager[Generation]:
         """Starts a generation; inside the block a worker has taken it, or it is done already.
 
-        Leaving the block, however that happens, leaves nothing of it behind: no place, no timer, no
-        work at a worker. An unexpected exception, of the block too, ends it with INTERNAL.
+        Leaving the block, however that happens, leaves nothing of it behind, unless its terms are
+        that it is kept: no place, no timer, no work at a worker.
 
         Args:
             incoming: the generation.
@@ -82,6 +90,19 @@ class Generator:
 
         Raises:
             ServiceError: the request can't be served; its fields are paths from the request's root.
+            Elsewhere: another process has the generation of its key.
+        """
+        return (
+            self._run(incoming, reader)
+            if incoming.keeps is None
+            else (self.keeper.open(incoming, reader))
+        )
+
+    @asynccontextmanager
+    async def _run(self, incoming: Incoming, reader: Reader | Readers) -> AsyncIterator[Generation]:
+        """Runs a generation, which ends with the block.
+
+        An unexpected exception, of the block too, ends it with INTERNAL.
         """
         with closing(self._enter(incoming)) as lease:
             record = self._recorder.begin(incoming, self.pool.known_name(incoming.model))

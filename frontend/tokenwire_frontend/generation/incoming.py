@@ -13,6 +13,22 @@ from tokenwire_service.telemetry import loop_lag
 from tokenwire_frontend.core.request import GenerationRequest
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a caller wants a generation kept."""
+
+    detaches: bool = False
+    """Its calls may end before it does."""
+    ttl_s: float | None = None
+    """How long it is kept without a caller; None: not said."""
+    key: str = ""
+    """The request's idempotency key; empty: none."""
+    digest: bytes = b""
+    """Of what has to be the same in a request of the same key."""
+    so_far: Sequence[Sequence[int]] = ()
+    """Ids of each sequence that the caller has; empty: none of any."""
+
+
 @dataclass(slots=True)
 class Incoming:
     """What is known of a generation at no cost, and how to read the rest."""
@@ -30,6 +46,10 @@ class Incoming:
     """Trace context that the generation is a part of; None: the current one."""
     links: Sequence[SpanContext] = ()
     """Spans that the generation's own is linked to."""
+    keeps: Callable[[], Terms] | None = None
+    """Returns how it is kept; raises as `reads`. None: it ends with its call."""
+    may_move: bool = True
+    """Where another process has the generation of its key, it may be asked for there."""
     answer_bytes_limit: int | None = None
     """Bytes of the whole answer, where it has to fit into one message."""
     lag_s: float = field(default_factory=loop_lag.last_s)

@@ -60,7 +60,7 @@ class Reader:
 
     __slots__ = (
         "_credit", "_cursors", "_generation", "_held", "_on_news", "_plain", "_prompt_token",
-        "_silent", "_taken_s", "_untrimmed_bytes", "cancelled", "delivery", "offsets",
+        "_silent", "_taken_s", "_untrimmed_bytes", "attached", "cancelled", "delivery", "offsets",
     )  # fmt: skip
 
     retains = False
@@ -78,6 +78,8 @@ class Reader:
         self.offsets: Sequence[int] = ()
         """Ids of each sequence that the client has already; empty: none of any. A client that has
         some is not given the prompt's log probabilities."""
+        self.attached = False
+        """The generation was there before the client's request, under its key."""
         self._on_news = on_news
         self._generation: Generation | None = None
         self._credit = credit

@@ -23,7 +23,7 @@ class Readers:
         excess: returns why the generation has to end, where more of it is kept than may be.
     """
 
-    __slots__ = ("_every", "_generation", "ended", "excess")
+    __slots__ = ("_every", "ended", "excess", "generation")
 
     retains = True
 
@@ -32,7 +32,7 @@ class Readers:
         self.ended = asyncio.Event()
         """Nothing more will come of the generation."""
         self._every: list[Reader] = []
-        self._generation: Generation | None = None
+        self.generation: Generation | None = None
 
     def __len__(self) -> int:
         return len(self._every)
@@ -45,8 +45,10 @@ class Readers:
     def add(self, reader: Reader) -> None:
         """Lets one more read; `begin` it then."""
         self._every.append(reader)
-        if self._generation is not None:
-            reader.attach(self._generation)
+        if self.generation is not None:
+            reader.attach(self.generation)
+            if reader.cancelled:
+                self.generation.cancel()
 
     def remove(self, reader: Reader) -> None:
         """Tells this one no more."""
@@ -55,7 +57,7 @@ class Readers:
 
     def attach(self, generation: Generation) -> None:
         """Has all read this generation."""
-        self._generation = generation
+        self.generation = generation
         for each in self._every:
             each.attach(generation)
 
@@ -63,7 +65,7 @@ class Readers:
         """Tells each, now or when its pace allows."""
         for each in self._every:
             each.wake(urgent=urgent)
-        if urgent and self._generation is not None and self._generation.done:
+        if urgent and self.generation is not None and self.generation.done:
             self.ended.set()
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import signal
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -35,6 +36,7 @@ from tokenwire_service.telemetry.metrics import Attributes, Tally
 from tokenwire_service.telemetry.providers import Telemetry
 from tokenwire_service.tls import channel_credentials, server_credentials
 
+from tokenwire_frontend.core.resume_token import KEY_BYTES
 from tokenwire_frontend.processes.link import ANSWER_S, Answers
 from tokenwire_frontend.processes.serving import STATES, ServingProcess
 from tokenwire_frontend.settings import FrontendSettings
@@ -101,11 +103,19 @@ class ProcessGroup:
         self._drain_grace_s = chosen.drain_grace_s
         self._telemetry = telemetry
         self._supervisor = supervisor
-        answers: Answers = {"everyone": self._everyone}
+        answers: Answers = {
+            "everyone": self._everyone,
+            "address": self._address,
+            "claim": self._claim,
+            "release": self._release,
+        }
+        secret = secrets.token_bytes(KEY_BYTES)
         self._processes = [
-            ServingProcess(index, shared, own, arguments, answers)
+            ServingProcess(index, shared, own, arguments, answers, secret)
             for index, own in enumerate(own_addresses(chosen.process_listen, chosen.processes))
         ]
+        self._keys: dict[str, str] = {}
+        # The process that has the generation of each idempotency key, by its name.
         self._totals = Totals()
         self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done where a process can't start as it is told to."""
@@ -165,6 +175,7 @@ class ProcessGroup:
             if process.final is not None:
                 self._totals.take(process.name, process.final)
             self._totals.leave(process.name)
+            self._keys = {key: name for key, name in self._keys.items() if name != process.name}
             if self._stopping:
                 self._codes.append(code)
             elif code == EX_USAGE and not process.has_listened:
@@ -202,6 +213,22 @@ class ProcessGroup:
             elif answer.exception() is None:
                 answers[name] = answer.result()
         return answers
+
+    async def _address(self, name: str) -> str | None:
+        """Returns the address of a process by the name of its run, if it runs."""
+        return next((each.address for each in self._processes if each.name == name), None)
+
+    async def _claim(self, name: str, key: str) -> str | None:
+        """Gives a process the key, unless another has it: returns the address of that one."""
+        holder = self._keys.get(key, name)
+        address = None if holder == name else await self._address(holder)
+        if address is None:
+            self._keys[key] = name
+        return address
+
+    async def _release(self, name: str, key: str) -> None:
+        if self._keys.get(key) == name:
+            del self._keys[key]
 
     def _begin_roll(self) -> None:
         if self._rolling or self._stopping:

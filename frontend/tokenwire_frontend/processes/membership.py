@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from tokenwire_service.tasks import Supervisor
 from tokenwire_service.telemetry import semconv
 from tokenwire_service.telemetry.providers import Telemetry
 
+from tokenwire_frontend import errors
+from tokenwire_frontend.core.resume_token import KEY_BYTES
 from tokenwire_frontend.edge.activity import ActivityView, Found, Part
 from tokenwire_frontend.processes.link import ANSWER_S, Answers, Link, SilentError
 
@@ -45,6 +48,8 @@ class Seat:
     """HOST:PORT of this one; port 0 takes any."""
     waits: bool
     """Whether it listens on the shared address only once it has a worker: others serve there."""
+    secret: bytes
+    """Which all processes have, and nobody else."""
 
     @property
     def name(self) -> str:
@@ -63,10 +68,14 @@ class Seat:
 
     @classmethod
     def parsed(cls, arguments: Sequence[str]) -> Seat:
-        """Returns what these arguments say."""
+        """Returns what these arguments say, and what the link brings first: the secret.
+
+        Other users of this host see a process's arguments.
+        """
         *numbers, shared, own = arguments
         descriptor, index, run, waits = map(int, numbers)
-        return cls(descriptor, index, run, shared, own, bool(waits))
+        secret = os.read(descriptor, KEY_BYTES)
+        return cls(descriptor, index, run, shared, own, bool(waits), secret)
 
 
 class Membership:
@@ -148,6 +157,35 @@ class Membership:
             answers = {self.seat.name: self._view.find(request_id)}
         return [found for found in answers.values() if found is not None]
 
+    async def address_of(self, process: str) -> str | None:
+        """Returns the address of a process by its name; None: it has ended.
+
+        Raises:
+            ServiceError: the supervising process does not answer.
+        """
+        return await self._find("address", process)
+
+    async def claim(self, key: str) -> str | None:
+        """Takes an idempotency key; returns the address of the process that has it, if one does.
+
+        Raises:
+            ServiceError: the supervising process does not answer.
+        """
+        return await self._find("claim", self.seat.name, key)
+
+    def release(self, key: str) -> None:
+        """Lets go of an idempotency key, if this process has it."""
+        if self._link is not None:
+            self._link.ask("release", self.seat.name, key).add_done_callback(_heard)
+
+    async def _find(self, topic: str, *arguments: Any) -> str | None:
+        """Returns the address that the supervising process answers, if there is one."""
+        try:
+            address: str | None = await self._asked(topic, *arguments)
+        except SilentError as error:
+            raise errors.supervisor_silent() from error
+        return address
+
     async def _asked(self, topic: str, *arguments: Any) -> Any:
         if self._link is None:
             raise SilentError
@@ -170,3 +208,9 @@ class Membership:
 
     async def _metrics(self) -> Any:
         return await asyncio.to_thread(self._telemetry.collect)
+
+
+def _heard(answer: asyncio.Future[Any]) -> None:
+    """Takes note of a failure, so that nothing is logged of it: the link's end says enough."""
+    if not answer.cancelled():
+        answer.exception()

@@ -53,10 +53,17 @@ class ServingProcess:
         own: HOST:PORT of this one; port 0 takes any.
         arguments: the frontend's.
         answers: what it may ask beside telling of itself, by topic.
+        secret: which all processes have.
     """
 
     def __init__(
-        self, index: int, shared: str, own: str, arguments: Sequence[str], answers: Answers
+        self,
+        index: int,
+        shared: str,
+        own: str,
+        arguments: Sequence[str],
+        answers: Answers,
+        secret: bytes,
     ) -> None:
         self.index = index
         self.runs = 0
@@ -77,6 +84,7 @@ class ServingProcess:
         self.final: Any = None
         """What its metrics have come to at its end."""
         self._place = shared, own
+        self._secret = secret
         self._arguments = list(arguments)
         self._answers: Answers = {
             "listening": self._listens,
@@ -128,7 +136,8 @@ class ServingProcess:
         self.told_to_end = False
         self.final = None
         ours, theirs = socket.socketpair()
-        seat = Seat(theirs.fileno(), self.index, self.runs, *self._place, waits)
+        ours.sendall(self._secret)
+        seat = Seat(theirs.fileno(), self.index, self.runs, *self._place, waits, self._secret)
         with theirs, held_back():
             self._process = process = subprocess.Popen(  # noqa: ASYNC220, S603 - takes about 2 ms
                 [sys.executable, "-m", MODULE, *seat.arguments(), *self._arguments],

@@ -179,6 +179,24 @@ DELTAS = Metric(
     "Deltas that clients took; output tokens for each delta tell how far they merge.",
     (names.GEN_AI_REQUEST_MODEL,), services=(FRONTEND,),
 )  # fmt: skip
+KEPT_GENERATIONS = Metric(
+    "tokenwire.frontend.kept_generations", Kind.GAUGE, "{generation}",
+    "Generations that outlive their calls, running or ended.", services=(FRONTEND,),
+)  # fmt: skip
+RETAINED_BYTES = Metric(
+    "tokenwire.frontend.retained_bytes", Kind.GAUGE, "By",
+    "What counts for them towards --retained-bytes.", services=(FRONTEND,),
+)  # fmt: skip
+ATTACHES = Metric(
+    "tokenwire.frontend.attaches", Kind.COUNTER, "{call}",
+    "Times that a caller came to a generation which was there, by token or by idempotency key.",
+    (names.ATTACHED_BY,), services=(FRONTEND,),
+)  # fmt: skip
+KEPT_DROPPED = Metric(
+    "tokenwire.frontend.kept_dropped", Kind.COUNTER, "{generation}",
+    "Kept generations that were dropped: no caller came in time (expired), or for room (evicted).",
+    (names.REASON,), services=(FRONTEND,),
+)  # fmt: skip
 WORKERS = Metric(
     "tokenwire.frontend.workers", Kind.GAUGE, "{worker}",
     "Workers that this frontend knows, by state.",
