@@ -13,7 +13,7 @@ from tokenwire_frontend import errors
 from tokenwire_frontend.core.events import Delivery
 from tokenwire_frontend.edge import to_proto, wire
 from tokenwire_frontend.edge.owners import Owners, Place, Sender
-from tokenwire_frontend.edge.received import reattached, received
+from tokenwire_frontend.edge.received import begin_at, received
 from tokenwire_frontend.edge.relay import Relay
 from tokenwire_frontend.edge.session import Session
 from tokenwire_frontend.edge.turnstile import Turnstile
@@ -101,7 +101,8 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             await self._relay.stream(place, "Attach", request, context)
             return
         ready = asyncio.Event()
-        reader = reattached(request, partial(self._turnstile.pass_through, ready))
+        reader = Reader(partial(self._turnstile.pass_through, ready))
+        begin_at(reader, request)
         keeper = self._generator.keeper
         async with keeper.attach(token.generation, reader, "token_offsets") as generation:
             await _write(reader, ready, to_proto.accepted(generation), context)

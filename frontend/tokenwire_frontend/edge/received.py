@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
@@ -78,19 +78,16 @@ def received(
     )
 
 
-def reattached(
-    message: generation_pb2.AttachRequest, on_news: Callable[[], None], *, within: str = ""
-) -> Reader:
-    """Returns a reader of a generation that exists.
+def begin_at(reader: Reader, message: generation_pb2.AttachRequest, within: str = "") -> None:
+    """Has a reader of a generation that exists begin where its client wants.
 
     Args:
-        message: where it begins, and how deltas are put into messages.
-        on_news: see Reader.
+        reader: the reader.
+        message: from where on, and how deltas are put into messages.
         within: path of the message, with a dot, or empty.
 
     Raises:
         InvalidRequestError: a field is at fault; names it.
     """
-    reader = Reader(on_news, from_proto.delivery(message.stream, f"{within}stream"))
+    reader.delivery = from_proto.delivery(message.stream, f"{within}stream")
     reader.offsets = message.token_offsets
-    return reader

@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from opentelemetry import trace
 from opentelemetry.context import Context
-from tokenwire.frontend.v1 import generation_pb2, options_pb2
+from tokenwire.frontend.v1 import generation_pb2
 from tokenwire_service.errors import Code, ServiceError, invalid
 from tokenwire_service.limits import MESSAGE_COMMANDS
 from tokenwire_service.status import to_status
 from tokenwire_service.tasks import Scope
-from tokenwire_service.telemetry import tracing
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.core.events import News
 from tokenwire_frontend.edge import to_proto, wire
-from tokenwire_frontend.edge.received import received
-from tokenwire_frontend.generation.credit import CREDIT_LIMIT, Credit
+from tokenwire_frontend.edge.owners import Owners, Place, Sender
+from tokenwire_frontend.edge.received import begin_at, received
+from tokenwire_frontend.edge.relay import Relay
+from tokenwire_frontend.edge.session_messages import (
+    as_message,
+    first_credit,
+    is_uncountable,
+    news_events,
+    trace_context,
+)
+from tokenwire_frontend.edge.session_relay import SessionRelay
+from tokenwire_frontend.generation.credit import CREDIT_LIMIT
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.incoming import Incoming
+from tokenwire_frontend.generation.keeper import Elsewhere
 from tokenwire_frontend.generation.reader import LEAST_BYTES, MESSAGE_BYTES_LIMIT, Reader
 from tokenwire_frontend.workers.messages import duration
 
@@ -48,16 +59,21 @@ microsecond."""
 
 Event = generation_pb2.SessionEvent
 
+MessageT = TypeVar("MessageT", bound=Message)
+
+_LISTS = ("opens", "cancels", "credits", "attaches")
+"""Commands of which a message may have several."""
+
 
 class _Opened:
     """One number of a session, from its Open to its last event."""
 
     __slots__ = ("finished", "generation", "number", "reader", "task", "wire_number")
 
-    def __init__(self, number: int, tell: Callable[[_Opened], None], credit: Credit | None) -> None:
+    def __init__(self, number: int, reader: Reader | SessionRelay) -> None:
         self.number = number
         self.wire_number = wire.session_number(number)
-        self.reader = Reader(partial(tell, self), credit=credit)
+        self.reader = reader
         self.generation: Generation | None = None
         """Set once it is accepted."""
         self.finished = asyncio.Event()
@@ -70,10 +86,25 @@ class Session:
 
     There is one writer. What becomes new while it writes waits in the generations, so one message
     carries the news of all of them, and a slow client's deltas merge.
+
+    Args:
+        generator: the generations of this process.
+        owners: tells whose a generation is that outlives its calls.
+        relay: asks the owner.
+        context: of the call.
     """
 
-    def __init__(self, generator: Generator, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        owners: Owners,
+        relay: Relay,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> None:
         self._generator = generator
+        self._owners = owners
+        self._relay = relay
+        self._sender = Sender.of(context)
         self._context = context
         self._scope = Scope("session")
         self._span = trace.get_current_span().get_span_context()
@@ -118,13 +149,13 @@ class Session:
 
     async def _obey(self, request: generation_pb2.SessionRequest) -> None:
         command = request.WhichOneof("command")
-        if command is None and not (request.opens or request.cancels or request.credits):
+        if command is None and not any(getattr(request, name) for name in _LISTS):
             self._refuse(0, invalid("command", "is not set; give `open` or `cancel`"))
         if command == "open":
             self._start(request.open)
         elif command == "cancel":
             self._cancel(request.cancel.id)
-        for name in ("opens", "cancels", "credits"):
+        for name in _LISTS:
             given = len(getattr(request, name))
             if given > MESSAGE_COMMANDS:
                 beyond = (
@@ -132,14 +163,8 @@ class Session:
                 )
                 self._refuse(0, invalid(name, beyond))
         await self._make_room()
-        count = size = 0
-        for message in islice(request.opens, MESSAGE_COMMANDS):
-            self._start(message)
-            count, size = count + 1, size + message.ByteSize()
-            if count == SLICE_OPENS or size > SLICE_BYTES:
-                count = size = 0
-                await asyncio.sleep(0)
-            await self._make_room()
+        await self._start_each(request.opens, self._start)
+        await self._start_each(request.attaches, self._attach)
         for place, cancel in enumerate(islice(request.cancels, MESSAGE_COMMANDS), 1):
             self._cancel(cancel.id)
             if not place % SLICE_SMALL:
@@ -149,34 +174,66 @@ class Session:
             if not place % SLICE_SMALL:
                 await asyncio.sleep(0)
 
+    async def _start_each(
+        self, messages: Sequence[MessageT], start: Callable[[MessageT], None]
+    ) -> None:
+        """Starts generations, and lets others run in between."""
+        count = size = 0
+        for message in islice(messages, MESSAGE_COMMANDS):
+            start(message)
+            count, size = count + 1, size + message.ByteSize()
+            if count == SLICE_OPENS or size > SLICE_BYTES:
+                count = size = 0
+                await asyncio.sleep(0)
+            await self._make_room()
+
     async def _make_room(self) -> None:
         while len(self._events) >= EVENTS_LIMIT:
             self._room.clear()
             await self._room.wait()
 
     def _start(self, message: generation_pb2.Open) -> None:
-        number = message.id
-        opened = _Opened(number, self._tell, _credit(message))
-        incoming = self._received(message, opened.reader)
-        if number == 0:
-            self._refuse_open(incoming, 0, invalid("open.id", "is 0; numbers begin at 1"))
-        elif number in self._open:
-            self._give_up(self._open.pop(number))
-            twice = invalid("open.id", f"{number} was open already; both have ended")
-            self._refuse_open(incoming, number, twice)
-        elif len(self._open) >= OPEN_LIMIT:
-            self._refuse_open(incoming, number, errors.too_many(OPEN_LIMIT, "session"))
-        elif _is_uncountable(message):
+        reader = Reader(lambda: self._tell(opened), credit=first_credit(message))
+        opened = _Opened(message.id, reader)
+        incoming = self._received(message, reader)
+        refusal = self._refusal(message.id, "open.id")
+        if refusal is None and is_uncountable(message):
             fault = "does not go with `open.stream.content` TEXT, which has no token ids to count"
-            self._refuse_open(incoming, number, invalid("open.credit_tokens", fault))
+            refusal = invalid("open.credit_tokens", fault)
+        if refusal is not None:
+            self._generator.refuse(refusal, incoming)
+            self._refuse(message.id, refusal)
+            return
+        # What a generation was read from is let go, unless it may be asked for elsewhere.
+        again = message if message.generation.idempotency_key else None
+        self._begin(opened, self._open_here(opened, reader, incoming, again))
+
+    def _attach(self, message: generation_pb2.Attach) -> None:
+        reader = Reader(lambda: self._tell(opened))
+        opened = _Opened(message.id, reader)
+        refusal = self._refusal(message.id, "attach.id")
+        if refusal is None:
+            self._begin(opened, self._attach_here(opened, reader, message))
         else:
-            self._open[number] = opened
-            opened.task = self._scope.start(
-                self._run(opened, incoming), on_fault=partial(self._fault, opened)
-            )
+            self._refuse(message.id, refusal)
+
+    def _refusal(self, number: int, field: str) -> ServiceError | None:
+        """Returns why this number can't be opened, if it can't; one that is open ends."""
+        if number == 0:
+            return invalid(field, "is 0; numbers begin at 1")
+        if number in self._open:
+            self._give_up(self._open.pop(number))
+            return invalid(field, f"{number} was open already; both have ended")
+        if len(self._open) >= OPEN_LIMIT:
+            return errors.too_many(OPEN_LIMIT, "session")
+        return None
+
+    def _begin(self, opened: _Opened, work: Coroutine[Any, Any, None]) -> None:
+        self._open[opened.number] = opened
+        opened.task = self._scope.start(work, on_fault=partial(self._fault, opened))
 
     def _received(self, message: generation_pb2.Open, reader: Reader) -> Incoming:
-        context = _trace_context(message)
+        context = trace_context(message)
         return received(
             message.generation,
             reader,
@@ -186,6 +243,7 @@ class Session:
             # Without a context of its own it begins a trace: a session may live for days.
             context=Context() if context is None else context,
             links=(self._span,) if context is None and self._span.is_valid else (),
+            may_move=self._sender is not Sender.PROCESS,
         )
 
     def _cancel(self, number: int) -> None:
@@ -200,17 +258,65 @@ class Session:
 
     # One generation.
 
-    async def _run(self, opened: _Opened, incoming: Incoming) -> None:
+    async def _open_here(
+        self,
+        opened: _Opened,
+        reader: Reader,
+        incoming: Incoming,
+        message: generation_pb2.Open | None,
+    ) -> None:
         try:
-            async with self._generator.open(incoming, opened.reader) as generation:
-                opened.generation = generation
-                accepted = to_proto.accepted(generation)
-                self._events.append(
-                    wire.session_event(opened.wire_number, wire.SESSION_ACCEPTED, accepted)
-                )
-                self._news.set()
-                opened.reader.begin()
-                await opened.finished.wait()
+            await self._serve(opened, reader, self._generator.open(incoming, reader))
+        except Elsewhere as found:
+            assert message is not None  # noqa: S101 - it has a key; for the type checker
+            again = generation_pb2.SessionRequest(open=message)
+            await self._pass_on(opened, reader, Place(found.address, Sender.PROCESS), again)
+        except ServiceError as error:
+            self._end(opened, error)
+
+    async def _attach_here(
+        self, opened: _Opened, reader: Reader, message: generation_pb2.Attach
+    ) -> None:
+        within, asked = "attach.generation.", message.generation
+        try:
+            token = self._owners.read(asked.resume_token, f"{within}resume_token")
+            place = await self._owners.locate(token, self._sender)
+            if place is not None:
+                again = generation_pb2.SessionRequest(attaches=[message])
+                await self._pass_on(opened, reader, place, again)
+                return
+            begin_at(reader, asked, within)
+            attached = self._generator.keeper.attach(
+                token.generation, reader, f"{within}token_offsets"
+            )
+            await self._serve(opened, reader, attached)
+        except ServiceError as error:
+            self._end(opened, error)
+
+    async def _serve(
+        self, opened: _Opened, reader: Reader, opening: AbstractAsyncContextManager[Generation]
+    ) -> None:
+        """Gives the client a generation of this process."""
+        async with opening as generation:
+            opened.generation = generation
+            accepted = to_proto.accepted(generation, attached=reader.attached)
+            self._events.append(
+                wire.session_event(opened.wire_number, wire.SESSION_ACCEPTED, accepted)
+            )
+            self._news.set()
+            reader.begin()
+            await opened.finished.wait()
+
+    async def _pass_on(
+        self, opened: _Opened, reader: Reader, place: Place, request: generation_pb2.SessionRequest
+    ) -> None:
+        """Gives the client a generation of another process."""
+        relay = SessionRelay(opened.number, partial(self._tell, opened))
+        relay.take_over(reader, request)
+        opened.reader = relay
+        try:
+            async with self._relay.session(place, self._context) as call:
+                await relay.run(call, request)
         except ServiceError as error:
             self._end(opened, error)
 
@@ -224,13 +330,8 @@ class Session:
             del self._open[opened.number]
             self._refuse(opened.number, error)
 
-    def _refuse_open(self, incoming: Incoming, number: int, error: ServiceError) -> None:
-        """Refuses what the generator is not asked for."""
-        self._generator.refuse(error, incoming)
-        self._refuse(number, error)
-
     def _refuse(self, number: int, error: ServiceError) -> None:
-        self._events.append(_message(Event(id=number, error=to_status(error))))
+        self._events.append(as_message(Event(id=number, error=to_status(error))))
         self._news.set()
 
     @staticmethod
@@ -254,7 +355,7 @@ class Session:
         admission = self._generator.admission
         await admission.closing.wait()
         grace = duration(admission.grace_left_s)
-        self._events.append(_message(Event(draining=generation_pb2.Draining(grace=grace))))
+        self._events.append(as_message(Event(draining=generation_pb2.Draining(grace=grace))))
         self._draining = True
         self._news.set()
 
@@ -299,68 +400,35 @@ class Session:
 
     def _take(self, opened: _Opened, max_bytes: int) -> bytes:
         """Returns a generation's news as a message."""
-        number, generation = opened.wire_number, opened.generation
+        reader, generation = opened.reader, opened.generation
+        if isinstance(reader, SessionRelay):
+            part = reader.take()
+            if reader.over:
+                self._finish(opened)
+            return part
+        number = opened.wire_number
         assert generation is not None  # noqa: S101 - it has begun; for the type checker
         try:
-            plain = opened.reader.take_plain(max_bytes)
+            plain = reader.take_plain(max_bytes)
             if plain is not None:
                 return wire.session_event(number, wire.SESSION_DELTA, wire.delta(plain))
-            news = opened.reader.take(max_bytes)
-            parts = [*map(_message, self._told_apart(opened.number, news))]
+            news = reader.take(max_bytes)
+            parts = [*map(as_message, news_events(opened.number, news))]
             if news.completion is not None:
                 completed = wire.completed(news.completion)
                 parts.append(wire.session_event(number, wire.SESSION_COMPLETED, completed))
         except Exception as error:  # noqa: BLE001 - ends this generation alone
             self._finish(opened)
-            return _message(Event(id=opened.number, error=to_status(generation.fault(error))))
+            return as_message(Event(id=opened.number, error=to_status(generation.fault(error))))
         if news.failure is not None:
-            parts.append(_message(Event(id=opened.number, error=to_status(news.failure))))
+            parts.append(as_message(Event(id=opened.number, error=to_status(news.failure))))
             if news.failure.code is Code.DEADLINE_EXCEEDED:
                 self._overdue = news.failure
         if news.failure is not None or news.completion is not None:
             self._finish(opened)
         return b"".join(parts)
 
-    @staticmethod
-    def _told_apart(number: int, news: News) -> Iterator[Event]:
-        """Yields events of a prompt's log probabilities, and of deltas that are not plain."""
-        if news.prompt is not None:
-            yield Event(id=number, prompt_logprobs=to_proto.prompt_logprobs(news.prompt))
-        for delta in news.deltas:
-            event = Event(id=number)
-            to_proto.put_delta(delta, event.delta)
-            yield event
-
     def _finish(self, opened: _Opened) -> None:
         """Notes that the client has been given all of it: its number is free again."""
         del self._open[opened.number]
         opened.finished.set()
-
-
-def _message(event: Event) -> bytes:
-    return generation_pb2.SessionResponse(events=(event,)).SerializeToString()
-
-
-def _trace_context(message: generation_pb2.Open) -> Context | None:
-    """Returns the trace context that a generation brings; None: it brings none."""
-    carrier = {
-        tracing.TRACEPARENT: message.trace_context.traceparent,
-        tracing.TRACESTATE: message.trace_context.tracestate,
-    }
-    return tracing.extract(carrier) if carrier[tracing.TRACEPARENT] else None
-
-
-def _credit(message: generation_pb2.Open) -> Credit | None:
-    """Returns the credit that a generation begins with; None: it needs none."""
-    kind = message.WhichOneof("credit")
-    if kind is None:
-        return None
-    return Credit(getattr(message, kind), counts_tokens=kind == "credit_tokens")
-
-
-def _is_uncountable(message: generation_pb2.Open) -> bool:
-    """Whether its credit is of tokens, and the client could not tell how many were used."""
-    return (
-        message.HasField("credit_tokens")
-        and message.stream.content == options_pb2.STREAM_CONTENT_TEXT
-    )

@@ -59,8 +59,9 @@ class Reader:
     """
 
     __slots__ = (
-        "_credit", "_cursors", "_generation", "_held", "_on_news", "_plain", "_prompt_token",
-        "_silent", "_taken_s", "_untrimmed_bytes", "attached", "cancelled", "delivery", "offsets",
+        "_cursors", "_generation", "_held", "_on_news", "_plain", "_prompt_token",
+        "_silent", "_taken_s", "_untrimmed_bytes", "attached", "cancelled", "credit",
+        "delivery", "offsets",
     )  # fmt: skip
 
     retains = False
@@ -82,7 +83,7 @@ class Reader:
         """The generation was there before the client's request, under its key."""
         self._on_news = on_news
         self._generation: Generation | None = None
-        self._credit = credit
+        self.credit = credit
         self._cursors: list[Cursor] = []
         self._plain: Callable[[Cursor, int], Plain | None] | None = None
         # Takes what is plain, where there is one sequence.
@@ -109,8 +110,8 @@ class Reader:
 
     def grant(self, amount: int) -> None:
         """Adds credit, where the client has set any; what waits for it is told of at once."""
-        if self._credit is not None:
-            self._credit.grant(amount)
+        if self.credit is not None:
+            self.credit.grant(amount)
             if self._held is _PAUSE and amount:
                 self.wake(urgent=True)
 
@@ -209,7 +210,7 @@ class Reader:
         if self._untrimmed_bytes >= TRIM_BYTES:
             self._trim(generation)
         self._silent = False
-        if self._credit is not None and not self._credit.left:
+        if self.credit is not None and not self.credit.left:
             self._held = _PAUSE
         if not everything:
             self.wake(urgent=True)
@@ -252,7 +253,7 @@ class Reader:
         if len(self._cursors) == 1 and generation.prompt_log is None:
             [log] = generation.logs
             self._plain = log.plain
-            delivery, credit = self.delivery, self._credit
+            delivery, credit = self.delivery, self.credit
             whole = delivery.content is Content.TEXT_AND_IDS and delivery.max_tokens == sys.maxsize
             if not whole or credit is not None:
                 self._plain = partial(_part_of_plain, log, delivery, credit)
@@ -272,13 +273,13 @@ class Reader:
     def _places(self, generation: Generation) -> Iterable[tuple[SequenceLog, Cursor]]:
         """Returns the sequences with their cursors; where credit is short, the last comes first."""
         places = zip(generation.logs, self._cursors, strict=True)
-        if self._credit is None:
+        if self.credit is None:
             return places
         return sorted(places, key=lambda place: place[1].token)
 
     def _next(self, log: SequenceLog, cursor: Cursor, max_bytes: int) -> Delta | None:
         """Returns a sequence's next delta, as far as there is credit."""
-        tokens = _most_tokens(self.delivery, self._credit)
+        tokens = _most_tokens(self.delivery, self.credit)
         if not tokens and (log.end is None or cursor.token < log.token_count):
             return None
         return log.slice(cursor, max_bytes, tokens)
@@ -298,13 +299,13 @@ class Reader:
             something = True
         if not something and delta.end is None:
             return False
-        if self._credit is not None and (tokens or delta.end is None):
-            self._credit.use(tokens)
+        if self.credit is not None and (tokens or delta.end is None):
+            self.credit.use(tokens)
         return True
 
     def _withholds(self) -> bool:
         """Whether an ended generation has something that waits for credit."""
-        return self._credit is not None and not all(each.ended for each in self._cursors)
+        return self.credit is not None and not all(each.ended for each in self._cursors)
 
     def _trim(self, generation: Generation) -> None:
         """Lets the logs drop what was taken, now and then."""
