@@ -173,13 +173,13 @@ class Frontend:
         admission = Admission(chosen.generations_limit)
         keeping = KeepLimits(chosen.retained_bytes, chosen.detach_ttl_max_s)
         self.generator = Generator(self.pool, self._tokenizers, recorder, admission, keeping)
-        owners = _owners(chosen, membership)
-        self.generator.keeper.token = owners.token
+        self.owners = _owners(chosen, membership)
+        self.generator.keeper.token = self.owners.token
         self.generator.keeper.claims = membership
         self._relay = Relay(channel_credentials(chosen.peer_tls, "--peer-tls."))
         view = ActivityView(self.generator, recorder)
         processes = OneProcess(view) if membership is None else membership.of(view)
-        services = _services(self.generator, owners, self._relay, processes)
+        services = _services(self.generator, self.owners, self._relay, processes)
         if membership is None:
             own, setting = chosen.listen, "--listen"
         else:

@@ -129,7 +129,7 @@ async def frontend_of(
     With `text_processes` it tokenises in processes of its own, as a real one does.
     """
     addresses = [each if isinstance(each, str) else each.address for each in workers]
-    chosen = FrontendSettings(worker=addresses, listen="127.0.0.1:0", **settings)
+    chosen = FrontendSettings(worker=addresses, **{"listen": "127.0.0.1:0", **settings})
     texts = nullcontext() if text_processes else texts_here()
     with texts:
         async with Supervisor() as supervisor:
