@@ -327,7 +327,10 @@ async def _serve() -> None:
             while not frontend.pool.ready("demo"):
                 await frontend.pool.changed.wait()
                 frontend.pool.changed.clear()
-        boundary, servicer = RpcBoundary(), GenerationServicer(frontend.generator)
+        boundary, servicer = (
+            RpcBoundary(),
+            GenerationServicer(frontend.generator, frontend.owners, frontend.relay),
+        )
         rounds = Rounds(Clients({name: await _handler(boundary, servicer, name) for name in CALLS}))
         await asyncio.sleep(1.0)  # until short texts are encoded on the event loop
         print("ready", flush=True)

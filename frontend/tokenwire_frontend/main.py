@@ -176,10 +176,10 @@ class Frontend:
         self.owners = _owners(chosen, membership)
         self.generator.keeper.token = self.owners.token
         self.generator.keeper.claims = membership
-        self._relay = Relay(channel_credentials(chosen.peer_tls, "--peer-tls."))
+        self.relay = Relay(channel_credentials(chosen.peer_tls, "--peer-tls."))
         view = ActivityView(self.generator, recorder)
         processes = OneProcess(view) if membership is None else membership.of(view)
-        services = _services(self.generator, self.owners, self._relay, processes)
+        services = _services(self.generator, self.owners, self.relay, processes)
         if membership is None:
             own, setting = chosen.listen, "--listen"
         else:
@@ -206,7 +206,7 @@ class Frontend:
         leaving.cancel()
         await self.server.stop()
         await self.generator.keeper.close()
-        await self._relay.close()
+        await self.relay.close()
         await self.pool.close()
         await self._tokenizers.close()
         if self._membership is not None:

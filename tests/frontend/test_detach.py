@@ -451,3 +451,46 @@ async def test_the_time_that_is_granted(here):
         fields = {} if asked_s is None else {"detach_ttl": duration(asked_s)}
         event = await here.first.stream(detached(tokens=1, **fields)).read()
         assert event.accepted.detach_ttl.seconds == granted_s
+
+
+async def test_the_same_request_by_any_call_runs_once(here):
+    """In whatever the body has no part, it may differ."""
+    stream, key = here.streams[here.first], "order-7"
+    body = {"prompt": [7, 8], "max_tokens": 2, "idempotency_key": key}
+    unary = here.first.generate(generation(**body, request_id="first"))
+    handle = (await stream.submit()).handle
+    async with here.first.session() as session:
+        await session.open(1, generation(**body, priority=3, time_budget=duration(50)))
+        streamed = here.first.stream(generation(**body, on_disconnect=fg.ON_DISCONNECT_DETACH))
+        other = await refused(here.first.generate(generation(**{**body, "max_tokens": 3})))
+        assert (other.code, other.reason) == (
+            grpc.StatusCode.ALREADY_EXISTS,
+            "IDEMPOTENCY_CONFLICT",
+        )
+        stream.generate(handle, 300, 301)
+        [opened] = await session.finish(1)
+    events = [event async for event in streamed]
+    answers = [await unary, await here.first.generate(generation(**body))]
+    assert opened.ids() == [300, 301] == events[1].delta.token_ids
+    assert [list(each.sequences[0].token_ids) for each in answers] == [[300, 301]] * 2
+    assert {each.request_id for each in answers} == {"first"} == {opened.accepted.request_id}
+    assert opened.accepted.attached
+    assert events[0].accepted.attached
+    assert not stream._submits.qsize()
+
+
+async def test_a_lost_call_of_a_key_is_found_again(here):
+    stream = here.streams[here.first]
+    what = generation([7, 8], 3, idempotency_key="lost-1")
+    lost = here.first.stream(what)
+    handle = (await stream.submit()).handle
+    stream.accept(handle)
+    stream.tokens(handle, 300)
+    joined = Joined()
+    await joined.read(lost, 2)
+    stream.tokens(handle, 301, 302)
+    stream.end(handle)
+    stream.complete(handle)
+    what.output_so_far.add(token_ids=joined.ids)
+    await joined.read(here.first.stream(what))
+    assert joined.ids == [300, 301, 302]

@@ -5,15 +5,18 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 import pytest
+from tokenwire.frontend.v1 import generation_pb2 as fg
 
 from tests.services.calls import (
     Streamed,
     duration,
     endless,
     generation,
+    read,
     refused,
 )
 from tests.services.collector import Collector
+from tests.services.processes import WAIT_S
 from tests.telemetry.conftest import Pair
 from tests.telemetry.scrapes import OPENMETRICS, Scrape, grown
 from tests.telemetry.trees import Caller
@@ -229,6 +232,26 @@ def test_what_runs_and_waits_is_told_while_it_does(pair):
     assert usage == pytest.approx(used / 512, abs=0.05)  # read one after the other, while they grow
     idle(pair)
     assert Scrape(pair.worker_process).value("tokenwire_worker_running_sequences") == 0
+
+
+def test_what_outlives_its_calls_is_told(pair):
+    """Kept while it is, attached to by token and by key, and dropped when nobody came."""
+    detach = {"on_disconnect": fg.ON_DISCONNECT_DETACH, "detach_ttl": duration(0.5)}
+    what = generation("Kept", 4, idempotency_key="kept-once", **detach)
+    before = Scrape(pair.frontend_process)
+    token = pair.frontend.stream(what).accepted.resume_token
+    during = Scrape(pair.frontend_process)
+    assert during.value("tokenwire_frontend_kept_generations") == 1
+    assert 16_384 < during.value("tokenwire_frontend_retained_bytes") < 20_000
+    read(pair.frontend.generations.Attach(fg.AttachRequest(resume_token=token), timeout=WAIT_S))
+    assert pair.frontend.stream(what).accepted.attached
+    while Scrape(pair.frontend_process).value("tokenwire_frontend_kept_generations"):
+        pair.frontend.workers()
+    after = Scrape(pair.frontend_process)
+    attaches = ("tokenwire_frontend_attaches_total", "tokenwire_attached_by")
+    assert grown(before, after, *attaches) == {("token",): 1, ("key",): 1}
+    dropped = ("tokenwire_frontend_kept_dropped_total", "tokenwire_reason")
+    assert grown(before, after, *dropped) == {("expired",): 1}
 
 
 def held(collector: Collector) -> bool:

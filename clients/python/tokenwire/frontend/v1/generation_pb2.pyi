@@ -173,11 +173,17 @@ class Generation(_message.Message):
     A-Z a-z 0-9 . _ : -. Empty: the frontend makes one.
     """
     on_disconnect: Global___OnDisconnect.ValueType
-    """What becomes of the generation when its call or Session ends before it does."""
+    """What becomes of the generation when its call or Session ends before it does. With an
+    `idempotency_key`, one that is to end goes on for 10 seconds, since its caller may come back.
+    ON_DISCONNECT_DETACH in Generate requires a key: its answer has no token.
+    """
     idempotency_key: _builtins.str
     """Makes a repeated request harmless: while a generation of this key runs or is kept, the same request
-    attaches to it, and another request is refused with ALREADY_EXISTS. At most 128 of the characters of
-    request_id. Empty: none. It holds within one frontend, all its processes together.
+    attaches to it, and another request is refused with ALREADY_EXISTS. The same is one that is equal but
+    for request_id, priority, time_budget, output_so_far, on_disconnect and detach_ttl. What it gets begins
+    after its own output_so_far. The key of a generation that was refused or failed is free again. At most
+    128 of the characters of request_id. Empty: none. It holds within one frontend, all its processes
+    together, until that ends.
     """
     @_builtins.property
     def prompt(self) -> _prompt_pb2.Prompt:
@@ -214,8 +220,9 @@ class Generation(_message.Message):
 
     @_builtins.property
     def detach_ttl(self) -> _duration_pb2.Duration:
-        """With ON_DISCONNECT_DETACH: how long the generation is kept without a caller, running or ended.
-        Unset: 60 s. What the frontend grants is in Accepted.
+        """With ON_DISCONNECT_DETACH: how long the generation is kept without a caller, running or ended; with
+        an `idempotency_key`: how long once it has ended. Unset: 60 s. Needs one of them. What the frontend
+        grants is in Accepted.
         """
 
     @_builtins.property
@@ -651,8 +658,8 @@ Global___Credit: _TypeAlias = Credit  # noqa: Y015
 
 @_typing.final
 class Attach(_message.Message):
-    """Opens in a session a generation that was begun with ON_DISCONNECT_DETACH. `accepted` comes first, as
-    if it had been opened here; a cancel ends the generation, and the session's end does not.
+    """Opens in a session a generation that outlives its call. `accepted` comes first, as if it had been
+    opened here; a cancel ends the generation, and the session's end does not.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -841,7 +848,9 @@ Global___Draining: _TypeAlias = Draining  # noqa: Y015
 
 @_typing.final
 class AttachRequest(_message.Message):
-    """Asks for a generation that was begun with ON_DISCONNECT_DETACH."""
+    """Asks for a generation that outlives its call: one that was begun with ON_DISCONNECT_DETACH or an
+    `idempotency_key`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -852,7 +861,10 @@ class AttachRequest(_message.Message):
     """Accepted.resume_token."""
     @_builtins.property
     def token_offsets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of each sequence that the caller has, from its first on. Empty: none of any."""
+        """Ids of each sequence that the caller has, from its first on. Empty: none of any. What is sent begins
+        after them, or after the request's `output_so_far` where that has more. The text of a sequence's last
+        delta may have been sent before: it takes the place of what the caller has from `text_offset` on.
+        """
 
     @_builtins.property
     def stream(self) -> _options_pb2.StreamOptions:
@@ -976,8 +988,8 @@ class Accepted(_message.Message):
     trace_id: _builtins.str
     """Trace id of this request, 32 lower-case hex digits."""
     resume_token: _builtins.str
-    """Names the generation to Attach and CancelGeneration, at any frontend of the fleet. Set with
-    ON_DISCONNECT_DETACH alone.
+    """Names the generation to Attach and CancelGeneration, at any frontend of the fleet. Set where the
+    generation outlives its call.
     """
     attached: _builtins.bool
     """The request's idempotency key was in use: this is the generation that runs or is kept under it."""

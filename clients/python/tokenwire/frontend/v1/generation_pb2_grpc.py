@@ -90,16 +90,16 @@ class GenerationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Attach(self, request, context):
-        """Streams a generation that was begun with ON_DISCONNECT_DETACH, from a position on; any number of
-        callers may at once. Ending the call does not end the generation.
+        """Streams a generation that outlives its call, from a position on; any number of callers may at once.
+        Ending the call does not end the generation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelGeneration(self, request, context):
-        """Ends a generation that was begun with ON_DISCONNECT_DETACH. Its sequences end with
-        FINISH_REASON_CANCELLED; one that has ended already stays as it is.
+        """Ends a generation that outlives its call. Its sequences end with FINISH_REASON_CANCELLED; one that
+        has ended already stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -57,12 +57,12 @@ class GenerationServiceStub:
     generation that it belongs to, never the stream.
     """
     Attach: _grpc.UnaryStreamMultiCallable[_generation_pb2.AttachRequest, _generation_pb2.AttachResponse]
-    """Streams a generation that was begun with ON_DISCONNECT_DETACH, from a position on; any number of
-    callers may at once. Ending the call does not end the generation.
+    """Streams a generation that outlives its call, from a position on; any number of callers may at once.
+    Ending the call does not end the generation.
     """
     CancelGeneration: _grpc.UnaryUnaryMultiCallable[_generation_pb2.CancelGenerationRequest, _generation_pb2.CancelGenerationResponse]
-    """Ends a generation that was begun with ON_DISCONNECT_DETACH. Its sequences end with
-    FINISH_REASON_CANCELLED; one that has ended already stays as it is.
+    """Ends a generation that outlives its call. Its sequences end with FINISH_REASON_CANCELLED; one that
+    has ended already stays as it is.
     """
 
 @_typing.type_check_only
@@ -80,12 +80,12 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     generation that it belongs to, never the stream.
     """
     Attach: _aio.UnaryStreamMultiCallable[_generation_pb2.AttachRequest, _generation_pb2.AttachResponse]  # type: ignore[assignment]
-    """Streams a generation that was begun with ON_DISCONNECT_DETACH, from a position on; any number of
-    callers may at once. Ending the call does not end the generation.
+    """Streams a generation that outlives its call, from a position on; any number of callers may at once.
+    Ending the call does not end the generation.
     """
     CancelGeneration: _aio.UnaryUnaryMultiCallable[_generation_pb2.CancelGenerationRequest, _generation_pb2.CancelGenerationResponse]  # type: ignore[assignment]
-    """Ends a generation that was begun with ON_DISCONNECT_DETACH. Its sequences end with
-    FINISH_REASON_CANCELLED; one that has ended already stays as it is.
+    """Ends a generation that outlives its call. Its sequences end with FINISH_REASON_CANCELLED; one that
+    has ended already stays as it is.
     """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -124,8 +124,8 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generation_pb2.AttachRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generation_pb2.AttachResponse], _abc.AsyncIterator[_generation_pb2.AttachResponse]]:
-        """Streams a generation that was begun with ON_DISCONNECT_DETACH, from a position on; any number of
-        callers may at once. Ending the call does not end the generation.
+        """Streams a generation that outlives its call, from a position on; any number of callers may at once.
+        Ending the call does not end the generation.
         """
 
     @_abc_1.abstractmethod
@@ -134,8 +134,8 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generation_pb2.CancelGenerationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generation_pb2.CancelGenerationResponse, _abc.Awaitable[_generation_pb2.CancelGenerationResponse]]:
-        """Ends a generation that was begun with ON_DISCONNECT_DETACH. Its sequences end with
-        FINISH_REASON_CANCELLED; one that has ended already stays as it is.
+        """Ends a generation that outlives its call. Its sequences end with FINISH_REASON_CANCELLED; one that
+        has ended already stays as it is.
         """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
