@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
@@ -289,3 +290,37 @@ async def test_credit_adds_up_to_a_bound():
     credit.grant(7)
     credit.use(1)
     assert credit.tokens == CREDIT_LIMIT - 1
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("seed", range(3))
+async def test_random_credit_is_never_exceeded_and_all_comes(here, unit, seed):
+    """Of a generation that starts with some credit, while tokens come in runs of any length."""
+    chance = random.Random(seed)
+    ids = [300 + place % 3000 for place in range(200)]
+    async with here.session() as session:
+        other = await session.open(2)
+        here.stream.tokens(other, *ids)
+        session.end(other)
+        granted, used, sent = chance.randrange(5), 0, 0
+        limit = {"max_tokens": chance.randrange(8)}
+        handle = await session.open(1, stream=limit, **{unit: granted})
+        await session.until(lambda read: read[2].over)
+        read = session.read[1]
+        while not read.over:
+            run = ids[sent : sent + chance.randrange(1, 20)]
+            sent += len(run)
+            if run:
+                here.stream.tokens(handle, *run)
+                if sent == len(ids):
+                    session.end(handle)
+            if granted == used:
+                granted += (more := chance.randrange(1, 30))
+                await session.grant(1, more)
+            before = len(read.deltas)
+            await session.until(lambda _, before=before: len(read.deltas) > before or read.over)
+            deltas = [each for each in read.deltas if each.token_ids]
+            used = len(deltas if unit == "credit_messages" else read.ids())
+            assert used <= granted
+        assert read.ids() == ids
+        assert read.text() == session.read[2].text()
