@@ -11,12 +11,13 @@ import pytest
 import pytest_asyncio
 from tokenizers import Tokenizer
 from tokenwire.frontend.v1 import generation_pb2 as fg
-from tokenwire.frontend.v1 import options_pb2
+from tokenwire.frontend.v1 import options_pb2, tokenization_pb2
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire.worker.v1 import worker_pb2
 from tokenwire_frontend.core.link_state import LinkState
+from tokenwire_frontend.generation.generation import Generation
 
-from tests.frontend.frontend_here import FrontendHere, frontend_of, refused
+from tests.frontend.frontend_here import FrontendHere, frontend_of, refused, until
 from tests.frontend.scripted_worker import ScriptedWorker, Stream
 from tests.frontend.test_reasoning_and_tools import CALL, TEMPLATE, chat
 from tests.services.calls import generation, refusal_of_status
@@ -31,8 +32,8 @@ IDS = options_pb2.STREAM_CONTENT_IDS
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def frontend() -> AsyncIterator[FrontendHere]:
-    """A frontend whose worker says SAID, by one token a frame for a while, then by three."""
+async def started() -> AsyncIterator[tuple[ScriptedWorker, FrontendHere, Stream]]:
+    """A worker that says SAID, by one token a frame for a while, then by three."""
     async with ScriptedWorker() as worker:
         worker.files["chat_template.jinja"] = TEMPLATE.encode()
         worker.info.capabilities.append(worker_pb2.CAPABILITY_LOGPROBS)
@@ -52,9 +53,15 @@ async def frontend() -> AsyncIterator[FrontendHere]:
             stream.complete(handle)
 
         worker.script = say
-        async with frontend_of(worker) as started:
-            await started.wait_for(worker, LinkState.READY)
-            yield started
+        async with frontend_of(worker) as frontend:
+            await frontend.wait_for(worker, LinkState.READY)
+            yield worker, frontend, await worker.stream()
+
+
+@pytest.fixture
+def frontend(started: tuple[ScriptedWorker, FrontendHere, Stream]) -> FrontendHere:
+    """The frontend of that worker."""
+    return started[1]
 
 
 async def deltas_of(
@@ -105,6 +112,51 @@ async def test_each_content_is_the_same_output(frontend, call, parsed, max_token
             assert offsets[-1] >= len(answer.token_ids) - max_tokens
         for each in deltas[:-1]:
             assert each.token_ids or each.text or each.reasoning or each.tool_calls
+
+
+@pytest.mark.parametrize(("content", "deltas"), [(TEXT, 3), (IDS, None)])
+async def test_token_by_token_it_is_the_same(started, monkeypatch, content, deltas):
+    """What has nothing of the content is not sent: the parts of a character have no text."""
+    worker, frontend, stream = started
+    monkeypatch.setattr(worker, "script", None)
+    while stream._submits.qsize():  # what the script has answered
+        stream._submits.get_nowait()
+    text = "a🦊b"
+    request = tokenization_pb2.TokenizeRequest(text=text, add_special_tokens=False)
+    ids = list((await frontend.tokenization.Tokenize(request)).token_ids)
+    assert len(ids) > len(text)
+    opening = fg.Open(id=1, generation=generation([7, 8], 200), stream={"content": content})
+    async with frontend.session() as session:
+        await session.call.write(fg.SessionRequest(open=opening))
+        handle = (await stream.submit()).handle
+        stream.accept(handle)
+        read: list[fg.Delta] = []
+
+        async def read_on() -> None:
+            events = (await session.call.read()).events
+            read.extend(event.delta for event in events if event.HasField("delta"))
+
+        await read_on()
+        log = (await live(frontend)).logs[0]
+        for count, token in enumerate(ids, 1):
+            stream.tokens(handle, token)
+            await until(lambda count=count: log.token_count == count)
+            if content == IDS or log.cut[-1] > log.cut[-2]:
+                await read_on()
+        stream.end(handle)
+        stream.complete(handle)
+        while not read[-1].HasField("end"):
+            await read_on()
+    assert whole(read)[0] == (text if content == TEXT else "")
+    assert [token for each in read for token in each.token_ids] == (ids if content == IDS else [])
+    assert len(read) == (deltas or len(ids)) + 1
+
+
+async def live(frontend: FrontendHere) -> Generation:
+    """Returns the only live generation."""
+    await until(lambda: len(frontend.generator._live) == 1)
+    [found] = frontend.generator._live
+    return found
 
 
 async def test_stop_strings_end_a_sequence_whose_text_is_not_sent(frontend):
