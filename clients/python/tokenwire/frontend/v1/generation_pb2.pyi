@@ -516,8 +516,8 @@ Global___StreamGenerateResponse: _TypeAlias = StreamGenerateResponse  # noqa: Y0
 
 @_typing.final
 class SessionRequest(_message.Message):
-    """A message of the client in a session: at least one command. `command` counts first, then `opens`, then
-    `cancels`, each in order.
+    """A message of the client in a session: at least one command. `command` counts first, then `opens`,
+    `cancels` and `credits`, each in order.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -589,7 +589,7 @@ class Open(_message.Message):
     id: _builtins.int
     """The client's number for it, from 1. Opening a number that is open ends both with an error."""
     credit_tokens: _builtins.int
-    """Tokens."""
+    """Tokens. Not with STREAM_CONTENT_TEXT, whose deltas do not tell how many they use."""
     credit_messages: _builtins.int
     """Messages: events that have a delta."""
     @_builtins.property
@@ -629,9 +629,11 @@ Global___Open: _TypeAlias = Open  # noqa: Y015
 @_typing.final
 class Credit(_message.Message):
     """Grants a generation more credit. One whose credit is used up sends no more until it gets more: the
-    engine goes on, and what is not sent is merged. Each token or message that is sent uses one; a
-    sequence's end and what follows needs none. A number that is not open, or that was opened without
-    credit, is passed over.
+    engine goes on, and what is not sent is merged. Each token or message that is sent uses one. A
+    sequence's end that brings no token needs none, nor does `completed`; an end waits for the tokens
+    before it. An error comes at once, without what waits. Once the generation is cancelled, or the
+    sending side of the session is closed, what remains comes without credit. A number that is not open,
+    or that was opened without credit, is passed over.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -641,7 +643,7 @@ class Credit(_message.Message):
     id: _builtins.int
     """The generation's number."""
     amount: _builtins.int
-    """Of the kind with which it was opened; added to what is left."""
+    """Of the kind with which it was opened; added to what is left, up to 4,294,967,295."""
     def __init__(
         self,
         *,

@@ -32,11 +32,14 @@ class _StreamContentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StreamC
     STREAM_CONTENT_TEXT_AND_IDS: _StreamContent.ValueType  # 1
     """Text and token ids."""
     STREAM_CONTENT_TEXT: _StreamContent.ValueType  # 2
-    """Text, reasoning and tool calls, without token ids. Who has no ids can't continue the generation at
-    another frontend.
+    """Text, reasoning and tool calls, without token ids; a delta that has none of them is not sent.
+    `token_offset` counts ids all the same. Log probabilities come where asked for. Who has no ids can't
+    continue the generation at another frontend.
     """
     STREAM_CONTENT_IDS: _StreamContent.ValueType  # 3
-    """Token ids, without text, reasoning and tool calls."""
+    """Token ids, without text, reasoning and tool calls. Stop strings end sequences all the same. Not with
+    `output.echo`.
+    """
 
 class StreamContent(_StreamContent, metaclass=_StreamContentEnumTypeWrapper):
     """What deltas have of the output."""
@@ -46,11 +49,14 @@ STREAM_CONTENT_UNSPECIFIED: StreamContent.ValueType  # 0
 STREAM_CONTENT_TEXT_AND_IDS: StreamContent.ValueType  # 1
 """Text and token ids."""
 STREAM_CONTENT_TEXT: StreamContent.ValueType  # 2
-"""Text, reasoning and tool calls, without token ids. Who has no ids can't continue the generation at
-another frontend.
+"""Text, reasoning and tool calls, without token ids; a delta that has none of them is not sent.
+`token_offset` counts ids all the same. Log probabilities come where asked for. Who has no ids can't
+continue the generation at another frontend.
 """
 STREAM_CONTENT_IDS: StreamContent.ValueType  # 3
-"""Token ids, without text, reasoning and tool calls."""
+"""Token ids, without text, reasoning and tool calls. Stop strings end sequences all the same. Not with
+`output.echo`.
+"""
 Global___StreamContent: _TypeAlias = StreamContent  # noqa: Y015
 
 @_typing.final
