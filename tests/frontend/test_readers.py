@@ -279,12 +279,12 @@ async def test_thousands_of_opens_in_one_message_hold_nobody_up(here, monkeypatc
     assert await call.read() is grpc.aio.EOF
 
 
-@pytest.mark.parametrize("field", ["opens", "cancels"])
+@pytest.mark.parametrize("field", ["opens", "cancels", "credits"])
 async def test_commands_beyond_the_bound_of_a_message_are_refused_by_one_error(here, field):
     """Those before count, and the session goes on."""
     here.worker.script = lambda stream, submit: stream.generate(submit.handle, 300)
     call = here.frontend.generations.Session()
-    what = {"opens": fg.Open(), "cancels": fg.Cancel(id=9)}[field]
+    what = {"opens": fg.Open(), "cancels": fg.Cancel(id=9), "credits": fg.Credit(id=9)}[field]
     first = fg.Open(id=1, generation=generation([7, 8], 1))
     beyond = fg.SessionRequest(**{field: [what] * 2**20})
     await call.write(fg.SessionRequest(opens=[first]))

@@ -360,6 +360,12 @@ BREACHES: dict[str, tuple[Breach, str]] = {
         "an event came for credit of no use",
     ),
     "R8": (of_response("Session", _error_of(1)), "generation 1 ended with an error"),
+    "R10": (of_session_event("delta", _end_as_stop), "not FINISH_REASON_CANCELLED"),
+    "R11": (
+        of_session_event("completed", lambda event: event.delta.SetInParent()),
+        "the generation did not end",
+    ),
+    "R12": (of_session_open(clearing("credit_tokens")), "generation 1 ended without an error"),
     "J1": (of_response("RenderChat", _swap_keys), "keys in another order"),
     "J2": (of_request("RenderChat", _valid_tools), "the request was not refused"),
     "P1": (of_event("accepted", adding("prompt_token_count")), "the prompt has "),

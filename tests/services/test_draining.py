@@ -141,6 +141,7 @@ def test_what_does_not_finish_within_the_grace_is_ended(processes, plain_worker)
         for call in (running, watch, session):
             check_draining(refused(lambda call=call: call))
         check_draining(refusal_of_status(busy.finish(1)[0].error))
+        assert len(busy.draining) == 1
         hold.set()
     assert started.wait() == 0
     with Worker(plain_worker.address) as worker:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tokenwire.conformance import reflected
 from tokenwire.conformance.answer import token_offsets_hold
 from tokenwire.conformance.deployment import ANSWER_TOKENS, Deployment
-from tokenwire.conformance.rule import Rule, expect, unseen
+from tokenwire.conformance.refusal import refused
+from tokenwire.conformance.rule import Rule, Skipped, expect, unseen
 from tokenwire.conformance.session_call import SessionCall
 from tokenwire.frontend.v1 import generation_pb2, options_pb2
 
@@ -97,6 +98,41 @@ def _end_without_credit(deployment: Deployment) -> None:
         expect(count == ANSWER_TOKENS, f"{count} tokens came of {ANSWER_TOKENS}")
 
 
+def _cancel_without_credit(deployment: Deployment) -> None:
+    reflected.need_field(deployment, _OPEN, "credit_tokens")
+    with deployment.session() as session:
+        session.open(1, deployment.endless(), credit_tokens=0)
+        session.open(2, deployment.generation())
+        session.finish(2)
+        session.cancel(1)
+        found = session.finish(1)
+        if found.end().reason == generation_pb2.FINISH_REASON_LENGTH:
+            raise Skipped("the model had filled its context before the cancel")
+        found.expect_reason(generation_pb2.FINISH_REASON_CANCELLED)
+
+
+def _half_close_without_credit(deployment: Deployment) -> None:
+    reflected.need_field(deployment, _OPEN, "credit_tokens")
+    with deployment.session() as session:
+        session.open(1, deployment.generation(), credit_tokens=0)
+        session.close_sending()
+        session.read_to_end()
+        expect(session.is_over(1), "the generation did not end")
+        count = len(session.answer(1).ids())
+        expect(count == ANSWER_TOKENS, f"{count} tokens came of {ANSWER_TOKENS}")
+
+
+def _contradictions(deployment: Deployment) -> None:
+    reflected.need_field(deployment, _STREAM_OPTIONS, "content")
+    what = deployment.generation(output={"echo": True})
+    ids = {"content": options_pb2.STREAM_CONTENT_IDS}
+    refused(lambda: deployment.stream(what, stream=ids)).expect_field("generation.output.echo")
+    text = {"content": options_pb2.STREAM_CONTENT_TEXT}
+    with deployment.session() as session:
+        session.open(1, deployment.generation(), stream=text, credit_tokens=1)
+        session.failure(1).expect_field("open.credit_tokens")
+
+
 RULES = (
     Rule("R1", "at most max_tokens in a delta", _max_tokens),
     Rule("R2", "text or ids alone", _content),
@@ -107,4 +143,7 @@ RULES = (
     Rule("R7", "credit of no use", _credit_of_others),
     Rule("R8", "an end needs no credit", _end_without_credit),
     unseen("R9", "word of a drain", "the deployment would have to stop"),
+    Rule("R10", "a cancel needs no credit", _cancel_without_credit),
+    Rule("R11", "nor does the end of sending", _half_close_without_credit),
+    Rule("R12", "options that contradict", _contradictions),
 )
