@@ -239,10 +239,12 @@ async def test_equal_requests_that_race_run_once_and_read_the_same():
 async def test_a_repeat_goes_on_after_the_output_that_it_brings():
     house = House()
     await house.ended(KEYED)
-    again = await house.open(replace(KEYED, so_far=[[300]]))
-    assert again.ids == [300]
+    again = await house.open(replace(KEYED, so_far=[([300], False)]))
+    assert (again.ids, again.ends) == ([300], [Finish.LENGTH])
+    told = await house.open(replace(KEYED, so_far=[([300, 300], True)]))
+    assert (told.ids, told.ends, told.task.done()) == ([], [], True)
     for wrong in ([301], [300] * 3):
-        other = await house.open(replace(KEYED, so_far=[wrong]))
+        other = await house.open(replace(KEYED, so_far=[(wrong, False)]))
         assert other.refusal == ("ALREADY_EXISTS", "IDEMPOTENCY_CONFLICT")
 
 

@@ -160,14 +160,17 @@ class SequenceLog:
         """Returns a new cursor at the oldest place that the log still holds whole."""
         return Cursor(self._base_token, self._base_text)
 
-    def after(self, token: int) -> Cursor:
+    def after(self, token: int, *, ended: bool = False) -> Cursor:
         """Returns a new cursor after so many ids, with all text that was certain there.
 
         It is not before where the log starts; after none it is before an echoed prompt.
 
         Args:
             token: at most `token_count`.
+            ended: after the end, if that has come.
         """
+        if ended and self.end is not None:
+            return Cursor(self.token_count, self._text_end(), ended=True)
         return self.start() if token <= self._base_token else Cursor(token, self.cut[token])
 
     # What the decoder writes.

@@ -66,7 +66,7 @@ def terms(message: generation_pb2.Generation, path: str, *, unary: bool) -> Term
         ttl_s,
         key,
         _digest(message) if key else b"",
-        [each.token_ids for each in message.output_so_far] if key else (),
+        [(each.token_ids, each.ended) for each in message.output_so_far] if key else (),
     )
 
 

@@ -68,7 +68,7 @@ _LISTS = ("opens", "cancels", "credits", "attaches")
 class _Opened:
     """One number of a session, from its Open to its last event."""
 
-    __slots__ = ("finished", "generation", "number", "reader", "task", "wire_number")
+    __slots__ = ("finished", "generation", "message", "number", "reader", "task", "wire_number")
 
     def __init__(self, number: int, reader: Reader | SessionRelay) -> None:
         self.number = number
@@ -76,6 +76,8 @@ class _Opened:
         self.reader = reader
         self.generation: Generation | None = None
         """Set once it is accepted."""
+        self.message: generation_pb2.Open | None = None
+        """With which another process may be asked for it, until it has begun."""
         self.finished = asyncio.Event()
         """The client has been given all of it."""
         self.task: asyncio.Task[None] | None = None
@@ -204,9 +206,9 @@ class Session:
             self._generator.refuse(refusal, incoming)
             self._refuse(message.id, refusal)
             return
-        # What a generation was read from is let go, unless it may be asked for elsewhere.
-        again = message if message.generation.idempotency_key else None
-        self._begin(opened, self._open_here(opened, reader, incoming, again))
+        if message.generation.idempotency_key:
+            opened.message = message
+        self._begin(opened, self._open_here(opened, reader, incoming))
 
     def _attach(self, message: generation_pb2.Attach) -> None:
         reader = Reader(lambda: self._tell(opened))
@@ -258,18 +260,11 @@ class Session:
 
     # One generation.
 
-    async def _open_here(
-        self,
-        opened: _Opened,
-        reader: Reader,
-        incoming: Incoming,
-        message: generation_pb2.Open | None,
-    ) -> None:
+    async def _open_here(self, opened: _Opened, reader: Reader, incoming: Incoming) -> None:
         try:
             await self._serve(opened, reader, self._generator.open(incoming, reader))
         except Elsewhere as found:
-            assert message is not None  # noqa: S101 - it has a key; for the type checker
-            again = generation_pb2.SessionRequest(open=message)
+            again = generation_pb2.SessionRequest(open=opened.message)
             await self._pass_on(opened, reader, Place(found.address, Sender.PROCESS), again)
         except ServiceError as error:
             self._end(opened, error)
@@ -298,7 +293,7 @@ class Session:
     ) -> None:
         """Gives the client a generation of this process."""
         async with opening as generation:
-            opened.generation = generation
+            opened.generation, opened.message = generation, None
             accepted = to_proto.accepted(generation, attached=reader.attached)
             self._events.append(
                 wire.session_event(opened.wire_number, wire.SESSION_ACCEPTED, accepted)

@@ -25,8 +25,9 @@ class Terms:
     """The request's idempotency key; empty: none."""
     digest: bytes = b""
     """Of what has to be the same in a request of the same key."""
-    so_far: Sequence[Sequence[int]] = ()
-    """Ids of each sequence that the caller has; empty: none of any."""
+    so_far: Sequence[tuple[Sequence[int], bool]] = ()
+    """Ids of each sequence that the caller has, and whether it has the end too; empty: none of
+    any."""
 
 
 @dataclass(slots=True)

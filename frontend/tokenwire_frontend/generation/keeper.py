@@ -12,7 +12,7 @@ import secrets
 from array import array
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -146,7 +146,7 @@ class Keeper:
             reader.attached = True
         async with self._read(kept, reader):
             if reader.attached:
-                reader.offsets = _offsets_of(terms, kept.generation, incoming.path)
+                _go_on(reader, terms, kept.generation, incoming.path)
                 self._metrics.attaches.count("key").value += 1
             yield kept.generation
 
@@ -194,7 +194,8 @@ class Keeper:
     def _begin(self, incoming: Incoming, terms: Terms) -> Kept:
         readers = Readers(lambda: self._excess(kept))
         ttl_s = min(TTL_DEFAULT_S if terms.ttl_s is None else terms.ttl_s, self._limits.ttl_s)
-        kept = Kept(secrets.token_hex(12), terms, ttl_s, readers)
+        # Without what belongs to the caller's message, which may be large.
+        kept = Kept(secrets.token_hex(12), replace(terms, so_far=()), ttl_s, readers)
         excess = self._excess(kept)
         if excess is not None:
             self._count(kept, 0)
@@ -329,23 +330,21 @@ def scoped(key: str) -> str:
     return key
 
 
-def _offsets_of(terms: Terms, generation: Generation, path: str) -> list[int]:
-    """Returns how many ids of each sequence the caller of a repeated request has.
+def _go_on(reader: Reader, terms: Terms, generation: Generation, path: str) -> None:
+    """Has a reader begin after what the caller of a repeated request has.
 
     Raises:
-        ServiceError: these are not the ids of the generation.
+        ServiceError: that is not what the generation begins with.
     """
-    field = f"{path}.output_so_far"
-    if terms.so_far and len(terms.so_far) != len(generation.logs):
-        raise invalid(
-            field,
-            f"has {counted(len(terms.so_far), 'sequence')}; the generation has "
-            f"{len(generation.logs)}",
-        )
-    for place, (ids, log) in enumerate(zip(terms.so_far, generation.logs, strict=False)):
+    field, logs = f"{path}.output_so_far", generation.logs
+    if terms.so_far and len(terms.so_far) != len(logs):
+        given = counted(len(terms.so_far), "sequence")
+        raise invalid(field, f"has {given}; the generation has {len(logs)}")
+    for place, ((ids, _), log) in enumerate(zip(terms.so_far, logs, strict=False)):
         if array("I", ids) != log.ids[: len(ids)]:
             raise errors.other_ids(f"{field}[{place}].token_ids")
-    return [len(ids) for ids in terms.so_far]
+    reader.offsets = [len(ids) for ids, _ in terms.so_far]
+    reader.ended = frozenset(place for place, (_, ended) in enumerate(terms.so_far) if ended)
 
 
 def _check_offsets(reader: Reader, generation: Generation, path: str) -> None:

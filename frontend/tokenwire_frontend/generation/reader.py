@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,7 @@ class Reader:
     __slots__ = (
         "_cursors", "_generation", "_held", "_on_news", "_plain", "_prompt_token",
         "_silent", "_taken_s", "_untrimmed_bytes", "attached", "cancelled", "credit",
-        "delivery", "offsets",
+        "delivery", "ended", "offsets",
     )  # fmt: skip
 
     retains = False
@@ -79,6 +79,8 @@ class Reader:
         self.offsets: Sequence[int] = ()
         """Ids of each sequence that the client has already; empty: none of any. A client that has
         some is not given the prompt's log probabilities."""
+        self.ended: Collection[int] = ()
+        """Sequences of which the client has the end, too."""
         self.attached = False
         """The generation was there before the client's request, under its key."""
         self._on_news = on_news
@@ -244,7 +246,10 @@ class Reader:
         """Returns the cursors to begin with."""
         if not self.offsets:
             return [each.start() for each in generation.logs]
-        return [log.after(token) for log, token in zip(generation.logs, self.offsets, strict=True)]
+        return [
+            log.after(token, ended=log.index in self.ended)
+            for log, token in zip(generation.logs, self.offsets, strict=True)
+        ]
 
     def _start(self, generation: Generation) -> None:
         """Makes the cursors, and settles how what is plain is taken."""
