@@ -12,6 +12,7 @@ Each function makes one tokenwire_service.errors.ServiceError:
     worker_protocol     INTERNAL            WORKER_PROTOCOL
     worker_failed       (the worker's)      WORKER_FAILED
     queue_full          RESOURCE_EXHAUSTED  QUEUE_FULL
+    budget_too_short    RESOURCE_EXHAUSTED  BUDGET_TOO_SHORT
     request_too_large   INVALID_ARGUMENT    REQUEST_TOO_LARGE
     draining            UNAVAILABLE         DRAINING
     grace_over          UNAVAILABLE         DRAINING
@@ -58,6 +59,9 @@ NAME_BYTES = 256
 
 RETRY_SOON_S = 1.0
 """Suggested to callers where waiting a moment may help: about the time of a short generation."""
+
+LEAST_RETRY_S = 0.1
+"""Shortest time suggested: workers tell of their load about so often."""
 
 UNAVAILABLE_RETRY_S = 2.0
 """Suggested where a worker has to come back: about the time that a reconnect takes."""
@@ -177,6 +181,26 @@ def queue_full(model: str, limit: int) -> ServiceError:
             f"model:{model}/waiting_requests",
             f"its queue is full; at most {counted(limit, 'request')} may wait",
         ),
+    )
+
+
+def budget_too_short(model: str, budget_s: float, wait_s: float) -> ServiceError:
+    """The request would wait for an engine for longer than its time budget lasts.
+
+    Args:
+        model: its model.
+        budget_s: what is left of its budget, in seconds.
+        wait_s: how long it would wait at the worker that is free first.
+    """
+    told = f"about {wait_s:.3g} s until a worker of model {model!r} begins one more request"
+    return ServiceError(
+        Code.RESOURCE_EXHAUSTED,
+        "BUDGET_TOO_SHORT",
+        f"generation.time_budget has {budget_s:.3g} s left, and it takes {told}",
+        # By then the wait fits into the budget, if nothing else comes.
+        retry_after_s=max(wait_s - budget_s, LEAST_RETRY_S),
+        quota=Quota(f"model:{model}/wait", told),
+        metadata={"time_budget_s": f"{budget_s:.3f}", "wait_s": f"{wait_s:.3f}"},
     )
 
 

@@ -24,14 +24,38 @@ class Candidate:
     """Sequences that the worker's engine runs at once."""
     waiting_limit: int = 0
     """Requests that may wait there; 0: none, or it does not say."""
+    step_s: float | None = None
+    """Mean time of an engine step, as the worker last reported; None: it does not say."""
+    queue_s: float | None = None
+    """Time that one more request would wait for the engine, likewise."""
 
     @property
     def full(self) -> bool:
         """Whether one more request would find its queue full, as far as the report tells."""
+        return 0 < self.waiting_limit <= self._waiting_requests
+
+    @property
+    def wait_s(self) -> float | None:
+        """Time that one more request waits for its first token, in seconds; None: not known.
+
+        0 where the engine has room. Else it waits for those before it, which with what came since
+        the report are more, or fewer, than the report knows of, and then for a step.
+        """
+        if not self.queue_s:
+            return self.queue_s
+        ahead = max(self._waiting_requests + 1, 0) / (self.waiting_requests + 1)
+        return self.queue_s * ahead + (self.step_s or 0.0) if ahead else 0.0
+
+    @property
+    def _waiting_requests(self) -> int:
+        """Requests that wait by the report and by what came since, below 0 where places are free.
+
+        What came goes to the engine first, as far as there is room.
+        """
         since = self.unreported_requests
-        if since > 0:  # these go to the engine first, as far as there is room
+        if since > 0:
             since = max(since - max(self.running_limit - self.running_sequences, 0), 0)
-        return 0 < self.waiting_limit <= self.waiting_requests + since
+        return self.waiting_requests + since
 
 
 @dataclass(frozen=True, slots=True)

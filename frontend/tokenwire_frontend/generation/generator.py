@@ -176,6 +176,7 @@ class Generator:
         full = self.pool.full(model.name)
         if full is not None:  # said before the work on the text, which overload would only add to
             raise full
+        self._refuse_if_too_late(model, request, incoming)
         limit = incoming.answer_bytes_limit
         if limit is not None:
             answer.check_size(request, model.limits, limit)
@@ -194,6 +195,18 @@ class Generator:
         decoders = prompt.decoders(model, request, ids, text, read, generation.record.request_id)
         generation.was_tokenised(len(ids), decoders, prompt_log)
         return Prepared(model, reading.hold(model, request, read), ids, banned)
+
+    def _refuse_if_too_late(
+        self, model: Model, request: GenerationRequest, incoming: Incoming
+    ) -> None:
+        """Refuses a request whose time budget would be spent before an engine has it."""
+        # What workers tell is of priority 0; what goes before others waits for less.
+        if request.time_budget_s is None or request.priority > 0:
+            return
+        left_s = request.time_budget_s - (time.monotonic() - incoming.received_s)
+        late = self.pool.too_late(model.name, left_s)
+        if late is not None and left_s > 0:  # one that is spent has a result, without tokens
+            raise late
 
     async def _try_workers(
         self, generation: Generation, incoming: Incoming, prepared: Prepared

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError
@@ -110,6 +110,10 @@ class WorkerLoad:
     waiting_requests: int = 0
     kv_cache_usage: float = 0.0
     draining: bool = False
+    step_s: float | None = None
+    """Mean time of an engine step; None: it does not say."""
+    queue_s: float | None = None
+    """Time that one more request would wait for the engine; None: it does not say."""
 
 
 def worker_info(message: worker_pb2.GetWorkerInfoResponse) -> WorkerInfo:
@@ -167,26 +171,29 @@ def worker_load(message: worker_pb2.WatchLoadResponse) -> WorkerLoad:
         waiting_requests=message.waiting_requests,
         kv_cache_usage=usage if 0 <= usage <= 1 else 0.0,
         draining=message.draining,
+        step_s=_seconds(message, "step"),
+        queue_s=_seconds(message, "queue"),
     )
 
 
 def worker_report(message: execution_pb2.Completed) -> WorkerReport:
     """Reads what a worker counted and timed."""
-
-    def seconds(name: Literal["queue", "prefill", "decode"]) -> float | None:
-        if not message.HasField(name):
-            return None
-        told = getattr(message, name)
-        told_s = told.seconds + told.nanos / 1e9
-        return told_s if 0 <= told_s <= MOST_S else None
-
     cached = message.HasField("cached_prompt_tokens")
     return WorkerReport(
         cached_prompt_tokens=message.cached_prompt_tokens if cached else None,
-        queue_s=seconds("queue"),
-        prefill_s=seconds("prefill"),
-        decode_s=seconds("decode"),
+        queue_s=_seconds(message, "queue"),
+        prefill_s=_seconds(message, "prefill"),
+        decode_s=_seconds(message, "decode"),
     )
+
+
+def _seconds(message: Any, name: str) -> float | None:
+    """Returns a Duration in seconds; None where it is unset, or can't be right."""
+    if not message.HasField(name):
+        return None
+    told = getattr(message, name)
+    told_s: float = told.seconds + told.nanos / 1e9
+    return told_s if 0 <= told_s <= MOST_S else None
 
 
 def worker_failure(status: status_pb2.Status) -> ServiceError:

@@ -130,6 +130,21 @@ class WorkerPool:
             most = max(most, candidate.waiting_limit)
         return errors.queue_full(model, most) if most else None
 
+    def too_late(self, model: str, budget_s: float) -> ServiceError | None:
+        """Returns the refusal of one more request that would wait for longer than it has.
+
+        None where a ready worker has room, or does not say how long it would wait there.
+
+        Args:
+            model: its model.
+            budget_s: what is left of its time budget, in seconds.
+        """
+        waits = [each.wait_s for each in map(_candidate, self.ready(model)) if not each.full]
+        known = [wait_s for wait_s in waits if wait_s is not None]
+        if not known or len(known) < len(waits) or min(known) <= budget_s:
+            return None
+        return errors.budget_too_short(model, budget_s, min(known))
+
     async def _tick(self) -> None:
         while True:
             self.clock.tick(time.monotonic())
@@ -206,12 +221,20 @@ class WorkerPool:
 
 
 def _candidate(link: WorkerLink) -> Candidate:
-    running, waiting = link.load.running_sequences, link.load.waiting_requests
+    load = link.load
+    running, waiting = load.running_sequences, load.waiting_requests
     # A report may be older than what was submitted before it came, so what this frontend itself has
     # in flight there is the least that it can be.
     unreported = max(link.unreported, link.in_flight - running - waiting)
     info = link.info
     assert info is not None  # noqa: S101 - it is ready; for the type checker
     return Candidate(
-        link.address, running, waiting, unreported, info.running_limit, info.waiting_limit
+        link.address,
+        running,
+        waiting,
+        unreported,
+        info.running_limit,
+        info.waiting_limit,
+        load.step_s,
+        load.queue_s,
     )

@@ -14,7 +14,9 @@ from tokenwire.conformance.rule import Broken, Finding, Outcome, Rule, Skipped
 CHECK_LIMIT_S = 30.0
 """Time of one check: it waits for a few short answers, which a deployment under load may queue."""
 
-_BUSY = frozenset({"QUEUE_FULL", "TOO_MANY_GENERATIONS", "TOKENIZER_BUSY", "GUIDE_QUEUE_FULL"})
+_BUSY = frozenset(
+    {"QUEUE_FULL", "BUDGET_TOO_SHORT", "TOO_MANY_GENERATIONS", "TOKENIZER_BUSY", "GUIDE_QUEUE_FULL"}
+)
 """Reasons with which a deployment that is under load refuses what it else would do."""
 
 

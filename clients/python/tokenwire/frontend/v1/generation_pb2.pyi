@@ -208,7 +208,8 @@ class Generation(_message.Message):
     @_builtins.property
     def time_budget(self) -> _duration_pb2.Duration:
         """Time from the frontend's receipt after which generation stops and what exists is returned with
-        FINISH_REASON_TIME_BUDGET. Unset: none. The gRPC deadline is a separate matter: when it passes the
+        FINISH_REASON_TIME_BUDGET. Unset: none. A request that would wait for an engine for longer is refused
+        with RESOURCE_EXHAUSTED, BUDGET_TOO_SHORT. The gRPC deadline is a separate matter: when it passes the
         call ends with DEADLINE_EXCEEDED.
         """
 
