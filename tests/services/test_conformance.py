@@ -14,6 +14,7 @@ from tokenwire.conformance.rule import Outcome
 from tokenwire.conformance.rules import RULES, selected
 from tokenwire.conformance.runner import check
 
+from tests.services.breach_edits import of_response, replacing
 from tests.services.breaches import BREACHES
 from tests.services.breaking_frontend import Breach, BreakingFrontend
 
@@ -82,6 +83,14 @@ def test_the_command_fails_with_the_rule_that_is_broken(frontend, breaking, caps
     assert f"FAIL     {said}" in out
     assert out.endswith("3 passed, 1 failed, 0 skipped in " + out.rpartition(" in ")[2])
     assert err == "tokenwire: conformance: the deployment breaks S2\n"
+
+
+def test_a_rule_of_a_later_contract_is_skipped(frontend, breaking):
+    breaking.breach = of_response("ServerReflectionInfo", replacing(b"credit_tok", b"credit_tik"))
+    with grpc.insecure_channel(breaking.address) as channel:
+        [finding] = check(Deployment(channel), selected(["R3"]), LIMIT_S)
+    assert finding.outcome is Outcome.SKIPPED
+    assert finding.seen == "the deployment's contract has no Open.credit_tokens"
 
 
 def test_a_deployment_that_does_not_answer_fails_in_time(frontend, breaking):

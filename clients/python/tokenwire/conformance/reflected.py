@@ -5,6 +5,9 @@ The client has no stubs of reflection, so its few messages are read and written 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from google.protobuf import descriptor_pb2, empty_pb2
@@ -12,7 +15,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from tokenwire.conformance.deployment import Deployment
-from tokenwire.conformance.rule import Broken, Skipped
+from tokenwire.conformance.rule import Broken, Rule, Skipped
 
 _INFO = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 _LIST_SERVICES = b"\x3a\x01*"
@@ -40,10 +43,17 @@ def file(deployment: Deployment, name: str) -> descriptor_pb2.FileDescriptorProt
     raise Broken(f"reflection does not have {name}")
 
 
-def need_field(deployment: Deployment, message: Descriptor, field: str) -> None:
-    """Raises Skipped where the deployment is of a time before a field of the contract."""
+def needing(message: Descriptor, field: str, *rules: Rule) -> tuple[Rule, ...]:
+    """Returns rules that are skipped where the deployment is of a time before a field."""
+    return tuple(replace(rule, check=partial(_check, message, field, rule.check)) for rule in rules)
+
+
+def _check(
+    message: Descriptor, field: str, check: Callable[[Deployment], None], deployment: Deployment
+) -> None:
     for each in file(deployment, message.file.name).message_type:
         if each.name == message.name and field in {known.name for known in each.field}:
+            check(deployment)
             return
     raise Skipped(f"the deployment's contract has no {message.name}.{field}")
 

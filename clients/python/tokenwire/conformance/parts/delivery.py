@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tokenwire.conformance import reflected
 from tokenwire.conformance.answer import token_offsets_hold
 from tokenwire.conformance.deployment import ANSWER_TOKENS, Deployment
+from tokenwire.conformance.reflected import needing
 from tokenwire.conformance.refusal import refused
 from tokenwire.conformance.rule import Rule, Skipped, expect, unseen
 from tokenwire.conformance.session_call import SessionCall
@@ -18,7 +18,6 @@ _MUCH_CREDIT = 100
 
 
 def _max_tokens(deployment: Deployment) -> None:
-    reflected.need_field(deployment, _STREAM_OPTIONS, "max_tokens")
     # Held deltas would have several tokens each.
     stream = {"max_tokens": 2, "max_delay": {"seconds": 1}}
     found = deployment.stream(stream=stream)
@@ -29,7 +28,6 @@ def _max_tokens(deployment: Deployment) -> None:
 
 
 def _content(deployment: Deployment) -> None:
-    reflected.need_field(deployment, _STREAM_OPTIONS, "content")
     ids = deployment.stream(stream={"content": options_pb2.STREAM_CONTENT_IDS})
     expect(len(ids.ids()) == ANSWER_TOKENS, f"{len(ids.ids())} ids came of {ANSWER_TOKENS}")
     expect(not ids.text(), f"the text {ids.text()!r} came where ids alone were asked for")
@@ -40,7 +38,6 @@ def _content(deployment: Deployment) -> None:
 
 def _begin(deployment: Deployment, session: SessionCall, **credit: int) -> None:
     """Opens generation 1 with credit, reads its first delta, and lets two others pass it."""
-    reflected.need_field(deployment, _OPEN, "credit_tokens")
     session.open(1, deployment.generation(), **credit)
     session.read_to_first_token(1)
     for number in (2, 3):
@@ -81,7 +78,6 @@ def _neighbours(deployment: Deployment) -> None:
 
 
 def _credit_of_others(deployment: Deployment) -> None:
-    reflected.need_field(deployment, _OPEN, "credit_tokens")
     with deployment.session() as session:
         session.open(1, deployment.generation())
         session.send(credits=[generation_pb2.Credit(id=each, amount=1) for each in (1, 2)])
@@ -91,7 +87,6 @@ def _credit_of_others(deployment: Deployment) -> None:
 
 
 def _end_without_credit(deployment: Deployment) -> None:
-    reflected.need_field(deployment, _OPEN, "credit_tokens")
     with deployment.session() as session:
         session.open(1, deployment.generation(), credit_tokens=ANSWER_TOKENS)
         count = len(session.finish(1).ids())
@@ -99,7 +94,6 @@ def _end_without_credit(deployment: Deployment) -> None:
 
 
 def _cancel_without_credit(deployment: Deployment) -> None:
-    reflected.need_field(deployment, _OPEN, "credit_tokens")
     with deployment.session() as session:
         session.open(1, deployment.endless(), credit_tokens=0)
         session.open(2, deployment.generation())
@@ -112,7 +106,6 @@ def _cancel_without_credit(deployment: Deployment) -> None:
 
 
 def _half_close_without_credit(deployment: Deployment) -> None:
-    reflected.need_field(deployment, _OPEN, "credit_tokens")
     with deployment.session() as session:
         session.open(1, deployment.generation(), credit_tokens=0)
         session.close_sending()
@@ -123,7 +116,6 @@ def _half_close_without_credit(deployment: Deployment) -> None:
 
 
 def _contradictions(deployment: Deployment) -> None:
-    reflected.need_field(deployment, _STREAM_OPTIONS, "content")
     what = deployment.generation(output={"echo": True})
     ids = {"content": options_pb2.STREAM_CONTENT_IDS}
     refused(lambda: deployment.stream(what, stream=ids)).expect_field("generation.output.echo")
@@ -134,16 +126,24 @@ def _contradictions(deployment: Deployment) -> None:
 
 
 RULES = (
-    Rule("R1", "at most max_tokens in a delta", _max_tokens),
-    Rule("R2", "text or ids alone", _content),
-    Rule("R3", "credit of tokens", _credit_tokens),
-    Rule("R4", "credit of messages", _credit_messages),
-    Rule("R5", "more credit", _more_credit),
-    Rule("R6", "neighbours need no credit", _neighbours),
-    Rule("R7", "credit of no use", _credit_of_others),
-    Rule("R8", "an end needs no credit", _end_without_credit),
+    *needing(_STREAM_OPTIONS, "max_tokens", Rule("R1", "stream.max_tokens", _max_tokens)),
+    *needing(_STREAM_OPTIONS, "content", Rule("R2", "text or ids alone", _content)),
+    *needing(
+        _OPEN,
+        "credit_tokens",
+        Rule("R3", "credit of tokens", _credit_tokens),
+        Rule("R4", "credit of messages", _credit_messages),
+        Rule("R5", "more credit", _more_credit),
+        Rule("R6", "neighbours need no credit", _neighbours),
+        Rule("R7", "credit of no use", _credit_of_others),
+        Rule("R8", "an end needs no credit", _end_without_credit),
+    ),
     unseen("R9", "word of a drain", "the deployment would have to stop"),
-    Rule("R10", "a cancel needs no credit", _cancel_without_credit),
-    Rule("R11", "nor does the end of sending", _half_close_without_credit),
-    Rule("R12", "options that contradict", _contradictions),
+    *needing(
+        _OPEN,
+        "credit_tokens",
+        Rule("R10", "a cancel needs no credit", _cancel_without_credit),
+        Rule("R11", "nor does the end of sending", _half_close_without_credit),
+    ),
+    *needing(_STREAM_OPTIONS, "content", Rule("R12", "options that contradict", _contradictions)),
 )
