@@ -363,4 +363,23 @@ BREACHES: dict[str, tuple[Breach, str]] = {
         of_response("ServerReflectionInfo", replacing(b"token_offset", b"token_offzet")),
         "token_offzets; in this client's contract it is token_offsets",
     ),
+    "A1": (of_event("accepted", clearing("resume_token")), "accepted has no resume_token"),
+    "A2": (of_response("Attach", _without("completed")), "the events were accepted, delta"),
+    "A3": (
+        of_request("Attach", clearing("token_offsets")),
+        "the first delta's token_offset is 0; not 1",
+    ),
+    "A4": (of_response("Attach", _without("accepted")), "the events were delta"),
+    "A5": (of_response("Attach", _without("accepted")), "the events were delta"),
+    "A6": (of_response("Attach", _end_as_stop), "not FINISH_REASON_CANCELLED"),
+    "A7": (of_generation(clearing("on_disconnect")), "INVALID_ARGUMENT INVALID_FIELD"),
+    "A8": (
+        of_session_event("delta", lambda event: adding("token_offset")(event.delta)),
+        "token_offset is 1 where 0 were sent",
+    ),
+    "A9": (of_failure(_restatus(_rereason)), "INVALID_ARGUMENT OTHER"),
+    "A10": (of_generation(clearing("detach_ttl")), "the request was not refused"),
+    "A11": (of_request("Attach", clearing("token_offsets")), "the request was not refused"),
+    "I1": (of_generation(clearing("idempotency_key")), "accepted.attached is false"),
+    "I2": (of_generation(clearing("idempotency_key")), "the request was not refused"),
 }

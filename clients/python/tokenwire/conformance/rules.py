@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from tokenwire.conformance.parts import (
+    attaching,
     biases,
     compatibility,
     defaults,
     delivery,
     errors,
+    idempotency,
     json_text,
     logprobs,
     prompts,
@@ -28,6 +30,8 @@ RULES: tuple[Rule, ...] = (
     *stream.RULES,
     *session.RULES,
     *delivery.RULES,
+    *attaching.RULES,
+    *idempotency.RULES,
     *json_text.RULES,
     *prompts.RULES,
     *biases.RULES,
