@@ -119,6 +119,9 @@ class Pool:
     def model(self, _name: str, _field: str) -> Model:
         return LETTERS
 
+    def too_late(self, _name: str, _budget_s: float) -> None:
+        """No request would wait for longer than it has."""
+
     def full(self, _name: str) -> None:
         return None
 
