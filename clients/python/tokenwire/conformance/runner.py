@@ -15,7 +15,15 @@ CHECK_LIMIT_S = 30.0
 """Time of one check: it waits for a few short answers, which a deployment under load may queue."""
 
 _BUSY = frozenset(
-    {"QUEUE_FULL", "BUDGET_TOO_SHORT", "TOO_MANY_GENERATIONS", "TOKENIZER_BUSY", "GUIDE_QUEUE_FULL"}
+    {
+        "QUEUE_FULL",
+        "BUDGET_TOO_SHORT",
+        "TOO_MANY_GENERATIONS",
+        "TOKENIZER_BUSY",
+        "GUIDE_QUEUE_FULL",
+        "GUIDE_UNTRIED",
+        "RETENTION_FULL",
+    }
 )
 """Reasons with which a deployment that is under load refuses what it else would do."""
 

@@ -276,4 +276,5 @@ RULES = (
     Rule("S21", "time_budget", _time_budget),
     Rule("S22", "messages below 1 MiB", _message_size),
     Rule("S23", "Generate answers whole", _generate),
+    unseen("S24", "a budget that is too short", "the deployment would have to be under load"),
 )
