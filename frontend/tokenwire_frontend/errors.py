@@ -24,6 +24,9 @@ Each function makes one tokenwire_service.errors.ServiceError:
     internal_fault      INTERNAL            INTERNAL_FAULT
     tokenizer_lost      UNAVAILABLE         TOKENIZER_LOST
     no_chat_template    FAILED_PRECONDITION NO_CHAT_TEMPLATE
+    conversation_gone   FAILED_PRECONDITION CONVERSATION_GONE
+    conversation_mismatch  FAILED_PRECONDITION CONVERSATION_MISMATCH
+    conversation_busy   ABORTED             CONVERSATION_BUSY
     template_failed     INVALID_ARGUMENT    CHAT_TEMPLATE_FAILED
     not_kept            NOT_FOUND           UNKNOWN_GENERATION, EXPIRED, EVICTED, OWNER_GONE
     offset_beyond       OUT_OF_RANGE        OFFSET_BEYOND
@@ -424,4 +427,37 @@ def template_failed(field: str, message: str) -> InvalidRequestError:
     """The chat template refused the chat."""
     return invalid(
         field, f"the model's chat template refused it: {message}", reason="CHAT_TEMPLATE_FAILED"
+    )
+
+
+def conversation_gone(name: str) -> ServiceError:
+    """The frontend does not hold this conversation, or holds it for another model."""
+    return ServiceError(
+        Code.FAILED_PRECONDITION,
+        "CONVERSATION_GONE",
+        f"conversation {name!r} is not held here for this model: it was never begun here, or was "
+        f"dropped; send all messages with `conversation.messages` 0",
+        metadata={"conversation": name},
+    )
+
+
+def conversation_mismatch(name: str, held: int, given: int) -> ServiceError:
+    """The caller and the frontend count the conversation's messages differently."""
+    return ServiceError(
+        Code.FAILED_PRECONDITION,
+        "CONVERSATION_MISMATCH",
+        f"conversation {name!r} has {counted(held, 'message')} here; "
+        f"`conversation.messages` is {given}",
+        metadata={"conversation": name, "held": str(held), "given": str(given)},
+    )
+
+
+def conversation_busy(name: str) -> ServiceError:
+    """The conversation's turn before has yet to end."""
+    return ServiceError(
+        Code.ABORTED,
+        "CONVERSATION_BUSY",
+        f"conversation {name!r} is in a turn already; send the next one when that has ended",
+        retry_after_s=RETRY_SOON_S,
+        metadata={"conversation": name},
     )

@@ -33,6 +33,9 @@ def offer_gauges(generator: Generator, process: Attributes) -> None:
     metrics.gauge(registry.GENERATIONS_LIMIT, lambda: [(admission.limit, {})])
     metrics.gauge(registry.KEPT_GENERATIONS, lambda: [(len(generator.keeper), {})])
     metrics.gauge(registry.RETAINED_BYTES, lambda: [(generator.keeper.held_bytes, {})])
+    conversations = generator.conversations
+    metrics.gauge(registry.CONVERSATIONS, lambda: [(len(conversations), {})])
+    metrics.gauge(registry.CONVERSATION_BYTES, lambda: [(conversations.bytes_held, {})])
     metrics.gauge(registry.TOKENIZER_WAITING, lambda: [(tokenizers.held, {})])
 
     def by_result(hits: int, misses: int) -> Iterable[tuple[float, Attributes]]:

@@ -39,10 +39,11 @@ from tokenwire_frontend.edge.relay import Relay
 from tokenwire_frontend.edge.tokenization_servicer import TokenizationServicer
 from tokenwire_frontend.gauges import offer_gauges
 from tokenwire_frontend.generation.admission import Admission
+from tokenwire_frontend.generation.conversation import Conversations
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.keeper import KeepLimits
 from tokenwire_frontend.generation.record import Recorder
-from tokenwire_frontend.metrics import FrontendMetrics
+from tokenwire_frontend.metrics import ConversationMetrics, FrontendMetrics
 from tokenwire_frontend.models.output_formats import ParserNames
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 from tokenwire_frontend.processes.group import SUPERVISOR, supervise
@@ -171,8 +172,13 @@ class Frontend:
             FrontendMetrics(), Activity(chosen.records_limit), content=chosen.trace_content
         )
         admission = Admission(chosen.generations_limit)
+        self._conversations = Conversations(
+            chosen.conversation_mib * 2**20, chosen.conversation_ttl_s, ConversationMetrics()
+        )
         keeping = KeepLimits(chosen.retained_bytes, chosen.detach_ttl_max_s)
-        self.generator = Generator(self.pool, self._tokenizers, recorder, admission, keeping)
+        self.generator = Generator(
+            self.pool, self._tokenizers, recorder, admission, self._conversations, keeping
+        )
         self.owners = _owners(chosen, membership)
         self.generator.keeper.token = self.owners.token
         self.generator.keeper.claims = membership
@@ -207,6 +213,7 @@ class Frontend:
         await self.server.stop()
         await self.generator.keeper.close()
         await self.relay.close()
+        self._conversations.close()
         await self.pool.close()
         await self._tokenizers.close()
         if self._membership is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokenwire_service.telemetry import registry
+from tokenwire_service.telemetry import registry, semconv
 from tokenwire_service.telemetry.histogram import Histogram
 from tokenwire_service.telemetry.metrics import Tally
 
@@ -22,3 +22,19 @@ class FrontendMetrics:
         self.text = Histogram(registry.TEXT_DURATION)
         self.attaches = Tally(registry.ATTACHES)
         self.kept_dropped = Tally(registry.KEPT_DROPPED)
+
+
+class ConversationMetrics:
+    """The instruments of the conversations that are kept."""
+
+    def __init__(self) -> None:
+        self.turns = Tally(registry.CONVERSATION_TURNS)
+        self.evictions = Tally(registry.CONVERSATION_EVICTIONS)
+        self.tokens = Tally(registry.CONVERSATION_TOKENS)
+        # Values that do not exist yet are 0, so that their increase shows.
+        for result in semconv.TURN_RESULTS:
+            self.turns.count(result)
+        for cause in (semconv.ROOM, semconv.IDLE):
+            self.evictions.count(cause)
+        for way in (semconv.KEPT, semconv.ENCODED):
+            self.tokens.count(way)

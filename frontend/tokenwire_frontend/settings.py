@@ -144,6 +144,19 @@ class FrontendSettings(ServiceSettings):
     tokenizer_waiting_limit: int = Field(
         512, ge=1, description="texts in and before the tokenizer; the next is refused"
     )
+    conversation_mib: int = Field(
+        256,
+        ge=0,
+        le=1_048_576,
+        description="memory in MiB for conversations between two turns: messages, texts and token "
+        "ids; the least recently used are dropped first; 0 keeps none",
+    )
+    conversation_ttl_s: float = Field(
+        3600.0,
+        gt=0,
+        le=30 * 24 * 3600,
+        description="time in seconds after which a conversation that is not used is dropped",
+    )
     records_limit: int = Field(
         1024,
         ge=0,

@@ -18,11 +18,12 @@ from tokenwire_frontend.core.request import GenerationRequest, Stopping, TextPro
 from tokenwire_frontend.core.router import Choice
 from tokenwire_frontend.core.token_bytes import NO_BYTES
 from tokenwire_frontend.generation.admission import Admission
+from tokenwire_frontend.generation.conversation import Conversations
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.incoming import Incoming
 from tokenwire_frontend.generation.reader import Reader
 from tokenwire_frontend.generation.record import Recorder
-from tokenwire_frontend.metrics import FrontendMetrics
+from tokenwire_frontend.metrics import ConversationMetrics, FrontendMetrics
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.models.output_formats import OutputFormats, ParserNames
 from tokenwire_frontend.workers.receiver import Receiver, WorkerReport
@@ -128,7 +129,9 @@ class Pool:
     def ready(self, _name: str) -> list[Link]:
         return self.links
 
-    def route(self, _model: Model, _prompt: Any, tried: Any = ()) -> tuple[Link, Choice]:
+    def route(
+        self, _model: Model, _prompt: Any, tried: Any = (), _preferred: str = ""
+    ) -> tuple[Link, Choice]:
         [link, *_] = [each for each in self.links if each not in tried]
         return link, Choice(0, "the next")
 
@@ -158,7 +161,10 @@ class Case:
         self.admission = Admission(limit)
         self.activity = Activity(16)
         recorder = Recorder(FrontendMetrics(), self.activity, content=False)
-        self.generator = Generator(self.pool, self.tokenizers, recorder, self.admission)  # type: ignore[arg-type]
+        conversations = Conversations(0, 1.0, ConversationMetrics())
+        self.generator = Generator(
+            self.pool, self.tokenizers, recorder, self.admission, conversations
+        )  # type: ignore[arg-type]
         self.request = replace(
             GenerationRequest(TextPrompt("Hello"), stopping=Stopping(max_tokens=100)),
             **{"time_budget_s": FAR_S, **request},

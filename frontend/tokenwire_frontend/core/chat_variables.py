@@ -51,7 +51,7 @@ def chat_variables(chat: ChatPrompt, field: str) -> dict[str, Any]:
         }
         if "tool_calls" in message
         else message
-        for index, message in enumerate(map(_with_reasoning, chat.messages))
+        for index, message in enumerate(map(_with_reasoning, chat.messages), -chat.held)
     ]
     tools = [
         with_json(tool, "parameters", f"tools[{index}]") for index, tool in enumerate(chat.tools)

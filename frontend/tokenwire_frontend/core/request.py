@@ -43,6 +43,8 @@ class ChatPrompt:
     template_arguments: str
     escape_control_tokens: bool = False
     """Whether control tokens' text in what the caller wrote is ordinary text."""
+    held: int = 0
+    """Messages at the beginning that are not the request's own: its conversation's."""
 
 
 def content_texts(message: Mapping[str, Any]) -> list[str]:
@@ -149,6 +151,15 @@ class ToolChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class ConversationTurn:
+    """Which conversation the prompt's messages are the next turn of."""
+
+    id: str
+    messages: int
+    """Messages of it that the frontend holds, as the caller counts; 0: it begins anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One generation. Fields mirror frontend.v1.Generation."""
 
@@ -170,3 +181,4 @@ class GenerationRequest:
     priority: int = 0
     request_id: str = ""
     time_budget_s: float | None = None
+    conversation: ConversationTurn | None = None

@@ -57,6 +57,12 @@ class Candidate:
             since = max(since - max(self.running_limit - self.running_sequences, 0), 0)
         return self.waiting_requests + since
 
+    @property
+    def load(self) -> float:
+        """Requests for each that the engine runs at once; above 1 some wait."""
+        requests = self.running_sequences + self.waiting_requests + self.unreported_requests
+        return requests / self.running_limit
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -69,24 +75,47 @@ class Choice:
 class Router(Protocol):
     """Chooses among the candidates, at least one, for a prompt."""
 
-    def choose(self, prompt: Sequence[int], candidates: Sequence[Candidate]) -> Choice:
-        """Returns the place of the chosen candidate."""
+    def choose(
+        self, prompt: Sequence[int], candidates: Sequence[Candidate], preferred: str = ""
+    ) -> Choice:
+        """Returns the place of the chosen candidate.
+
+        Args:
+            prompt: the prompt's ids.
+            candidates: the workers.
+            preferred: name of the one that has the KV blocks of the prompt's beginning; it need not
+                be among the candidates. Empty: none is known.
+        """
+
+
+PREFERRED_LOAD = 1.25
+"""How many times the least load a preferred worker may have on which a request would wait: its KV
+blocks save a prefill, and a longer wait than this costs more than that."""
 
 
 class LeastLoaded:
-    """Chooses the worker with the least load for its size; equals take turns."""
+    """Chooses the worker with the least load for its size; equals take turns.
+
+    A preferred worker is chosen where it runs the request at once, or its load is about the least.
+    """
 
     def __init__(self) -> None:
         self._turns = count()
 
-    def choose(self, prompt: Sequence[int], candidates: Sequence[Candidate]) -> Choice:  # noqa: ARG002 - part of the interface
-        """Returns the candidate with the lowest load over limit."""
-        loads = [
-            (worker.running_sequences + worker.waiting_requests + worker.unreported_requests)
-            / worker.running_limit
-            for worker in candidates
-        ]
+    def choose(
+        self,
+        prompt: Sequence[int],  # noqa: ARG002 - part of the interface
+        candidates: Sequence[Candidate],
+        preferred: str = "",
+    ) -> Choice:
+        """Returns the preferred candidate, or the one with the lowest load over limit."""
+        loads = [worker.load for worker in candidates]
         least = min(loads)
+        for index, worker in enumerate(candidates):
+            if worker.name == preferred and not worker.full:
+                load = loads[index]
+                if load + 1 / worker.running_limit <= 1 or load <= PREFERRED_LOAD * least:
+                    return Choice(index, f"conversation load={load:.3f} of {len(candidates)}")
         equals = [index for index, load in enumerate(loads) if load == least]
         index = equals[next(self._turns) % len(equals)]
         return Choice(index, f"least_loaded load={least:.3f} of {len(candidates)}")

@@ -81,6 +81,7 @@ def violations(request: GenerationRequest, limits: ModelLimits) -> list[FieldVio
         *_guide(request.guide, limits),
         *tool_violations(request),
         *_rest(request, limits),
+        *_conversation(request),
     ]
 
 
@@ -355,6 +356,28 @@ def _rest(request: GenerationRequest, limits: ModelLimits) -> Violations:
         yield from _between(
             "time_budget", request.time_budget_s, 0, TIME_BUDGET_LIMIT_S, above=True
         )
+
+
+def _conversation(request: GenerationRequest) -> Violations:
+    turn, prompt = request.conversation, request.prompt
+    if turn is None:
+        return
+    if not turn.id or not _REQUEST_ID.fullmatch(turn.id):
+        yield FieldViolation("conversation.id", "is not 1 to 128 of A-Z a-z 0-9 . _ : -")
+    if request.sequence_count != 1:
+        yield FieldViolation("conversation", "needs `sequence_count` 1")
+    # The ids that are kept are those of the whole chat's text, from its first character on.
+    apart = "does not go with `conversation`"
+    if request.add_special_tokens:
+        yield FieldViolation("prompt.add_special_tokens", apart)
+    if request.truncate_prompt_tokens:
+        yield FieldViolation("prompt.truncate_prompt_tokens", apart)
+    if not isinstance(prompt, ChatPrompt):
+        yield FieldViolation("conversation", "needs `prompt.chat`")
+    elif prompt.continue_final_message:
+        yield FieldViolation("prompt.chat.continue_final_message", apart)
+    elif not prompt.add_generation_prompt:
+        yield FieldViolation("prompt.chat.add_generation_prompt", f"is false; it {apart}")
 
 
 def _able(ability: Ability, limits: ModelLimits) -> Violations:

@@ -14,6 +14,7 @@ from tokenwire_frontend.core.events import Content, Delivery
 from tokenwire_frontend.core.model import Ability
 from tokenwire_frontend.core.request import (
     ChatPrompt,
+    ConversationTurn,
     GenerationRequest,
     Guide,
     Output,
@@ -94,6 +95,11 @@ def generation_request(message: generation_pb2.Generation) -> GenerationRequest:
         request_id=message.request_id,
         time_budget_s=(
             seconds(message.time_budget, "time_budget") if message.HasField("time_budget") else None
+        ),
+        conversation=(
+            ConversationTurn(message.conversation.id, message.conversation.messages)
+            if message.HasField("conversation")
+            else None
         ),
     )
 

@@ -135,13 +135,14 @@ def _answer(generation: Generation, reader: Reader) -> generation_pb2.GenerateRe
         raise news.failure
     if news.completion is None or news.wire_bytes > ANSWER_BYTES_LIMIT:
         raise errors.answer_too_large(ANSWER_BYTES_LIMIT)
-    prompt = news.prompt
+    prompt, turn = news.prompt, generation.turn
     return generation_pb2.GenerateResponse(
         request_id=generation.record.request_id,
         sequences=map(to_proto.sequence, news.deltas),
         usage=to_proto.usage(news.completion),
         timings=to_proto.timings(news.completion),
         trace_id=generation.record.trace_id,
+        conversation=to_proto.conversation_prompt(turn) if turn else None,
         prompt_logprobs=(
             to_proto.token_logprobs(prompt.logprobs, prompt.token_bytes) if prompt else ()
         ),

@@ -14,6 +14,7 @@ from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.core.model import Ability
 from tokenwire_frontend.core.prompt_log import PromptPart
 from tokenwire_frontend.edge import wire
+from tokenwire_frontend.generation.conversation import Turn
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.workers.link import WorkerLink
@@ -62,15 +63,25 @@ def accepted(generation: Generation, *, attached: bool = False) -> bytes:
         generation: the generation.
         attached: whether it was there before the caller's request.
     """
-    record, resume = generation.record, generation.resume
+    record, resume, turn = generation.record, generation.resume, generation.turn
     told = wire.accepted(record.request_id, generation.prompt_tokens, record.trace_id)
-    if resume is None:
+    if resume is None and turn is None:
         return told
+    more = generation_pb2.Accepted(conversation=conversation_prompt(turn) if turn else None)
+    if resume is not None:
+        more.resume_token, more.attached = resume.token, attached
+        more.detach_ttl.CopyFrom(duration(resume.ttl_s))
     # Messages one after the other are one that has the fields of all.
-    more = generation_pb2.Accepted(
-        resume_token=resume.token, detach_ttl=duration(resume.ttl_s), attached=attached
-    )
     return told + more.SerializeToString()
+
+
+def conversation_prompt(turn: Turn) -> generation_pb2.ConversationPrompt:
+    """Returns how the prompt of a conversation's turn was made."""
+    return generation_pb2.ConversationPrompt(
+        messages=turn.chat.held,
+        kept_tokens=turn.kept_tokens,
+        encoded_tokens=turn.encoded_tokens,
+    )
 
 
 def prompt_logprobs(value: PromptPart) -> generation_pb2.PromptLogprobs:

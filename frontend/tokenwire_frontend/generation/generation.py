@@ -24,6 +24,7 @@ from tokenwire_frontend.core.log import End, Finish, SequenceLog
 from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.core.prompt_log import PromptLog
 from tokenwire_frontend.generation.attempt import Attempt
+from tokenwire_frontend.generation.conversation import Turn
 from tokenwire_frontend.generation.lease import Lease
 from tokenwire_frontend.generation.reader import Reader
 from tokenwire_frontend.generation.readers import Readers
@@ -62,6 +63,8 @@ class Generation:
         """Where log probabilities of the prompt are asked for."""
         self.completion: Completion | None = None
         self.failure: ServiceError | None = None
+        self.turn: Turn | None = None
+        """Of the conversation whose answer it generates."""
         self.retained = record.captures or reader.retains
         """Whether the logs keep what was taken."""
         self.resume: Resume | None = None
@@ -100,6 +103,10 @@ class Generation:
                 raise
         finally:
             self._interrupt = None
+
+    def take_turn(self, turn: Turn) -> None:
+        """Takes a turn of a conversation, which ends with the generation."""
+        self.turn, self.retained = turn, True
 
     def was_read(
         self, sequence_count: int, budget_s: float | None, answer_bytes_limit: int | None
@@ -317,12 +324,23 @@ class Generation:
             self._attempt.close()
         if self._interrupt is not None:
             self._interrupt.reschedule(0.0)
+        if self.turn is not None:
+            self._end_turn(self.turn)
         try:
             write_down()
         except Exception:
             # The client gets its answer all the same.
             log.exception("record_fault", trace_id=self.record.trace_id)
         self._reader.wake(urgent=True)
+
+    def _end_turn(self, turn: Turn) -> None:
+        worker = self._attempt.link.address if self._attempt is not None else ""
+        answer = self.logs[0] if self.completion is not None else None
+        try:
+            turn.end(answer, worker)
+        except Exception:
+            # The client gets its answer, and CONVERSATION_MISMATCH with the next turn.
+            log.exception("conversation_fault", trace_id=self.record.trace_id)
 
     def _counted(self, report: WorkerReport | None) -> Completion:
         """Returns what was counted and timed until now."""

@@ -14,12 +14,13 @@ from tokenwire_frontend import errors
 from tokenwire_frontend.core.held_calls import told_of_tools
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.prompt_log import PromptLog
-from tokenwire_frontend.core.request import GenerationRequest
+from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest
 from tokenwire_frontend.core.router import Choice
 from tokenwire_frontend.core.validation import prompt_length_violation, violations
 from tokenwire_frontend.generation import answer, prompt, reading
 from tokenwire_frontend.generation.admission import Admission
 from tokenwire_frontend.generation.attempt import Attempt
+from tokenwire_frontend.generation.conversation import Conversations, Turn
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.generation.incoming import Incoming
 from tokenwire_frontend.generation.keeper import Keeper, KeepLimits
@@ -60,6 +61,7 @@ class Generator:
         tokenizers: the processes that tokenise.
         recorder: where generations are written down.
         admission: the places for generations.
+        conversations: what is kept between turns.
         keeping: bounds of those that outlive their calls.
     """
 
@@ -69,11 +71,13 @@ class Generator:
         tokenizers: TokenizerPool,
         recorder: Recorder,
         admission: Admission,
+        conversations: Conversations,
         keeping: KeepLimits | None = None,
     ) -> None:
         self.pool = pool
         self.tokenizers = tokenizers
         self.admission = admission
+        self.conversations = conversations
         self._recorder = recorder
         self.keeper = Keeper(keeping or KeepLimits(), recorder.metrics, self._run, self.refuse)
         self._live: set[Generation] = set()
@@ -180,8 +184,12 @@ class Generator:
         limit = incoming.answer_bytes_limit
         if limit is not None:
             answer.check_size(request, model.limits, limit)
+        turn = self._begin_turn(model, request)
+        if turn is not None:
+            generation.take_turn(turn)
+            request = replace(request, prompt=turn.chat)
         generation.was_read(request.sequence_count, request.time_budget_s, limit)
-        ids, text = await prompt.tokenise(self.tokenizers, model, request, generation.record)
+        ids, text = await prompt.tokenise(self.tokenizers, model, request, generation.record, turn)
         fault = prompt_length_violation(len(ids), request, model.limits)
         if fault is not None:
             raise InvalidRequestError([fault], reason="PROMPT_TOO_LONG")
@@ -208,18 +216,26 @@ class Generator:
         if late is not None and left_s > 0:  # one that is spent has a result, without tokens
             raise late
 
+    def _begin_turn(self, model: Model, request: GenerationRequest) -> Turn | None:
+        """Begins a turn where the request is one of a conversation."""
+        if request.conversation is None:
+            return None
+        assert isinstance(request.prompt, ChatPrompt)  # noqa: S101 - validated before
+        return self.conversations.begin(request.conversation, request.prompt, model)
+
     async def _try_workers(
         self, generation: Generation, incoming: Incoming, prepared: Prepared
     ) -> None:
         """Submits to one worker after the other until one takes it."""
         tried: list[WorkerLink] = []
         sent = 0
+        preferred = "" if generation.turn is None else generation.turn.worker
         while not generation.done:
             message = await prompt_request(prepared.ids)
             if generation.done:
                 return
             routed_s = time.monotonic()
-            link, choice = self.pool.route(prepared.model, prepared.ids, tried)
+            link, choice = self.pool.route(prepared.model, prepared.ids, tried, preferred)
             attempt = _submit(generation, link, incoming, prepared, message, choice, routed_s)
             if attempt is None:
                 return

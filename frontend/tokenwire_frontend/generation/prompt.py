@@ -21,20 +21,33 @@ from tokenwire_frontend.core.validation import (
     most_prompt_tokens,
     prompt_too_long,
 )
+from tokenwire_frontend.generation.conversation import Turn
 from tokenwire_frontend.generation.reading import Reading, call_ids
 from tokenwire_frontend.generation.record import GenerationRecord
 from tokenwire_frontend.models.job_result import TooManyTokensError
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.models.token_ids import read_ids
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
+from tokenwire_frontend.models.turn_prompts import turn_prompt
 
 
 async def tokenise(
-    tokenizers: TokenizerPool, model: Model, request: GenerationRequest, record: GenerationRecord
+    tokenizers: TokenizerPool,
+    model: Model,
+    request: GenerationRequest,
+    record: GenerationRecord,
+    turn: Turn | None = None,
 ) -> tuple[array[int], str]:
     """Returns the prompt's ids, truncated where that is asked for, and its text where it is echoed.
 
     A prompt that is known to be too long is refused before it is tokenised.
+
+    Args:
+        tokenizers: the processes that do it.
+        model: its model.
+        request: the generation.
+        record: where the stages are written down.
+        turn: of the conversation whose next turn the prompt is.
 
     Raises:
         ServiceError: the tokenizer is busy, or the chat can't be rendered.
@@ -42,7 +55,7 @@ async def tokenise(
     """
     most_tokens = most_prompt_tokens(request, model.limits)
     try:
-        ids, text = await _whole(tokenizers, model, request, record, most_tokens)
+        ids, text = await _whole(tokenizers, model, request, record, most_tokens, turn)
     except TooManyTokensError as error:
         fault = prompt_too_long(error.told, most_tokens)
         raise InvalidRequestError([fault], reason="PROMPT_TOO_LONG") from error
@@ -61,10 +74,13 @@ async def _whole(
     request: GenerationRequest,
     record: GenerationRecord,
     most_tokens: int,
+    turn: Turn | None,
 ) -> tuple[array[int], str]:
     """Returns all ids of a prompt, and its text where it came as one."""
     if isinstance(request.prompt, TokenPrompt):
         return await _token_prompt(model, request.prompt, most_tokens), ""
+    if turn is not None:
+        return await _turn_prompt(tokenizers, model, turn, record, most_tokens)
     if isinstance(request.prompt, ChatPrompt):
         return await _chat_prompt(tokenizers, model, request, request.prompt, record, most_tokens)
     assert request.prompt is not None  # noqa: S101 - validated before
@@ -99,6 +115,24 @@ async def _chat_prompt(
     record.stage(semconv.SPAN_RENDER, rendered.began_s, rendered.rendered_s)
     record.stage(semconv.SPAN_TOKENIZE, rendered.rendered_s, rendered.ended_s)
     return rendered.ids, rendered.text
+
+
+async def _turn_prompt(
+    tokenizers: TokenizerPool,
+    model: Model,
+    turn: Turn,
+    record: GenerationRecord,
+    most_tokens: int,
+) -> tuple[array[int], str]:
+    if not model.has_chat_template:
+        raise errors.no_chat_template(model.name)
+    made = await turn_prompt(
+        tokenizers, model.key, turn.chat, "prompt.chat", turn.seen, most_tokens=most_tokens
+    )
+    turn.rendered(made)
+    record.stage(semconv.SPAN_RENDER, made.began_s, made.rendered_s)
+    record.stage(semconv.SPAN_TOKENIZE, made.rendered_s, made.ended_s)
+    return made.seen.ids, made.text
 
 
 async def _text_prompt(

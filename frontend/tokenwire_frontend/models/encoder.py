@@ -14,11 +14,12 @@ from typing import Any
 import tokenizers
 
 from tokenwire_frontend.core.token_bytes import TOKEN_BYTES_LIMIT
+from tokenwire_frontend.models.added_tokens import AddedTokens
 from tokenwire_frontend.models.cache_counts import CacheCounts
 from tokenwire_frontend.models.fast_encoder import FastEncoder, NotFastError, checked
 from tokenwire_frontend.models.files import TOKENIZER_FILE, ModelFilesError
 from tokenwire_frontend.models.literal_encoder import LiteralEncoder
-from tokenwire_frontend.models.token_bound import bytes_per_token
+from tokenwire_frontend.models.token_bound import bytes_per_token, normalizes
 
 VOCABULARY_LIMIT = 2**22
 """Ids; the largest vocabularies in use have 262,144."""
@@ -95,6 +96,10 @@ class Encoder:
             return self.encode(text, add_special_tokens=add_special_tokens)[0]
 
         return LiteralEncoder(self._tokenizer, encode)
+
+    def finder(self, whole: dict[str, Any]) -> AddedTokens:
+        """Returns what finds added tokens in a text; `whole` is tokenizer.json, parsed."""
+        return AddedTokens(self._tokenizer, normalizes=normalizes(whole))
 
     def decode(self, token_ids: array[int], *, skip_special_tokens: bool) -> str:
         """Returns the text of the ids."""

@@ -27,6 +27,7 @@ from tokenwire_service.signals import STOPS, leave_to_parent
 from tokenwire_frontend.core.chat_variables import chat_variables
 from tokenwire_frontend.core.parsers.choice import choose
 from tokenwire_frontend.core.request import ChatPrompt
+from tokenwire_frontend.models.added_tokens import AddedTokens
 from tokenwire_frontend.models.cache_counts import CacheCounts
 from tokenwire_frontend.models.chat_template import (
     DEFAULT,
@@ -69,6 +70,7 @@ class _TextTooLargeError(Exception):
 @dataclass(frozen=True, slots=True)
 class _Model:
     encoder: Encoder
+    added: AddedTokens
     literal: LiteralEncoder
     templates: ChatTemplates[ChatTemplate]
     marking: ChatTemplates[MarkingTemplate]
@@ -117,7 +119,12 @@ class Jobs:
         except ChatTemplateError as error:
             raise ModelFilesError(f"its chat template {error}") from error
         self._models[key] = _Model(
-            encoder, encoder.literal(), templates, marking, description["bytes_per_token"]
+            encoder,
+            encoder.finder(whole),
+            encoder.literal(),
+            templates,
+            marking,
+            description["bytes_per_token"],
         )
         return {
             "tokenizer": description,
@@ -174,22 +181,10 @@ class Jobs:
             two, and of the end. There are marks, and a plane other than 0, where a chat with
             `escape_control_tokens` is not tokenised: `literal` does that.
         """
-        model = self._models[key]
         began_s = time.monotonic()
-        prompt = ChatPrompt(*chat)
-        variables = chat_variables(prompt, field)
-        plane = 0
-        if prompt.escape_control_tokens:
-            marks = _marks_for(variables, field)
-            plane = marks.plane
-            text = model.marking.choose(variables).render_marked(
-                variables, Budget(*budget), marks, continues_final=prompt.continue_final_message
-            )
-        else:
-            text = model.templates.choose(variables).render(
-                variables, Budget(*budget), continues_final=prompt.continue_final_message
-            )
-            model.check_fits(text, most_tokens)
+        text, plane = self._written(key, ChatPrompt(*chat), field, Budget(*budget))
+        if not plane:
+            self._models[key].check_fits(text, most_tokens)
         rendered_s = time.monotonic()
         ids = b""
         if tokenises and plane:
@@ -198,6 +193,47 @@ class Jobs:
         elif tokenises:
             [ids] = self.encode(key, text, special, offsets=False, most_tokens=most_tokens)
         return text, plane, ids, (began_s, rendered_s, time.monotonic())
+
+    def turn(
+        self,
+        key: str,
+        chat: tuple[Any, ...],
+        field: str,
+        budget: tuple[int, float, int],
+        most_tokens: int,
+    ) -> tuple[str, str, int, bytes, bytes, tuple[float, float]]:
+        """Renders the chat of a conversation's turn.
+
+        Returns:
+            Text, the same with marks, their plane, where the text's added tokens begin and their
+            ids, and time.monotonic() of the beginning and the end. Without
+            `escape_control_tokens` the text has no marks and the plane is 0.
+        """
+        began_s = time.monotonic()
+        marked, plane = self._written(key, ChatPrompt(*chat), field, Budget(*budget))
+        model, text = self._models[key], marked
+        if plane:
+            text, caller = Marks(plane).unmarked(marked), planes(marked)
+            places, ids = model.added.find(
+                text, lambda start, end: caller.find(plane, start, end) < 0
+            )
+        else:
+            places, ids = model.added.find(text)
+        model.check_fits(text, most_tokens)
+        times = began_s, time.monotonic()
+        return text, marked, plane, places.tobytes(), ids.tobytes(), times
+
+    def _written(self, key: str, chat: ChatPrompt, field: str, budget: Budget) -> tuple[str, int]:
+        """Returns a rendered chat, and the plane of its marks, or 0 where it has none."""
+        model, variables = self._models[key], chat_variables(chat, field)
+        goes_on = chat.continue_final_message
+        if not chat.escape_control_tokens:
+            template = model.templates.choose(variables)
+            return template.render(variables, budget, continues_final=goes_on), 0
+        marks = _marks_for(variables, field)
+        marking = model.marking.choose(variables)
+        text = marking.render_marked(variables, budget, marks, continues_final=goes_on)
+        return text, marks.plane
 
     def literal(
         self, key: str, marked: str, plane: int, special: bool, most_tokens: int

@@ -70,6 +70,15 @@ def knows_every_byte(description: dict[str, Any], names: AbstractSet[str | None]
     )
 
 
+def normalizes(description: dict[str, Any]) -> bool:
+    """Tells whether a tokenizer may change a text before it splits it.
+
+    Args:
+        description: tokenizer.json.
+    """
+    return bool(_parts(description, "normalizer"))
+
+
 def _parts(description: dict[str, Any], name: str) -> list[dict[str, Any]]:
     """Returns the steps of a normalizer or pre-tokenizer."""
     whole = description.get(name)

@@ -194,7 +194,7 @@ class TokenizerPool:
                     raise TooManyTokensError(len(ids), at_least=False)
                 return [ids]
         job = packed("encode", key, text, add_special_tokens, with_offsets, most_tokens)
-        return [array("I", column) for column in await self._result(job, TOKENIZE_LIMIT)]
+        return [array("I", column) for column in await self.result(job, TOKENIZE_LIMIT)]
 
     async def encode_each(self, key: str, texts: Sequence[str]) -> list[array[int]]:
         """Returns the ids of each of some short texts, without special tokens.
@@ -202,7 +202,7 @@ class TokenizerPool:
         Raises:
             ServiceError: as `encode`.
         """
-        found = await self._result(packed("encode_each", key, [*texts]), TOKENIZE_LIMIT)
+        found = await self.result(packed("encode_each", key, [*texts]), TOKENIZE_LIMIT)
         return [array("I", ids) for ids in found]
 
     async def decode(
@@ -220,7 +220,7 @@ class TokenizerPool:
             TextTooLargeError: the text's UTF-8 has more than `most_bytes`.
         """
         job = packed("decode", key, token_ids.tobytes(), skip_special_tokens, most_bytes)
-        text: str = await self._result(job, TOKENIZE_LIMIT)
+        text: str = await self.result(job, TOKENIZE_LIMIT)
         return text
 
     async def render(
@@ -259,19 +259,19 @@ class TokenizerPool:
         first = job(SHORT_RENDERING, tokenises=True)
         if len(first) <= SHORT_BYTES:
             try:
-                text, _, ids, times = await self._result(first, RENDER_LIMIT)
+                text, _, ids, times = await self.result(first, RENDER_LIMIT)
                 return Rendered(text, array("I", ids), *times)
             except BudgetSpentError:
                 pass
         try:
-            text, plane, _, times = await self._result(
+            text, plane, _, times = await self.result(
                 job(LONG_RENDERING, tokenises=False), RENDER_LIMIT, short=False
             )
         except BudgetSpentError as error:
             raise TemplateFailedError("it takes too long") from error
         if plane:
             marked = packed("literal", key, text, plane, special, most_tokens)
-            text, ids = await self._result(marked, TOKENIZE_LIMIT)
+            text, ids = await self.result(marked, TOKENIZE_LIMIT)
         else:
             [ids] = await self.encode(
                 key, text, add_special_tokens=special, most_tokens=most_tokens
@@ -289,8 +289,17 @@ class TokenizerPool:
             process.kill()
             await process.ended()
 
-    async def _result(self, payload: bytes, limit: TimeLimit, *, short: bool | None = None) -> Any:
-        """Returns the result of a job, once a process has done it."""
+    async def result(self, payload: bytes, limit: TimeLimit, *, short: bool | None = None) -> Any:
+        """Returns the result of a job, once a process has done it.
+
+        Args:
+            payload: as `packed` makes it.
+            limit: time that it may take.
+            short: whether it goes before long ones; None: where it is small.
+
+        Raises:
+            ServiceError: as `encode`.
+        """
         if self.held >= self._waiting_limit:
             raise errors.tokenizer_busy(counted(self._waiting_limit, "text"))
         if self._held_bytes + len(payload) > HELD_BYTES_LIMIT:

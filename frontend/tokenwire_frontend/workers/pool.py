@@ -98,9 +98,15 @@ class WorkerPool:
         return next(iter(self.models)) if len(self.models) == 1 else ""
 
     def route(
-        self, model: Model, prompt: Sequence[int], tried: Collection[WorkerLink] = ()
+        self,
+        model: Model,
+        prompt: Sequence[int],
+        tried: Collection[WorkerLink] = (),
+        preferred: str = "",
     ) -> tuple[WorkerLink, Choice]:
         """Chooses a ready worker for the prompt among those not tried yet.
+
+        `preferred` is the address of one that is chosen unless it is much busier, or empty.
 
         Raises:
             ServiceError: NO_WORKER.
@@ -108,7 +114,7 @@ class WorkerPool:
         links = [link for link in self.ready(model.name) if link not in tried]
         if not links:
             raise errors.no_worker(model.name)
-        choice = self._router.choose(prompt, [_candidate(link) for link in links])
+        choice = self._router.choose(prompt, [_candidate(link) for link in links], preferred)
         return links[choice.index], choice
 
     def ready(self, model: str) -> list[WorkerLink]:

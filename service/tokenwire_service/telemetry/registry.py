@@ -169,6 +169,30 @@ ENCODING_CACHE_HELD = Metric(
     "tokenwire.frontend.encoding_cache.held_bytes", Kind.GAUGE, "By",
     "Texts and ids that the tokenizer processes remember now.", services=(FRONTEND,),
 )  # fmt: skip
+CONVERSATIONS = Metric(
+    "tokenwire.frontend.conversations", Kind.GAUGE, "{conversation}",
+    "Conversations that this frontend keeps between two turns.", services=(FRONTEND,),
+)  # fmt: skip
+CONVERSATION_BYTES = Metric(
+    "tokenwire.frontend.conversation_bytes", Kind.GAUGE, "By",
+    "Messages, texts and token ids of these conversations.", services=(FRONTEND,),
+)  # fmt: skip
+CONVERSATION_TURNS = Metric(
+    "tokenwire.frontend.conversation_turns", Kind.COUNTER, "{turn}",
+    "Turns of conversations: begun anew (new), held here (hit), not held (miss), held with another "
+    "count of messages (mismatch), or in a turn already (busy).",
+    (names.CONVERSATION_RESULT,), services=(FRONTEND,),
+)  # fmt: skip
+CONVERSATION_EVICTIONS = Metric(
+    "tokenwire.frontend.conversation_evictions", Kind.COUNTER, "{conversation}",
+    "Conversations dropped, for want of room (room) or after --conversation-ttl-s (idle).",
+    (names.CONVERSATION_EVICTION,), services=(FRONTEND,),
+)  # fmt: skip
+CONVERSATION_TOKENS = Metric(
+    "tokenwire.frontend.conversation_tokens", Kind.COUNTER, "{token}",
+    "Prompt tokens of conversations' turns: kept from the turn before, or encoded.",
+    (names.CONVERSATION_TOKENS,), services=(FRONTEND,),
+)  # fmt: skip
 TEXT_DURATION = Metric(
     "tokenwire.frontend.text.duration", Kind.HISTOGRAM, "s",
     "Time to render a chat and to tokenise a prompt.",

@@ -290,7 +290,9 @@ Global___SequenceSoFar: _TypeAlias = SequenceSoFar  # noqa: Y015
 @_typing.final
 class Conversation(_message.Message):
     """A conversation that the frontend keeps, so that a request has the new turn alone. Needs a chat prompt,
-    with the tools and template variables of the conversation, and one sequence.
+    with the tools and template variables of the conversation, and one sequence. After a turn that ends
+    with STOP, TOOL_CALLS or LENGTH it holds the turn's messages and the answer; after any other end it is
+    as before the turn, which may be sent again.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -301,7 +303,8 @@ class Conversation(_message.Message):
     """The caller's name for it: 1 to 128 of the characters of request_id."""
     messages: _builtins.int
     """Messages of it that the frontend holds, the model's answers among them: those of the prompt follow
-    them. 0: a new conversation, in the place of one that is held under this name.
+    them. 0: a new conversation, in the place of one that is held under this name. The number before the
+    last turn repeats that turn: what is sent takes its place.
     """
     def __init__(
         self,
@@ -353,6 +356,7 @@ class GenerateResponse(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
+    CONVERSATION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request's id: the caller's, or the frontend's where the caller gave none."""
     trace_id: _builtins.str
@@ -373,6 +377,10 @@ class GenerateResponse(_message.Message):
     def prompt_logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
         """Log probabilities of the prompt's tokens, where asked for, from its first token on."""
 
+    @_builtins.property
+    def conversation(self) -> Global___ConversationPrompt:
+        """How the prompt was made of a conversation. Set where the request names one."""
+
     def __init__(
         self,
         *,
@@ -382,10 +390,11 @@ class GenerateResponse(_message.Message):
         timings: Global___Timings | None = ...,
         trace_id: _builtins.str = ...,
         prompt_logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
+        conversation: Global___ConversationPrompt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "sequences", b"sequences", "timings", b"timings", "trace_id", b"trace_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "sequences", b"sequences", "timings", b"timings", "trace_id", b"trace_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
