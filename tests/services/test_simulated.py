@@ -21,6 +21,7 @@ from tests.services.processes import (
     Processes,
     wait_for_health,
 )
+from tests.services.prompts import chat
 from tests.telemetry.conftest import exporting
 from tests.worker.calls import request
 
@@ -96,6 +97,20 @@ def test_a_frontend_of_several_gets_the_same_from_each(process, workers, lasting
     assert {each.completed.timings.worker for each in streams} == {"sim-4", "sim-5"}
     cached = [each.completed.usage.cached_prompt_tokens for each in streams]
     assert sorted(cached) == [0] * 2 + [48] * 10, "each computes the prompt once"
+
+
+def test_a_conversation_stays_where_its_blocks_are(process, workers, lasting):
+    with frontend_of(lasting, workers[3:]) as client:
+        prompt = chat("Tell me a story about a cat. " * 20)
+        at = set()
+        for turn in range(6):
+            conversation = {"id": "story", "messages": 2 * turn}
+            told = client.stream(generation(prompt, 30, conversation=conversation))
+            made, usage = told.accepted.conversation, told.completed.usage
+            assert made.kept_tokens >= 100 * bool(turn)
+            assert usage.cached_prompt_tokens >= made.kept_tokens // 16 * 16
+            at.add(told.completed.timings.worker)
+    assert len(at) == 1
 
 
 def test_metrics_are_summed_over_the_workers(process, workers):
