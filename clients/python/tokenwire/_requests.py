@@ -34,7 +34,7 @@ Prompt = str | Sequence[int]
 """A text, or token ids of the model's own vocabulary."""
 
 _GUIDES = [field.name for field in options_pb2.GuidedDecoding.DESCRIPTOR.fields]
-_OWN = ["model", "lora_adapter", "cache_salt", "priority", "request_id"]
+_OWN = ["model", "lora_adapter", "cache_salt", "priority", "request_id", "conversation"]
 
 _IN_OPENAI = {"messages": "chat", "response_format": "json_schema"}
 """Names in OpenAI's interface that are not like ours."""

@@ -14,6 +14,7 @@ from tokenwire.types import (
     Activity,
     Alternative,
     Answer,
+    ConversationPrompt,
     FinishReason,
     ModelInfo,
     Outcome,
@@ -55,6 +56,7 @@ def answer(message: generation_pb2.GenerateResponse) -> Answer:
         usage=usage(message.usage),
         timings=timings(message.timings),
         prompt_logprobs=logprobs(message.prompt_logprobs),
+        conversation=_conversation(message),
     )
 
 
@@ -72,7 +74,18 @@ def _sequence(message: generation_pb2.Sequence) -> SequenceResult:
 
 def accepted(message: generation_pb2.Accepted) -> Accepted:
     """Returns what the server says when a worker takes a request."""
-    return Accepted(message.request_id, message.prompt_token_count, message.trace_id)
+    return Accepted(
+        message.request_id, message.prompt_token_count, message.trace_id, _conversation(message)
+    )
+
+
+def _conversation(
+    message: generation_pb2.Accepted | generation_pb2.GenerateResponse,
+) -> ConversationPrompt | None:
+    if not message.HasField("conversation"):
+        return None
+    made = message.conversation
+    return ConversationPrompt(made.messages, made.kept_tokens, made.encoded_tokens)
 
 
 def logprobs(messages: Iterable[generation_pb2.TokenLogprob]) -> list[TokenLogprob]:

@@ -117,6 +117,9 @@ class GenerationOptions(ChatOptions, total=False):
     """Name of the LoRA adapter to apply."""
     cache_salt: str
     """Cached prompt prefixes are reused only among equal salts; at most 256 characters."""
+    conversation: Mapping[str, Any]
+    """The conversation whose next turn `chat` is: {"id": its name, "messages": how many the
+    frontend holds of it}; 0 messages begin it anew."""
     priority: int
     """Higher goes first among requests that wait; -100 to 100."""
     request_id: str

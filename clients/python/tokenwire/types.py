@@ -144,6 +144,18 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class ConversationPrompt:
+    """How the prompt of a conversation's turn was made."""
+
+    messages: int
+    """Messages that the frontend held."""
+    kept_tokens: int
+    """Token ids that it held, and kept as they were."""
+    encoded_tokens: int
+    """Token ids after them, of text that was encoded for this turn."""
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """The request was valid and a worker took it."""
 
@@ -151,6 +163,8 @@ class Accepted:
     prompt_tokens: int
     trace_id: str
     """32 lower-case hex digits."""
+    conversation: ConversationPrompt | None = None
+    """Where the request names a conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +246,8 @@ class Answer:
     timings: Timings
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     """One for each token of the prompt, where asked for; the first has no probability, and 0."""
+    conversation: ConversationPrompt | None = None
+    """Where the request names a conversation."""
 
     @property
     def text(self) -> str:
