@@ -173,7 +173,7 @@ class Frontend:
         )
         admission = Admission(chosen.generations_limit)
         self._conversations = Conversations(
-            chosen.conversation_mib * 2**20, chosen.conversation_ttl_s, ConversationMetrics()
+            chosen.conversation_bytes, chosen.conversation_ttl_s, ConversationMetrics()
         )
         keeping = KeepLimits(chosen.retained_bytes, chosen.detach_ttl_max_s)
         self.generator = Generator(

@@ -144,11 +144,11 @@ class FrontendSettings(ServiceSettings):
     tokenizer_waiting_limit: int = Field(
         512, ge=1, description="texts in and before the tokenizer; the next is refused"
     )
-    conversation_mib: int = Field(
-        256,
+    conversation_bytes: int = Field(
+        256 * 2**20,
         ge=0,
-        le=1_048_576,
-        description="memory in MiB for conversations between two turns: messages, texts and token "
+        le=64 * 2**30,
+        description="memory in bytes for conversations between two turns: messages, texts and token "
         "ids; the least recently used are dropped first; 0 keeps none",
     )
     conversation_ttl_s: float = Field(
