@@ -36,6 +36,34 @@ def test_the_reason_names_the_policy_and_the_load():
 
 
 @pytest.mark.parametrize(
+    ("running", "waiting", "other", "taken"),
+    [
+        (0, 0, 0, True),
+        # It runs the request at once.
+        (7, 0, 0, True),
+        # The request would wait there, and not at the other.
+        (8, 0, 0, False),
+        (8, 0, 6, False),
+        (8, 2, 8, True),
+        # The other is less busy by more than a quarter.
+        (8, 3, 8, False),
+    ],
+)
+def test_a_preferred_worker_is_taken_unless_it_is_much_busier(running, waiting, other, taken):
+    workers = [worker("b", other), worker("a", running, waiting)]
+    choice = LeastLoaded().choose([1], workers, preferred="a")
+    assert choice.index == taken
+    assert choice.reason.startswith("conversation" if taken else "least_loaded")
+
+
+def test_a_preferred_worker_that_is_full_or_gone_is_not_taken():
+    full = Candidate("a", 8, 4, 0, 8, waiting_limit=4)
+    others = [worker("b", 8, 4)]
+    assert LeastLoaded().choose([1], [*others, full], preferred="a").index == 0
+    assert LeastLoaded().choose([1], others, preferred="a").index == 0
+
+
+@pytest.mark.parametrize(
     ("running", "waiting", "unreported", "is_full"),
     [
         (8, 4, 0, True),
