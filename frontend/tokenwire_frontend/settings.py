@@ -148,8 +148,8 @@ class FrontendSettings(ServiceSettings):
         256 * 2**20,
         ge=0,
         le=64 * 2**30,
-        description="memory in bytes for conversations between two turns: messages, texts and token "
-        "ids; the least recently used are dropped first; 0 keeps none",
+        description="memory in bytes for conversations between two turns: messages, texts and "
+        "token ids; the least recently used are dropped first; 0 keeps none",
     )
     conversation_ttl_s: float = Field(
         3600.0,
