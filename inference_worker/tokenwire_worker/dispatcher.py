@@ -50,7 +50,7 @@ from tokenwire_worker.stall_watch import watch_for_stall
 SHOWN_REQUESTS = 16
 """Most request ids that the log line of a stall names."""
 
-_NOT_CARRIED = "the engine keeps what it needs of the output for this only while it generates it"
+_NOT_CARRIED = "it needs state that the engine has only of output which it generated itself"
 
 DEAD_CLOSE_S = 0.3
 """Time that an engine has to end which is dead: there is nothing left to save."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tokenwire_worker.core import validation
+from tokenwire_worker.core.guide_validation import nesting
 from tokenwire_worker.core.request import GenerationRequest, TokenIds
 from tokenwire_worker.engines.port import Ability, EngineInfo, FreePrefix, Guide, Sampling
 
@@ -269,9 +270,9 @@ def test_a_prompt_must_leave_room_for_one_token():
 
 
 def test_nesting_counts_open_brackets_of_any_kind():
-    assert validation.nesting("no brackets") == 0
-    assert validation.nesting("([{}])[]") == 3
-    assert validation.nesting(")))(") == 1
+    assert nesting("no brackets") == 0
+    assert nesting("([{}])[]") == 3
+    assert nesting(")))(") == 1
 
 
 # --- what a request becomes ----------------------------------------------------------------------

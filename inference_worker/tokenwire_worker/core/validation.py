@@ -12,16 +12,15 @@ from dataclasses import replace
 from itertools import islice
 
 from tokenwire_service.errors import FieldViolation
-from tokenwire_service.limits import CHOICE_OPTIONS, GUIDE_BYTES, GUIDE_DEPTH, utf8_bytes
 from tokenwire_service.wording import counted, cut
 
+from tokenwire_worker.core.faults import TOLD_FAULTS, Fault, engine_of, unable
+from tokenwire_worker.core.guide_validation import guide_faults
 from tokenwire_worker.core.request import GenerationRequest
 from tokenwire_worker.engines.port import (
     Ability,
     EngineInfo,
-    FreePrefix,
     Generation,
-    Guide,
     Sampling,
 )
 
@@ -33,14 +32,6 @@ PRIORITY_BOUND = 100
 
 CACHE_SALT_CHARACTERS = 256
 """Longest cache salt; it is hashed with every block of the prompt."""
-
-NUL = "\0"
-"""A character that compilers of guides do not support."""
-
-NO_NUL = "U+0000 is in no output"
-
-FREE_PREFIX_CHARACTERS = 64
-"""Of each text that marks a guide's free prefix: markers of reasoning have some ten."""
 
 LOGIT_BIASES = 300
 """Most tokens of a request whose logits are biased."""
@@ -66,9 +57,6 @@ below 1e-36 overflow float32 and end in NaN, log probabilities too."""
 NAME_BYTES = 64
 """Most bytes of a caller's word that a refusal repeats: enough to find it again."""
 
-TOLD_FAULTS = 8
-"""Most elements of one list that are named as being at fault."""
-
 _NEUTRAL = Sampling()
 
 
@@ -90,7 +78,7 @@ def violations(request: GenerationRequest, info: EngineInfo) -> list[FieldViolat
         *_sampling(request.sampling, info),
         *_stopping(request, info),
         *_outputs(request, info),
-        *_guide(request.guide, info),
+        *guide_faults(request.guide, info),
         *_rest(request, info),
     ]
     return [FieldViolation(f"request.{field}", description) for field, description in found]
@@ -139,7 +127,12 @@ def not_carried(generation: Generation, info: EngineInfo) -> list[Fault]:
             ("output_so_far", f"{given} with the prompt; the engine reads at most {limit}")
         )
     if generation.prompt_logprobs is not None:
-        found.append((Ability.PROMPT_LOGPROBS.value, "they come before the first token alone"))
+        found.append(
+            (
+                Ability.PROMPT_LOGPROBS.value,
+                "they are sent before the first token, which exists already",
+            )
+        )
     return found
 
 
@@ -147,10 +140,6 @@ def _complete_sampling(sampling: Sampling) -> Sampling:
     if 0 < sampling.temperature < LEAST_TEMPERATURE:
         return replace(sampling, temperature=0.0)
     return sampling
-
-
-Fault = tuple[str, str]
-"""Path within the request, and what is wrong."""
 
 
 def _max_tokens(request: GenerationRequest, info: EngineInfo) -> int:
@@ -206,7 +195,7 @@ def _sampling(sampling: Sampling, info: EngineInfo) -> Iterator[Fault]:
     if not 0 <= sampling.min_p <= 1:
         yield "sampling.min_p", f"{sampling.min_p:g} is not within 0 to 1"
     elif sampling.min_p and Ability.MIN_P not in info.abilities:
-        yield _unable(Ability.MIN_P, info)
+        yield unable(Ability.MIN_P, info)
     if not 0 < sampling.repetition_penalty < math.inf:
         yield (
             "sampling.repetition_penalty",
@@ -218,7 +207,7 @@ def _sampling(sampling: Sampling, info: EngineInfo) -> Iterator[Fault]:
             yield f"sampling.{name}", f"{value:g} is not within -2 to 2"
     for name in sorted(info.unsupported_sampling):
         if getattr(sampling, name) != getattr(_NEUTRAL, name):
-            yield f"sampling.{name}", f"{_engine(info)}, does not support it as it is set up"
+            yield f"sampling.{name}", f"{engine_of(info)}, does not support it as it is set up"
     if sampling.logit_bias:
         yield from _logit_bias(sampling.logit_bias, info)
     if sampling.banned_sequences:
@@ -228,7 +217,7 @@ def _sampling(sampling: Sampling, info: EngineInfo) -> Iterator[Fault]:
 def _logit_bias(biases: Sequence[tuple[int, float]], info: EngineInfo) -> Iterator[Fault]:
     field = Ability.LOGIT_BIAS.value
     if Ability.LOGIT_BIAS not in info.abilities:
-        yield _unable(Ability.LOGIT_BIAS, info)
+        yield unable(Ability.LOGIT_BIAS, info)
         return
     if len(biases) > LOGIT_BIASES:
         yield field, f"more than {LOGIT_BIASES} tokens"
@@ -252,7 +241,7 @@ def _each_logit_bias(biases: Sequence[tuple[int, float]], info: EngineInfo) -> I
 def _banned_sequences(sequences: Sequence[Sequence[int]], info: EngineInfo) -> Iterator[Fault]:
     field = Ability.BANNED_SEQUENCES.value
     if Ability.BANNED_SEQUENCES not in info.abilities:
-        yield _unable(Ability.BANNED_SEQUENCES, info)
+        yield unable(Ability.BANNED_SEQUENCES, info)
         return
     limit = info.banned_sequences
     if len(sequences) > limit:
@@ -304,10 +293,10 @@ def _outputs(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
     if request.sequence_count > limit:
         yield "sequence_count", f"{request.sequence_count} sequences; at most {limit}"
     if request.logprobs and Ability.LOGPROBS not in info.abilities:
-        yield _unable(Ability.LOGPROBS, info)
+        yield unable(Ability.LOGPROBS, info)
     if request.top_logprobs:
         if Ability.TOP_LOGPROBS not in info.abilities:
-            yield _unable(Ability.TOP_LOGPROBS, info)
+            yield unable(Ability.TOP_LOGPROBS, info)
         elif request.top_logprobs > info.top_logprobs:
             yield (
                 "top_logprobs",
@@ -322,77 +311,11 @@ def _outputs(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
 def _prompt_logprobs(tokens: int, alternatives: int, info: EngineInfo) -> Iterator[Fault]:
     field = Ability.PROMPT_LOGPROBS.value
     if Ability.PROMPT_LOGPROBS not in info.abilities:
-        yield _unable(Ability.PROMPT_LOGPROBS, info)
+        yield unable(Ability.PROMPT_LOGPROBS, info)
     elif alternatives > info.top_logprobs:
         yield field, f"{alternatives} alternatives; at most {info.top_logprobs}"
     elif (count := tokens * (1 + alternatives)) > PROMPT_LOGPROBS:
         yield field, f"{count} log probabilities of the prompt; at most {PROMPT_LOGPROBS}"
-
-
-def _guide(guide: Guide | None, info: EngineInfo) -> Iterator[Fault]:
-    if guide is None:
-        return
-    field = guide.form.value
-    if guide.form not in info.abilities:
-        yield _unable(guide.form, info)
-        return
-    if guide.free_prefix is not None:
-        yield from _free_prefix(guide.free_prefix, info)
-    if guide.form is Ability.GUIDED_CHOICE:
-        yield from _choice(guide.options)
-        return
-    if guide.form is Ability.GUIDED_JSON_OBJECT:
-        return
-    # A regular expression may be a space.
-    if not (guide.text if guide.form is Ability.GUIDED_REGEX else guide.text.strip()):
-        yield field, "empty"
-    size = utf8_bytes(guide.text)
-    if size > GUIDE_BYTES:
-        yield field, f"{size} bytes; at most {GUIDE_BYTES}"
-    elif (depth := nesting(guide.text)) > GUIDE_DEPTH:
-        yield field, f"brackets nest {depth} deep; at most {GUIDE_DEPTH}"
-
-
-def _free_prefix(prefix: FreePrefix, info: EngineInfo) -> Iterator[Fault]:
-    if Ability.FREE_PREFIX not in info.abilities:
-        yield _unable(Ability.FREE_PREFIX, info)
-    for name, text in (("begin", prefix.begin), ("end", prefix.end)):
-        field = f"guide.free_prefix.{name}"
-        if len(text) > FREE_PREFIX_CHARACTERS:
-            yield field, f"{len(text)} characters; at most {FREE_PREFIX_CHARACTERS}"
-        if NUL in text:
-            yield field, NO_NUL
-    if not prefix.end:
-        yield "guide.free_prefix.end", "empty"
-
-
-def _choice(options: Sequence[str]) -> Iterator[Fault]:
-    field = f"{Ability.GUIDED_CHOICE.value}.options"
-    if not options:
-        yield field, "empty; at least one option is required"
-    if len(options) > CHOICE_OPTIONS:
-        yield field, f"{len(options)} options; at most {CHOICE_OPTIONS}"
-        return
-    size = sum(utf8_bytes(option) for option in options)
-    if size > GUIDE_BYTES:
-        yield field, f"{size} bytes in all; at most {GUIDE_BYTES}"
-    empty = [at for at, option in enumerate(options) if not option]
-    for at in empty[:TOLD_FAULTS]:
-        yield f"{field}[{at}]", "empty"
-    for at in [at for at, option in enumerate(options) if NUL in option][:TOLD_FAULTS]:
-        yield f"{field}[{at}]", NO_NUL
-
-
-def nesting(text: str) -> int:
-    """Returns how deep brackets of any kind nest, counting also those within quotes."""
-    depth = deepest = 0
-    for character in text:
-        if character in "([{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in ")]}" and depth:
-            depth -= 1
-    return deepest
 
 
 def _rest(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
@@ -403,14 +326,14 @@ def _rest(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
         )
     if request.lora_adapter:
         if Ability.LORA not in info.abilities:
-            yield _unable(Ability.LORA, info)
+            yield unable(Ability.LORA, info)
         elif request.lora_adapter not in info.lora_adapters:
             known = ", ".join(info.lora_adapters)
             asked = cut(request.lora_adapter, NAME_BYTES)
             yield "lora_adapter", f"{asked!r} is not here; there are: {known}"
     if request.cache_salt:
         if Ability.CACHE_SALT not in info.abilities:
-            yield _unable(Ability.CACHE_SALT, info)
+            yield unable(Ability.CACHE_SALT, info)
         elif len(request.cache_salt) > CACHE_SALT_CHARACTERS:
             yield (
                 "cache_salt",
@@ -420,11 +343,3 @@ def _rest(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
         yield "priority", f"{request.priority} is not within -{PRIORITY_BOUND} to {PRIORITY_BOUND}"
     if request.time_budget_s is not None and math.isnan(request.time_budget_s):
         yield "time_budget", "not a valid duration"
-
-
-def _unable(ability: Ability, info: EngineInfo) -> Fault:
-    return ability.value, f"{_engine(info)}, does not support it"
-
-
-def _engine(info: EngineInfo) -> str:
-    return f"the engine of this worker, {info.engine}"
