@@ -382,4 +382,6 @@ BREACHES: dict[str, tuple[Breach, str]] = {
     "A11": (of_request("Attach", clearing("token_offsets")), "the request was not refused"),
     "I1": (of_generation(clearing("idempotency_key")), "accepted.attached is false"),
     "I2": (of_generation(clearing("idempotency_key")), "the request was not refused"),
+    "I3": (of_generation(clearing("output_so_far")), "the answer began after 0 ids; 4 were there"),
+    "I4": (of_generation(clearing("sampling.temperature")), "the request was not refused"),
 }
