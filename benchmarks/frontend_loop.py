@@ -11,8 +11,8 @@ ratios of rounds that followed each other.
 
     session         64 generations of a Session, a token of each in each frame
     stream          64 StreamGenerate calls, likewise
-    session_opens   64 generations of one token each, opened at once in a Session
-    stream_opens    64 StreamGenerate calls of one token each, begun at once
+    session_opens   16 generations of one token each, opened at once in a Session
+    stream_opens    16 StreamGenerate calls of one token each, begun at once
 """
 
 from __future__ import annotations

@@ -29,16 +29,14 @@ def delta(plain: Plain) -> pb.Delta:
 
 @given(PLAINS)
 def test_a_stream_response_is_what_the_runtime_reads(plain):
-    read = pb.StreamGenerateResponse.FromString(
-        wire.stream_event(wire.STREAM_DELTA, wire.delta(plain))
-    )
+    read = pb.StreamGenerateResponse.FromString(wire.stream_delta(plain))
     assert read == pb.StreamGenerateResponse(delta=delta(plain))
 
 
 @given(st.lists(st.tuples(st.integers(1, 2**32 - 1), PLAINS), max_size=4))
 def test_session_responses_one_after_the_other_are_one(deltas):
     parts = [
-        wire.session_event(wire.session_number(number), wire.SESSION_DELTA, wire.delta(plain))
+        wire.session_event(wire.session_head(number, wire.SESSION_DELTA), wire.delta(plain))
         for number, plain in deltas
     ]
     read = pb.SessionResponse.FromString(b"".join(parts))
@@ -56,7 +54,7 @@ def test_a_plain_delta_is_what_the_message_would_say(runs, ended):
     fast, slow = Cursor(), Cursor()
     for number, run in enumerate(runs):
         for token_id, text in run:
-            log.append_one(token_id, text)
+            log.append_one(token_id, text.encode())
         if ended and number == len(runs) - 1:
             log.close("rest", End(Finish.LENGTH))
         plain, told = log.plain(fast, 2**20), log.slice(slow, 2**20)
@@ -66,12 +64,7 @@ def test_a_plain_delta_is_what_the_message_would_say(runs, ended):
         else:
             message = pb.Delta()
             to_proto.put_delta(told, message)
-            assert (
-                pb.StreamGenerateResponse.FromString(
-                    wire.stream_event(wire.STREAM_DELTA, wire.delta(plain))
-                ).delta
-                == message
-            )
+            assert pb.StreamGenerateResponse.FromString(wire.stream_delta(plain)).delta == message
         assert fast == slow
 
 
@@ -123,8 +116,8 @@ def test_an_acceptance_is_what_the_runtime_reads(request_id, prompt_tokens, trac
 
 def test_what_is_too_large_or_has_an_echo_is_not_plain():
     log, echo = SequenceLog(0), SequenceLog(0, echo=b"prompt")
-    log.append_one(1, "x" * 100)
-    echo.append_one(1, "x")
+    log.append_one(1, b"x" * 100)
+    echo.append_one(1, b"x")
     assert log.plain(log.start(), 104) is None
     assert log.plain(log.start(), 105) == (0, 0, (1,), b"x" * 100)
     assert echo.plain(echo.start(), 1000) is None

@@ -78,10 +78,10 @@ class SequenceDecoder:
             self._straight
             and detokenizer.settled
             and token_id not in self._unseen_ids
-            and (text := detokenizer.texts[token_id]) is not None
+            and (raw := detokenizer.texts.raw[token_id]) is not None
             and self.log.end is None
         ):
-            self.log.append_one(token_id, text)
+            self.log.append_one(token_id, raw)
             return False
         return self.push((token_id,))
 

@@ -210,12 +210,11 @@ class SequenceLog:
             if self._base_token + len(self._logprobs) != len(ids):
                 raise ValueError("log probabilities came for some ids and not for others")
 
-    def append_one(self, token_id: int, text: str) -> None:
-        """Adds one id and its text, of a sequence without log probabilities; as `append`."""
+    def append_one(self, token_id: int, raw: bytes) -> None:
+        """Adds one id and its text in UTF-8, of a sequence without log probabilities."""
         cut = self.cut
         self.ids.append(token_id)
-        if text:
-            raw = text.encode()
+        if raw:
             self._text += raw
             cut.append(cut[-1] + len(raw))
         else:

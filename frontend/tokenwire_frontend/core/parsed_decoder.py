@@ -83,7 +83,7 @@ class ParsedDecoder(SequenceDecoder):
             and (channel := self._parser.passes(text)) is not None
         ):
             if channel is self._channel:
-                self.log.append_one(token_id, text)
+                self.log.append_one(token_id, text.encode())
             else:
                 self._channel = channel
                 self.log.append((token_id,), "", (), [Piece(channel, text)])

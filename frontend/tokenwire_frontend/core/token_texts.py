@@ -60,6 +60,8 @@ class TokenTexts(dict[int, "str | None"]):
         decoder: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.raw = _Raw(self)
+        """The same in UTF-8."""
         self.decode = decode
         self.byte_values: dict[int, int] = {}
         """Bytes that ids of a byte-fallback vocabulary stand for, of those that were looked up."""
@@ -107,6 +109,21 @@ class TokenTexts(dict[int, "str | None"]):
             return False
         text = self.decode([token_id])
         return text.strip() != "" and REPLACEMENT not in text
+
+
+class _Raw(dict[int, "bytes | None"]):
+    """What TokenTexts has, in UTF-8."""
+
+    def __init__(self, texts: TokenTexts) -> None:
+        super().__init__()
+        self._texts = texts
+
+    def __missing__(self, token_id: int) -> bytes | None:
+        text = self._texts[token_id]
+        raw = None if text is None else text.encode()
+        if token_id in self._texts:  # as there
+            self[token_id] = raw
+        return raw
 
 
 def _parts(decoder: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:

@@ -169,7 +169,7 @@ async def _write(reader: Reader, ready: asyncio.Event, accepted: bytes, context:
         ready.clear()
         plain = reader.take_plain(MESSAGE_BYTES_LIMIT)
         if plain is not None:
-            await context.write(wire.stream_event(wire.STREAM_DELTA, wire.delta(plain)))
+            await context.write(wire.stream_delta(plain))
             continue
         news = reader.take(MESSAGE_BYTES_LIMIT)
         if news.prompt is not None:

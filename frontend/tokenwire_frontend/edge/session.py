@@ -68,11 +68,11 @@ _LISTS = ("opens", "cancels", "credits", "attaches")
 class _Opened:
     """One number of a session, from its Open to its last event."""
 
-    __slots__ = ("finished", "generation", "message", "number", "reader", "task", "wire_number")
+    __slots__ = ("delta_head", "finished", "generation", "message", "number", "reader", "task")
 
     def __init__(self, number: int, reader: Reader | SessionRelay) -> None:
         self.number = number
-        self.wire_number = wire.session_number(number)
+        self.delta_head = wire.session_head(number, wire.SESSION_DELTA)
         self.reader = reader
         self.generation: Generation | None = None
         """Set once it is accepted."""
@@ -295,9 +295,8 @@ class Session:
         async with opening as generation:
             opened.generation, opened.message = generation, None
             accepted = to_proto.accepted(generation, attached=reader.attached)
-            self._events.append(
-                wire.session_event(opened.wire_number, wire.SESSION_ACCEPTED, accepted)
-            )
+            head = wire.session_head(opened.number, wire.SESSION_ACCEPTED)
+            self._events.append(wire.session_event(head, accepted))
             self._news.set()
             reader.begin()
             await opened.finished.wait()
@@ -388,33 +387,31 @@ class Session:
             if left < LEAST_BYTES:
                 self._tell(opened)
                 continue
-            part = self._take(opened, left)
+            try:
+                plain = opened.reader.take_plain(left)
+                if plain is None:
+                    part = self._take(opened, left)
+                else:
+                    part = wire.session_event(opened.delta_head, wire.delta(plain))
+            except Exception as error:  # noqa: BLE001 - ends this generation alone
+                part = self._not_taken(opened, error)
             parts.append(part)
             left -= len(part)
         return b"".join(parts)
 
     def _take(self, opened: _Opened, max_bytes: int) -> bytes:
         """Returns a generation's news as a message."""
-        reader, generation = opened.reader, opened.generation
+        reader = opened.reader
         if isinstance(reader, SessionRelay):
             part = reader.take()
             if reader.over:
                 self._finish(opened)
             return part
-        number = opened.wire_number
-        assert generation is not None  # noqa: S101 - it has begun; for the type checker
-        try:
-            plain = reader.take_plain(max_bytes)
-            if plain is not None:
-                return wire.session_event(number, wire.SESSION_DELTA, wire.delta(plain))
-            news = reader.take(max_bytes)
-            parts = [*map(as_message, news_events(opened.number, news))]
-            if news.completion is not None:
-                completed = wire.completed(news.completion)
-                parts.append(wire.session_event(number, wire.SESSION_COMPLETED, completed))
-        except Exception as error:  # noqa: BLE001 - ends this generation alone
-            self._finish(opened)
-            return as_message(Event(id=opened.number, error=to_status(generation.fault(error))))
+        news = reader.take(max_bytes)
+        parts = [*map(as_message, news_events(opened.number, news))]
+        if news.completion is not None:
+            head = wire.session_head(opened.number, wire.SESSION_COMPLETED)
+            parts.append(wire.session_event(head, wire.completed(news.completion)))
         if news.failure is not None:
             parts.append(as_message(Event(id=opened.number, error=to_status(news.failure))))
             if news.failure.code is Code.DEADLINE_EXCEEDED:
@@ -422,6 +419,13 @@ class Session:
         if news.failure is not None or news.completion is not None:
             self._finish(opened)
         return b"".join(parts)
+
+    def _not_taken(self, opened: _Opened, error: Exception) -> bytes:
+        """Ends a generation whose news could not be written; returns that as a message."""
+        assert opened.generation is not None  # noqa: S101 - it has begun; for the type checker
+        failure = opened.generation.fault(error)
+        self._finish(opened)
+        return as_message(Event(id=opened.number, error=to_status(failure)))
 
     def _finish(self, opened: _Opened) -> None:
         """Notes that the client has been given all of it: its number is free again."""

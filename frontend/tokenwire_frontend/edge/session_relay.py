@@ -67,6 +67,9 @@ class SessionRelay:
     def close(self) -> None:
         """Does nothing: the session's end is told by its task."""
 
+    def take_plain(self, _max_bytes: int) -> None:
+        """Takes nothing: what comes are events."""
+
     def take(self) -> bytes:
         """Returns the events that came, and lets the next come."""
         message, self._message, self.over = self._message, b"", self._last

@@ -6,6 +6,7 @@ first sequence that have nothing but offsets, ids and text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from google.protobuf.duration_pb2 import Duration
@@ -20,7 +21,13 @@ from tokenwire.frontend.v1.generation_pb2 import (
     Timings,
     Usage,
 )
-from tokenwire_service.wire import bytes_tag, number_tag, varint
+from tokenwire_service.wire import (
+    NumberFields,
+    PackedFields,
+    bytes_tag,
+    number_tag,
+    varint,
+)
 
 from tokenwire_frontend.core import events
 from tokenwire_frontend.core.log import Plain
@@ -65,25 +72,46 @@ _NANOS = number_tag(Duration.NANOS_FIELD_NUMBER)
 
 # A field that is 0 or empty may be written too.
 
+VOCABULARY_SIZE = 2**18
+"""Ids below this are written once and remembered, as they come: the largest vocabularies have as
+many. The text of a language has some 30,000 of them, which take 5 MB."""
+
+_SIZES = NumberFields()
+_EVENT_SIZES = NumberFields(_EVENTS)
+_STREAM_DELTA_SIZES = NumberFields(STREAM_DELTA)
+_ONE_ID = PackedFields(_TOKEN_IDS, kept=VOCABULARY_SIZE)
+_TOKEN_OFFSETS = NumberFields(_TOKEN_OFFSET)
+_TEXT_OFFSETS = NumberFields(_TEXT_OFFSET)
+_TEXT_SIZES = NumberFields(_TEXT)
+
 
 def stream_event(kind: bytes, body: bytes) -> bytes:
     """Returns a StreamGenerateResponse; `kind` is STREAM_ACCEPTED and so on, of the body."""
     return kind + varint(len(body)) + body
 
 
-def session_number(number: int) -> bytes:
-    """Returns what `session_event` takes for a generation's number."""
-    return _EVENT_ID + varint(number)
+def stream_delta(plain: Plain) -> bytes:
+    """Returns a StreamGenerateResponse of a delta."""
+    body = delta(plain)
+    return _STREAM_DELTA_SIZES[len(body)] + body
 
 
-def session_event(number: bytes, kind: bytes, body: bytes) -> bytes:
-    """Returns a SessionResponse of one event; `kind` is SESSION_ACCEPTED and so on, of the body.
+def session_head(number: int, kind: bytes) -> bytes:
+    """Returns what `session_event` takes for a generation's number.
+
+    `kind` is SESSION_ACCEPTED and so on, of the body.
+    """
+    return _EVENT_ID + varint(number) + kind
+
+
+def session_event(head: bytes, body: bytes) -> bytes:
+    """Returns a SessionResponse of one event; `head` is of `session_head`.
 
     Several such messages one after the other are one message with all the events.
     """
     size = len(body)
-    head = number + kind + varint(size)
-    return b"".join((_EVENTS, varint(len(head) + size), head, body))
+    told = _SIZES[size]
+    return b"".join((_EVENT_SIZES[len(head) + len(told) + size], head, told, body))
 
 
 def accepted(request_id: str, prompt_tokens: int, trace_id: str) -> bytes:
@@ -104,21 +132,20 @@ def accepted(request_id: str, prompt_tokens: int, trace_id: str) -> bytes:
 def delta(plain: Plain) -> bytes:
     """Returns a Delta."""
     token_offset, text_offset, ids, text = plain
-    packed = varint(ids[0]) if len(ids) == 1 else b"".join(map(varint, ids))
     return b"".join(
         (
-            _TOKEN_IDS,
-            varint(len(packed)),
-            packed,
-            _TOKEN_OFFSET,
-            varint(token_offset),
-            _TEXT_OFFSET,
-            varint(text_offset),
-            _TEXT,
-            varint(len(text)),
+            _ONE_ID[ids[0]] if len(ids) == 1 else _several_ids(ids),
+            _TOKEN_OFFSETS[token_offset],
+            _TEXT_OFFSETS[text_offset],
+            _TEXT_SIZES[len(text)],
             text,
         )
     )
+
+
+def _several_ids(ids: Sequence[int]) -> bytes:
+    packed = b"".join(map(varint, ids))
+    return _TOKEN_IDS + varint(len(packed)) + packed
 
 
 def completed(value: events.Completion) -> bytes:
