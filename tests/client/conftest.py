@@ -27,6 +27,9 @@ class Blocking:
     def stream(self, *arguments, **options):
         return self.client.stream(*arguments, **options)
 
+    def attach(self, *arguments, **options):
+        return self.client.attach(*arguments, **options)
+
     def activity(self, **options):
         return self.client.activity(**options)
 
@@ -52,6 +55,9 @@ class Asynchronous:
 
     def stream(self, *arguments, **options):
         return self.client.stream(*arguments, **options)
+
+    def attach(self, *arguments, **options):
+        return self.client.attach(*arguments, **options)
 
     def activity(self, **options):
         return self.client.activity(**options)
@@ -89,8 +95,10 @@ def naps(monkeypatch):
     async def nap(seconds):
         waits.append(seconds)
 
-    monkeypatch.setattr("tokenwire.client.sleep", waits.append)
+    monkeypatch.setattr("tokenwire._frontends.sleep", waits.append)
     monkeypatch.setattr("tokenwire.async_client.sleep", nap)
+    monkeypatch.setattr("tokenwire.streams.sleep", waits.append)
+    monkeypatch.setattr("tokenwire.streams.async_sleep", nap)
     monkeypatch.setattr("tokenwire.session.sleep", nap)
     monkeypatch.setattr("tokenwire.activity.sleep", nap)
     return waits

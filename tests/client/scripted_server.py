@@ -46,6 +46,16 @@ class Disconnect:
     """A step at which the stream ends without an error, too early."""
 
 
+class Break:
+    """A step at which the stream ends as gRPC ends it where the connection breaks.
+
+    No details say that a service meant it.
+    """
+
+    def __init__(self, code=grpc.StatusCode.UNAVAILABLE):
+        self.code = code
+
+
 def accepted(request_id="r-1", prompt_tokens=3):
     return Event(
         accepted=generation_pb2.Accepted(
@@ -95,11 +105,6 @@ TIMINGS = generation_pb2.Timings(
 )
 COMPLETED = Event(completed=generation_pb2.Completed(usage=USAGE, timings=TIMINGS))
 HELLO = [accepted(), delta("Hello", [7]), delta(" world", [8, 9], 1, end=end()), COMPLETED]
-
-
-HELLO_WORLD = generation_pb2.Sequence(
-    text="Hello world", token_ids=[7, 8], end=end("STOP", stop="!")
-)
 
 
 def call_delta(index=0, arguments="", **first):
@@ -170,16 +175,19 @@ class Script:
     failures: list = field(default_factory=list)
     calls: list = field(default_factory=list)
     sessions_ended: threading.Event = field(default_factory=threading.Event)
-    sequence: generation_pb2.Sequence = field(default_factory=lambda: HELLO_WORLD)
-    """The sequence that Generate answers with."""
 
     def play(self, prompt, *steps):
         """Adds the steps of one more generation from this prompt."""
         self.steps[prompt].append(list(steps))
 
     def fail_next(self, *statuses):
-        """Lets so many unary calls fail."""
+        """Lets so many calls of generations fail."""
         self.failures.extend(statuses)
+
+    def fail(self, context):
+        """Fails the call if it is to."""
+        if self.failures:
+            abort(context, self.failures.pop(0))
 
     def steps_of(self, prompt, default):
         plays = self.steps[prompt] or [default]
@@ -205,6 +213,8 @@ def perform(steps, context):
             step.cancelled.wait(WAIT_S)
         elif isinstance(step, Disconnect):
             return
+        elif isinstance(step, Break):
+            context.abort(step.code, "broken")
         elif isinstance(step, status_pb2.Status):
             abort(context, step)
         else:
@@ -215,22 +225,20 @@ class Generations(generation_pb2_grpc.GenerationServiceServicer):
     def __init__(self, script):
         self._script = script
 
-    def Generate(self, request, context):
-        self._script.note("Generate", request, context)
-        if self._script.failures:
-            abort(context, self._script.failures.pop(0))
-        count = request.generation.sequence_count or 1
-        return generation_pb2.GenerateResponse(
-            request_id=request.generation.request_id or "r-1",
-            sequences=[self._script.sequence] * count,
-            usage=USAGE,
-            timings=TIMINGS,
-            trace_id=TRACE_ID,
-        )
-
     def StreamGenerate(self, request, context):
         self._script.note("StreamGenerate", request, context)
+        self._script.fail(context)
         yield from perform(self._script.steps_of(request.generation.prompt.text, HELLO), context)
+
+    def Attach(self, request, context):
+        """Plays the steps of the prompt that the token is."""
+        self._script.note("Attach", request, context)
+        yield from perform(self._script.steps_of(request.resume_token, HELLO), context)
+
+    def CancelGeneration(self, request, context):
+        self._script.note("CancelGeneration", request, context)
+        self._script.fail(context)
+        return generation_pb2.CancelGenerationResponse()
 
     def Session(self, requests, context):
         self._script.note("Session", None, context)
@@ -265,8 +273,10 @@ class _Session:
             for request in requests:
                 self._script.calls.append(Call("Session", request, {}, None))
                 if request.HasField("open"):
-                    self._open(request.open)
-                elif request.cancel.id in self._held:
+                    self._open(request.open.id, request.open.generation.prompt.text)
+                for attach in request.attaches:
+                    self._open(attach.id, attach.generation.resume_token)
+                if request.cancel.id in self._held:
                     self._cancel(request.cancel.id)
         except grpc.RpcError:
             pass
@@ -276,18 +286,20 @@ class _Session:
     def end(self):
         self._events.put(None)
 
-    def _open(self, opening):
-        for step in self._script.steps_of(opening.generation.prompt.text, HELLO):
+    def _open(self, number, prompt):
+        for step in self._script.steps_of(prompt, HELLO):
             if isinstance(step, Hold):
-                self._held[opening.id] = step
+                self._held[number] = step
                 step.reached.set()
                 return
             if isinstance(step, Disconnect):
                 self._events.put(status(grpc.StatusCode.UNAVAILABLE, "going away"))
             elif isinstance(step, status_pb2.Status):
-                self._events.put(generation_pb2.SessionEvent(id=opening.id, error=step))
+                self._events.put(generation_pb2.SessionEvent(id=number, error=step))
+            elif isinstance(step, generation_pb2.Draining):
+                self._events.put(generation_pb2.SessionEvent(draining=step))
             else:
-                self._put(opening.id, step)
+                self._put(number, step)
 
     def _cancel(self, number):
         self._held.pop(number).cancelled.set()

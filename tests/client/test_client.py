@@ -14,6 +14,7 @@ from tokenwire import (
     InternalError,
     InvalidRequestError,
     NotFoundError,
+    RetryPolicy,
     SequenceResult,
     Stage,
     Timings,
@@ -43,6 +44,8 @@ async def reached(event):
 
 
 async def test_generate_returns_the_whole_answer(twin, server):
+    whole = delta("Hello world", [7, 8], end=end("STOP", stop="!"))
+    server.play("hi", accepted("mine"), whole, COMPLETED)
     answer = await twin.call("generate", "hi", max_tokens=8, temperature=0, request_id="mine")
     assert answer.text == "Hello world"
     assert answer.token_ids == [7, 8]
@@ -56,6 +59,7 @@ async def test_generate_returns_the_whole_answer(twin, server):
     assert answer.trace_id == TRACE_ID
     assert answer.logprobs == []
     assert server.last.generation.stop.max_tokens == 8
+    assert server.last.stream.max_delay.ToMilliseconds() == 1000
 
 
 async def test_timings_are_in_seconds(twin):
@@ -245,11 +249,12 @@ async def test_a_gap_in_a_stream_is_an_error_and_ends_it(twin, server):
     await reached(hold.cancelled)
 
 
-async def test_a_stream_that_ends_too_early_is_an_error(twin, server):
+async def test_a_stream_that_ends_too_early_is_an_error(kind, server):
     server.play("cut", accepted(), delta("a", [1]), Disconnect())
-    stream = twin.stream("cut")
+    twin = kind(server.address, retry=RetryPolicy(continuations=0))
     with pytest.raises(InternalError) as caught:
-        await twin.read(stream)
+        await twin.read(twin.stream("cut"))
+    await twin.close()
     assert caught.value.reason == "STREAM_CUT"
 
 

@@ -9,7 +9,6 @@ from tokenwire import (
     ToolCall,
     ToolCallDelta,
 )
-from tokenwire.frontend.v1 import generation_pb2, prompt_pb2
 
 from tests.client.scripted_server import HELLO, PARSED, Hold, accepted, call_delta, delta, end
 
@@ -48,15 +47,7 @@ async def test_a_session_likewise(server):
 
 
 async def test_a_whole_answer_has_them(twin, server):
-    server.sequence = generation_pb2.Sequence(
-        text="It is sunny.",
-        reasoning="let me see",
-        tool_calls=[
-            prompt_pb2.ToolCall(id=each.id, name=each.name, arguments=each.arguments)
-            for each in CALLS
-        ],
-        end=end("TOOL_CALLS"),
-    )
+    server.play("", *PARSED)
     answer = await twin.call("generate", chat=CHAT)
     assert answer.message() == MESSAGE
     assert answer.finish_reason is FinishReason.TOOL_CALLS

@@ -23,8 +23,6 @@ from tests.client.scripted_server import (
     OVERLOADED,
     WAIT_S,
     ScriptedServer,
-    accepted,
-    delta,
     reason,
     retry_after,
     status,
@@ -149,23 +147,13 @@ async def test_a_stream_starts_over_before_it_was_accepted(twin, server, naps):
     assert server.calls[-1].time_remaining < 31
 
 
-async def test_a_stream_never_starts_over_after_it_was_accepted(twin, server, naps):
-    server.play("hi", accepted(), delta("a", [1]), DRAINING)
-    with pytest.raises(UnavailableError):
-        await twin.read(twin.stream("hi"))
-    server.play("ho", accepted(), DRAINING)
-    with pytest.raises(UnavailableError):
-        await twin.read(twin.stream("ho"))
-    assert naps == []
-
-
 @pytest.fixture
 def failed_twice(monkeypatch):
     """Set once two attempts of a client have failed."""
     delay_s, delays, failed = Attempts.delay_s, [], threading.Event()
 
-    def note(attempts, error):
-        delays.append(delay_s(attempts, error))
+    def note(attempts, error, **options):
+        delays.append(delay_s(attempts, error, **options))
         if len(delays) == 2:
             failed.set()
         return delays[-1]

@@ -51,10 +51,12 @@ async def test_a_session_hears_how_it_ended_though_it_was_writing(refusal, told)
     ends: Counter[tuple[str, str]] = Counter()
 
     async def user(session) -> None:
+        first = asyncio.create_task(anext(session.open("hello")))
+        while not first.done():
+            session.open("hello")
+            await asyncio.sleep(0)
         try:
-            while True:
-                session.open("hello")
-                await asyncio.sleep(0)
+            await first
         except TokenwireError as error:
             ends[error.code.name, str(error)] += 1
 

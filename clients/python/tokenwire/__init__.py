@@ -15,8 +15,8 @@ from importlib.metadata import version
 from tokenwire._channel import Tls
 from tokenwire._retry import RetryPolicy
 from tokenwire.activity import ActivityStream, AsyncActivityStream
-from tokenwire.async_client import AsyncClient, AsyncGenerationStream
-from tokenwire.client import Client, GenerationStream
+from tokenwire.async_client import AsyncClient
+from tokenwire.client import Client
 from tokenwire.errors import (
     DeadlineExceededError,
     FieldViolation,
@@ -33,11 +33,13 @@ from tokenwire.errors import (
 )
 from tokenwire.options import ChatOptions, GenerationOptions
 from tokenwire.session import Session, SessionGeneration
+from tokenwire.streams import AsyncGenerationStream, GenerationStream
 from tokenwire.types import (
     Accepted,
     Activity,
     Alternative,
     Answer,
+    Attempt,
     ChatMessage,
     ConversationPrompt,
     Delta,
@@ -69,6 +71,7 @@ __all__ = [
     "AsyncActivityStream",
     "AsyncClient",
     "AsyncGenerationStream",
+    "Attempt",
     "ChatMessage",
     "ChatOptions",
     "Client",

@@ -23,6 +23,8 @@ ChannelArgument = tuple[str, int | str]
 _TARGET = re.compile(r"(?:\[[^\]]+\]|[^\[\]:/]+):(?P<port>[0-9]{1,5})")
 _GRPC_NAME = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):.+")
 """What gRPC resolves beside HOST:PORT."""
+_ADDRESSES = re.compile(r"ipv[46]:")
+"""Names that are lists with commas themselves."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,27 @@ def is_target(value: str) -> bool:
     return bool(found and 0 < int(found["port"]) < 2**16) or bool(_GRPC_NAME.fullmatch(value))
 
 
-def checked_target(target: str) -> str:
-    """Returns the target; ValueError where it is none."""
-    if is_target(target):
-        return target
-    raise ValueError(f"target: {target!r} is not HOST:PORT, such as 127.0.0.1:50051")
+def checked_targets(target: str | Sequence[str]) -> list[str]:
+    """Returns the targets of a client, each once.
+
+    Args:
+        target: one, several separated by commas, or a list of them.
+
+    Raises:
+        ValueError: one is none.
+    """
+    if not isinstance(target, str):
+        targets = list(target)
+    elif _ADDRESSES.match(target):
+        targets = [target]
+    else:
+        targets = [each.strip() for each in target.split(",")]
+    for each in targets:
+        if not is_target(each):
+            raise ValueError(f"target: {each!r} is not HOST:PORT, such as 127.0.0.1:50051")
+    if not targets:
+        raise ValueError("target: at least one is required")
+    return list(dict.fromkeys(targets))
 
 
 def tracing_to(target: str, tracing: bool | TracerProvider) -> Tracing | None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from tokenwire import _responses
+from tokenwire._seam import Seam
 from tokenwire._trace import Trace
 from tokenwire.errors import InternalError, TokenwireError
-from tokenwire.frontend.v1 import generation_pb2
+from tokenwire.frontend.v1 import generation_pb2, options_pb2
 from tokenwire.types import (
     Accepted,
     Answer,
+    Attempt,
     ChatMessage,
     Delta,
     FinishReason,
@@ -20,15 +25,24 @@ from tokenwire.types import (
     Usage,
 )
 
-Event = generation_pb2.StreamGenerateResponse | generation_pb2.SessionEvent
+Event = (
+    generation_pb2.StreamGenerateResponse
+    | generation_pb2.AttachResponse
+    | generation_pb2.SessionEvent
+)
 
 
 class _Sequence:
     """What has come of one sequence."""
 
-    __slots__ = ("calls", "end", "logprobs", "reasoning", "texts", "token_ids")
+    __slots__ = (
+        "begin", "calls", "end", "ended", "logprobs", "offset", "reasoning", "seam", "texts",
+        "token_ids",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, begin: int = 0) -> None:
+        self.begin = self.offset = begin
+        """Ids before the first that comes, and before the next."""
         self.texts: list[str] = []
         self.token_ids: list[int] = []
         self.logprobs: list[TokenLogprob] = []
@@ -36,6 +50,20 @@ class _Sequence:
         self.calls: dict[int, list[ToolCallDelta]] = {}
         # Stands until the server says otherwise: what never got an end was cut short by the caller.
         self.end: tuple[FinishReason, str | int | None] = (FinishReason.CANCELLED, None)
+        self.ended = False
+        self.seam: Seam | None = None
+        """Checks the places of the output; where it began in another stream."""
+
+    def reopen(self, *, echoes: bool) -> None:
+        """Expects what follows what came, from another stream."""
+        self.seam = Seam(
+            "".join(self.texts),
+            "".join(self.reasoning),
+            {index: str(_whole(deltas).arguments) for index, deltas in self.calls.items()},
+            is_repeated=self.offset == 0,
+            echoes=echoes,
+            from_start=self.begin == 0,
+        )
 
     def take_parsed(self, delta: Delta, message: generation_pb2.Delta) -> None:
         if message.reasoning:
@@ -63,23 +91,47 @@ def _whole(deltas: list[ToolCallDelta]) -> ToolCall:
     )
 
 
-class Progress:
-    """Puts a generation's events together, and checks that none is missing."""
+def _is_parsed(generation: generation_pb2.Generation) -> bool:
+    output = generation.output
+    return output.parse if output.HasField("parse") else generation.prompt.HasField("chat")
 
-    def __init__(self, generation: generation_pb2.Generation, trace: Trace) -> None:
+
+class Progress:
+    """Puts a generation's events together, and checks that none is missing.
+
+    Args:
+        trace: its trace, as far as the client knows it.
+        generation: what was asked for; None where it was begun by another call.
+        stream: how it comes.
+        token_offsets: ids of each sequence that are known already.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        generation: generation_pb2.Generation | None,
+        stream: options_pb2.StreamOptions | None = None,
+        token_offsets: Sequence[int] = (),
+    ) -> None:
         self.trace = trace
         # To look for them in every delta would cost as much as the rest of it.
-        output = generation.output
-        self._has_logprobs = output.logprobs
-        is_chat = generation.prompt.HasField("chat")
-        self._is_parsed = output.parse if output.HasField("parse") else is_chat
-        self._sequences: dict[int, _Sequence] = {}
+        self._has_logprobs = generation is None or generation.output.logprobs
+        self._is_parsed = generation is None or _is_parsed(generation)
+        self._echoes = generation is None or generation.output.echo
+        content = options_pb2.STREAM_CONTENT_UNSPECIFIED if stream is None else stream.content
+        self.has_ids = content != options_pb2.STREAM_CONTENT_TEXT
+        self._has_text = content != options_pb2.STREAM_CONTENT_IDS
+        self._sequences = {at: _Sequence(ids) for at, ids in enumerate(token_offsets)}
         self.prompt_logprobs: list[TokenLogprob] = []
-        self._completed: tuple[Usage, Timings] | None = None
+        self._completed: tuple[Usage, Timings, list[Attempt]] | None = None
         self.error: TokenwireError | None = None
         self.accepted: Accepted | None = None
+        self.continued = 0
+        """Times that it went on from another stream."""
         self.cancelled = False
         self.ended = False
+        self.unsaid: list[Delta] = []
+        """Deltas that no stream brought."""
 
     @property
     def trace_id(self) -> str:
@@ -102,12 +154,7 @@ class Progress:
         if event.HasField("accepted"):
             self.accepted = _responses.accepted(event.accepted)
         elif event.HasField("completed"):
-            completed = event.completed
-            usage, timings = (
-                _responses.usage(completed.usage),
-                _responses.timings(completed.timings),
-            )
-            self._completed = (usage, timings)
+            self._complete(event.completed)
         elif event.HasField("prompt_logprobs"):
             self._take_prompt(event.prompt_logprobs)
         return None
@@ -120,19 +167,28 @@ class Progress:
             )
         self.prompt_logprobs += _responses.logprobs(message.tokens)
 
+    def _complete(self, message: generation_pb2.Completed) -> None:
+        usage = _responses.usage(message.usage)
+        if self.continued:
+            # The last frontend may not have counted what others sent.
+            usage = replace(usage, completion_tokens=self._counted().completion_tokens)
+        timings, attempts = _responses.timings(message.timings), message.attempts
+        self._completed = (usage, timings, _responses.attempts(attempts))
+
     def take_delta(self, message: generation_pb2.Delta) -> Delta:
         """Notes new tokens or text; raises InternalError on a gap."""
-        index, text, token_ids = message.sequence, message.text, message.token_ids[:]
+        index = message.sequence
         sequence = self._sequences.get(index)
         if sequence is None:
-            sequence = self._sequences[index] = _Sequence()
-        offset = len(sequence.token_ids)
+            sequence = self._sequences[index] = self._new()
+        if sequence.seam is not None:
+            self._trim(sequence.seam, message)
+        text, token_ids = message.text, message.token_ids[:]
+        offset = sequence.offset
         if message.token_offset != offset:
-            raise self._broken(
-                "STREAM_GAP",
-                f"sequence {index} went on at token {message.token_offset} after {offset} tokens",
-            )
+            offset = self._skip(index, sequence, message.token_offset)
         sequence.token_ids += token_ids
+        sequence.offset = offset + len(token_ids)
         sequence.texts.append(text)
         delta = Delta(text, token_ids, index, offset, [], None, None, message.text_offset)
         if self._has_logprobs:
@@ -144,19 +200,96 @@ class Progress:
             delta.finish_reason = _responses.finish_reason(message.end)
             delta.stop_match = _responses.stop_match(message.end)
             sequence.end = (delta.finish_reason, delta.stop_match)
+            sequence.ended = True
         return delta
 
-    def end(self) -> None:
-        """Notes that no more events come; raises InternalError where some are missing."""
+    def _skip(self, index: int, sequence: _Sequence, token_offset: int) -> int:
+        """Returns where a delta begins that is not where the sequence stood."""
+        if not self.has_ids and token_offset > sequence.offset:
+            return token_offset
+        raise self._broken(
+            "STREAM_GAP",
+            f"sequence {index} went on at token {token_offset} after {sequence.offset} tokens",
+        )
+
+    def close(self) -> TokenwireError | None:
+        """Notes that the stream has ended; returns the error where the generation has not."""
+        if self._completed is not None or self.cancelled:
+            self.ended = True
+            return None
+        message = "the stream ended before the generation did"
+        error = InternalError(message, reason="STREAM_CUT", trace_id=self.trace_id)
+        error.is_break = True
+        return error
+
+    # How it goes on from another stream.
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether ids have come, or text of which the ids do not, or an end."""
+        return any(
+            each.offset or each.ended or (each.texts and not self.has_ids)
+            for each in self._sequences.values()
+        )
+
+    def so_far(self, count: int) -> list[generation_pb2.SequenceSoFar]:
+        """Returns what there is of so many sequences."""
+        known = [self._sequences.get(index) or _Sequence() for index in range(count)]
+        return [
+            generation_pb2.SequenceSoFar(token_ids=each.token_ids, ended=each.ended)
+            for each in known
+        ]
+
+    def token_offsets(self) -> list[int]:
+        """Returns how many ids of each sequence are known, up to the last of which any are."""
+        count = max(self._sequences, default=-1) + 1
+        return [self._sequences[at].offset if at in self._sequences else 0 for at in range(count)]
+
+    def reopen(self) -> None:
+        """Expects what follows what came, from another stream."""
+        if not self.has_begun:
+            self.prompt_logprobs = []
+        if self._has_text:
+            for sequence in self._sequences.values():
+                sequence.reopen(echoes=self._echoes)
+
+    def conclude(self, count: int) -> bool:
+        """Ends the generation if of so many sequences only the figures are missing."""
+        if sum(each.ended for each in self._sequences.values()) < count:
+            return False
+        self._completed = (self._counted(), Timings(), [])
         self.ended = True
-        if self._completed is None and not self.cancelled:
-            raise self._broken("STREAM_CUT", "the stream ended before the generation did")
+        return True
+
+    def run_out(self, count: int) -> None:
+        """Ends the generation with what came, since its time budget is spent."""
+        for index in range(count):
+            sequence = self._sequences.setdefault(index, _Sequence())
+            if not sequence.ended:
+                sequence.ended, sequence.end = True, (FinishReason.TIME_BUDGET, None)
+                place = (index, sequence.offset)
+                self.unsaid.append(Delta("", [], *place, [], FinishReason.TIME_BUDGET, None))
+        self.conclude(count)
 
     def fail(self, error: TokenwireError) -> TokenwireError:
         """Notes that the generation failed, and returns the error to raise."""
         self.ended = True
         self.error = error
         return error
+
+    def _new(self) -> _Sequence:
+        sequence = _Sequence()
+        if not self.has_ids:
+            # Which only the text's own offsets can check.
+            sequence.reopen(echoes=self._echoes)
+        return sequence
+
+    def _trim(self, seam: Seam, message: generation_pb2.Delta) -> None:
+        """Drops from a delta what came before; raises InternalError where something is missing."""
+        try:
+            seam.trim(message)
+        except ValueError as fault:
+            raise self._broken("STREAM_GAP", f"sequence {message.sequence}: {fault}") from None
 
     def _broken(self, reason: str, message: str) -> TokenwireError:
         return self.fail(InternalError(message, reason=reason, trace_id=self.trace_id))
@@ -167,7 +300,7 @@ class Progress:
             raise self.error
         if self._completed is None and not self.cancelled:
             raise RuntimeError("the result comes with the stream's end; iterate it first")
-        usage, timings = self._completed or (self._counted(), Timings())
+        usage, timings, attempts = self._completed or (self._counted(), Timings(), [])
         sequences = [self._sequences[index] for index in sorted(self._sequences)] or [_Sequence()]
         return Answer(
             request_id=self.accepted.request_id if self.accepted else "",
@@ -176,10 +309,13 @@ class Progress:
             usage=usage,
             timings=timings,
             prompt_logprobs=self.prompt_logprobs,
+            conversation=self.accepted.conversation if self.accepted else None,
+            continued=self.continued,
+            attempts=attempts,
         )
 
     def _counted(self) -> Usage:
-        completion = sum(len(sequence.token_ids) for sequence in self._sequences.values())
+        completion = sum(sequence.offset for sequence in self._sequences.values())
         return Usage(self.accepted.prompt_tokens if self.accepted else 0, completion)
 
 
@@ -208,6 +344,11 @@ class StreamedGeneration:
     def prompt_logprobs(self) -> list[TokenLogprob]:
         """Log probabilities of the prompt, where asked for; all there before the first delta."""
         return self._progress.prompt_logprobs
+
+    @property
+    def continued(self) -> int:
+        """Times that the client continued it on another connection."""
+        return self._progress.continued
 
     def message(self) -> ChatMessage:
         """Returns the first sequence as the assistant's turn, as far as it has come."""

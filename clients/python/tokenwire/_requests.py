@@ -34,14 +34,28 @@ Prompt = str | Sequence[int]
 """A text, or token ids of the model's own vocabulary."""
 
 _GUIDES = [field.name for field in options_pb2.GuidedDecoding.DESCRIPTOR.fields]
-_OWN = ["model", "lora_adapter", "cache_salt", "priority", "request_id", "conversation"]
+_OWN = [
+    *("model", "lora_adapter", "cache_salt", "priority", "request_id"),
+    *("idempotency_key", "conversation"),
+]
 
 _IN_OPENAI = {"messages": "chat", "response_format": "json_schema"}
 """Names in OpenAI's interface that are not like ours."""
 
+_ON_DISCONNECT = {
+    "cancel": generation_pb2.ON_DISCONNECT_CANCEL,
+    "detach": generation_pb2.ON_DISCONNECT_DETACH,
+}
+_CONTENT = {
+    "text_and_ids": options_pb2.STREAM_CONTENT_TEXT_AND_IDS,
+    "text": options_pb2.STREAM_CONTENT_TEXT,
+    "ids": options_pb2.STREAM_CONTENT_IDS,
+}
+
 _AROUND_BYTES = 1024
 """Of a message, for what stands around a request, such as a session's trace context."""
 
+_ValueT = TypeVar("_ValueT")
 _MessageT = TypeVar("_MessageT", bound=Message)
 
 
@@ -73,8 +87,12 @@ def generation(
         output=_part(options_pb2.OutputOptions, given),
         guided=_guided(given),
         time_budget=_duration("time_budget", given.pop("time_budget", None)),
+        detach_ttl=_duration("detach_ttl", given.pop("detach_ttl", None)),
     )
     own = {name: given.pop(name) for name in _OWN if name in given}
+    if "on_disconnect" in given:
+        word = given.pop("on_disconnect")
+        own["on_disconnect"] = _word(_ON_DISCONNECT, "on_disconnect", word)
     if "n" in given:
         own["sequence_count"] = given.pop("n")
     if given:
@@ -84,11 +102,61 @@ def generation(
     return _sized(message, "generation.prompt", limit_bytes)
 
 
-def stream(max_delay: float | None) -> options_pb2.StreamOptions | None:
-    """Returns how deltas are put into messages; `max_delay` in seconds."""
-    if max_delay is None:
-        return None
-    return options_pb2.StreamOptions(max_delay=_duration("max_delay", max_delay))
+def stream(
+    max_delay: float | None, max_delta_tokens: int | None = None, content: str | None = None
+) -> options_pb2.StreamOptions | None:
+    """Returns how deltas are put into messages; raises as `generation`.
+
+    Args:
+        max_delay: in seconds.
+        max_delta_tokens: most tokens of one delta.
+        content: `text_and_ids`, `text` or `ids`.
+    """
+    values = {
+        "max_delay": _duration("max_delay", max_delay),
+        "max_tokens": max_delta_tokens,
+        "content": _word(_CONTENT, "content", content),
+    }
+    given = _given(values)
+    return build(options_pb2.StreamOptions, given) if given else None
+
+
+def attach(
+    resume_token: str,
+    token_offsets: Sequence[int],
+    options: options_pb2.StreamOptions | None,
+) -> generation_pb2.AttachRequest:
+    """Returns the request for a detached generation from a position on; raises as `generation`."""
+    given = {"resume_token": resume_token, "token_offsets": token_offsets, "stream": options}
+    return build(generation_pb2.AttachRequest, given)
+
+
+def continuation(
+    generation: generation_pb2.Generation,
+    so_far: Sequence[generation_pb2.SequenceSoFar],
+    request_id: str,
+    left_s: float | None,
+    limit_bytes: int,
+) -> generation_pb2.Generation:
+    """Returns the request for what follows the output so far.
+
+    Args:
+        generation: the first request.
+        so_far: what exists of each sequence; empty: nothing of any.
+        request_id: as the first frontend said: ids of tool calls are made of it.
+        left_s: what is left of the time budget; None where there is none.
+        limit_bytes: as for `generation`, and raises as that.
+    """
+    message = generation_pb2.Generation()
+    message.CopyFrom(generation)
+    message.output_so_far.extend(so_far)
+    message.request_id = request_id
+    if so_far and message.output.HasField("prompt_logprobs"):
+        # They came before the first delta.
+        message.output.ClearField("prompt_logprobs")
+    if left_s is not None:
+        message.time_budget.FromNanoseconds(round(left_s * 1e9))
+    return _sized(message, "generation.output_so_far", limit_bytes)
 
 
 def tokenize(
@@ -128,6 +196,15 @@ def activity(interval_s: float, records: int) -> activity_pb2.WatchActivityReque
     """Returns the request for the frontend's activity."""
     interval = _duration("interval_s", interval_s)
     return build(activity_pb2.WatchActivityRequest, {"interval": interval, "records": records})
+
+
+def _word(values: Mapping[str, _ValueT], name: str, given: str | None) -> _ValueT | None:
+    """Returns the number of an enum's value that is given by a word."""
+    if given is None:
+        return None
+    if given not in values:
+        raise ValueError(f"{name}: {given!r} is none of {', '.join(values)}")
+    return values[given]
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

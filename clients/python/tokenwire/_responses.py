@@ -13,7 +13,7 @@ from tokenwire.types import (
     Accepted,
     Activity,
     Alternative,
-    Answer,
+    Attempt,
     ConversationPrompt,
     FinishReason,
     ModelInfo,
@@ -21,12 +21,10 @@ from tokenwire.types import (
     Quantiles,
     Record,
     RenderedChat,
-    SequenceResult,
     Stage,
     Timings,
     TokenLogprob,
     Tokens,
-    ToolCall,
     ToolCallDelta,
     Usage,
     WorkerInfo,
@@ -38,6 +36,7 @@ _REASONS = {
     generation_pb2.FINISH_REASON_TIME_BUDGET: FinishReason.TIME_BUDGET,
     generation_pb2.FINISH_REASON_CANCELLED: FinishReason.CANCELLED,
     generation_pb2.FINISH_REASON_TOOL_CALLS: FinishReason.TOOL_CALLS,
+    generation_pb2.FINISH_REASON_INTERRUPTED: FinishReason.INTERRUPTED,
 }
 _OUTCOMES = {
     activity_pb2.OUTCOME_COMPLETED: Outcome.COMPLETED,
@@ -47,45 +46,39 @@ _OUTCOMES = {
 }
 
 
-def answer(message: generation_pb2.GenerateResponse) -> Answer:
-    """Returns a whole answer."""
-    return Answer(
-        request_id=message.request_id,
-        trace_id=message.trace_id,
-        sequences=[_sequence(each) for each in message.sequences],
-        usage=usage(message.usage),
-        timings=timings(message.timings),
-        prompt_logprobs=logprobs(message.prompt_logprobs),
-        conversation=_conversation(message),
-    )
-
-
-def _sequence(message: generation_pb2.Sequence) -> SequenceResult:
-    return SequenceResult(
-        text=message.text,
-        token_ids=message.token_ids[:],
-        logprobs=logprobs(message.logprobs),
-        finish_reason=finish_reason(message.end),
-        stop_match=stop_match(message.end),
-        reasoning=message.reasoning,
-        tool_calls=[ToolCall(each.name, each.arguments, each.id) for each in message.tool_calls],
-    )
-
-
 def accepted(message: generation_pb2.Accepted) -> Accepted:
     """Returns what the server says when a worker takes a request."""
     return Accepted(
-        message.request_id, message.prompt_token_count, message.trace_id, _conversation(message)
+        message.request_id,
+        message.prompt_token_count,
+        message.trace_id,
+        message.resume_token,
+        _seconds(message.detach_ttl) if message.HasField("detach_ttl") else None,
+        message.attached,
+        _conversation(message),
     )
 
 
-def _conversation(
-    message: generation_pb2.Accepted | generation_pb2.GenerateResponse,
-) -> ConversationPrompt | None:
+def _conversation(message: generation_pb2.Accepted) -> ConversationPrompt | None:
     if not message.HasField("conversation"):
         return None
     made = message.conversation
     return ConversationPrompt(made.messages, made.kept_tokens, made.encoded_tokens)
+
+
+def attempts(messages: Iterable[generation_pb2.Attempt]) -> list[Attempt]:
+    """Returns the workers' parts in a generation."""
+    modes = generation_pb2.AttemptMode.DESCRIPTOR
+    return [
+        Attempt(
+            each.worker,
+            each.sequence,
+            each.token_offset,
+            _word(modes, each.mode),
+            each.left_because,
+        )
+        for each in messages
+    ]
 
 
 def logprobs(messages: Iterable[generation_pb2.TokenLogprob]) -> list[TokenLogprob]:

@@ -16,11 +16,15 @@ class RetryPolicy:
     """How often a call is made again, and how long to wait before.
 
     A call is repeated when the server could not be reached or takes no requests now, or when it is
-    overloaded and says when to come back; a stream only before it was accepted.
+    overloaded and says when to come back. A generation that had begun is not repeated but
+    continued, at another frontend where there is one: nothing that was received comes again.
     """
 
     attempts: int = 4
     """Attempts in all; 1 never repeats a call. The default rides out about a second."""
+    continuations: int = 10
+    """Attempts to continue a generation that had begun, over all its time; 0 never does. More than
+    `attempts`, since more is lost; the default rides out half a minute."""
     first_delay_s: float = 0.2
     """Before the second attempt; a random half of it is left out, so that clients spread."""
     growth: float = 2.0
@@ -45,26 +49,59 @@ class Attempts:
         self._jitter = jitter
         self._deadline = math.inf if timeout_s is None else clock() + timeout_s
         self._failures = 0
+        """In a row."""
+        self.has_begun = False
+        """Whether it is a generation that was accepted."""
+        self._continuations = 0
 
     def remaining_s(self) -> float | None:
         """Returns the time that the next attempt may take; None means any."""
         return None if self._deadline == math.inf else max(0.0, self._deadline - self._clock())
 
-    def delay_s(self, error: TokenwireError) -> float | None:
-        """Returns how long to wait before the next attempt, or None if the error is the answer."""
+    def delay_s(
+        self, error: TokenwireError, *, elsewhere: bool = False, heard: bool = False
+    ) -> float | None:
+        """Returns how long to wait before the next attempt, or None if the error is the answer.
+
+        Args:
+            error: what the last attempt failed with.
+            elsewhere: the next goes to another frontend, of which nothing bad is known.
+            heard: it was a stream that had been accepted.
+        """
         self._failures += 1
-        if self._failures >= self._policy.attempts or not _is_retryable(error):
-            return None
         policy = self._policy
-        asked = error.retry_after_s or 0.0
-        if asked > policy.longest_delay_s:
+        if self.has_begun:
+            self._continuations += 1
+            exhausted = self._continuations > policy.continuations
+        else:
+            exhausted = self._failures >= policy.attempts
+        if exhausted or not is_retryable(error, heard=heard):
             return None
-        backoff = policy.first_delay_s * policy.growth ** (self._failures - 1)
-        delay = asked + min(backoff, policy.longest_delay_s) * (1 + self._jitter()) / 2
+        asked = error.retry_after_s or 0.0
+        if asked > policy.longest_delay_s and not elsewhere:
+            return None
+        if elsewhere:
+            # A part of the shortest delay, so that what one frontend had does not come at once.
+            delay = policy.first_delay_s * self._jitter()
+        else:
+            backoff = policy.first_delay_s * policy.growth ** min(self._failures - 1, _STEPS)
+            delay = asked + min(backoff, policy.longest_delay_s) * (1 + self._jitter()) / 2
         return delay if self._clock() + delay < self._deadline else None
 
+    def begin(self) -> None:
+        """Notes that a generation was accepted: from now on it is continued."""
+        self.has_begun = True
+        self._failures = 0
 
-def _is_retryable(error: TokenwireError) -> bool:
+
+_STEPS = 64
+"""Steps by which delays grow at most, to bound the power: they have met their bound long before."""
+
+
+def is_retryable(error: TokenwireError, *, heard: bool = False) -> bool:
+    """Returns whether another attempt may succeed; `heard`: the failed one had been accepted."""
     # RESOURCE_EXHAUSTED without a RetryInfo is no overload: gRPC says it of too large a message.
+    # After the acceptance it is a bound that this generation has met.
     overloaded = isinstance(error, OverloadedError) and error.retry_after_s is not None
-    return overloaded or isinstance(error, UnavailableError)
+    unavailable = isinstance(error, UnavailableError) or error.is_break
+    return unavailable or (overloaded and not heard)

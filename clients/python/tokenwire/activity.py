@@ -10,6 +10,7 @@ from typing import Protocol, Self
 import grpc
 
 from tokenwire import _responses
+from tokenwire._frontends import AsyncFrontend, Frontend, Frontends, wait
 from tokenwire._retry import Attempts
 from tokenwire._trace import Trace
 from tokenwire.errors import TokenwireError, from_rpc_error
@@ -30,13 +31,16 @@ class _Watch:
         self._begun = True
         return _responses.activity(message)
 
-    def _recover(self, failure: grpc.RpcError) -> tuple[TokenwireError, float]:
+    def _recover(
+        self, failure: grpc.RpcError, leave: Callable[[TokenwireError], bool]
+    ) -> tuple[TokenwireError, float]:
         """Returns the error and how long to wait before another attempt; raises if it is the end.
 
         Once activity has come, a gap would go unseen: the caller decides whether to go on.
         """
         error = from_rpc_error(failure, self._trace.trace_id)
-        delay_s = None if self._begun else self._attempts.delay_s(error)
+        elsewhere = leave(error)
+        delay_s = None if self._begun else self._attempts.delay_s(error, elsewhere=elsewhere)
         if delay_s is None:
             self._ended = True
             raise error from failure
@@ -61,15 +65,19 @@ class ActivityStream(_Watch):
 
     def __init__(
         self,
-        start: Callable[[float | None], WatchCall],
-        wait: Callable[[TokenwireError, float], None],
+        start: Callable[[Frontend, float | None], WatchCall],
+        frontends: Frontends[Frontend],
         attempts: Attempts,
         trace: Trace,
     ) -> None:
         super().__init__(attempts, trace)
         self._start = start
-        self._wait = wait
-        self._call = start(attempts.remaining_s())
+        self._frontends = frontends
+        self._open()
+
+    def _open(self) -> None:
+        self._frontend = self._frontends.pick()
+        self._call = self._start(self._frontend, self._attempts.remaining_s())
 
     def __iter__(self) -> Self:
         return self
@@ -88,13 +96,16 @@ class ActivityStream(_Watch):
             self._ended = True
         except grpc.RpcError as failure:
             if not self._ended:
-                self._wait(*self._recover(failure))
+                wait(self._frontends, *self._recover(failure, self._leave))
                 self._start_over()
         return None
 
+    def _leave(self, error: TokenwireError) -> bool:
+        return self._frontends.leave(self._frontend, error)
+
     def _start_over(self) -> None:
         if not self._ended:
-            self._call = self._start(self._attempts.remaining_s())
+            self._open()
 
     def __enter__(self) -> Self:
         return self
@@ -127,13 +138,19 @@ class AsyncActivityStream(_Watch):
 
     def __init__(
         self,
-        start: Callable[[float | None], AsyncWatchCall],
+        start: Callable[[AsyncFrontend, float | None], AsyncWatchCall],
+        frontends: Frontends[AsyncFrontend],
         attempts: Attempts,
         trace: Trace,
     ) -> None:
         super().__init__(attempts, trace)
         self._start = start
-        self._call = start(attempts.remaining_s())
+        self._frontends = frontends
+        self._open()
+
+    def _open(self) -> None:
+        self._frontend = self._frontends.pick()
+        self._call = self._start(self._frontend, self._attempts.remaining_s())
         self._messages = self._call.__aiter__()
 
     def __aiter__(self) -> Self:
@@ -153,7 +170,7 @@ class AsyncActivityStream(_Watch):
             self._ended = True
         except grpc.RpcError as failure:
             if not self._ended:
-                _, delay_s = self._recover(failure)
+                _, delay_s = self._recover(failure, self._leave)
                 await sleep(delay_s)
                 self._start_over()
         except asyncio.CancelledError:
@@ -162,10 +179,12 @@ class AsyncActivityStream(_Watch):
                 raise
         return None
 
+    def _leave(self, error: TokenwireError) -> bool:
+        return self._frontends.leave(self._frontend, error)
+
     def _start_over(self) -> None:
         if not self._ended:
-            self._call = self._start(self._attempts.remaining_s())
-            self._messages = self._call.__aiter__()
+            self._open()
 
     async def __aenter__(self) -> Self:
         return self

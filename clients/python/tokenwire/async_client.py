@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 from asyncio import sleep
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 import grpc
 
 from tokenwire import _requests, _responses
-from tokenwire._channel import ChannelArgument, Tls, checked_target, open_async_channel, tracing_to
+from tokenwire._channel import ChannelArgument, Tls
 from tokenwire._chat import Chat
-from tokenwire._generation import Progress, StreamedGeneration
+from tokenwire._course import Course
+from tokenwire._frontends import AsyncFrontend, each_of
+from tokenwire._generation import Progress
 from tokenwire._requests import Prompt
 from tokenwire._retry import Attempts, RetryPolicy
 from tokenwire._trace import Trace
 from tokenwire.activity import AsyncActivityStream, AsyncWatchCall
 from tokenwire.channel_arguments import REQUEST_BYTES
-from tokenwire.errors import TokenwireError, from_rpc_error
+from tokenwire.errors import from_rpc_error
 from tokenwire.frontend.v1 import activity_pb2, generation_pb2, model_pb2
-from tokenwire.frontend.v1.activity_pb2_grpc import ActivityServiceStub
-from tokenwire.frontend.v1.generation_pb2_grpc import GenerationServiceStub
-from tokenwire.frontend.v1.model_pb2_grpc import ModelServiceStub
-from tokenwire.frontend.v1.tokenization_pb2_grpc import TokenizationServiceStub
 from tokenwire.options import ChatOptions, GenerationOptions
 from tokenwire.session import Session
-from tokenwire.types import Answer, Delta, ModelInfo, Record, RenderedChat, Tokens, WorkerInfo
+from tokenwire.streams import WHOLE_ANSWER_DELAY_S, AsyncGenerationStream
+from tokenwire.types import Answer, ModelInfo, Record, RenderedChat, Tokens, WorkerInfo
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
-
-    from tokenwire.frontend.v1.activity_pb2_grpc import ActivityServiceAsyncStub
-    from tokenwire.frontend.v1.generation_pb2_grpc import GenerationServiceAsyncStub
-    from tokenwire.frontend.v1.model_pb2_grpc import ModelServiceAsyncStub
-    from tokenwire.frontend.v1.tokenization_pb2_grpc import TokenizationServiceAsyncStub
-
-    StreamCall = grpc.aio.UnaryStreamCall[
-        generation_pb2.StreamGenerateRequest, generation_pb2.StreamGenerateResponse
-    ]
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -56,7 +44,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        target: str,
+        target: str | Sequence[str],
         *,
         tls: Tls | None = None,
         timeout: float | None = None,
@@ -65,34 +53,10 @@ class AsyncClient:
         channel_arguments: Sequence[ChannelArgument] = (),
         tracing: bool | TracerProvider = False,
     ) -> None:
-        self._target = checked_target(target)
-        self._tls = tls
+        self._frontends = each_of(AsyncFrontend, target, tls, channel_arguments, tracing)
         self._timeout = timeout
         self._retry = retry
         self._request_bytes = max_request_bytes
-        self._channel_arguments = channel_arguments
-        self._tracing = tracing_to(target, tracing)
-
-    # A channel belongs to the loop that runs when it is made, so it is made by the first call.
-    @cached_property
-    def _channel(self) -> grpc.aio.Channel:
-        return open_async_channel(self._target, self._tls, self._channel_arguments, self._tracing)
-
-    @cached_property
-    def _activity(self) -> ActivityServiceAsyncStub:
-        return ActivityServiceStub(self._channel)
-
-    @cached_property
-    def _generation(self) -> GenerationServiceAsyncStub:
-        return GenerationServiceStub(self._channel)
-
-    @cached_property
-    def _tokenization(self) -> TokenizationServiceAsyncStub:
-        return TokenizationServiceStub(self._channel)
-
-    @cached_property
-    def _model(self) -> ModelServiceAsyncStub:
-        return ModelServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -101,9 +65,9 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Closes the connection; calls that still run are cancelled."""
-        if "_channel" in self.__dict__:
-            await self._channel.close()
+        """Closes the connections; calls that still run are cancelled."""
+        for each in self._frontends:
+            await each.close()
 
     async def generate(
         self,
@@ -117,13 +81,19 @@ class AsyncClient:
         """Returns the whole answer to a prompt (a text or token ids) or a chat.
 
         The options are those of GenerationOptions, such as `max_tokens`, `temperature` and `stop`.
+        It is streamed in large parts, so that it is continued where its frontend is lost.
         """
-        request = generation_pb2.GenerateRequest(
-            generation=_requests.generation(prompt, chat, options, self._request_bytes)
-        )
-        return _responses.answer(
-            await self._call(self._generation.Generate, request, timeout, traceparent)
-        )
+        async with self.stream(
+            prompt,
+            chat=chat,
+            max_delay=WHOLE_ANSWER_DELAY_S,
+            timeout=timeout,
+            traceparent=traceparent,
+            **options,
+        ) as stream:
+            async for _ in stream:
+                pass
+            return stream.result
 
     def stream(
         self,
@@ -131,6 +101,8 @@ class AsyncClient:
         *,
         chat: Chat | None = None,
         max_delay: float | None = None,
+        max_delta_tokens: int | None = None,
+        content: str | None = None,
         timeout: float | None = None,
         traceparent: str | None = None,
         **options: Unpack[GenerationOptions],
@@ -138,25 +110,59 @@ class AsyncClient:
         """Returns the answer as it comes: an asynchronous iterator of deltas.
 
         `max_delay` is how long a delta may be held to send more tokens at once: seconds, up to 10.
-        The options are those of GenerationOptions.
+        `max_delta_tokens` is the most tokens of one delta, and `content` what deltas have:
+        `text_and_ids` (the default), `text` or `ids`. The options are those of GenerationOptions.
+
+        Where the stream breaks after it had begun, it is continued at another frontend, or the same
+        one, as often as `RetryPolicy.continuations` says; not with `content="text"`, which leaves
+        the client without the token ids that this takes.
         """
-        request = generation_pb2.StreamGenerateRequest(
-            generation=_requests.generation(prompt, chat, options, self._request_bytes),
-            stream=_requests.stream(max_delay),
-        )
+        generation = _requests.generation(prompt, chat, options, self._request_bytes)
+        how = _requests.stream(max_delay, max_delta_tokens, content)
         trace = Trace(traceparent)
+        progress = Progress(trace, generation, how)
+        course = Course(generation, how, progress, self._attempts(timeout), self._request_bytes)
+        return AsyncGenerationStream(course, self._frontends, trace)
 
-        def start(timeout_s: float | None) -> StreamCall:
-            return trace.start(self._generation.StreamGenerate, request, timeout_s)
+    def attach(
+        self,
+        resume_token: str,
+        *,
+        token_offsets: Sequence[int] = (),
+        max_delay: float | None = None,
+        max_delta_tokens: int | None = None,
+        content: str | None = None,
+        timeout: float | None = None,
+        traceparent: str | None = None,
+    ) -> AsyncGenerationStream:
+        """Returns what follows of a generation that was begun with `on_disconnect="detach"`.
 
-        progress = Progress(request.generation, trace)
-        return AsyncGenerationStream(start, self._attempts(timeout), progress)
+        `resume_token` is that of `accepted`, and `token_offsets` how many ids of each sequence the
+        caller has; the rest is as for `stream`. What the caller has is not in `result`. Ending the
+        stream leaves the generation alone.
+        """
+        how = _requests.stream(max_delay, max_delta_tokens, content)
+        request = _requests.attach(resume_token, token_offsets, how)
+        trace = Trace(traceparent)
+        progress = Progress(trace, None, how, token_offsets)
+        course = Course(request, how, progress, self._attempts(timeout), self._request_bytes)
+        return AsyncGenerationStream(course, self._frontends, trace)
+
+    async def cancel_generation(
+        self, resume_token: str, *, timeout: float | None = None, traceparent: str | None = None
+    ) -> None:
+        """Ends a generation that was begun with `on_disconnect="detach"`.
+
+        One that has ended already stays as it is.
+        """
+        request = generation_pb2.CancelGenerationRequest(resume_token=resume_token)
+        await self._call(
+            lambda each: each.generation.CancelGeneration, request, timeout, traceparent
+        )
 
     def session(self, *, traceparent: str | None = None) -> Session:
         """Returns a session: many generations on one stream, to be entered with `async with`."""
-        return Session(
-            self._generation, Trace(traceparent), self._retry, self._request_bytes, self._tracing
-        )
+        return Session(self._frontends, Trace(traceparent), self._retry, self._request_bytes)
 
     async def tokenize(
         self,
@@ -172,7 +178,9 @@ class AsyncClient:
         request = _requests.tokenize(
             text, model, add_special_tokens, with_offsets, self._request_bytes
         )
-        response = await self._call(self._tokenization.Tokenize, request, timeout, traceparent)
+        response = await self._call(
+            lambda each: each.tokenization.Tokenize, request, timeout, traceparent
+        )
         return _responses.tokens(response, with_offsets=with_offsets)
 
     async def detokenize(
@@ -186,7 +194,9 @@ class AsyncClient:
     ) -> str:
         """Returns the text of token ids; bytes that are no UTF-8 read as U+FFFD."""
         request = _requests.detokenize(token_ids, model, skip_special_tokens, self._request_bytes)
-        response = await self._call(self._tokenization.Detokenize, request, timeout, traceparent)
+        response = await self._call(
+            lambda each: each.tokenization.Detokenize, request, timeout, traceparent
+        )
         return response.text
 
     async def render_chat(
@@ -201,7 +211,9 @@ class AsyncClient:
         """Returns a chat as the model would see it, as text and as token ids."""
         request = _requests.render_chat(messages, model, options, self._request_bytes)
         return _responses.rendered_chat(
-            await self._call(self._tokenization.RenderChat, request, timeout, traceparent)
+            await self._call(
+                lambda each: each.tokenization.RenderChat, request, timeout, traceparent
+            )
         )
 
     async def models(
@@ -209,7 +221,9 @@ class AsyncClient:
     ) -> list[ModelInfo]:
         """Returns the models that are served, by name."""
         request = model_pb2.ListModelsRequest()
-        response = await self._call(self._model.ListModels, request, timeout, traceparent)
+        response = await self._call(
+            lambda each: each.model.ListModels, request, timeout, traceparent
+        )
         return [_responses.model(each) for each in response.models]
 
     async def model(
@@ -217,7 +231,7 @@ class AsyncClient:
     ) -> ModelInfo:
         """Returns one model; without a name, the only one that is served."""
         request = model_pb2.GetModelRequest(name=name)
-        response = await self._call(self._model.GetModel, request, timeout, traceparent)
+        response = await self._call(lambda each: each.model.GetModel, request, timeout, traceparent)
         return _responses.model(response.model)
 
     async def workers(
@@ -225,7 +239,9 @@ class AsyncClient:
     ) -> list[WorkerInfo]:
         """Returns the workers that the frontend knows, with their state and load, by address."""
         request = model_pb2.ListWorkersRequest()
-        response = await self._call(self._model.ListWorkers, request, timeout, traceparent)
+        response = await self._call(
+            lambda each: each.model.ListWorkers, request, timeout, traceparent
+        )
         return [_responses.worker(each) for each in response.workers]
 
     def activity(
@@ -244,10 +260,10 @@ class AsyncClient:
         request = _requests.activity(interval_s, records)
         trace = Trace(traceparent)
 
-        def start(timeout_s: float | None) -> AsyncWatchCall:
-            return trace.start(self._activity.WatchActivity, request, timeout_s)
+        def start(frontend: AsyncFrontend, timeout_s: float | None) -> AsyncWatchCall:
+            return trace.start(frontend.activity.WatchActivity, request, timeout_s)
 
-        return AsyncActivityStream(start, self._attempts(timeout), trace)
+        return AsyncActivityStream(start, self._frontends, self._attempts(timeout), trace)
 
     async def record(
         self, request_id: str, *, timeout: float | None = None, traceparent: str | None = None
@@ -258,7 +274,9 @@ class AsyncClient:
         last.
         """
         request = activity_pb2.GetRecordRequest(request_id=request_id)
-        response = await self._call(self._activity.GetRecord, request, timeout, traceparent)
+        response = await self._call(
+            lambda each: each.activity.GetRecord, request, timeout, traceparent
+        )
         return _responses.record(response.record)
 
     def _attempts(self, timeout: float | None) -> Attempts:
@@ -266,88 +284,23 @@ class AsyncClient:
 
     async def _call(
         self,
-        method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
+        method: Callable[[AsyncFrontend], grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]],
         request: _Request,
         timeout: float | None,
         traceparent: str | None,
     ) -> _Response:
         attempts, trace = self._attempts(timeout), Trace(traceparent)
         while True:
+            frontend = self._frontends.pick()
             try:
-                return await trace.start(method, request, attempts.remaining_s())
+                response = await trace.start(method(frontend), request, attempts.remaining_s())
             except grpc.RpcError as failure:
                 error = from_rpc_error(failure, trace.trace_id)
-                delay_s = attempts.delay_s(error)
+                elsewhere = self._frontends.leave(frontend, error)
+                delay_s = attempts.delay_s(error, elsewhere=elsewhere)
                 if delay_s is None:
                     raise error from failure
+            else:
+                self._frontends.keep(frontend)
+                return response
             await sleep(delay_s)
-
-
-class AsyncGenerationStream(StreamedGeneration):
-    """The deltas of one generation, in order.
-
-    Leaving its `async with` block, or `cancel`, stops the engine.
-    """
-
-    def __init__(
-        self,
-        start: Callable[[float | None], StreamCall],
-        attempts: Attempts,
-        progress: Progress,
-    ) -> None:
-        super().__init__(progress)
-        self._start = start
-        self._attempts = attempts
-        self._call = start(attempts.remaining_s())
-        self._messages = self._call.__aiter__()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Delta:
-        while not self._progress.ended:
-            delta = await self._read()
-            if delta is not None:
-                return delta
-        raise StopAsyncIteration
-
-    async def _read(self) -> Delta | None:
-        """Takes what the stream brings next, and returns it if it is a delta."""
-        try:
-            return self._progress.take(await self._messages.__anext__())
-        except StopAsyncIteration:
-            self._progress.end()
-        except grpc.RpcError as failure:
-            await self._recover(failure)
-        except asyncio.CancelledError:
-            # gRPC raises it for `cancel` too, in the task that reads.
-            if not self._progress.cancelled:
-                raise
-        except TokenwireError:
-            self._call.cancel()
-            raise
-        return None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self.cancel()
-
-    async def cancel(self) -> None:
-        """Stops the generation. Nothing happens where it has ended."""
-        if not self._progress.ended:
-            self._progress.cancelled = self._progress.ended = True
-            self._call.cancel()
-
-    async def _recover(self, failure: grpc.RpcError) -> None:
-        """Starts over where that may help and nothing has come yet; raises otherwise."""
-        progress = self._progress
-        error = from_rpc_error(failure, progress.trace_id)
-        delay_s = None if progress.accepted else self._attempts.delay_s(error)
-        if delay_s is None:
-            raise progress.fail(error) from failure
-        await sleep(delay_s)
-        if not progress.cancelled:
-            self._call = self._start(self._attempts.remaining_s())
-            self._messages = self._call.__aiter__()

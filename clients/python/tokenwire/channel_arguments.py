@@ -29,6 +29,7 @@ USE_LOCAL_SUBCHANNEL_POOL = "grpc.use_local_subchannel_pool"
 MIN_RECONNECT_BACKOFF_MS = "grpc.min_reconnect_backoff_ms"
 MAX_RECONNECT_BACKOFF_MS = "grpc.max_reconnect_backoff_ms"
 INITIAL_RECONNECT_BACKOFF_MS = "grpc.initial_reconnect_backoff_ms"
+SERVICE_CONFIG = "grpc.service_config"
 
 CLIENT_PING_INTERVAL_MS = 20_000
 """Between a client's keepalive pings: below the 60 s after which common load balancers drop an idle
@@ -120,8 +121,13 @@ SERVER: ChannelArguments = (
 
 
 def client(target: str) -> ChannelArguments:
-    """Returns what a client of this target sets: a proxy never stands between it and loopback."""
-    return merged(CLIENT, (ENABLE_HTTP_PROXY, 0)) if _LOOPBACK.match(target) else CLIENT
+    """Returns what a client of this target sets.
+
+    A proxy never stands between it and loopback. A name of DNS may have several addresses: calls go
+    round among them, so that one that is refused at one address is tried at another.
+    """
+    arguments = merged(CLIENT, (ENABLE_HTTP_PROXY, 0)) if _LOOPBACK.match(target) else CLIENT
+    return merged(arguments, _ROUND_ROBIN) if target.startswith("dns:") else arguments
 
 
 def server(request_bytes: int, *, shared: bool = False) -> ChannelArguments:
@@ -133,6 +139,8 @@ def server(request_bytes: int, *, shared: bool = False) -> ChannelArguments:
     """
     return merged(SERVER, (MAX_RECEIVE_MESSAGE_LENGTH, request_bytes), (SO_REUSEPORT, int(shared)))
 
+
+_ROUND_ROBIN = (SERVICE_CONFIG, '{"loadBalancingConfig": [{"round_robin": {}}]}')
 
 _LOOPBACK = re.compile(
     r"(?:dns:/*|ipv4:|ipv6:)?(?:localhost\.?|127(?:\.\d+){3}|\[?::1\]?|\[::ffff:127(?:\.\d+){3}\])"

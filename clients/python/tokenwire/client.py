@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from time import sleep
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 import grpc
 
 from tokenwire import _requests, _responses
-from tokenwire._channel import ChannelArgument, Tls, checked_target, open_channel, tracing_to
+from tokenwire._channel import ChannelArgument, Tls
 from tokenwire._chat import Chat
-from tokenwire._generation import Progress, StreamedGeneration
+from tokenwire._course import Course
+from tokenwire._frontends import Frontend, each_of, wait
+from tokenwire._generation import Progress
 from tokenwire._requests import Prompt
 from tokenwire._retry import Attempts, RetryPolicy
 from tokenwire._trace import Trace
 from tokenwire.activity import ActivityStream, WatchCall
 from tokenwire.channel_arguments import REQUEST_BYTES
-from tokenwire.errors import TokenwireError, UnreachableError, from_rpc_error
+from tokenwire.errors import from_rpc_error
 from tokenwire.frontend.v1 import activity_pb2, generation_pb2, model_pb2
-from tokenwire.frontend.v1.activity_pb2_grpc import ActivityServiceStub
-from tokenwire.frontend.v1.generation_pb2_grpc import GenerationServiceStub
-from tokenwire.frontend.v1.model_pb2_grpc import ModelServiceStub
-from tokenwire.frontend.v1.tokenization_pb2_grpc import TokenizationServiceStub
 from tokenwire.options import ChatOptions, GenerationOptions
-from tokenwire.types import Answer, Delta, ModelInfo, Record, RenderedChat, Tokens, WorkerInfo
+from tokenwire.streams import WHOLE_ANSWER_DELAY_S, GenerationStream
+from tokenwire.types import Answer, ModelInfo, Record, RenderedChat, Tokens, WorkerInfo
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -59,7 +56,7 @@ class Client:
 
     def __init__(
         self,
-        target: str,
+        target: str | Sequence[str],
         *,
         tls: Tls | None = None,
         timeout: float | None = None,
@@ -68,15 +65,10 @@ class Client:
         channel_arguments: Sequence[ChannelArgument] = (),
         tracing: bool | TracerProvider = False,
     ) -> None:
-        checked_target(target)
+        self._frontends = each_of(Frontend, target, tls, channel_arguments, tracing)
         self._timeout = timeout
         self._retry = retry
         self._request_bytes = max_request_bytes
-        self._channel = open_channel(target, tls, channel_arguments, tracing_to(target, tracing))
-        self._activity = ActivityServiceStub(self._channel)
-        self._generation = GenerationServiceStub(self._channel)
-        self._tokenization = TokenizationServiceStub(self._channel)
-        self._model = ModelServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -85,8 +77,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Closes the connection; calls that still run are cancelled."""
-        self._channel.close()
+        """Closes the connections; calls that still run are cancelled."""
+        for each in self._frontends:
+            each.close()
 
     def generate(
         self,
@@ -100,13 +93,19 @@ class Client:
         """Returns the whole answer to a prompt (a text or token ids) or a chat.
 
         The options are those of GenerationOptions, such as `max_tokens`, `temperature` and `stop`.
+        It is streamed in large parts, so that it is continued where its frontend is lost.
         """
-        request = generation_pb2.GenerateRequest(
-            generation=_requests.generation(prompt, chat, options, self._request_bytes)
-        )
-        return _responses.answer(
-            self._call(self._generation.Generate, request, timeout, traceparent)
-        )
+        with self.stream(
+            prompt,
+            chat=chat,
+            max_delay=WHOLE_ANSWER_DELAY_S,
+            timeout=timeout,
+            traceparent=traceparent,
+            **options,
+        ) as stream:
+            for _ in stream:
+                pass
+            return stream.result
 
     def stream(
         self,
@@ -114,6 +113,8 @@ class Client:
         *,
         chat: Chat | None = None,
         max_delay: float | None = None,
+        max_delta_tokens: int | None = None,
+        content: str | None = None,
         timeout: float | None = None,
         traceparent: str | None = None,
         **options: Unpack[GenerationOptions],
@@ -121,19 +122,53 @@ class Client:
         """Returns the answer as it comes: an iterator of deltas.
 
         `max_delay` is how long a delta may be held to send more tokens at once: seconds, up to 10.
-        The options are those of GenerationOptions.
+        `max_delta_tokens` is the most tokens of one delta, and `content` what deltas have:
+        `text_and_ids` (the default), `text` or `ids`. The options are those of GenerationOptions.
+
+        Where the stream breaks after it had begun, it is continued at another frontend, or the same
+        one, as often as `RetryPolicy.continuations` says; not with `content="text"`, which leaves
+        the client without the token ids that this takes.
         """
-        request = generation_pb2.StreamGenerateRequest(
-            generation=_requests.generation(prompt, chat, options, self._request_bytes),
-            stream=_requests.stream(max_delay),
-        )
+        generation = _requests.generation(prompt, chat, options, self._request_bytes)
+        how = _requests.stream(max_delay, max_delta_tokens, content)
         trace = Trace(traceparent)
+        progress = Progress(trace, generation, how)
+        course = Course(generation, how, progress, self._attempts(timeout), self._request_bytes)
+        return GenerationStream(course, self._frontends, trace)
 
-        def start(timeout_s: float | None) -> StreamCall:
-            return trace.start(self._generation.StreamGenerate, request, timeout_s)
+    def attach(
+        self,
+        resume_token: str,
+        *,
+        token_offsets: Sequence[int] = (),
+        max_delay: float | None = None,
+        max_delta_tokens: int | None = None,
+        content: str | None = None,
+        timeout: float | None = None,
+        traceparent: str | None = None,
+    ) -> GenerationStream:
+        """Returns what follows of a generation that was begun with `on_disconnect="detach"`.
 
-        progress = Progress(request.generation, trace)
-        return GenerationStream(start, self._wait, self._attempts(timeout), progress)
+        `resume_token` is that of `accepted`, and `token_offsets` how many ids of each sequence the
+        caller has; the rest is as for `stream`. What the caller has is not in `result`. Ending the
+        stream leaves the generation alone.
+        """
+        how = _requests.stream(max_delay, max_delta_tokens, content)
+        request = _requests.attach(resume_token, token_offsets, how)
+        trace = Trace(traceparent)
+        progress = Progress(trace, None, how, token_offsets)
+        course = Course(request, how, progress, self._attempts(timeout), self._request_bytes)
+        return GenerationStream(course, self._frontends, trace)
+
+    def cancel_generation(
+        self, resume_token: str, *, timeout: float | None = None, traceparent: str | None = None
+    ) -> None:
+        """Ends a generation that was begun with `on_disconnect="detach"`.
+
+        One that has ended already stays as it is.
+        """
+        request = generation_pb2.CancelGenerationRequest(resume_token=resume_token)
+        self._call(lambda each: each.generation.CancelGeneration, request, timeout, traceparent)
 
     def tokenize(
         self,
@@ -149,7 +184,9 @@ class Client:
         request = _requests.tokenize(
             text, model, add_special_tokens, with_offsets, self._request_bytes
         )
-        response = self._call(self._tokenization.Tokenize, request, timeout, traceparent)
+        response = self._call(
+            lambda each: each.tokenization.Tokenize, request, timeout, traceparent
+        )
         return _responses.tokens(response, with_offsets=with_offsets)
 
     def detokenize(
@@ -163,7 +200,9 @@ class Client:
     ) -> str:
         """Returns the text of token ids; bytes that are no UTF-8 read as U+FFFD."""
         request = _requests.detokenize(token_ids, model, skip_special_tokens, self._request_bytes)
-        return self._call(self._tokenization.Detokenize, request, timeout, traceparent).text
+        return self._call(
+            lambda each: each.tokenization.Detokenize, request, timeout, traceparent
+        ).text
 
     def render_chat(
         self,
@@ -177,7 +216,7 @@ class Client:
         """Returns a chat as the model would see it, as text and as token ids."""
         request = _requests.render_chat(messages, model, options, self._request_bytes)
         return _responses.rendered_chat(
-            self._call(self._tokenization.RenderChat, request, timeout, traceparent)
+            self._call(lambda each: each.tokenization.RenderChat, request, timeout, traceparent)
         )
 
     def models(
@@ -185,7 +224,7 @@ class Client:
     ) -> list[ModelInfo]:
         """Returns the models that are served, by name."""
         request = model_pb2.ListModelsRequest()
-        response = self._call(self._model.ListModels, request, timeout, traceparent)
+        response = self._call(lambda each: each.model.ListModels, request, timeout, traceparent)
         return [_responses.model(each) for each in response.models]
 
     def model(
@@ -194,7 +233,7 @@ class Client:
         """Returns one model; without a name, the only one that is served."""
         request = model_pb2.GetModelRequest(name=name)
         return _responses.model(
-            self._call(self._model.GetModel, request, timeout, traceparent).model
+            self._call(lambda each: each.model.GetModel, request, timeout, traceparent).model
         )
 
     def workers(
@@ -202,7 +241,7 @@ class Client:
     ) -> list[WorkerInfo]:
         """Returns the workers that the frontend knows, with their state and load, by address."""
         request = model_pb2.ListWorkersRequest()
-        response = self._call(self._model.ListWorkers, request, timeout, traceparent)
+        response = self._call(lambda each: each.model.ListWorkers, request, timeout, traceparent)
         return [_responses.worker(each) for each in response.workers]
 
     def activity(
@@ -221,10 +260,10 @@ class Client:
         request = _requests.activity(interval_s, records)
         trace = Trace(traceparent)
 
-        def start(timeout_s: float | None) -> WatchCall:
-            return trace.start(self._activity.WatchActivity, request, timeout_s)
+        def start(frontend: Frontend, timeout_s: float | None) -> WatchCall:
+            return trace.start(frontend.activity.WatchActivity, request, timeout_s)
 
-        return ActivityStream(start, self._wait, self._attempts(timeout), trace)
+        return ActivityStream(start, self._frontends, self._attempts(timeout), trace)
 
     def record(
         self, request_id: str, *, timeout: float | None = None, traceparent: str | None = None
@@ -235,7 +274,7 @@ class Client:
         last.
         """
         request = activity_pb2.GetRecordRequest(request_id=request_id)
-        response = self._call(self._activity.GetRecord, request, timeout, traceparent)
+        response = self._call(lambda each: each.activity.GetRecord, request, timeout, traceparent)
         return _responses.record(response.record)
 
     def _attempts(self, timeout: float | None) -> Attempts:
@@ -243,107 +282,23 @@ class Client:
 
     def _call(
         self,
-        method: grpc.UnaryUnaryMultiCallable[_Request, _Response],
+        method: Callable[[Frontend], grpc.UnaryUnaryMultiCallable[_Request, _Response]],
         request: _Request,
         timeout: float | None,
         traceparent: str | None,
     ) -> _Response:
         attempts, trace = self._attempts(timeout), Trace(traceparent)
         while True:
+            frontend = self._frontends.pick()
             try:
-                return trace.start(method, request, attempts.remaining_s())
+                response = trace.start(method(frontend), request, attempts.remaining_s())
             except grpc.RpcError as failure:
                 error = from_rpc_error(failure, trace.trace_id)
-                delay_s = attempts.delay_s(error)
+                elsewhere = self._frontends.leave(frontend, error)
+                delay_s = attempts.delay_s(error, elsewhere=elsewhere)
                 if delay_s is None:
                     raise error from failure
-            self._wait(error, delay_s)
-
-    def _wait(self, error: TokenwireError, delay_s: float) -> None:
-        if not isinstance(error, UnreachableError):
-            sleep(delay_s)
-            return
-        # A blocking channel gets on with connecting only while somebody watches it. After a mere
-        # sleep the next attempt would find it no further than before.
-        connected = grpc.channel_ready_future(self._channel)
-        with suppress(grpc.FutureTimeoutError):
-            connected.result(delay_s)
-        connected.cancel()
-
-
-class StreamCall(Protocol):
-    """What a running StreamGenerate call can do; gRPC's own class has no public name."""
-
-    def __next__(self) -> generation_pb2.StreamGenerateResponse: ...
-
-    def cancel(self) -> bool:
-        """Cancels the call."""
-        ...
-
-
-class GenerationStream(StreamedGeneration):
-    """The deltas of one generation, in order.
-
-    Leaving its `with` block, or `cancel`, stops the engine.
-    """
-
-    def __init__(
-        self,
-        start: Callable[[float | None], StreamCall],
-        wait: Callable[[TokenwireError, float], None],
-        attempts: Attempts,
-        progress: Progress,
-    ) -> None:
-        super().__init__(progress)
-        self._start = start
-        self._wait = wait
-        self._attempts = attempts
-        self._call = start(attempts.remaining_s())
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Delta:
-        while not self._progress.ended:
-            delta = self._read()
-            if delta is not None:
-                return delta
-        raise StopIteration
-
-    def _read(self) -> Delta | None:
-        """Takes what the stream brings next, and returns it if it is a delta."""
-        try:
-            return self._progress.take(next(self._call))
-        except StopIteration:
-            self._progress.end()
-        except grpc.RpcError as failure:
-            self._recover(failure)
-        except TokenwireError:
-            self._call.cancel()
-            raise
-        return None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.cancel()
-
-    def cancel(self) -> None:
-        """Stops the generation; any thread may do it. Nothing happens where it has ended."""
-        if not self._progress.ended:
-            self._progress.cancelled = self._progress.ended = True
-            self._call.cancel()
-
-    def _recover(self, failure: grpc.RpcError) -> None:
-        """Starts over where that may help and nothing has come yet; raises otherwise."""
-        progress = self._progress
-        if progress.cancelled:
-            return
-        error = from_rpc_error(failure, progress.trace_id)
-        delay_s = None if progress.accepted else self._attempts.delay_s(error)
-        if delay_s is None:
-            raise progress.fail(error) from failure
-        self._wait(error, delay_s)
-        if not progress.cancelled:
-            self._call = self._start(self._attempts.remaining_s())
+            else:
+                self._frontends.keep(frontend)
+                return response
+            wait(self._frontends, error, delay_s)

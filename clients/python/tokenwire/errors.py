@@ -8,7 +8,7 @@
     │   └── UnreachableError         no server answered, or the connection to it broke
     ├── DeadlineExceededError        `timeout` passed first
     ├── RequestCancelledError        the call was cancelled, but not through this client's `cancel`
-    ├── UnsupportedError             this deployment has no such method, or no chat template
+    ├── UnsupportedError             this deployment can't do it, or has not what it builds on
     └── InternalError                a fault of the service; its log has it under trace_id
 
 They are built from the google.rpc details that the services send in `grpc-status-details-bin`.
@@ -76,6 +76,8 @@ class TokenwireError(Exception):
         """The fields at fault."""
         self.quotas: tuple[Quota, ...] = ()
         """The bounds that were met."""
+        self.is_break = False
+        """Whether the connection or stream broke: no service has said anything of the request."""
 
 
 class InvalidRequestError(TokenwireError):
@@ -107,7 +109,10 @@ class RequestCancelledError(TokenwireError):
 
 
 class UnsupportedError(TokenwireError):
-    """This deployment can't do it: it has no such method, or its model no chat template."""
+    """This deployment can't do it, or has not what the request builds on.
+
+    Such as a method, a chat template of the model, or a conversation; `reason` tells.
+    """
 
 
 class InternalError(TokenwireError):
@@ -117,6 +122,7 @@ class InternalError(TokenwireError):
 _KINDS: Mapping[grpc.StatusCode, type[TokenwireError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
     grpc.StatusCode.OUT_OF_RANGE: InvalidRequestError,
+    grpc.StatusCode.ALREADY_EXISTS: InvalidRequestError,
     grpc.StatusCode.NOT_FOUND: NotFoundError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
@@ -128,6 +134,15 @@ _KINDS: Mapping[grpc.StatusCode, type[TokenwireError]] = {
     grpc.StatusCode.UNKNOWN: InternalError,
     grpc.StatusCode.DATA_LOSS: InternalError,
 }
+
+
+_BREAKS = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNKNOWN,
+}
+"""What gRPC itself says of a connection or a stream that broke."""
 
 
 def from_status(status: status_pb2.Status, trace_id: str) -> TokenwireError:
@@ -152,7 +167,9 @@ def from_rpc_error(failure: grpc.RpcError, trace_id: str) -> TokenwireError:
         if code is grpc.StatusCode.UNAVAILABLE
         else _KINDS.get(code, TokenwireError)
     )
-    return kind(message, code=code, trace_id=trace_id)
+    error = kind(message, code=code, trace_id=trace_id)
+    error.is_break = code in _BREAKS
+    return error
 
 
 def _read_detail(error: TokenwireError, detail: any_pb2.Any) -> None:

@@ -126,3 +126,13 @@ class GenerationOptions(ChatOptions, total=False):
     """The caller's name for the request: at most 128 of A-Z a-z 0-9 . _ : -."""
     time_budget: float
     """Seconds after which what exists is returned, with FinishReason.TIME_BUDGET."""
+    on_disconnect: str
+    """What becomes of the generation when its call or session ends before it does: `cancel`, or
+    `detach`: it goes on, and is kept for `attach`. Default: `cancel`."""
+    detach_ttl: float
+    """With `on_disconnect="detach"`: seconds that the generation is kept without a caller, running
+    or ended. Default: 60."""
+    idempotency_key: str
+    """Makes a repeated request harmless within one frontend: while a generation of this key runs or
+    is kept, the same request attaches to it, and another one is refused. At most 128 of the
+    characters of `request_id`."""

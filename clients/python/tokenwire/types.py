@@ -3,11 +3,11 @@
 | from                                   | comes                                            |
 |----------------------------------------|--------------------------------------------------|
 | `generate`, `result` of a stream       | Answer > SequenceResult > ToolCall,              |
-|                                        | Usage, Timings > Stage                           |
+|                                        | Usage, Timings > Stage, Attempt                  |
 | `message` of an answer or a stream     | ChatMessage > ToolCall                           |
 | iteration of a stream                  | Delta > ToolCallDelta,                           |
 |                                        | TokenLogprob > Alternative                       |
-| `accepted` of a stream                 | Accepted                                         |
+| `accepted` of a stream                 | Accepted > ConversationPrompt                    |
 | `tokenize`, `render_chat`              | Tokens, RenderedChat                             |
 | `models`, `model`, `workers`           | ModelInfo, WorkerInfo                            |
 | iteration of `activity`                | Activity > WorkerInfo, Quantiles, Record         |
@@ -36,6 +36,8 @@ class FinishReason(StrEnum):
     """The caller cancelled."""
     TOOL_CALLS = "tool_calls"
     """As STOP, of a sequence that has called tools, whose results the caller is to send."""
+    INTERRUPTED = "interrupted"
+    """The worker was lost, and no other could continue exactly what was sent; what came holds."""
     UNKNOWN = "unknown"
     """A reason that this version of the client does not know."""
 
@@ -163,8 +165,14 @@ class Accepted:
     prompt_tokens: int
     trace_id: str
     """32 lower-case hex digits."""
+    resume_token: str = ""
+    """Names the generation to `attach` and `cancel_generation`; with `on_disconnect="detach"`."""
+    detach_ttl_s: float | None = None
+    """How long the generation is kept without a caller; with the token."""
+    attached: bool = False
+    """The idempotency key was in use: this is the generation that runs or is kept under it."""
     conversation: ConversationPrompt | None = None
-    """Where the request names a conversation."""
+    """How the prompt was made, where the request names a conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +242,23 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """One worker's part in a generation."""
+
+    worker: str
+    """Its name."""
+    sequence: int
+    """Which sequence; 0 where it had all."""
+    token_offset: int
+    """Ids that the sequence had when the part began."""
+    mode: str
+    """How it began: `new` with the prompt, `carried` with the ids so far too, `replayed` with the
+    prompt, where what it generated was compared with the ids so far."""
+    left_because: str
+    """Why it had no part in what followed, such as `WORKER_LOST`; empty: the sequence ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A whole generation. `text` and its fellows are those of the first sequence."""
 
@@ -248,6 +273,11 @@ class Answer:
     """One for each token of the prompt, where asked for; the first has no probability, and 0."""
     conversation: ConversationPrompt | None = None
     """Where the request names a conversation."""
+    continued: int = 0
+    """Times that the client continued it on another connection, most often at another frontend.
+    `timings` and `attempts` are then those of the last frontend."""
+    attempts: list[Attempt] = field(default_factory=list)
+    """The workers that had a part in it, in order. Empty: `timings.worker` did all of it."""
 
     @property
     def text(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tokenwire.cli import waterfall
 from tokenwire.cli.interrupts import cancelled_by_ctrl_c
-from tokenwire.client import GenerationStream
+from tokenwire.streams import GenerationStream
 from tokenwire.types import (
     Alternative,
     Answer,
