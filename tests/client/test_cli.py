@@ -19,6 +19,7 @@ from tests.client.scripted_server import (
     COMPLETED,
     OVERLOADED,
     WAIT_S,
+    Event,
     Hold,
     accepted,
     delta,
@@ -71,7 +72,7 @@ def test_json_is_one_object(run):
     shown = json.loads(out)
     assert list(shown) == [
         *("text", "reasoning", "tool_calls", "token_ids", "finish_reason"),
-        *("usage", "timings", "request_id", "trace_id"),
+        *("usage", "timings", "request_id", "trace_id", "continued", "attempts"),
     ]
     assert shown["text"] == "Hello world"
     assert shown["token_ids"] == [7, 8, 9]
@@ -143,6 +144,22 @@ total 20.0 ms, first token 12.0 ms, each further token 4.0 ms
 
 def test_explain_ends_with_a_waterfall(run):
     assert run("generate", "hi", "--explain")[1] == WATERFALL
+
+
+def test_explain_tells_who_had_a_part_in_the_answer(run, server, naps):
+    part = generation_pb2.Attempt(worker="w-0", left_because="WORKER_LOST", mode="ATTEMPT_MODE_NEW")
+    rest = generation_pb2.Completed(attempts=[part])
+    lost = status(grpc.StatusCode.UNAVAILABLE, "lost", reason("WORKER_LOST"))
+    server.play("p", accepted(), delta("a", [1]), lost)
+    server.play(
+        "p", accepted(), delta("b", [2], 1, text_offset=1, end=end()), Event(completed=rest)
+    )
+    shown = run("generate", "p", "--explain")[1].splitlines()
+    assert shown[0] == "ab"
+    assert shown[-2:] == [
+        "continued once by the client, with the tokens that it had",
+        "worker w-0: sequence 0 from token 0, new, left because WORKER_LOST",
+    ]
 
 
 def test_explain_leaves_json_alone(run):
@@ -275,7 +292,7 @@ def test_a_refusal_says_when_to_try_again(run, server, naps):
 
 
 def test_a_failure_comes_after_the_line_that_had_begun(run, server):
-    failure = status(grpc.StatusCode.UNAVAILABLE, "lost", reason("WORKER_LOST"))
+    failure = status(grpc.StatusCode.RESOURCE_EXHAUSTED, "lost", reason("NOT_READING"))
     server.play("cut", accepted(), delta("On and", [1]), failure)
     assert run("generate", "cut") == (1, "On and\n", "tokenwire: lost\n")
 

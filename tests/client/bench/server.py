@@ -18,7 +18,7 @@ WORDS = ["", "", "", "a", *(f"{a}{b}{c}" for a in "bdk" for b in "aeiou" for c i
 """Each token's text; the first three are control tokens."""
 
 
-class BenchServer:
+class BenchServer(generation_pb2_grpc.GenerationServiceServicer):
     """What it does wrong is `fault`: lose, cut, refuse, or nothing."""
 
     def __init__(self, fault="", credentials=None):

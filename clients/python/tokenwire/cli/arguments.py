@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tokenwire._channel import is_target
+from tokenwire._channel import checked_targets
 
 UINT32 = 2**32 - 1
 UINT64 = 2**64 - 1
@@ -55,10 +55,12 @@ def interval(value: str) -> float:
 
 
 def target(value: str) -> str:
-    """The type of a server's address."""
-    if is_target(value):
-        return value
-    raise ArgumentTypeError(f"{value!r} is not HOST:PORT, such as 127.0.0.1:50051")
+    """The type of a server's address, or of several."""
+    try:
+        checked_targets(value)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error).removeprefix("target: ")) from None
+    return value
 
 
 def text_or_file(value: str) -> str:

@@ -51,6 +51,7 @@ def run(client: Client, args: argparse.Namespace) -> None:
     from tokenwire.bench.progress import print_result
     from tokenwire.bench.runner import Run
 
+    connection.only_target(args)
     started = Run(client, connection.tls(args), args)
     result = started.execute()
     print_result(result)

@@ -45,7 +45,7 @@ def run(_: Client, args: argparse.Namespace) -> None:
         raise ValueError(f"--json: {args.json.parent} is not a folder")
     limit_s = args.timeout or CHECK_LIMIT_S
     # Of its own: the checks call what the client library does not show.
-    with open_channel(args.target, connection.tls(args), ()) as channel:
+    with open_channel(connection.only_target(args), connection.tls(args), ()) as channel:
         deployment = Deployment(channel, args.model, limit_s)
         table = report.Table(rules)
         table.begin()

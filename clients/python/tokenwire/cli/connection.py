@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenwire import Client, RetryPolicy, Tls
+from tokenwire._channel import checked_targets
 from tokenwire.cli import arguments
 
 _DEFAULT_TARGET = "127.0.0.1:50051"
@@ -33,8 +34,9 @@ def configure(parser: argparse.ArgumentParser, *, subcommand: bool = False) -> N
         "--target",
         os.environ.get("TOKENWIRE_TARGET") or _DEFAULT_TARGET,
         type=arguments.target,
-        metavar="HOST:PORT",
-        help=f"the frontend; default: $TOKENWIRE_TARGET, or {_DEFAULT_TARGET}",
+        metavar="HOST:PORT[,...]",
+        help="the frontend, or several, of which one is used until it fails; default: "
+        f"$TOKENWIRE_TARGET, or {_DEFAULT_TARGET}",
     )
     add(
         "--timeout",
@@ -55,6 +57,18 @@ def client(args: argparse.Namespace) -> Client:
         ValueError: a file that TLS can't use, where gRPC would say only that it can't connect.
     """
     return Client(args.target, tls=tls(args), timeout=args.timeout, retry=_RETRY)
+
+
+def only_target(args: argparse.Namespace) -> str:
+    """Returns the target of a command that looks at one frontend.
+
+    Raises:
+        ValueError: there are several.
+    """
+    if len(checked_targets(args.target)) > 1:
+        raise ValueError(f"--target: {args.target} is several; only one is allowed here")
+    target: str = args.target
+    return target
 
 
 def tls(args: argparse.Namespace) -> Tls | None:

@@ -76,6 +76,8 @@ def answer_object(answer: Answer) -> dict[str, Any]:
         "timings": asdict(answer.timings),
         "request_id": answer.request_id,
         "trace_id": answer.trace_id,
+        "continued": answer.continued,
+        "attempts": [asdict(each) for each in answer.attempts],
     }
     if answer.prompt_logprobs:
         shown["prompt_logprobs"] = _logprobs(answer.prompt_logprobs)

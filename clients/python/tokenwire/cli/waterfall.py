@@ -12,7 +12,7 @@ _BAR_WIDTH = 40
 def render(answer: Answer) -> str:
     """Returns an answer's waterfall and its sums as lines of text, after an empty one."""
     sums = _sums(answer, f"ended by {answer.finish_reason}")
-    return "\n".join(["", _title(answer), *_stages(answer), *sums])
+    return "\n".join(["", _title(answer), *_stages(answer), *sums, *_moves(answer)])
 
 
 def render_record(record: Record) -> str:
@@ -68,6 +68,21 @@ def _sums(request: Answer | Record, ending: str) -> list[str]:
         prompt += f" ({cached} cached)"
     tokens = f"{prompt}, {usage.completion_tokens} generated; {ending}"
     return [", ".join(shown), tokens] if shown else [tokens]
+
+
+def _moves(answer: Answer) -> list[str]:
+    """Returns how often the client continued it, and which workers had a part in it, if several."""
+    lines = []
+    if answer.continued:
+        times = "once" if answer.continued == 1 else f"{answer.continued} times"
+        lines.append(f"continued {times} by the client, with the tokens that it had")
+    for each in answer.attempts:
+        left = f", left because {each.left_because}" if each.left_because else ""
+        lines.append(
+            f"worker {each.worker}: sequence {each.sequence} from token {each.token_offset}, "
+            f"{each.mode}{left}"
+        )
+    return lines
 
 
 def _bar(stage: Stage, end_s: float) -> str:
