@@ -151,9 +151,8 @@ def test_explain_tells_who_had_a_part_in_the_answer(run, server, naps):
     rest = generation_pb2.Completed(attempts=[part])
     lost = status(grpc.StatusCode.UNAVAILABLE, "lost", reason("WORKER_LOST"))
     server.play("p", accepted(), delta("a", [1]), lost)
-    server.play(
-        "p", accepted(), delta("b", [2], 1, text_offset=1, end=end()), Event(completed=rest)
-    )
+    last = delta("b", [2], 1, text_offset=1, end=end())
+    server.play("p", accepted(), last, Event(completed=rest))
     shown = run("generate", "p", "--explain")[1].splitlines()
     assert shown[0] == "ab"
     assert shown[-2:] == [

@@ -62,9 +62,7 @@ async def test_what_a_request_says_of_its_caller_is_sent(twin, server):
     [
         ({"on_disconnect": "stay"}, ValueError, "on_disconnect: 'stay' is none of cancel, detach"),
         ({"content": "all"}, ValueError, "content: 'all' is none of text_and_ids, text, ids"),
-        ({"conversation": "c"}, TypeError, "conversation='c': not a dict"),
-        ({"conversation": {"name": "c"}}, ValueError, r"conversation\.name: unknown field"),
-        ({"conversation": {"id": 3}}, TypeError, r"conversation\.id=3"),
+        ({"conversation": {"name": "c"}}, ValueError, "^conversation=.* no .name. field"),
         ({"max_delta_tokens": -1}, ValueError, "max_tokens=-1"),
     ],
 )

@@ -49,7 +49,6 @@ OPTIONS = {
     "lora_adapter": ("pirate", "lora_adapter", "pirate"),
     "cache_salt": ("pepper", "cache_salt", "pepper"),
     "priority": (-7, "priority", -7),
-    "conversation": ({"id": "c-1", "messages": 2}, "conversation.messages", 2),
     "request_id": ("r-1", "request_id", "r-1"),
     "time_budget": (1.25, "time_budget.ToTimedelta", 1.25),
     "on_disconnect": ("detach", "on_disconnect", generation_pb2.ON_DISCONNECT_DETACH),
