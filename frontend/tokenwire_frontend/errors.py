@@ -11,6 +11,8 @@ Each function makes one tokenwire_service.errors.ServiceError:
     worker_behind       RESOURCE_EXHAUSTED  WORKER_BEHIND
     worker_protocol     INTERNAL            WORKER_PROTOCOL
     worker_failed       (the worker's)      WORKER_FAILED
+    output_not_carried  FAILED_PRECONDITION OUTPUT_NOT_CARRIED
+    kills_engines       ABORTED             KILLS_ENGINES
     queue_full          RESOURCE_EXHAUSTED  QUEUE_FULL
     budget_too_short    RESOURCE_EXHAUSTED  BUDGET_TOO_SHORT
     request_too_large   INVALID_ARGUMENT    REQUEST_TOO_LARGE
@@ -56,6 +58,9 @@ from tokenwire_service.errors import (
     invalid,
 )
 from tokenwire_service.wording import counted, cut
+
+INTERNAL_FAULT = "INTERNAL_FAULT"
+"""Reason of an error of this frontend's own."""
 
 NAME_BYTES = 256
 """Of a caller's name in a message."""
@@ -170,6 +175,26 @@ def worker_failed(worker: str, told: ServiceError, code: str, trace_id: str) -> 
         retry_after_s=retry_s if told.retry_after_s is None else told.retry_after_s,
         quota=told.quota,
         metadata={"worker": worker},
+    )
+
+
+def output_not_carried(worker: str) -> ServiceError:
+    """The worker does not know how to go on after ids that exist; it can begin anew."""
+    return ServiceError(
+        Code.FAILED_PRECONDITION,
+        "OUTPUT_NOT_CARRIED",
+        f"worker {worker} does not support output_so_far",
+        metadata={"worker": worker},
+    )
+
+
+def kills_engines(workers: int, last: ServiceError) -> ServiceError:
+    """Workers have died soon after they were given this generation."""
+    return ServiceError(
+        Code.ABORTED,
+        "KILLS_ENGINES",
+        f"{counted(workers, 'worker')} died soon after this generation had come to them, so it is "
+        f"not sent to another; the last error: {last.message}",
     )
 
 
@@ -397,7 +422,7 @@ def internal_fault(error: Exception, trace_id: str) -> ServiceError:
     """Something that nobody foresaw; the log has the exception."""
     return ServiceError(
         Code.INTERNAL,
-        "INTERNAL_FAULT",
+        INTERNAL_FAULT,
         f"internal fault ({type(error).__name__}); "
         f"the service's log has it under trace id {trace_id}",
     )

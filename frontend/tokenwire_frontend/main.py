@@ -177,7 +177,13 @@ class Frontend:
         )
         keeping = KeepLimits(chosen.retained_bytes, chosen.detach_ttl_max_s)
         self.generator = Generator(
-            self.pool, self._tokenizers, recorder, admission, self._conversations, keeping
+            self.pool,
+            self._tokenizers,
+            recorder,
+            admission,
+            self._conversations,
+            chosen.move_wait_s,
+            keeping,
         )
         self.owners = _owners(chosen, membership)
         self.generator.keeper.token = self.owners.token

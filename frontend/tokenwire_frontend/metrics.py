@@ -15,6 +15,7 @@ class FrontendMetrics:
         self.tokens = Tally(registry.TOKENS)
         self.prefix_cache_tokens = Tally(registry.PREFIX_CACHE_TOKENS)
         self.deltas = Tally(registry.DELTAS)
+        self.moves = Tally(registry.MOVES)
         self.request_duration = Histogram(registry.REQUEST_DURATION)
         self.time_to_first_token = Histogram(registry.TIME_TO_FIRST_TOKEN)
         self.time_per_output_token = Histogram(registry.TIME_PER_OUTPUT_TOKEN)

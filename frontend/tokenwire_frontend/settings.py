@@ -82,6 +82,13 @@ class FrontendSettings(ServiceSettings):
         description="time in seconds that a worker has to accept or refuse a request before it is "
         "tried elsewhere, the trial of a guided form included, and to complete one that has ended",
     )
+    move_wait_s: float = Field(
+        10.0,
+        ge=0,
+        le=600,
+        description="time in seconds that a generation whose worker was lost waits for another to "
+        "go on at, before it fails; 0: it fails at once",
+    )
     generations_limit: int = Field(
         1024, ge=1, description="generations at once; the next is refused with RESOURCE_EXHAUSTED"
     )

@@ -126,8 +126,10 @@ async def frontend_of(
 ) -> AsyncIterator[FrontendHere]:
     """Runs a frontend of these workers; it does not wait for them.
 
-    With `text_processes` it tokenises in processes of its own, as a real one does.
+    With `text_processes` it tokenises in processes of its own, as a real one does. What a worker
+    had fails with it, unless `move_wait_s` is set.
     """
+    settings.setdefault("move_wait_s", 0.0)
     addresses = [each if isinstance(each, str) else each.address for each in workers]
     chosen = FrontendSettings(worker=addresses, **{"listen": "127.0.0.1:0", **settings})
     texts = nullcontext() if text_processes else texts_here()

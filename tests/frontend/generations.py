@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.activity import Activity
+from tokenwire_frontend.core.breaker import Breaker
 from tokenwire_frontend.core.events import Completion
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.model import ModelLimits, SamplingDefaults
@@ -65,6 +66,7 @@ class Link:
     def __init__(self, address: str) -> None:
         self.address = address
         self.info: Any = None
+        self.breaker = Breaker()
         self.live: dict[int, Receiver] = {}
         self.every: list[Receiver] = []
         self.cancels: list[tuple[int, int | None]] = []
@@ -155,7 +157,7 @@ class Tokenizers:
 class Case:
     """One generator, and one client that opens a generation and reads it to its end."""
 
-    def __init__(self, *, limit: int = 4, **request: Any) -> None:
+    def __init__(self, *, limit: int = 4, move_wait_s: float = 0.0, **request: Any) -> None:
         self.pool = Pool()
         self.tokenizers = Tokenizers()
         self.admission = Admission(limit)
@@ -163,7 +165,7 @@ class Case:
         recorder = Recorder(FrontendMetrics(), self.activity, content=False)
         conversations = Conversations(0, 1.0, ConversationMetrics())
         self.generator = Generator(
-            self.pool, self.tokenizers, recorder, self.admission, conversations
+            self.pool, self.tokenizers, recorder, self.admission, conversations, move_wait_s
         )  # type: ignore[arg-type]
         self.request = replace(
             GenerationRequest(TextPrompt("Hello"), stopping=Stopping(max_tokens=100)),

@@ -13,13 +13,14 @@ from tokenwire_frontend.core.activity import Activity
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.request import GenerationRequest, Stopping, TextPrompt
 from tokenwire_frontend.generation.admission import Admission
+from tokenwire_frontend.generation.conversation import Conversations
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.incoming import Incoming, Terms
 from tokenwire_frontend.generation.keeper import Elsewhere, KeepLimits
 from tokenwire_frontend.generation.kept import OBJECT_BYTES, RECONNECT_S, RUNNING_BYTES
 from tokenwire_frontend.generation.reader import Reader
 from tokenwire_frontend.generation.record import Recorder
-from tokenwire_frontend.metrics import FrontendMetrics
+from tokenwire_frontend.metrics import ConversationMetrics, FrontendMetrics
 from tokenwire_service.errors import ServiceError
 
 from tests.frontend.generations import Pool, Tokenizers
@@ -106,6 +107,8 @@ class House:
             tokenizers,  # type: ignore[arg-type]
             Recorder(metrics, Activity(16), content=False),
             self.admission,
+            Conversations(0, 1.0, ConversationMetrics()),
+            0.0,
             KeepLimits(**limits),
         )
         self.keeper = self.generator.keeper

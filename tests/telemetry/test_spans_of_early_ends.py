@@ -321,7 +321,9 @@ def test_overload_of_the_frontend(narrow, collector):
 def doomed(processes, collector) -> Iterator[tuple[Frontend, Process]]:
     """A worker to be killed, and a client of its frontend."""
     worker = processes.worker("--openvino.kv-blocks", "256", environment=exporting(collector))
-    started = processes.frontend(workers=[worker], environment=exporting(collector))
+    started = processes.frontend(
+        "--move-wait-s", "0.2", workers=[worker], environment=exporting(collector)
+    )
     started.wait_for("worker", state="ready")
     with Frontend(started.address) as client:
         yield client, worker
@@ -337,7 +339,7 @@ def test_a_worker_that_is_killed(doomed, collector):
     assert refused(lambda: started).reason == "WORKER_LOST"
     lost = f"frontend INTERNAL {GENERATION} ERROR WORKER_LOST"
     lines = [
-        f"{lost} [tokenwire.first_token]",
+        f"{lost} [tokenwire.first_token, tokenwire.moved]",
         "  frontend INTERNAL tokenize",
         "  frontend INTERNAL route",
         f"  frontend CLIENT {HOP} ERROR WORKER_LOST",

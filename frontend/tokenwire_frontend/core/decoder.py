@@ -15,10 +15,6 @@ from tokenwire_frontend.core.log import End, Finish, SequenceLog
 from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.core.stop_matcher import StopMatcher
 
-RUN_IDS = 64
-"""Ids that are detokenised together where more come at once, so that the log can be cut between
-them."""
-
 
 @dataclass(frozen=True, slots=True)
 class SequenceEnds:
@@ -48,8 +44,8 @@ class SequenceDecoder:
     """
 
     __slots__ = (
-        "_detokenizer", "_min_tokens", "_own_eos_ids", "_stops", "_straight", "_unseen_ids",
-        "_withheld", "log",
+        "_detokenizer", "_min_tokens", "_own_eos_ids", "_stop_token_ids", "_stops", "_straight",
+        "_unseen_ids", "_withheld", "log",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +59,7 @@ class SequenceDecoder:
         self._detokenizer = detokenizer
         self._stops = stops
         self._unseen_ids = frozenset() if ends.include_stop else ends.stop_token_ids
+        self._stop_token_ids = ends.stop_token_ids
         self._own_eos_ids = ends.own_eos_ids
         self._min_tokens = ends.min_tokens
         # A stop token that came last: it has no text if the sequence ends here, and has it if the
@@ -88,27 +85,19 @@ class SequenceDecoder:
     def push(self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob] = ()) -> bool:
         """Takes new ids, at least one; returns whether a stop string has now ended the sequence.
 
-        Ids after the end (the worker may be a step ahead of a stop string) are passed over.
+        One by one, so that the sequence ends with the id that completes a stop string, and the log
+        can be cut after each id. Ids after the end (the worker may be a step ahead of a stop
+        string) are passed over.
         """
-        log = self.log
+        log, stops = self.log, self._stops
         if log.end is not None:
             return False
-        if self._stops is not None:
-            # One by one, so that the sequence ends with the id that completes a stop string.
-            return any(
-                self._push_matched(self._stops, token_ids[place], logprobs[place : place + 1])
-                for place in range(len(token_ids))
-            )
-        if len(token_ids) > RUN_IDS:
-            for start in range(0, len(token_ids), RUN_IDS):
-                end = start + RUN_IDS
-                self.push(token_ids[start:end], logprobs[start:end])
-            return False
-        if self._withheld is None and token_ids[-1] not in self._unseen_ids:
-            text = self._detokenizer.push(token_ids)
-        else:
-            text = self._push_around_stop(token_ids)
-        log.append(token_ids, text, logprobs)
+        for place, token_id in enumerate(token_ids):
+            scored = logprobs[place : place + 1]
+            if stops is None:
+                log.append((token_id,), self._text(token_id), scored)
+            elif self._push_matched(stops, token_id, scored):
+                return True
         return False
 
     def finish(self, finish: Finish, stop_token_id: int | None = None) -> None:
@@ -126,13 +115,21 @@ class SequenceDecoder:
             stop_token_id = None
         self.log.close(text, End(finish, stop_token_id=stop_token_id))
 
-    def _push_around_stop(self, token_ids: Sequence[int]) -> str:
-        """Returns the text of ids before which, or as the last of which, a stop token came."""
-        shown = [*token_ids]
+    @property
+    def stopped_by(self) -> int | None:
+        """The stop token that came last, with which the sequence ends; None: another id did."""
+        ids = self.log.ids
+        if ids and ids[-1] in self._stop_token_ids and self._counts(0):
+            return ids[-1]
+        return None
+
+    def _text(self, token_id: int) -> str:
+        """Returns the text that is certain after one more id, where there are no stop strings."""
+        shown = [token_id]
         if self._withheld is not None:
             shown.insert(0, self._withheld)
             self._withheld = None
-        if token_ids[-1] in self._unseen_ids and self._counts(len(token_ids)):
+        if token_id in self._unseen_ids and self._counts(1):
             self._withheld = shown.pop()
         self._straight = self._withheld is None
         return self._detokenizer.push(shown) if shown else ""

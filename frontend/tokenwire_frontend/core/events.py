@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -22,6 +23,31 @@ class Stage:
     duration_s: float
 
 
+class Mode(Enum):
+    """How a worker begins with a generation."""
+
+    NEW = "new"
+    """With the prompt."""
+    CARRIED = "carried"
+    """With the prompt and the ids so far."""
+    REPLAYED = "replayed"
+    """With the prompt; what it generates is compared with the ids so far, up to their end."""
+
+
+@dataclass(slots=True)
+class Part:
+    """One worker's part in a generation."""
+
+    worker: str
+    sequence: int
+    """0 where it had all."""
+    token_offset: int
+    """Ids that the sequence had when the part began."""
+    mode: Mode
+    left_because: str = ""
+    """Reason of the error with which the worker was lost; empty: it was not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """The end of a generation: tokens counted, and times in seconds from its receipt."""
@@ -37,6 +63,8 @@ class Completion:
     total_s: float
     stages: list[Stage]
     worker: str
+    parts: Sequence[Part] = ()
+    """Of the workers, in their order; empty: one did all of it."""
 
 
 @dataclass(frozen=True, slots=True)

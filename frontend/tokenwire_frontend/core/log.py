@@ -46,6 +46,8 @@ class Finish(Enum):
     LENGTH = "length"
     TIME_BUDGET = "time_budget"
     CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+    """Its worker was lost, and no other can go on with exactly what was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class SequenceLog:
 
     __slots__ = (
         "_base_text", "_base_token", "_echo", "_logprobs", "_runs", "_scored", "_text",
-        "_token_bytes", "cut", "end", "ids", "index",
+        "_token_bytes", "cut", "end", "ids", "index", "resumed", "told",
     )  # fmt: skip
 
     def __init__(
@@ -128,6 +130,10 @@ class SequenceLog:
         """Bytes of output that are certain after so many ids: one entry more than ids. Of ids
         that came together, all but the last may have the entry of those before them."""
         self.end: End | None = None
+        self.resumed = 0
+        """Ids that existed before this generation began: readers begin after them."""
+        self.told = False
+        """The end was told before this generation began."""
         self._echo = echo
         self._text = bytearray()
         self._token_bytes = token_bytes
@@ -158,7 +164,21 @@ class SequenceLog:
 
     def start(self) -> Cursor:
         """Returns a new cursor at the oldest place that the log still holds whole."""
-        return Cursor(self._base_token, self._base_text)
+        return Cursor(self._base_token, self._base_text, self.told)
+
+    def resume(self, *, ended: bool) -> None:
+        """Makes what was written so far what every reader has already.
+
+        Args:
+            ended: they have the end, too.
+        """
+        if self.ids:
+            self.resumed = self._base_token = len(self.ids)
+            self._base_text = self.cut[-1]
+            self._echo, self._text = b"", self._text[self._base_text :]
+        if ended:
+            self.told = True
+            self.close("", self.end or End(Finish.UNSPECIFIED))
 
     def after(self, token: int, *, ended: bool = False) -> Cursor:
         """Returns a new cursor after so many ids, with all text that was certain there.

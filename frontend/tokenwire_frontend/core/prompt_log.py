@@ -42,6 +42,11 @@ class PromptLog:
         self._dropped = 0
 
     @property
+    def token_count(self) -> int:
+        """Tokens of the prompt that the worker has told of."""
+        return self._dropped + len(self._logprobs)
+
+    @property
     def bytes_held(self) -> int:
         """Bytes in memory."""
         return self._logprobs.bytes_held

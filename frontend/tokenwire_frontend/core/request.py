@@ -160,6 +160,16 @@ class ConversationTurn:
 
 
 @dataclass(frozen=True, slots=True)
+class SoFar:
+    """What exists of one sequence already."""
+
+    token_ids: Sequence[int]
+    """As they came: many of them are read in slices, by models.token_ids."""
+    ended: bool
+    """Nothing more is wanted of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One generation. Fields mirror frontend.v1.Generation."""
 
@@ -182,3 +192,5 @@ class GenerationRequest:
     request_id: str = ""
     time_budget_s: float | None = None
     conversation: ConversationTurn | None = None
+    output_so_far: tuple[SoFar, ...] = ()
+    """By sequence; empty: nothing exists."""

@@ -131,6 +131,13 @@ def prompt_length_violation(
             f"asks for {prompt_tokens * (1 + alternatives)} log probabilities of a prompt of "
             f"{prompt}; at most {PROMPT_LOGPROBS_LIMIT}",
         )
+    for place, each in enumerate(request.output_so_far):
+        if len(each.token_ids) > room:
+            return FieldViolation(
+                f"output_so_far[{place}].token_ids",
+                f"has {len(each.token_ids)}; a prompt of {prompt} leaves room for {room} in a "
+                f"context of {limits.context_tokens}",
+            )
     if request.stopping.min_tokens > room:
         return FieldViolation(
             "stop.min_tokens",
@@ -328,11 +335,29 @@ def _guide(guide: Guide | None, limits: ModelLimits) -> Violations:
         yield FieldViolation(field, f"has {size} bytes; at most {GUIDE_BYTES}")
 
 
+def _so_far(request: GenerationRequest, limits: ModelLimits) -> Violations:
+    given = len(request.output_so_far)
+    if given != request.sequence_count:
+        yield FieldViolation(
+            "output_so_far",
+            f"has {given}; one for each of {counted(request.sequence_count, 'sequence')}",
+        )
+    most = request.stopping.max_tokens or limits.context_tokens
+    for place, each in enumerate(request.output_so_far[:SEQUENCE_COUNT_LIMIT]):
+        if len(each.token_ids) > most:
+            yield FieldViolation(
+                f"output_so_far[{place}].token_ids",
+                f"has {len(each.token_ids)}; at most {most}",
+            )
+
+
 def _rest(request: GenerationRequest, limits: ModelLimits) -> Violations:
     if request.sequence_count > limits.sequence_count:
         yield FieldViolation(
             "sequence_count", f"is {request.sequence_count}; at most {limits.sequence_count}"
         )
+    if request.output_so_far:
+        yield from _so_far(request, limits)
     if request.lora_adapter and request.lora_adapter not in limits.lora_adapters:
         known = ", ".join(limits.lora_adapters) or "none"
         name = cut(request.lora_adapter, NAME_BYTES)

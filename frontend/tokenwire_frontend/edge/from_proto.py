@@ -20,6 +20,7 @@ from tokenwire_frontend.core.request import (
     Output,
     Prompt,
     Sampling,
+    SoFar,
     Stopping,
     TextPrompt,
     TokenPrompt,
@@ -32,6 +33,7 @@ from tokenwire_frontend.core.validation import (
     DOCUMENTS_LIMIT,
     LOGIT_BIAS_LIMIT,
     MESSAGES_LIMIT,
+    SEQUENCE_COUNT_LIMIT,
     STOP_STRINGS_LIMIT,
     STOP_TOKEN_IDS_LIMIT,
     TOOL_CALLS_LIMIT,
@@ -100,6 +102,10 @@ def generation_request(message: generation_pb2.Generation) -> GenerationRequest:
             ConversationTurn(message.conversation.id, message.conversation.messages)
             if message.HasField("conversation")
             else None
+        ),
+        output_so_far=tuple(
+            SoFar(each.token_ids, each.ended)
+            for each in message.output_so_far[: SEQUENCE_COUNT_LIMIT + 1]
         ),
     )
 

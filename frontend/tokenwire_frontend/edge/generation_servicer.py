@@ -141,6 +141,7 @@ def _answer(generation: Generation, reader: Reader) -> generation_pb2.GenerateRe
         sequences=map(to_proto.sequence, news.deltas),
         usage=to_proto.usage(news.completion),
         timings=to_proto.timings(news.completion),
+        attempts=wire.attempts(news.completion),
         trace_id=generation.record.trace_id,
         conversation=to_proto.conversation_prompt(turn) if turn else None,
         prompt_logprobs=(

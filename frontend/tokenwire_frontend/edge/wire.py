@@ -11,7 +11,11 @@ from functools import lru_cache
 
 from google.protobuf.duration_pb2 import Duration
 from tokenwire.frontend.v1.generation_pb2 import (
+    ATTEMPT_MODE_CARRIED,
+    ATTEMPT_MODE_NEW,
+    ATTEMPT_MODE_REPLAYED,
     Accepted,
+    Attempt,
     Completed,
     Delta,
     SessionEvent,
@@ -69,6 +73,12 @@ _STAGE_START = bytes_tag(Stage.START_FIELD_NUMBER)
 _STAGE_DURATION = bytes_tag(Stage.DURATION_FIELD_NUMBER)
 _SECONDS = number_tag(Duration.SECONDS_FIELD_NUMBER)
 _NANOS = number_tag(Duration.NANOS_FIELD_NUMBER)
+
+_MODES = {
+    events.Mode.NEW: ATTEMPT_MODE_NEW,
+    events.Mode.CARRIED: ATTEMPT_MODE_CARRIED,
+    events.Mode.REPLAYED: ATTEMPT_MODE_REPLAYED,
+}
 
 # A field that is 0 or empty may be written too.
 
@@ -151,7 +161,24 @@ def _several_ids(ids: Sequence[int]) -> bytes:
 def completed(value: events.Completion) -> bytes:
     """Returns a Completed."""
     told, times = usage(value), timings(value)
-    return b"".join((_USAGE, varint(len(told)), told, _TIMINGS, varint(len(times)), times))
+    body = b"".join((_USAGE, varint(len(told)), told, _TIMINGS, varint(len(times)), times))
+    if value.parts:
+        body += Completed(attempts=attempts(value)).SerializeToString()
+    return body
+
+
+def attempts(value: events.Completion) -> list[Attempt]:
+    """Returns the workers' parts in it."""
+    return [
+        Attempt(
+            worker=part.worker,
+            sequence=part.sequence,
+            token_offset=part.token_offset,
+            mode=_MODES[part.mode],
+            left_because=part.left_because,
+        )
+        for part in value.parts
+    ]
 
 
 def usage(value: events.Completion) -> bytes:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tokenwire_service.errors import ServiceError
+from tokenwire_service.errors import Code, ServiceError
 
+from tokenwire_frontend import errors
+from tokenwire_frontend.core.events import Mode
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.generation.lease import Lease
@@ -17,10 +20,17 @@ from tokenwire_frontend.workers.receiver import WorkerReport
 
 if TYPE_CHECKING:
     from tokenwire_frontend.generation.generation import Generation
+    from tokenwire_frontend.generation.record import Hop
+
+_FAULTS = frozenset({Code.UNAVAILABLE, Code.INTERNAL, Code.ABORTED})
+"""Codes with which a worker fails at a generation for a reason of its own."""
+
+_NO_FAULTS = frozenset({"DRAINING", "WORKER_LOST", errors.INTERNAL_FAULT})
+"""Reasons that say nothing of the worker, or, once for all that it had, what the link tells."""
 
 
 class Attempt:
-    """A generation at one worker: what the worker's link tells goes to the generation.
+    """A generation, or one sequence of it, at one worker: what the worker's link tells goes on.
 
     Once it is closed the generation hears nothing of it any more: a worker's late frames, and a
     refusal that meets a cancel, end here. An exception that a frame causes ends this generation and
@@ -30,23 +40,46 @@ class Attempt:
         generation: what is tried.
         link: the worker.
         lease: the generation's, which the attempt keeps open for as long as the worker has it.
+        sequence: the one that the worker gets; None: all of them.
+        mode: how the worker begins.
     """
 
     __slots__ = (
-        "_generation", "_handle", "_lease", "accepted", "link", "on_token", "settled",
-        "submitted_s",
+        "_first", "_generation", "_handle", "_lease", "_prompt_known", "_unverified", "accepted",
+        "hop", "link", "mode", "on_token", "sequence", "settled", "submitted_s", "token_offset",
     )  # fmt: skip
 
-    def __init__(self, generation: Generation, link: WorkerLink, lease: Lease) -> None:
+    def __init__(
+        self,
+        generation: Generation,
+        link: WorkerLink,
+        lease: Lease,
+        sequence: int | None = None,
+        mode: Mode = Mode.NEW,
+    ) -> None:
         self.link = link
+        self.sequence = sequence
+        self.mode = mode
+        self.hop: Hop | None = None
+        """Its span."""
         self.accepted = False
         self.settled: asyncio.Future[ServiceError | None]
         """The worker's word: None once it has taken the generation, else why not."""
         self.settled = asyncio.get_running_loop().create_future()
         self.submitted_s = 0.0
         """time.monotonic() of the submission."""
-        self.on_token: Callable[[int, float], None] = generation.token
+        self.token_offset = 0 if sequence is None else generation.logs[sequence].token_count
+        """Ids that the sequence has when it begins."""
+        self._first = sequence or 0
+        prompt_log = generation.prompt_log
+        self._prompt_known = prompt_log.token_count if prompt_log is not None else 0
+        """Tokens of the prompt of which another worker has told already."""
+        self._unverified = self.token_offset if mode is Mode.REPLAYED else 0
+        """Ids of the sequence that the worker has yet to generate once more."""
+        self.on_token: Callable[[int, float], None]
         """A new id of the only sequence: straight to the generation, since this is the hot path."""
+        straight = len(generation.logs) == 1 and not self._unverified
+        self.on_token = generation.token if straight else self._one_token
         self._generation: Generation | None = generation
         self._lease = lease
         self._handle = 0
@@ -56,12 +89,13 @@ class Attempt:
         self._handle = handle
         self._lease.lend()
         self.submitted_s = time.monotonic()
+        self.link.breaker.sent(self.submitted_s)
 
     def unsent(self, error: ServiceError) -> None:
         """Notes that it could not be sent, and why."""
         generation = self._leave()
         if generation is not None:
-            generation.refused(error)
+            generation.refused(self, error)
         self._settle(error)
 
     @property
@@ -69,10 +103,14 @@ class Attempt:
         """The worker may have heard of it."""
         return self._handle != 0
 
+    def has(self, sequence: int) -> bool:
+        """Returns whether the worker was given this sequence."""
+        return self.sequence is None or self.sequence == sequence
+
     def cancel(self, sequence: int | None = None) -> None:
-        """Asks the worker to end the generation or one sequence; the ends still come."""
+        """Asks the worker to end what it has or one sequence of it; the ends still come."""
         if self._generation is not None:
-            self.link.cancel(self._handle, sequence)
+            self.link.cancel(self._handle, sequence if self.sequence is None else None)
 
     def close(self) -> None:
         """Lets the generation hear no more of it, and the worker end what it still has."""
@@ -89,7 +127,7 @@ class Attempt:
             return
         self.accepted = True
         try:
-            generation.accepted()
+            generation.accepted(self)
         except Exception as error:  # noqa: BLE001 - ends this generation alone
             generation.fault(error)
         self._settle(None)
@@ -100,7 +138,10 @@ class Attempt:
         if generation is None:
             return
         try:
-            generation.prompt_logprobs(logprobs)
+            known = min(self._prompt_known, len(logprobs))
+            self._prompt_known -= known
+            if known < len(logprobs):
+                generation.prompt_logprobs(logprobs[known:])
         except Exception as error:  # noqa: BLE001 - as above
             generation.fault(error)
 
@@ -118,7 +159,12 @@ class Attempt:
         if generation is None:
             return
         try:
-            generation.tokens(sequence, token_ids, logprobs, came_s)
+            sequence += self._first
+            if self._unverified:
+                known = self._verify(generation, sequence, token_ids)
+                token_ids, logprobs = token_ids[known:], logprobs[known:]
+            if token_ids:
+                generation.tokens(sequence, token_ids, logprobs, came_s)
         except Exception as error:  # noqa: BLE001 - as above
             generation.fault(error)
 
@@ -128,36 +174,58 @@ class Attempt:
         if generation is None:
             return
         try:
-            generation.ending(sequence, finish, stop_token_id)
+            if self._unverified and finish in (Finish.STOP, Finish.LENGTH):
+                generation.diverged(self)
+            else:
+                generation.ending(self._first + sequence, finish, stop_token_id)
         except Exception as error:  # noqa: BLE001 - as above
             generation.fault(error)
 
     def on_completed(self, report: WorkerReport) -> None:
         """Every sequence has ended."""
         self._lease.regain()
+        self.link.breaker.succeeded()
         self.on_accepted()
         generation = self._leave()
         if generation is None:
             return
         try:
-            generation.completed(report)
+            generation.completed(self, report)
         except Exception as error:  # noqa: BLE001 - as above
             generation.fault(error)
 
     def on_failed(self, error: ServiceError) -> None:
         """The worker refused it, failed at it, or is gone."""
         self._lease.regain()
+        if error.code in _FAULTS and error.reason not in _NO_FAULTS:
+            self.link.breaker.failed(time.monotonic())
         generation = self._leave()
         if generation is None:
             return
         try:
             if self.accepted:
-                generation.lost(error)
+                generation.lost(self, error)
             else:
-                generation.refused(error)
+                generation.refused(self, error)
         except Exception as fault:  # noqa: BLE001 - as above
             generation.fault(fault)
         self._settle(error)
+
+    def _one_token(self, token_id: int, came_s: float) -> None:
+        """As `on_token`, of a sequence among several or one that is being verified."""
+        self.on_tokens(0, (token_id,), (), came_s)
+
+    def _verify(self, generation: Generation, sequence: int, token_ids: Sequence[int]) -> int:
+        """Compares ids with those that exist; returns how many of them do."""
+        known = min(self._unverified, len(token_ids))
+        place = self.token_offset - self._unverified
+        if generation.logs[sequence].ids[place : place + known] != array("I", token_ids[:known]):
+            generation.diverged(self)
+            return len(token_ids)
+        self._unverified -= known
+        if not self._unverified and len(generation.logs) == 1:
+            self.on_token = generation.token
+        return known
 
     def _leave(self) -> Generation | None:
         """Lets the generation hear no more; returns it, or None where it has left already."""

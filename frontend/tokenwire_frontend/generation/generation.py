@@ -1,7 +1,8 @@
-"""One live generation: its state, its log, the attempt that feeds it, the reader that takes it.
+"""One live generation: its state, its log, the attempts that feed it, the reader that takes it.
 
-What a worker sends comes in through the attempt and is written into the sequences' logs; nothing
-waits anywhere else.
+What a worker sends comes in through an attempt and is written into the sequences' logs; nothing
+waits anywhere else. Where a worker is lost, the generation's placing finds another, which goes on
+after what the logs hold.
 
 Every way to DONE goes through `_finish`, once, so whatever meets in one turn of the event loop, the
 first counts and the others find it done.
@@ -13,13 +14,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import structlog
 from tokenwire_service.errors import ServiceError
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.decoder import SequenceDecoder
-from tokenwire_frontend.core.events import Completion, Resume, Stage
+from tokenwire_frontend.core.events import Completion, Mode, Part, Resume, Stage
 from tokenwire_frontend.core.log import End, Finish, SequenceLog
 from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.core.prompt_log import PromptLog
@@ -32,6 +34,9 @@ from tokenwire_frontend.generation.record import GenerationRecord
 from tokenwire_frontend.generation.state import State
 from tokenwire_frontend.workers.link import WorkerLink
 from tokenwire_frontend.workers.receiver import WorkerReport
+
+if TYPE_CHECKING:
+    from tokenwire_frontend.generation.placing import Placing
 
 log = structlog.get_logger()
 
@@ -57,6 +62,7 @@ class Generation:
         self.record = record
         self.state = State.STARTING
         self.prompt_tokens = 0
+        self._most_tokens = 0
         self.logs: list[SequenceLog] = []
         """The sequences, by index; ended by `completion`, or as far as they came by `failure`."""
         self.prompt_log: PromptLog | None = None
@@ -72,7 +78,13 @@ class Generation:
         self._lease = lease
         self._reader = reader
         self._decoders: list[SequenceDecoder] = []
-        self._attempt: Attempt | None = None
+        self._placing: Placing | None = None
+        self._attempts: list[Attempt] = []
+        """At workers now: most often one, that has all sequences."""
+        self._parts: list[Part] = []
+        self._last: Attempt | None = None
+        """The last that a worker took."""
+        self._report: WorkerReport | None = None
         self._deadline_first = False
         self._interrupt: asyncio.Timeout | None = None
         self._ending = Finish.CANCELLED
@@ -122,35 +134,80 @@ class Generation:
             self.cancel()
 
     def was_tokenised(
-        self, prompt_tokens: int, decoders: list[SequenceDecoder], prompt_log: PromptLog | None
+        self,
+        prompt_tokens: int,
+        decoders: list[SequenceDecoder],
+        prompt_log: PromptLog | None,
+        most_tokens: int,
     ) -> None:
-        """Notes the prompt's length, who turns ids into text, and what takes the prompt's own."""
+        """Notes the prompt's length, who turns ids into text, and what takes the prompt's own.
+
+        `most_tokens` is what each sequence may have.
+        """
         if self.done:
             return
         self.prompt_log = prompt_log
         self.prompt_tokens = prompt_tokens
+        self._most_tokens = most_tokens
         self._decoders = decoders
         self.logs = [decoder.log for decoder in decoders]
 
-    def try_at(self, link: WorkerLink, *, deadline_first: bool) -> Attempt:
-        """Returns an attempt at this worker, to be sent; the one before was refused.
+    def placed_by(self, placing: Placing) -> None:
+        """Notes who finds workers for it."""
+        self._placing = placing
 
-        `deadline_first` says that the worker's time ends with the deadline, not with the budget.
+    def try_at(
+        self, link: WorkerLink, sequence: int | None, mode: Mode, *, deadline_first: bool
+    ) -> Attempt:
+        """Returns an attempt at this worker, to be sent.
+
+        Args:
+            link: the worker.
+            sequence: the one that it gets; None: all of them.
+            mode: how it begins.
+            deadline_first: the worker's time ends with the deadline, not with the budget.
         """
-        self._attempt = attempt = Attempt(self, link, self._lease)
+        attempt = Attempt(self, link, self._lease, sequence, mode)
+        self._attempts.append(attempt)
         self._deadline_first = deadline_first
         return attempt
+
+    def stopped(self, sequence: int) -> bool:
+        """Ends a sequence whose ids so far are all that it may have; returns whether it has ended.
+
+        Its worker was lost before it could say so.
+        """
+        decoder = self._decoders[sequence]
+        if decoder.log.end is None:
+            stop_token_id = decoder.stopped_by
+            if stop_token_id is not None:
+                self.ending(sequence, Finish.STOP, stop_token_id)
+            elif decoder.log.token_count >= self._most_tokens:
+                self.ending(sequence, Finish.LENGTH, None)
+        return decoder.log.end is not None
+
+    def resumed(self) -> None:
+        """Notes that every sequence which goes on has a worker, of those that began elsewhere."""
+        if self.state is State.STARTING:  # none goes on
+            self._run()
+
+    def settle(self) -> None:
+        """Completes it where no worker is needed any more."""
+        moves = self._placing is not None and self._placing.moves
+        if not (self.done or self._attempts or moves):
+            self._complete(self._report)
 
     # How it ends, by the frontend's or the client's will.
 
     def cancel(self) -> None:
         """Ends it for the client, who waits for the end: at once, or when the worker has."""
-        if self.state is State.STARTING:
-            self.record.cancelled("client_cancel")
+        if self.done:
+            return
+        self.record.cancelled("client_cancel")
+        if self.state is State.STARTING or (self._placing is not None and self._placing.moves):
             self.end(Finish.CANCELLED)
-        elif self._attempt is not None and not self.done:
-            self.record.cancelled("client_cancel")
-            self._attempt.cancel()
+        for attempt in self._attempts:
+            attempt.cancel()
 
     def end(self, finish: Finish) -> None:
         """Ends every open sequence here and now, and cancels it at the worker."""
@@ -194,14 +251,28 @@ class Generation:
 
     # What the attempt tells it, while it is not done.
 
-    def accepted(self) -> None:
-        """The worker took it."""
+    def accepted(self, attempt: Attempt) -> None:
+        """A worker took it, or a sequence of it."""
+        if self.state is State.STARTING:
+            self._run()
+        self._last = attempt
+        info = attempt.link.info
+        self._parts.append(
+            Part(
+                info.name if info is not None else "",
+                attempt.sequence or 0,
+                attempt.token_offset,
+                attempt.mode,
+            )
+        )
+
+    def _run(self) -> None:
         self.state = State.RUNNING
         self.record.accepted(self.prompt_tokens)
 
-    def refused(self, error: ServiceError) -> None:
-        """The worker refused it; the next may take it."""
-        self.record.left_worker(error)
+    def refused(self, attempt: Attempt, error: ServiceError) -> None:
+        """A worker refused it; the next may take it."""
+        self._leave(attempt, error)
 
     def prompt_logprobs(self, logprobs: Sequence[TokenLogprob]) -> None:
         """Log probabilities of the prompt's next tokens."""
@@ -251,8 +322,10 @@ class Generation:
 
     def _look(self, sequence: int, *, stopped: bool) -> None:
         """Does what need not be done at every token."""
-        if stopped and self._attempt is not None:
-            self._attempt.cancel(None if len(self.logs) == 1 else sequence)
+        if stopped:
+            for attempt in self._attempts:
+                if attempt.has(sequence):
+                    attempt.cancel(None if len(self.logs) == 1 else sequence)
         if self._unchecked_tokens >= CHECK_TOKENS:
             self._unchecked_tokens = 0
             self._check_size()
@@ -267,16 +340,41 @@ class Generation:
             self._decoders[sequence].finish(finish, stop_token_id)
             self._reader.wake(urgent=True)
 
-    def completed(self, report: WorkerReport) -> None:
-        """Every sequence has ended."""
-        self._complete(report)
+    def diverged(self, attempt: Attempt) -> None:
+        """A worker that began anew has generated something else than what was sent."""
+        attempt.close()
+        self._leave(attempt, None)
+        self.interrupt(attempt.sequence or 0)
 
-    def lost(self, error: ServiceError) -> None:
+    def interrupt(self, sequence: int) -> None:
+        """Ends a sequence that no worker can go on with exactly."""
+        self.ending(sequence, Finish.INTERRUPTED, None)
+        self.settle()
+
+    def completed(self, attempt: Attempt, report: WorkerReport) -> None:
+        """Every sequence that the worker had has ended."""
+        self._leave(attempt, None)
+        self._report = self._report or report
+        self.settle()
+
+    def lost(self, attempt: Attempt, error: ServiceError) -> None:
         """The worker failed at it, or is gone."""
-        if all(each.end is not None for each in self.logs):
-            self._complete(None)  # all that the client asked for was there already
-        else:
+        self._leave(attempt, error)
+        had = [each.index for each in self.logs if attempt.has(each.index)]
+        unfinished = [sequence for sequence in had if not self.stopped(sequence)]
+        if not unfinished:
+            self.settle()  # all that the client asked for was there already
+        elif self._placing is None or not self._placing.go_on(attempt, unfinished, error):
             self.fail(error)
+
+    def _leave(self, attempt: Attempt, error: ServiceError | None) -> None:
+        self._attempts.remove(attempt)
+        if attempt.hop is not None:
+            self.record.left_worker(attempt.hop, error)
+        if error is not None and attempt.accepted:
+            for part in self._parts:
+                if part.left_because == "" and attempt.has(part.sequence):
+                    part.left_because = error.reason
 
     # The end.
 
@@ -305,7 +403,7 @@ class Generation:
         else:
             failure.logged = True
             self.failure = failure
-        ends = [each.end.finish for each in self.logs if each.end is not None]
+        ends = [each.end.finish for each in self.logs if each.end and not each.told]
         self._finish(lambda: self.record.complete(completion, ends))
 
     def _end_sequences(self) -> None:
@@ -320,8 +418,10 @@ class Generation:
     def _finish(self, write_down: Callable[[], None]) -> None:
         """Makes it done, whatever else fails."""
         self.state = State.DONE
-        if self._attempt is not None:
-            self._attempt.close()
+        for attempt in self._attempts:
+            attempt.close()
+        if self._placing is not None:
+            self._placing.close()
         if self._interrupt is not None:
             self._interrupt.reschedule(0.0)
         if self.turn is not None:
@@ -334,7 +434,7 @@ class Generation:
         self._reader.wake(urgent=True)
 
     def _end_turn(self, turn: Turn) -> None:
-        worker = self._attempt.link.address if self._attempt is not None else ""
+        worker = self._last.link.address if self._last is not None else ""
         answer = self.logs[0] if self.completion is not None else None
         try:
             turn.end(answer, worker)
@@ -355,7 +455,8 @@ class Generation:
         cached = report.cached_prompt_tokens if report is not None else None
         if cached is not None and cached > self.prompt_tokens:
             cached = None  # not to be believed, as the times that messages.worker_report leaves out
-        info = self._attempt.link.info if self._attempt is not None else None
+        info = self._last.link.info if self._last is not None else None
+        moved = len(self._parts) > 1 or any(each.mode is not Mode.NEW for each in self._parts)
         return Completion(
             prompt_tokens=self.prompt_tokens,
             completion_tokens=sum(each.token_count for each in self.logs),
@@ -365,14 +466,15 @@ class Generation:
             total_s=time.monotonic() - received_s,
             stages=[*self.record.stages, *self._worker_stages(report)],
             worker=info.name if info is not None else "",
+            parts=self._parts if moved else (),
         )
 
     def _worker_stages(self, report: WorkerReport | None) -> list[Stage]:
         """Places the worker's own durations one after the other from the submission on."""
         stages: list[Stage] = []
-        if report is None or self._attempt is None:
+        if report is None or self._last is None:
             return stages
-        start = self._attempt.submitted_s - self.record.received_s
+        start = self._last.submitted_s - self.record.received_s
         durations = (report.queue_s, report.prefill_s, report.decode_s)
         for name, duration in zip(("queue", "prefill", "decode"), durations, strict=True):
             if duration is not None:

@@ -1,56 +1,34 @@
-"""From a door to a worker: admission, reading, validation, tokenising, attempts."""
+"""From a door to a worker: admission, reading, validation, tokenising, placing."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from tokenwire_service.errors import Code, InvalidRequestError, ServiceError
-from tokenwire_service.telemetry import semconv
+from tokenwire_service.errors import InvalidRequestError, ServiceError, invalid
+from tokenwire_service.tasks import Scope
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.core.held_calls import told_of_tools
-from tokenwire_frontend.core.log import Finish
+from tokenwire_frontend.core.breaker import MoveBudget
 from tokenwire_frontend.core.prompt_log import PromptLog
 from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest
-from tokenwire_frontend.core.router import Choice
 from tokenwire_frontend.core.validation import prompt_length_violation, violations
-from tokenwire_frontend.generation import answer, prompt, reading
+from tokenwire_frontend.generation import answer, prompt, reading, resuming
 from tokenwire_frontend.generation.admission import Admission
-from tokenwire_frontend.generation.attempt import Attempt
 from tokenwire_frontend.generation.conversation import Conversations, Turn
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.generation.incoming import Incoming
 from tokenwire_frontend.generation.keeper import Keeper, KeepLimits
 from tokenwire_frontend.generation.lease import Lease
+from tokenwire_frontend.generation.placing import Placing, Prepared
 from tokenwire_frontend.generation.reader import Reader
 from tokenwire_frontend.generation.readers import Readers
 from tokenwire_frontend.generation.record import Recorder
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
-from tokenwire_frontend.workers.link import WorkerLink
-from tokenwire_frontend.workers.messages import WorkerRequest, fill_request, prompt_request
 from tokenwire_frontend.workers.pool import WorkerPool
-
-ATTEMPTS = 3
-"""Workers that one request is sent to: a refusal for want of room or for draining says nothing of
-the next. Those that it can't be sent to are not counted."""
-
-_TRY_ANOTHER = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED})
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A request that was checked and tokenised."""
-
-    model: Model
-    request: GenerationRequest
-    ids: Sequence[int]
-    """The prompt's."""
-    banned: Sequence[Sequence[int]]
-    """Ids of each banned word, in every form that it has."""
 
 
 class Generator:
@@ -62,6 +40,7 @@ class Generator:
         recorder: where generations are written down.
         admission: the places for generations.
         conversations: what is kept between turns.
+        move_wait_s: time that a generation whose worker was lost waits for another; 0: none moves.
         keeping: bounds of those that outlive their calls.
     """
 
@@ -72,8 +51,12 @@ class Generator:
         recorder: Recorder,
         admission: Admission,
         conversations: Conversations,
+        move_wait_s: float,
         keeping: KeepLimits | None = None,
     ) -> None:
+        self._budget = MoveBudget(admission.limit, time.monotonic())
+        self._moves = Scope("move")
+        self._move_wait_s = move_wait_s
         self.pool = pool
         self.tokenizers = tokenizers
         self.admission = admission
@@ -160,7 +143,16 @@ class Generator:
         try:
             async with generation.starting():
                 prepared = await self._prepare(generation, request, incoming)
-                await self._try_workers(generation, incoming, prepared)
+                placing = Placing(
+                    self.pool,
+                    self._budget,
+                    self._moves,
+                    self._move_wait_s,
+                    generation,
+                    incoming,
+                    prepared,
+                )
+                await placing.start()
         except InvalidRequestError as error:
             raise errors.prefixed(error, incoming.path) from error
         if generation.failure is not None:
@@ -183,6 +175,8 @@ class Generator:
         self._refuse_if_too_late(model, request, incoming)
         limit = incoming.answer_bytes_limit
         if limit is not None:
+            if request.output_so_far:
+                raise invalid("output_so_far", "is not supported by Generate")
             answer.check_size(request, model.limits, limit)
         turn = self._begin_turn(model, request)
         if turn is not None:
@@ -201,8 +195,15 @@ class Generator:
         banned = await prompt.banned_sequences(self.tokenizers, model, request)
         read = reading.reading(model, request, ids, text)
         decoders = prompt.decoders(model, request, ids, text, read, generation.record.request_id)
-        generation.was_tokenised(len(ids), decoders, prompt_log)
-        return Prepared(model, reading.hold(model, request, read), ids, banned)
+        so_far = request.output_so_far
+        if so_far:
+            prompt_log = None  # it came before the first id
+            await resuming.resume(decoders, so_far, model.limits.vocabulary_size)
+        room = model.limits.context_tokens - len(ids)
+        most_tokens = min(request.stopping.max_tokens or room, room)
+        generation.was_tokenised(len(ids), decoders, prompt_log, most_tokens)
+        held = reading.hold(model, request, read)
+        return Prepared(model, resuming.pinned(held, model.defaults), ids, banned)
 
     def _refuse_if_too_late(
         self, model: Model, request: GenerationRequest, incoming: Incoming
@@ -222,72 +223,3 @@ class Generator:
             return None
         assert isinstance(request.prompt, ChatPrompt)  # noqa: S101 - validated before
         return self.conversations.begin(request.conversation, request.prompt, model)
-
-    async def _try_workers(
-        self, generation: Generation, incoming: Incoming, prepared: Prepared
-    ) -> None:
-        """Submits to one worker after the other until one takes it."""
-        tried: list[WorkerLink] = []
-        sent = 0
-        preferred = "" if generation.turn is None else generation.turn.worker
-        while not generation.done:
-            message = await prompt_request(prepared.ids)
-            if generation.done:
-                return
-            routed_s = time.monotonic()
-            link, choice = self.pool.route(prepared.model, prepared.ids, tried, preferred)
-            attempt = _submit(generation, link, incoming, prepared, message, choice, routed_s)
-            if attempt is None:
-                return
-            refusal = await attempt.settled
-            if refusal is None:
-                return
-            tried.append(link)
-            sent += attempt.was_sent
-            others = [each for each in self.pool.ready(prepared.model.name) if each not in tried]
-            if refusal.code not in _TRY_ANOTHER or sent == ATTEMPTS or not others:
-                raise told_of_tools(refusal, prepared.request)
-
-
-def _submit(
-    generation: Generation,
-    link: WorkerLink,
-    incoming: Incoming,
-    prepared: Prepared,
-    message: WorkerRequest,
-    choice: Choice,
-    routed_s: float,
-) -> Attempt | None:
-    """Sends the generation to one worker, with what is left of its budget and deadline.
-
-    `message` has the prompt.
-
-    Returns None where the budget is spent: the generation is done. An attempt that can't be sent is
-    settled with the reason.
-    """
-    record = generation.record
-    budget_s, deadline_s = prepared.request.time_budget_s, incoming.deadline_s
-    elapsed_s = time.monotonic() - incoming.received_s
-    if budget_s is not None and budget_s <= elapsed_s:
-        generation.end(Finish.TIME_BUDGET)
-        return None
-    limits = [limit for limit in (budget_s, deadline_s) if limit is not None]
-    fill_request(
-        message,
-        prepared.request,
-        record.request_id,
-        prepared.model.defaults,
-        banned=prepared.banned,
-        time_left_s=max(min(limits) - elapsed_s, 0.0) if limits else None,
-        trace_context=record.routed(link.info.name if link.info else "", link.address, choice),
-    )
-    deadline_first = limits != [] and min(limits) == deadline_s
-    attempt = generation.try_at(link, deadline_first=deadline_first)
-    try:
-        handle = link.submit(message, attempt)
-    except ServiceError as error:
-        attempt.unsent(error)
-    else:
-        attempt.sent(handle)
-        record.stage(semconv.SPAN_ROUTE, routed_s, attempt.submitted_s)
-    return attempt

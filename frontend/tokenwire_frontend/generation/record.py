@@ -83,7 +83,8 @@ class GenerationRecord:
         self.deltas = self._metrics.deltas.count(model)
         """To which deltas are added that the client took."""
         self._worker = self._route_reason = self._cancel_cause = ""
-        self._hop: _Hop | None = None
+        self._hops: list[Hop] = []
+        """At workers now."""
         self._outputs: dict[int, Delta] = {}
         operation = semconv.CHAT if incoming.is_chat else semconv.TEXT_COMPLETION
         self._attributes: Attributes = {
@@ -144,18 +145,37 @@ class GenerationRecord:
                 }
             span.end(to_s)
 
-    def routed(self, worker: str, address: str, choice: Choice) -> dict[str, str]:
-        """Notes which worker it goes to; returns the trace context to send there."""
+    def routed(self, worker: str, address: str, choice: Choice) -> Hop:
+        """Notes which worker it goes to; returns the call there."""
         self._worker, self._route_reason = worker, choice.reason
-        self._hop = _Hop(address, self._span)
-        return tracing.inject(self._hop.context)
+        hop = Hop(address, self._span)
+        self._hops.append(hop)
+        return hop
 
-    def left_worker(self, error: ServiceError | None) -> None:
+    def left_worker(self, hop: Hop, error: ServiceError | None) -> None:
         """Notes that the worker has ended it, or refused it, or is gone."""
-        hop, self._hop = self._hop, None
-        if hop is not None:
-            took_s, attributes = hop.end(error)
-            self._metrics.worker_call.record(took_s, attributes, self._exemplar)
+        self._hops.remove(hop)
+        took_s, attributes = hop.end(error)
+        self._metrics.worker_call.record(took_s, attributes, self._exemplar)
+
+    def moved(self, error: ServiceError, token_offset: int) -> None:
+        """Notes that another worker is to go on with it, or with one of its sequences.
+
+        Args:
+            error: with which the worker was lost.
+            token_offset: ids that the sequence has.
+        """
+        self._metrics.moves.count(self._model, error.reason).value += 1
+        told = {semconv.ERROR_TYPE: error.reason, semconv.TOKEN_OFFSET: str(token_offset)}
+        self._span.add_event(semconv.EVENT_MOVED, told, time.monotonic())
+        log.warning(
+            "generation_moved",
+            request_id=self.request_id,
+            trace_id=self.trace_id,
+            reason=error.reason,
+            message=error.message[:MESSAGE_CHARACTERS_LIMIT],
+            token_offset=token_offset,
+        )
 
     def accepted(self, prompt_tokens: int) -> None:
         """Notes that a worker took it."""
@@ -240,7 +260,8 @@ class GenerationRecord:
         level: structlog.typing.WrappedLogger,
         error: ServiceError | None = None,
     ) -> None:
-        self.left_worker(error)
+        for hop in list(self._hops):
+            self.left_worker(hop, error)
         self._metrics.generations.count(self._model, outcome.value, reason).value += 1
         self._count_cached(completion)
         if self._span.sampled:
@@ -302,7 +323,7 @@ class GenerationRecord:
         return span_content.output_messages(self._outputs, finishes)
 
 
-class _Hop:
+class Hop:
     """The generation at one worker: a call inside a stream that all generations share."""
 
     def __init__(self, address: str, parent: OwnSpan) -> None:
@@ -315,8 +336,8 @@ class _Hop:
             semconv.SERVER_PORT: int(port),
         }
         self._span = parent.child(EXCHANGE_METHOD, SpanKind.CLIENT, self._began_s)
-        self.context = self._span.context
-        """Of the span that the worker's is a part of."""
+        self.trace_context = tracing.inject(self._span.context)
+        """Headers that make the worker's span a part of this one's."""
 
     def end(self, error: ServiceError | None) -> tuple[float, dict[str, str | int]]:
         """Ends the span; returns how long the hop took, in seconds, and the metric's attributes."""

@@ -22,6 +22,7 @@ from tokenwire.worker.v1 import execution_pb2, worker_pb2
 from tokenwire_service.tasks import Scope
 
 from tokenwire_frontend import errors
+from tokenwire_frontend.core.breaker import Breaker
 from tokenwire_frontend.core.call_order import Handles
 from tokenwire_frontend.core.link_state import AwakeClock, LinkState, LinkStatus, Liveness
 from tokenwire_frontend.workers import messages
@@ -121,6 +122,8 @@ class WorkerLink:
     ) -> None:
         self.address = address
         self.info: WorkerInfo | None = None
+        self.breaker = Breaker()
+        """Told of the outcome of each request."""
         self._credentials = credentials
         self._limits = limits
         self._clock = clock
@@ -255,6 +258,8 @@ class WorkerLink:
                 reason = self.state_reason
             finally:
                 self._serving = None
+                if len(serving.exchange):
+                    self.breaker.failed(time.monotonic())
                 serving.exchange.fail_all(lambda: errors.worker_lost(self.address, reason))
 
     async def _read(

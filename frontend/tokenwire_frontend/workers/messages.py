@@ -34,6 +34,9 @@ WorkerRequest = execution_pb2.Request
 CONTRACT_REVISION = 1
 """Oldest revision of the worker contract that this frontend can work with."""
 
+OUTPUT_REVISION = 4
+"""Revision from which on a worker knows of `Request.output_so_far`."""
+
 _ABILITIES = {
     worker_pb2.CAPABILITY_LOGPROBS: Ability.LOGPROBS,
     worker_pb2.CAPABILITY_TOP_LOGPROBS: Ability.TOP_LOGPROBS,
@@ -79,6 +82,7 @@ _CALLER_FIELDS = {
     "prompt_logprobs": "output.prompt_logprobs",
     # Whatever form the caller's prompt had.
     "prompt_token_ids": "prompt",
+    "output_so_far": "output_so_far",
 }
 """Where the contracts name the same field differently; by the beginning of its path."""
 
@@ -255,13 +259,20 @@ def token_logprobs(messages: Sequence[execution_pb2.TokenLogprob]) -> list[Token
     ]
 
 
-async def prompt_request(prompt: Sequence[int]) -> WorkerRequest:
-    """Returns a request that has the prompt's ids alone; `fill_request` does the rest.
+def carries_output(info: WorkerInfo | None) -> bool:
+    """Returns whether the worker knows of a request's output so far."""
+    return info is not None and info.contract_revision >= OUTPUT_REVISION
+
+
+async def prompt_request(prompt: Sequence[int], output_so_far: Sequence[int] = ()) -> WorkerRequest:
+    """Returns a request that has the prompt's ids and output's; `fill_request` does the rest.
 
     Each id takes about 40 ns, so others run between slices of a long prompt.
     """
     message = execution_pb2.Request()
     await write_ids(prompt, message.prompt_token_ids)
+    if output_so_far:
+        await write_ids(output_so_far, message.output_so_far)
     return message
 
 
@@ -274,6 +285,7 @@ def fill_request(
     banned: Sequence[Sequence[int]] = (),
     time_left_s: float | None,
     trace_context: dict[str, str],
+    sequence: int | None = None,
 ) -> None:
     """Fills in all but the prompt of a request for a worker, with the model's defaults.
 
@@ -285,6 +297,7 @@ def fill_request(
         banned: ids of the caller's banned words.
         time_left_s: time that the worker has; None: no end of it.
         trace_context: headers of the trace that the request belongs to.
+        sequence: the only one that is wanted; None: all of them.
     """
     message.request_id = request_id
     message.sampling.CopyFrom(_sampling(request, defaults, banned))
@@ -293,10 +306,12 @@ def fill_request(
     stopping.min_tokens = wanted.min_tokens
     stopping.stop_token_ids.extend(wanted.stop_token_ids)
     stopping.ignore_eos = wanted.ignore_eos
-    message.sequence_count = request.sequence_count
+    message.sequence_count = request.sequence_count if sequence is None else 1
+    if sequence and message.sampling.HasField("seed"):
+        message.sampling.seed = (message.sampling.seed + sequence) % 2**64
     message.logprobs = request.output.logprobs
     message.top_logprobs = request.output.top_logprobs
-    if request.output.prompt_logprobs is not None:
+    if request.output.prompt_logprobs is not None and not message.output_so_far:
         message.prompt_logprobs = request.output.prompt_logprobs
     guide = _guide(request)
     if guide is not None:

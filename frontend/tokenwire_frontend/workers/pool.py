@@ -66,6 +66,8 @@ class WorkerPool:
         ]
         self.changed = asyncio.Event()
         """Set whenever a worker has come, gone or changed its state."""
+        self._turned = asyncio.Event()
+        """Set at the next such change, once; another takes its place."""
         self._tasks = [
             supervisor.keep("worker_link", link.run, address=link.address) for link in self.links
         ]
@@ -119,7 +121,12 @@ class WorkerPool:
 
     def ready(self, model: str) -> list[WorkerLink]:
         """Returns the links of the workers that get requests for the model."""
-        links = [link for link in self.links if link.info and link.info.model == model]
+        now_s = time.monotonic()
+        links = [
+            link
+            for link in self.links
+            if link.info and link.info.model == model and link.breaker.allows(now_s)
+        ]
         ready = [link for link in links if link.state is LinkState.READY]
         return ready or [link for link in links if link.state is LinkState.SUSPECT]
 
@@ -218,6 +225,16 @@ class WorkerPool:
             if limits:
                 model.limits = common_limits(limits)
         self.changed.set()
+        turned, self._turned = self._turned, asyncio.Event()
+        turned.set()
+
+    async def wait_for_change(self, most_s: float) -> None:
+        """Waits until a worker has come, gone or changed its state, or for so long."""
+        try:
+            async with asyncio.timeout(most_s):
+                await self._turned.wait()
+        except TimeoutError:
+            pass
 
     async def close(self) -> None:
         """Ends every link."""

@@ -221,6 +221,12 @@ KEPT_DROPPED = Metric(
     "Kept generations that were dropped: no caller came in time (expired), or for room (evicted).",
     (names.REASON,), services=(FRONTEND,),
 )  # fmt: skip
+MOVES = Metric(
+    "tokenwire.frontend.moves", Kind.COUNTER, "{move}",
+    "Generations, or single sequences of them, that another worker had to go on with, by the "
+    "reason for which the worker before was lost.",
+    (names.GEN_AI_REQUEST_MODEL, names.ERROR_TYPE), services=(FRONTEND,),
+)  # fmt: skip
 WORKERS = Metric(
     "tokenwire.frontend.workers", Kind.GAUGE, "{worker}",
     "Workers that this frontend knows, by state.",
@@ -309,7 +315,7 @@ SPANS = (
             names.GEN_AI_REQUEST_CHOICE_COUNT, names.GEN_AI_INPUT_MESSAGES,
             names.GEN_AI_OUTPUT_MESSAGES,
         ),
-        (names.EVENT_FIRST_TOKEN, names.EVENT_CANCELLED),
+        (names.EVENT_FIRST_TOKEN, names.EVENT_CANCELLED, names.EVENT_MOVED),
     ),
     SpanForm(
         names.SPAN_LOOP, "INTERNAL",
@@ -345,5 +351,6 @@ SPANS = (
 EVENTS = {
     names.EVENT_FIRST_TOKEN: (),
     names.EVENT_CANCELLED: (names.CANCEL_CAUSE,),
+    names.EVENT_MOVED: (names.ERROR_TYPE, names.TOKEN_OFFSET),
 }
 """Attributes of each event."""

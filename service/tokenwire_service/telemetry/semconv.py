@@ -41,6 +41,7 @@ ENGINE = "tokenwire.engine"
 ROUTE_REASON = "tokenwire.route.reason"
 CANCEL_CAUSE = "tokenwire.cancel.cause"
 CARRIED_TOKENS = "tokenwire.carried_tokens"
+TOKEN_OFFSET = "tokenwire.token_offset"  # noqa: S105 - an attribute's name, not a secret
 SIMULATED = "tokenwire.simulated"
 OUTCOME = "tokenwire.outcome"
 REASON = "tokenwire.reason"
@@ -86,3 +87,4 @@ SPAN_DECODE = "decode"
 
 EVENT_FIRST_TOKEN = "tokenwire.first_token"  # noqa: S105 - an event's name, not a secret
 EVENT_CANCELLED = "tokenwire.cancelled"
+EVENT_MOVED = "tokenwire.moved"

@@ -357,6 +357,7 @@ class GenerateResponse(_message.Message):
     TRACE_ID_FIELD_NUMBER: _builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     CONVERSATION_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request's id: the caller's, or the frontend's where the caller gave none."""
     trace_id: _builtins.str
@@ -381,6 +382,10 @@ class GenerateResponse(_message.Message):
     def conversation(self) -> Global___ConversationPrompt:
         """How the prompt was made of a conversation. Set where the request names one."""
 
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
+        """As in Completed."""
+
     def __init__(
         self,
         *,
@@ -391,10 +396,11 @@ class GenerateResponse(_message.Message):
         trace_id: _builtins.str = ...,
         prompt_logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
         conversation: Global___ConversationPrompt | None = ...,
+        attempts: _abc.Iterable[Global___Attempt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "sequences", b"sequences", "timings", b"timings", "trace_id", b"trace_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "conversation", b"conversation", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "sequences", b"sequences", "timings", b"timings", "trace_id", b"trace_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,336 @@
+"""Which workers a generation goes to: at its start, and on from one that was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from tokenwire_service.errors import Code, ServiceError
+from tokenwire_service.tasks import Scope
+from tokenwire_service.telemetry import semconv
+
+from tokenwire_frontend import errors
+from tokenwire_frontend.core.breaker import MoveBudget
+from tokenwire_frontend.core.events import Mode
+from tokenwire_frontend.core.held_calls import told_of_tools
+from tokenwire_frontend.core.log import Finish
+from tokenwire_frontend.core.request import GenerationRequest
+from tokenwire_frontend.generation.attempt import Attempt
+from tokenwire_frontend.generation.generation import Generation
+from tokenwire_frontend.generation.incoming import Incoming
+from tokenwire_frontend.models.model import Model
+from tokenwire_frontend.workers.link import WorkerLink
+from tokenwire_frontend.workers.messages import carries_output, fill_request, prompt_request
+from tokenwire_frontend.workers.pool import WorkerPool
+
+ATTEMPTS = 3
+"""Workers that a new request is sent to: a refusal for want of room or for draining says nothing of
+the next. Those that it can't be sent to are not counted."""
+
+MOVES = 8
+"""Workers that one sequence may lose: whoever loses more of them fares no better at the next."""
+
+DEATHS = 2
+"""Workers that may die soon after they were given a generation, before it counts as the cause."""
+
+SOON_TOKENS = 8
+"""New tokens of a sequence, up to which a worker's death may be the sequence's doing."""
+
+WAIT_FIRST_S = 0.05
+WAIT_MOST_S = 1.0
+"""Bounds of the wait before the second try and the next ones, doubling, with jitter: so that what
+one worker had does not come to the next at once, again and again."""
+
+_TRY_ANOTHER = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED})
+
+_LOST = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.INTERNAL, Code.ABORTED})
+"""Of a generation that was running: the worker's failure, not the request's."""
+
+_DEATHS = frozenset({"WORKER_LOST", "ENGINE_DIED"})
+
+OUTPUT_NOT_CARRIED = "OUTPUT_NOT_CARRIED"
+"""Reason with which a worker refuses to go on after ids that exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that was checked and tokenised."""
+
+    model: Model
+    request: GenerationRequest
+    ids: Sequence[int]
+    """The prompt's."""
+    banned: Sequence[Sequence[int]]
+    """Ids of each banned word, in every form that it has."""
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the same request gives the same ids again."""
+        sampling, defaults = self.request.sampling, self.model.defaults
+        wanted = sampling.temperature
+        temperature = defaults.temperature if wanted is None else wanted
+        return temperature == 0 or sampling.seed is not None
+
+
+@dataclass(slots=True)
+class _Course:
+    """What has happened to one sequence."""
+
+    moves: int = 0
+    deaths: int = 0
+    replays: bool = False
+    """Workers can't carry its output."""
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+
+class Placing:
+    """Brings one generation to workers.
+
+    A generation of several sequences starts as one; where its worker is lost, it goes on as so many
+    single sequences.
+
+    Args:
+        pool: the workers.
+        budget: of moves, the frontend's.
+        scope: owns the tasks that move sequences.
+        wait_s: time that a sequence waits for a worker to go on at; 0: it is never moved.
+        generation: what is placed.
+        incoming: as it was received.
+        prepared: as it is sent.
+    """
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        budget: MoveBudget,
+        scope: Scope,
+        wait_s: float,
+        generation: Generation,
+        incoming: Incoming,
+        prepared: Prepared,
+    ) -> None:
+        self.moves = 0
+        """Sequences that are being moved."""
+        self._pool = pool
+        self._budget = budget
+        self._scope = scope
+        self._wait_s = wait_s
+        self._generation = generation
+        self._incoming = incoming
+        self._prepared = prepared
+        self._courses: dict[int, _Course] = {}
+        generation.placed_by(self)
+
+    async def start(self) -> None:
+        """Returns once workers have taken the generation, or it is done.
+
+        Raises:
+            ServiceError: none takes it.
+        """
+        if not self._prepared.request.output_so_far:
+            await self._start(None, Mode.NEW)
+            return
+        generation = self._generation
+        for log in generation.logs:
+            if not (generation.done or generation.stopped(log.index)):
+                await self._resume(log.index, self._course(log.index))
+        if not generation.done:
+            generation.resumed()
+            generation.settle()
+
+    def go_on(self, lost: Attempt, sequences: Sequence[int], error: ServiceError) -> bool:
+        """Finds other workers for the sequences of one that was lost.
+
+        Returns False, and does nothing, where they are not to be moved; the error may say why.
+        """
+        if not self._wait_s or error.code not in _LOST or error.reason == errors.INTERNAL_FAULT:
+            return False
+        generation = self._generation
+        courses = [self._course(sequence) for sequence in sequences]
+        for sequence, course in zip(sequences, courses, strict=True):
+            course.moves += 1
+            fresh = generation.logs[sequence].token_count - lost.token_offset
+            course.deaths += error.reason in _DEATHS and fresh < SOON_TOKENS
+        if any(course.deaths >= DEATHS for course in courses):
+            generation.fail(errors.kills_engines(DEATHS, error))
+            return True
+        if any(course.moves > MOVES for course in courses):
+            return False
+        if not all(self._budget.take(time.monotonic()) for _ in sequences):
+            error.message += "; too many generations were moved of late to move this one"
+            return False
+        for sequence, course in zip(sequences, courses, strict=True):
+            generation.record.moved(error, generation.logs[sequence].token_count)
+            self.moves += 1
+            task = self._scope.start(
+                self._move(sequence, course, lost.link, error),
+                on_fault=self._fault,
+                trace_id=generation.record.trace_id,
+            )
+            course.tasks = [task]
+        return True
+
+    def close(self) -> None:
+        """Ends every move."""
+        for course in self._courses.values():
+            for task in course.tasks:
+                task.cancel()
+
+    def _course(self, sequence: int) -> _Course:
+        return self._courses.setdefault(sequence, _Course())
+
+    def _fault(self, error: Exception) -> None:
+        self._generation.fault(error)
+
+    # At the start.
+
+    async def _start(self, sequence: int | None, mode: Mode) -> None:
+        """Submits to one worker after the other until one takes it."""
+        generation, model = self._generation, self._prepared.model
+        tried: list[WorkerLink] = []
+        sent = 0
+        while not generation.done:
+            attempt = await self._submit(sequence, mode, tried)
+            if attempt is None:
+                return
+            refusal = await attempt.settled
+            if refusal is None:
+                self._budget.earn()
+                return
+            tried.append(attempt.link)
+            sent += attempt.was_sent
+            others = [each for each in self._pool.ready(model.name) if each not in tried]
+            if refusal.code not in _TRY_ANOTHER or sent == ATTEMPTS or not others:
+                raise told_of_tools(refusal, self._prepared.request)
+
+    async def _resume(self, sequence: int, course: _Course) -> None:
+        """Places a sequence that began elsewhere."""
+        while True:
+            mode = self._mode(sequence, course)
+            if mode is None:
+                self._generation.interrupt(sequence)
+                return
+            try:
+                await self._start(sequence, mode)
+            except ServiceError as refusal:
+                if not self._replays(refusal, mode, course):
+                    raise
+            else:
+                return
+
+    # On from a worker that was lost.
+
+    async def _move(
+        self, sequence: int, course: _Course, lost: WorkerLink, error: ServiceError
+    ) -> None:
+        try:
+            await self._find(sequence, course, lost, error)
+        finally:
+            self.moves -= 1
+        self._generation.settle()
+
+    async def _find(
+        self, sequence: int, course: _Course, lost: WorkerLink, error: ServiceError
+    ) -> None:
+        """Submits to workers until one goes on with the sequence, or the generation is done."""
+        generation = self._generation
+        until_s = time.monotonic() + self._wait_s
+        wait_s = WAIT_FIRST_S
+        tried = [lost]
+        while not generation.done:
+            mode = self._mode(sequence, course)
+            if mode is None:
+                generation.interrupt(sequence)
+                return
+            refusal: ServiceError | None
+            try:
+                attempt = await self._submit(sequence, mode, tried)
+            except ServiceError as none_ready:
+                refusal, tried = none_ready, []
+            else:
+                refusal = None if attempt is None else await attempt.settled
+                if attempt is None or refusal is None:
+                    return
+                if self._replays(refusal, mode, course):
+                    continue
+                if refusal.code not in _LOST:
+                    generation.fail(refusal)
+                    return
+                tried = [attempt.link]
+            if time.monotonic() >= until_s:
+                generation.fail(error)
+                return
+            await self._pool.wait_for_change(wait_s * random.uniform(0.5, 1.0))  # noqa: S311
+            wait_s = min(wait_s * 2, WAIT_MOST_S)
+
+    def _mode(self, sequence: int, course: _Course) -> Mode | None:
+        """Returns how a worker is to begin with a sequence; None: none can go on with it."""
+        if not self._generation.logs[sequence].token_count:
+            return Mode.NEW
+        if not course.replays:
+            return Mode.CARRIED
+        return Mode.REPLAYED if self._prepared.repeatable else None
+
+    @staticmethod
+    def _replays(refusal: ServiceError, mode: Mode, course: _Course) -> bool:
+        """Notes that output can't be carried, where a refusal says so; returns whether it does."""
+        if mode is Mode.CARRIED and refusal.reason == OUTPUT_NOT_CARRIED:
+            course.replays = True
+            return True
+        return False
+
+    # Both.
+
+    async def _submit(
+        self, sequence: int | None, mode: Mode, tried: Collection[WorkerLink]
+    ) -> Attempt | None:
+        """Sends the generation or a sequence to a worker, with what is left of its time.
+
+        Returns None where the generation is done, maybe since its budget is spent. An attempt that
+        can't be sent is settled with the reason.
+
+        Raises:
+            ServiceError: NO_WORKER.
+        """
+        generation, prepared, incoming = self._generation, self._prepared, self._incoming
+        record = generation.record
+        so_far = () if mode is not Mode.CARRIED else generation.logs[sequence or 0].ids
+        message = await prompt_request(prepared.ids, so_far)
+        if generation.done:
+            return None
+        routed_s = time.monotonic()
+        preferred = "" if generation.turn is None else generation.turn.worker
+        link, choice = self._pool.route(prepared.model, prepared.ids, tried, preferred)
+        budget_s, deadline_s = prepared.request.time_budget_s, incoming.deadline_s
+        elapsed_s = time.monotonic() - incoming.received_s
+        if budget_s is not None and budget_s <= elapsed_s:
+            generation.end(Finish.TIME_BUDGET)
+            return None
+        limits = [limit for limit in (budget_s, deadline_s) if limit is not None]
+        hop = record.routed(link.info.name if link.info else "", link.address, choice)
+        fill_request(
+            message,
+            prepared.request,
+            record.request_id,
+            prepared.model.defaults,
+            banned=prepared.banned,
+            time_left_s=max(min(limits) - elapsed_s, 0.0) if limits else None,
+            trace_context=hop.trace_context,
+            sequence=sequence,
+        )
+        deadline_first = limits != [] and min(limits) == deadline_s
+        attempt = generation.try_at(link, sequence, mode, deadline_first=deadline_first)
+        attempt.hop = hop
+        try:
+            if mode is Mode.CARRIED and not carries_output(link.info):
+                raise errors.output_not_carried(link.address)
+            handle = link.submit(message, attempt)
+        except ServiceError as error:
+            attempt.unsent(error)
+        else:
+            attempt.sent(handle)
+            record.stage(semconv.SPAN_ROUTE, routed_s, attempt.submitted_s)
+        return attempt
