@@ -177,6 +177,9 @@ def test_each_drains_and_starts_anew_while_the_other_serves(two, clients):
     seen = two.process.event_count
     calls = [client.start(generation("Once", 250)) for client in clients]
     begun = [read_to_first_token(call) for call in calls]
+    sessions = [client.session() for client in clients]
+    for session in sessions:
+        session.open(1, generation("Once", 250))
     callers = Callers(two.address)
     callers.start()
     # An idle connection is closed, so that its next call goes to the other process.
@@ -187,6 +190,10 @@ def test_each_drains_and_starts_anew_while_the_other_serves(two, clients):
         two.process.process.send_signal(signal.SIGUSR1)
         for call, events in zip(calls, begun, strict=True):
             assert len(rest_of(call, events).ids()) == 250
+        for session in sessions:
+            assert len(session.finish(1)[0].ids()) == 250
+            check_draining(refused(session.read_to_end))
+            assert len(session.draining) == 1
         two.process.wait_for("rolling_restart_done", after=seen)
         for client in idle:
             client.generate(generation(max_tokens=1))
