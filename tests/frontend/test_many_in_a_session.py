@@ -23,7 +23,7 @@ from tests.services.processes import WAIT_S
 SEED = 20
 GENERATIONS = 1000
 STARTS = 5
-COUNTS = (3, 40, 90)
+COUNTS = (3, 20, 45)
 """Tokens of a generation; with STARTS, fifteen different outputs."""
 HELD_BYTES = 16
 """Of a token in a log: its id, where its text ends, and its text."""

@@ -533,7 +533,7 @@ Global___StreamGenerateResponse: _TypeAlias = StreamGenerateResponse  # noqa: Y0
 @_typing.final
 class SessionRequest(_message.Message):
     """A message of the client in a session: at least one command. `command` counts first, then `opens`,
-    `cancels` and `credits`, each in order.
+    `attaches`, `cancels` and `credits`, each in order.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
