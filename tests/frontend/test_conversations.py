@@ -254,11 +254,6 @@ async def test_what_is_not_held_is_gone(here):
 @pytest.mark.parametrize(
     ("what", "field"),
     [
-        (turn(0, user("hi"), name=""), "conversation.id"),
-        (turn(0, user("hi"), name="a/b"), "conversation.id"),
-        (turn(0, user("hi"), name="x" * 129), "conversation.id"),
-        (turn(0, user("hi"), sequence_count=2), "conversation"),
-        (generation("hi", 4, conversation={"id": "c"}), "conversation"),
         (turn(0, user("hi"), prompt={"add_special_tokens": True}), "prompt.add_special_tokens"),
         (
             turn(0, user("hi"), prompt={"truncate_prompt_tokens": 9}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import grpc
 from google.protobuf import duration_pb2
 from tokenwire.frontend.v1 import (
     prompt_pb2,
@@ -54,6 +55,10 @@ def parts(*content_parts: dict[str, Any]) -> dict[str, Any]:
 
 def chat_with(**fields: Any) -> dict[str, Any]:
     return {"messages": [USER], **fields}
+
+
+def in_conversation(**fields: Any) -> dict[str, Any]:
+    return {"prompt": {"chat": {"messages": [USER]}}, "conversation": {"id": "c"}, **fields}
 
 
 CHAT: Cases = {
@@ -273,6 +278,24 @@ GENERATION: Cases = {
     "time_budget": each_of(
         "time_budget", duration_pb2.Duration(), duration_pb2.Duration(seconds=-1), *NOT_DURATIONS
     ),
+    "conversation": [
+        Bad({"conversation": {"id": "c"}}, "conversation"),
+        Bad(in_conversation(sequence_count=2), "conversation"),
+    ],
+    "conversation.id": [
+        Bad(in_conversation(conversation={"id": name}), "conversation.id")
+        for name in ("", "a b", "é", "a/b", "a\n", "x" * 129, "x" * 100_000)
+    ],
+    "conversation.messages": [
+        Bad(
+            in_conversation(conversation={"id": "never-begun", "messages": count}),
+            None,
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "CONVERSATION_GONE",
+            ("never-begun",),
+        )
+        for count in (1, BEYOND)
+    ],
 }
 
 STREAM_OPTIONS: Cases = {

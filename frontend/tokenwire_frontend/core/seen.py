@@ -65,9 +65,9 @@ class Seen:
         """
         same = _common_bytes(self.text, text)
         for place in reversed(parts.places[: bisect_right(parts.places, same)]):
-            found = bisect_right(self.places, place) - 1
-            if found >= 0 and self.places[found] == place:
-                return place, self.counts[found]
+            count = self._count_before(place)
+            if count is not None:
+                return place, count
         return 0, 0
 
     def replaced(
@@ -84,11 +84,14 @@ class Seen:
         at, count = kept
         ids = self.ids[:count]
         ids.extend(rest)
-        known = dict(zip(self.places, self.counts, strict=True))
-        own = [place for place in parts.places if place < at and place in known]
+        places, counts = array("I"), array("I")
+        for place in parts.places[: bisect_right(parts.places, at - 1)]:
+            before = self._count_before(place)
+            if before is not None:
+                places.append(place)
+                counts.append(before)
         new = parts.part(at)
         found = _found(rest, new.token_ids)
-        places, counts = array("I", own), array("I", [known[place] for place in own])
         if found is not None:
             places.extend(new.places)
             counts.extend(count + index for index in found)
@@ -109,6 +112,11 @@ class Seen:
         ids = self.ids[:]
         ids.extend(token_ids)
         return Seen(self.text + b"".join(pieces), ids, places, counts)
+
+    def _count_before(self, place: int) -> int | None:
+        """Returns the ids before a place; None where they can't be parted there."""
+        found = bisect_right(self.places, place) - 1
+        return self.counts[found] if found >= 0 and self.places[found] == place else None
 
 
 def _common_bytes(one: bytes, other: bytes) -> int:
