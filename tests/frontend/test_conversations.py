@@ -210,6 +210,18 @@ async def test_a_turn_that_is_cancelled_fails_or_runs_out_of_time_leaves_it_as_i
     assert (await here.turn(4, user("Oh."))).accepted.conversation.messages == 4
 
 
+async def test_a_turn_that_goes_on_without_its_caller_is_held(here):
+    here.waits = True
+    detached = turn(0, user(QUESTION), on_disconnect=fg.ON_DISCONNECT_DETACH)
+    call = here.frontend.stream(detached)
+    assert (await call.read()).accepted.conversation.encoded_tokens
+    call.cancel()
+    here.waits = False
+    here.finish()
+    await until(lambda: not here.conversations._in_turn)
+    assert (await here.turn(2, user(NEXT))).accepted.conversation.messages == 2
+
+
 async def test_an_answer_that_was_cut_off_within_a_call_is_not_held(here):
     tools = [{"name": "f", "parameters": "{}"}]
     await here.says('{"name": "f", "arguments": {"a": ')
