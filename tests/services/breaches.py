@@ -378,7 +378,7 @@ BREACHES: dict[str, tuple[Breach, str]] = {
         "token_offset is 1 where 0 were sent",
     ),
     "A9": (of_failure(_restatus(_rereason)), "INVALID_ARGUMENT OTHER"),
-    "A10": (of_generation(clearing("detach_ttl")), "the request was not refused"),
+    "A10": (of_generation(clearing("detach_ttl")), "it was kept for longer than its detach_ttl"),
     "A11": (of_request("Attach", clearing("token_offsets")), "the request was not refused"),
     "I1": (of_generation(clearing("idempotency_key")), "accepted.attached is false"),
     "I2": (of_generation(clearing("idempotency_key")), "the request was not refused"),
