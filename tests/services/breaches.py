@@ -384,4 +384,17 @@ BREACHES: dict[str, tuple[Breach, str]] = {
     "I2": (of_generation(clearing("idempotency_key")), "the request was not refused"),
     "I3": (of_generation(clearing("output_so_far")), "the answer began after 0 ids; 4 were there"),
     "I4": (of_generation(clearing("sampling.temperature")), "the request was not refused"),
+    "H1": (of_event("accepted", clearing("conversation")), "accepted.conversation is not set"),
+    "H2": (
+        of_event("accepted", lambda event: adding("messages")(event.conversation)),
+        "3 messages were held; not 2",
+    ),
+    "H3": (of_generation(clearing("conversation")), "the request was not refused"),
+    "H4": (of_generation(clearing("conversation")), "the request was not refused"),
+    "H5": (of_generation(clearing("conversation")), "the request was not refused"),
+    "H6": (
+        of_event("accepted", lambda event: adding("messages")(event.conversation)),
+        "3 messages were held; not 2",
+    ),
+    "H7": (of_generation(clearing("conversation")), "the request was not refused"),
 }
