@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import grpc
+
 from tests.services.bad_values import (
     ANY_VALUE_IS_VALID,
     BEYOND,
@@ -28,6 +30,18 @@ REQUEST: Cases = {
         Bad({"prompt_token_ids": [BEYOND]}, "prompt_token_ids[0]"),
         Bad({"prompt_token_ids": [5] * 5000}, "prompt_token_ids", says=TOO_LONG),
         Bad({"prompt_token_ids": [5] * CONTEXT}, "prompt_token_ids"),
+    ],
+    "output_so_far": [
+        Bad({"output_so_far": [5, VOCABULARY]}, "output_so_far[1]"),
+        Bad({"output_so_far": [5] * CONTEXT}, "output_so_far", says=(str(CONTEXT),)),
+        Bad({"output_so_far": [5, 9], "stopping": {"stop_token_ids": [5]}}, "output_so_far[0]"),
+        Bad({"output_so_far": [5], "sequence_count": 2}, "sequence_count"),
+        Bad(
+            {"output_so_far": [5], "sampling": {"seed": 1}},
+            "sampling.seed",
+            code=grpc.StatusCode.FAILED_PRECONDITION,
+            reason="OUTPUT_NOT_CARRIED",
+        ),
     ],
     **SAMPLING,
     "sampling.logit_bias": [

@@ -104,6 +104,17 @@ def test_one_that_never_ran_has_a_queue_and_no_more(traced):
     assert spans["text_completion demo"].span.status.code == Status.STATUS_CODE_UNSET
 
 
+def test_one_that_goes_on_after_output_tells_how_much_it_had(traced):
+    worker, collector = traced
+    trace_id = "6" * 32
+    context = pb.TraceContext(traceparent=f"00-{trace_id}-{PARENT}-01")
+    execute(worker, request(max_tokens=12, output_so_far=[9, 8, 7], trace_context=context))
+    told = collector.wait_for(trace_id, STAGES)["text_completion demo"].attributes
+    assert told["tokenwire.carried_tokens"] == 3
+    assert told["gen_ai.request.max_tokens"] == 12
+    assert (told["gen_ai.usage.input_tokens"], told["gen_ai.usage.output_tokens"]) == (40, 9)
+
+
 def test_an_unsampled_caller_leaves_no_spans(traced):
     worker, collector = traced
     hidden, marker = "4" * 32, "5" * 32
