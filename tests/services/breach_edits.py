@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from google.rpc import error_details_pb2
+from tokenwire.frontend.v1 import generation_pb2
+
 from tests.services.breaking_frontend import Breach, Failure
+
+STOP = generation_pb2.FINISH_REASON_STOP
 
 
 def of_request(method: str, edit: Callable[[Any], Any]) -> Breach:
@@ -95,3 +100,39 @@ def adding(field: str, amount: int = 1) -> Callable[[Any], None]:
 def replacing(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
     """Returns an edit of bytes."""
     return lambda data: data.replace(old, new)
+
+
+def without(kind: str) -> Callable[[Any], Any]:
+    return lambda event: [] if event.HasField(kind) else None
+
+
+def restatus(change: Callable[[Any], None]) -> Callable[[Failure], None]:
+    """Changes the details that come with failures."""
+
+    def edit(failure: Failure) -> None:
+        if failure.status is not None:
+            change(failure.status)
+
+    return edit
+
+
+def rereason(status: Any) -> None:
+    info = error_details_pb2.ErrorInfo(reason="OTHER", domain="tokenwire")
+    del status.details[:]
+    status.details.add().Pack(info)
+
+
+def error_of(number: int) -> Callable[[Any], None]:
+    """Turns a session's events of a number into errors."""
+
+    def edit(response: Any) -> None:
+        for event in response.events:
+            if event.id == number:
+                event.error.message = "broken"
+
+    return edit
+
+
+def end_as_stop(event: Any) -> None:
+    if event.delta.HasField("end"):
+        event.delta.end.reason = STOP

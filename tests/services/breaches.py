@@ -13,6 +13,8 @@ from tests.services.breach_edits import (
     adding,
     claiming,
     clearing,
+    end_as_stop,
+    error_of,
     of_event,
     of_failure,
     of_generation,
@@ -22,11 +24,14 @@ from tests.services.breach_edits import (
     of_session_event,
     of_session_open,
     replacing,
+    rereason,
+    restatus,
     setting,
+    without,
 )
+from tests.services.breaches_of_kept_generations import BREACHES as OF_KEPT_GENERATIONS
 from tests.services.breaking_frontend import Breach, Failure
 
-STOP = generation_pb2.FINISH_REASON_STOP
 _STREAM = generation_pb2.StreamGenerateResponse
 
 
@@ -46,42 +51,6 @@ def _split(event: Any) -> list[Any] | None:
     return events
 
 
-def _without(kind: str) -> Callable[[Any], Any]:
-    return lambda event: [] if event.HasField(kind) else None
-
-
-def _restatus(change: Callable[[Any], None]) -> Callable[[Failure], None]:
-    """Changes the details that come with failures."""
-
-    def edit(failure: Failure) -> None:
-        if failure.status is not None:
-            change(failure.status)
-
-    return edit
-
-
-def _rereason(status: Any) -> None:
-    info = error_details_pb2.ErrorInfo(reason="OTHER", domain="tokenwire")
-    del status.details[:]
-    status.details.add().Pack(info)
-
-
-def _error_of(number: int) -> Callable[[Any], None]:
-    """Turns a session's events of a number into errors."""
-
-    def edit(response: Any) -> None:
-        for event in response.events:
-            if event.id == number:
-                event.error.message = "broken"
-
-    return edit
-
-
-def _end_as_stop(event: Any) -> None:
-    if event.delta.HasField("end"):
-        event.delta.end.reason = STOP
-
-
 def _ended_by_itself(response: Any) -> None:
     response.record.outcome = activity_pb2.OUTCOME_COMPLETED
 
@@ -94,7 +63,7 @@ def _rename_field(failure: Failure) -> None:
                 found.field_violations[0].field = "sampling"
                 detail.Pack(found)
 
-    _restatus(rename)(failure)
+    restatus(rename)(failure)
 
 
 def _rename_event_field(event: Any) -> None:
@@ -145,8 +114,6 @@ def _small_context(model: Any) -> None:
     model.context_tokens, model.prompt_tokens_limit = 64, 60
 
 
-CAPABILITY_PROMPT_LOGPROBS = model_pb2.CAPABILITY_PROMPT_LOGPROBS
-
 BREACHES: dict[str, tuple[Breach, str]] = {
     "D1": (of_response("Check", lambda _: b"\x08\x02"), "health of the empty name is 2"),
     "D2": (
@@ -181,7 +148,7 @@ BREACHES: dict[str, tuple[Breach, str]] = {
         "'' came in pieces",
     ),
     "K4": (of_response("RenderChat", lambda response: response.token_ids.pop()), "the ids are not"),
-    "S1": (of_response("StreamGenerate", _without("completed")), "the events were accepted, delta"),
+    "S1": (of_response("StreamGenerate", without("completed")), "the events were accepted, delta"),
     "S2": (of_event("delta", adding("token_offset")), "token_offset is 1 where 0 were sent"),
     "S3": (of_event("delta", adding("text_offset")), "text_offset is 1 where 0 were sent"),
     "S4": (of_event("delta", clearing("end")), "sequence 0 has no end"),
@@ -218,7 +185,7 @@ BREACHES: dict[str, tuple[Breach, str]] = {
     ),
     "S22": (
         claiming(
-            CAPABILITY_PROMPT_LOGPROBS,
+            model_pb2.CAPABILITY_PROMPT_LOGPROBS,
             Breach(
                 requests=of_generation(
                     lambda what: what.CopyFrom(
@@ -238,14 +205,14 @@ BREACHES: dict[str, tuple[Breach, str]] = {
         of_session_event("delta", lambda event: adding("token_offset")(event.delta)),
         "token_offset is 1 where 0 were sent",
     ),
-    "M2": (of_response("Session", _error_of(2)), "generation 2 ended with an error"),
-    "M3": (of_session_event("delta", _end_as_stop), "not FINISH_REASON_CANCELLED"),
+    "M2": (of_response("Session", error_of(2)), "generation 2 ended with an error"),
+    "M3": (of_session_event("delta", end_as_stop), "not FINISH_REASON_CANCELLED"),
     "M4": (
         of_session_event("error", lambda event: clearing("details")(event.error)),
         "not INVALID_ARGUMENT INVALID_FIELD",
     ),
-    "M5": (of_session_event("delta", _end_as_stop), "not FINISH_REASON_CANCELLED"),
-    "M6": (of_response("Session", _error_of(1)), "generation 1 ended with an error"),
+    "M5": (of_session_event("delta", end_as_stop), "not FINISH_REASON_CANCELLED"),
+    "M6": (of_response("Session", error_of(1)), "generation 1 ended with an error"),
     "M7": (
         of_session_event("error", lambda event: event.completed.SetInParent()),
         "generation 1 ended without an error",
@@ -263,35 +230,6 @@ BREACHES: dict[str, tuple[Breach, str]] = {
         "the generation did not end",
     ),
     "M11": (of_response("GetRecord", _ended_by_itself), "its record says OUTCOME_COMPLETED"),
-    "R1": (
-        of_request("StreamGenerate", clearing("stream.max_tokens")),
-        " ids of at most 2",
-    ),
-    "R2": (
-        of_request("StreamGenerate", clearing("stream.content")),
-        "came where ids alone were asked for",
-    ),
-    "R3": (of_session_open(clearing("credit_tokens")), "8 tokens came of a credit of 3"),
-    "R4": (
-        of_session_open(clearing("credit_messages")),
-        "deltas came of a credit of one message",
-    ),
-    "R5": (
-        of_session_event("delta", lambda event: setting(token_offset=0)(event.delta)),
-        "token_offset is 0 where",
-    ),
-    "R6": (of_response("Session", _error_of(2)), "generation 2 ended with an error"),
-    "R7": (
-        of_session_event("accepted", setting(id=2)),
-        "an event came for credit of no use",
-    ),
-    "R8": (of_response("Session", _error_of(1)), "generation 1 ended with an error"),
-    "R10": (of_session_event("delta", _end_as_stop), "not FINISH_REASON_CANCELLED"),
-    "R11": (
-        of_session_event("completed", lambda event: event.delta.SetInParent()),
-        "the generation did not end",
-    ),
-    "R12": (of_session_open(clearing("credit_tokens")), "generation 1 ended without an error"),
     "J1": (of_response("RenderChat", _swap_keys), "keys in another order"),
     "J2": (of_request("RenderChat", _valid_tools), "the request was not refused"),
     "P1": (of_event("accepted", adding("prompt_token_count")), "the prompt has "),
@@ -327,11 +265,13 @@ BREACHES: dict[str, tuple[Breach, str]] = {
         "0 alternatives of 3",
     ),
     "L4": (
-        claiming(CAPABILITY_PROMPT_LOGPROBS, of_generation(clearing("output.prompt_logprobs"))),
+        claiming(
+            model_pb2.CAPABILITY_PROMPT_LOGPROBS, of_generation(clearing("output.prompt_logprobs"))
+        ),
         "no log probabilities of the prompt came",
     ),
     "E1": (of_failure(setting(status=None)), "ErrorInfo's domain is ''"),
-    "E2": (of_failure(_restatus(_rereason)), "INVALID_ARGUMENT OTHER"),
+    "E2": (of_failure(restatus(rereason)), "INVALID_ARGUMENT OTHER"),
     "E3": (of_failure(_rename_field), "was named; not generation.sampling."),
     "E4": (
         of_session_event("error", _rename_event_field),
@@ -341,7 +281,7 @@ BREACHES: dict[str, tuple[Breach, str]] = {
         of_model(lambda model: model.capabilities.remove(model_pb2.CAPABILITY_LOGPROBS)),
         "the request was not refused",
     ),
-    "E6": (of_failure(_restatus(_rereason)), "NOT_FOUND OTHER"),
+    "E6": (of_failure(restatus(rereason)), "NOT_FOUND OTHER"),
     "E10": (of_failure(_recode(grpc.StatusCode.UNKNOWN)), "Generate ended with UNKNOWN"),
     "E11": (of_failure(_recode(grpc.StatusCode.UNKNOWN)), "more than 4 MiB ended with UNKNOWN"),
     "E12": (of_failure(_many_trailers), "the trailers of a refusal have "),
@@ -363,38 +303,5 @@ BREACHES: dict[str, tuple[Breach, str]] = {
         of_response("ServerReflectionInfo", replacing(b"token_offset", b"token_offzet")),
         "token_offzets; in this client's contract it is token_offsets",
     ),
-    "A1": (of_event("accepted", clearing("resume_token")), "accepted has no resume_token"),
-    "A2": (of_response("Attach", _without("completed")), "the events were accepted, delta"),
-    "A3": (
-        of_request("Attach", clearing("token_offsets")),
-        "the first delta's token_offset is 0; not 1",
-    ),
-    "A4": (of_response("Attach", _without("accepted")), "the events were delta"),
-    "A5": (of_response("Attach", _without("accepted")), "the events were delta"),
-    "A6": (of_response("Attach", _end_as_stop), "not FINISH_REASON_CANCELLED"),
-    "A7": (of_generation(clearing("on_disconnect")), "INVALID_ARGUMENT INVALID_FIELD"),
-    "A8": (
-        of_session_event("delta", lambda event: adding("token_offset")(event.delta)),
-        "token_offset is 1 where 0 were sent",
-    ),
-    "A9": (of_failure(_restatus(_rereason)), "INVALID_ARGUMENT OTHER"),
-    "A10": (of_generation(clearing("detach_ttl")), "it was kept for longer than its detach_ttl"),
-    "A11": (of_request("Attach", clearing("token_offsets")), "the request was not refused"),
-    "I1": (of_generation(clearing("idempotency_key")), "accepted.attached is false"),
-    "I2": (of_generation(clearing("idempotency_key")), "the request was not refused"),
-    "I3": (of_generation(clearing("output_so_far")), "the answer began after 0 ids; 4 were there"),
-    "I4": (of_generation(clearing("sampling.temperature")), "the request was not refused"),
-    "H1": (of_event("accepted", clearing("conversation")), "accepted.conversation is not set"),
-    "H2": (
-        of_event("accepted", lambda event: adding("messages")(event.conversation)),
-        "3 messages were held; not 2",
-    ),
-    "H3": (of_generation(clearing("conversation")), "the request was not refused"),
-    "H4": (of_generation(clearing("conversation")), "the request was not refused"),
-    "H5": (of_generation(clearing("conversation")), "the request was not refused"),
-    "H6": (
-        of_event("accepted", lambda event: adding("messages")(event.conversation)),
-        "3 messages were held; not 2",
-    ),
-    "H7": (of_generation(clearing("conversation")), "the request was not refused"),
+    **OF_KEPT_GENERATIONS,
 }

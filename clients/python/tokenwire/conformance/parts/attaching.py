@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from functools import partial
 from typing import Any
 
@@ -70,8 +71,10 @@ def _token(deployment: Deployment) -> None:
     with_token = deployment.stream(_detached(deployment)).accepted
     expect(bool(with_token.resume_token), "accepted has no resume_token")
     expect(with_token.HasField("detach_ttl"), "accepted has no detach_ttl")
+    keyed = deployment.generation(idempotency_key=f"conformance-{uuid.uuid4().hex}")
+    expect(bool(deployment.stream(keyed).accepted.resume_token), "a key brings no resume_token")
     without = deployment.stream().accepted
-    expect(not without.resume_token, "accepted has a resume_token without ON_DISCONNECT_DETACH")
+    expect(not without.resume_token, "accepted has a resume_token without being asked for one")
 
 
 def _goes_on(deployment: Deployment) -> None:
