@@ -103,6 +103,7 @@ def replacing(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
 
 
 def without(kind: str) -> Callable[[Any], Any]:
+    """Leaves out events of a kind."""
     return lambda event: [] if event.HasField(kind) else None
 
 
@@ -117,6 +118,7 @@ def restatus(change: Callable[[Any], None]) -> Callable[[Failure], None]:
 
 
 def rereason(status: Any) -> None:
+    """Gives an error another reason, and no other details."""
     info = error_details_pb2.ErrorInfo(reason="OTHER", domain="tokenwire")
     del status.details[:]
     status.details.add().Pack(info)
@@ -134,5 +136,6 @@ def error_of(number: int) -> Callable[[Any], None]:
 
 
 def end_as_stop(event: Any) -> None:
+    """Lets a sequence end for another reason."""
     if event.delta.HasField("end"):
         event.delta.end.reason = STOP
