@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from tokenwire import _responses
 from tokenwire._seam import Seam
@@ -168,12 +167,8 @@ class Progress:
         self.prompt_logprobs += _responses.logprobs(message.tokens)
 
     def _complete(self, message: generation_pb2.Completed) -> None:
-        usage = _responses.usage(message.usage)
-        if self.continued:
-            # The last frontend may not have counted what others sent.
-            usage = replace(usage, completion_tokens=self._counted().completion_tokens)
-        timings, attempts = _responses.timings(message.timings), message.attempts
-        self._completed = (usage, timings, _responses.attempts(attempts))
+        usage, timings = _responses.usage(message.usage), _responses.timings(message.timings)
+        self._completed = (usage, timings, _responses.attempts(message.attempts))
 
     def take_delta(self, message: generation_pb2.Delta) -> Delta:
         """Notes new tokens or text; raises InternalError on a gap."""

@@ -151,9 +151,6 @@ def continuation(
     message.CopyFrom(generation)
     message.output_so_far.extend(so_far)
     message.request_id = request_id
-    if so_far and message.output.HasField("prompt_logprobs"):
-        # They came before the first delta.
-        message.output.ClearField("prompt_logprobs")
     if left_s is not None:
         message.time_budget.FromNanoseconds(round(left_s * 1e9))
     return _sized(message, "generation.output_so_far", limit_bytes)

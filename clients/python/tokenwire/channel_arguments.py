@@ -123,11 +123,11 @@ SERVER: ChannelArguments = (
 def client(target: str) -> ChannelArguments:
     """Returns what a client of this target sets.
 
-    A proxy never stands between it and loopback. A name of DNS may have several addresses: calls go
-    round among them, so that one that is refused at one address is tried at another.
+    A proxy never stands between it and loopback. Calls go round among the addresses of a name of
+    DNS, or of a list of them, so that one that is refused at one address is tried at another.
     """
     arguments = merged(CLIENT, (ENABLE_HTTP_PROXY, 0)) if _LOOPBACK.match(target) else CLIENT
-    return merged(arguments, _ROUND_ROBIN) if target.startswith("dns:") else arguments
+    return merged(arguments, _ROUND_ROBIN) if target.startswith(_MANY) else arguments
 
 
 def server(request_bytes: int, *, shared: bool = False) -> ChannelArguments:
@@ -139,6 +139,9 @@ def server(request_bytes: int, *, shared: bool = False) -> ChannelArguments:
     """
     return merged(SERVER, (MAX_RECEIVE_MESSAGE_LENGTH, request_bytes), (SO_REUSEPORT, int(shared)))
 
+
+_MANY = ("dns:", "ipv4:", "ipv6:")
+"""Targets that may have several addresses."""
 
 _ROUND_ROBIN = (SERVICE_CONFIG, '{"loadBalancingConfig": [{"round_robin": {}}]}')
 
