@@ -34,7 +34,7 @@ _Response = TypeVar("_Response")
 
 
 class AsyncClient:
-    """A connection to a Tokenwire frontend, for one event loop.
+    """Connections to Tokenwire frontends, for one event loop.
 
         async with AsyncClient("127.0.0.1:50051") as client:
             answer = await client.generate("The capital of France is", max_tokens=8)

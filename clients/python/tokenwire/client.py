@@ -32,14 +32,15 @@ _Response = TypeVar("_Response")
 
 
 class Client:
-    """A connection to a Tokenwire frontend; any number of threads may share it.
+    """Connections to Tokenwire frontends; any number of threads may share them.
 
         with Client("127.0.0.1:50051") as client:
             print(client.generate("The capital of France is", max_tokens=8).text)
 
     | argument            | meaning                                                              |
     |---------------------|----------------------------------------------------------------------|
-    | `target`            | HOST:PORT, or any gRPC name such as `dns:///host:port`               |
+    | `target`            | HOST:PORT, or any gRPC name such as `dns:///host:port`; several as a |
+    |                     | list, or with commas between: one gets all calls until it fails      |
     | `tls`               | TLS with these files; None: plain text                               |
     | `timeout`           | seconds that a call may take where it names no `timeout` of its own  |
     | `retry`             | what is tried again, and how often; see RetryPolicy                  |
