@@ -27,7 +27,14 @@ from tokenwire_service.errors import InvalidRequestError
 from tokenwire_service.tasks import Supervisor
 
 from tests.frontend.text_here import texts_here
-from tests.frontend.tokenizer_kinds import ROOT, byte_fallback, byte_level, unigram, without_strip
+from tests.frontend.tokenizer_kinds import (
+    REAL,
+    ROOT,
+    byte_fallback,
+    byte_level,
+    unigram,
+    without_strip,
+)
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"
@@ -122,23 +129,36 @@ def words(rng: random.Random) -> str:
     return "".join(rng.choices(WORDS, k=rng.randrange(1, 9)))
 
 
+async def check_the_texts(model: Served, rounds: int) -> None:
+    """Checks turns of random words and of outputs that a tokenizer would make, or would not."""
+    rng = random.Random(7)
+    [end] = model.ids("<|im_end|>")
+    for _ in range(rounds):
+        seen, messages = Seen(), []
+        for _ in range(3):
+            messages.append(user(words(rng)))
+            made = await model.prompt(seen, *messages)
+            whole = model.ids(made.text)
+            assert model.text(made.seen.ids) == model.text(whole)
+            answer = rng.choice(["", "<think>why</think>"]) + words(rng)
+            output = rng.choice([model.ids, model.letters])(answer)
+            seen = model.answered(made, output + rng.choice([[end], []]))
+            messages.append(assistant(answer))
+
+
 @pytest.mark.parametrize("template", [CHATML, TRIMS, FORGETS, COUNTS])
 @pytest.mark.parametrize("make", [byte_level, byte_fallback, without_strip, unigram])
 async def test_the_ids_have_the_text_of_the_template(make, template):
-    rng = random.Random(7)
     async with served(with_marks(make), template) as model:
-        [end] = model.ids("<|im_end|>")
-        for _ in range(6):
-            seen, messages = Seen(), []
-            for _ in range(3):
-                messages.append(user(words(rng)))
-                made = await model.prompt(seen, *messages)
-                whole = model.ids(made.text)
-                assert model.text(made.seen.ids) == model.text(whole)
-                answer = rng.choice(["", "<think>why</think>"]) + words(rng)
-                output = rng.choice([model.ids, model.letters])(answer)
-                seen = model.answered(made, output + rng.choice([[end], []]))
-                messages.append(assistant(answer))
+        await check_the_texts(model, rounds=6)
+
+
+@pytest.mark.parametrize("name", ["gpt2.json", "llama2.json"])
+@pytest.mark.skipif(not REAL.is_dir(), reason="no folder of tokenizers")
+async def test_the_ids_of_real_tokenizers_have_the_text_of_the_template(name):
+    tokenizer = with_marks(lambda: HfTokenizer.from_file(str(REAL / name)))
+    async with served(tokenizer, CHATML) as model:
+        await check_the_texts(model, rounds=3)
 
 
 @pytest.mark.parametrize("make", [byte_level, byte_fallback, without_strip])
