@@ -87,7 +87,7 @@ class Stream:
 
     async def settled(self) -> None:
         """Waits until a status can be sent."""
-        if self._first is not None:
+        if self._first is not None and not self._first.done():
             await asyncio.shield(self._first)
 
     async def _open(self, message: Any) -> None:

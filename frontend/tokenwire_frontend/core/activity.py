@@ -24,7 +24,7 @@ class Outcome(Enum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Record:
     """A generation that has ended. It holds no text and no token ids."""
 

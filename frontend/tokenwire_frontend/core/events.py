@@ -13,7 +13,7 @@ from tokenwire_frontend.core.log import Delta
 from tokenwire_frontend.core.prompt_log import PromptPart
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stage:
     """One stage of a request; seconds from its receipt."""
 
@@ -48,7 +48,7 @@ class Part:
     """Reason of the error with which the worker was lost; empty: it was not."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Completion:
     """The end of a generation: tokens counted, and times in seconds from its receipt."""
 

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Protocol
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Candidate:
     """A worker that is ready for the request's model."""
 
@@ -64,7 +64,7 @@ class Candidate:
         return requests / self.running_limit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Choice:
     """The worker chosen, and why, in words for a span attribute."""
 

@@ -93,6 +93,7 @@ _ONE_ID = PackedFields(_TOKEN_IDS, kept=VOCABULARY_SIZE)
 _TOKEN_OFFSETS = NumberFields(_TOKEN_OFFSET)
 _TEXT_OFFSETS = NumberFields(_TEXT_OFFSET)
 _TEXT_SIZES = NumberFields(_TEXT)
+_STAGE_SIZES = NumberFields(_STAGES)
 
 
 def stream_event(kind: bytes, body: bytes) -> bytes:
@@ -202,23 +203,22 @@ def timings(value: events.Completion) -> bytes:
     if value.time_per_output_token_s is not None:
         parts.append(_duration(_PER_TOKEN, value.time_per_output_token_s))
     for stage in value.stages:
-        body = b"".join(
-            (
-                _known(_STAGE_SERVICE, stage.service),
-                _known(_STAGE_NAME, stage.name),
-                _duration(_STAGE_START, stage.start_s),
-                _duration(_STAGE_DURATION, stage.duration_s),
-            )
-        )
-        parts += (_STAGES, varint(len(body)), body)
+        name = _stage_name(stage.service, stage.name)
+        start = _duration(_STAGE_START, stage.start_s)
+        took = _duration(_STAGE_DURATION, stage.duration_s)
+        parts += (_STAGE_SIZES[len(name) + len(start) + len(took)], name, start, took)
     return b"".join(parts)
 
 
 def _duration(tag: bytes, seconds: float) -> bytes:
-    whole, part = divmod(round(seconds * 1e9), 10**9)
     # Only what a clock that was set back would give is below 0.
-    body = _SECONDS + varint(max(whole, 0)) + _NANOS + varint(part if whole >= 0 else 0)
-    return tag + varint(len(body)) + body
+    nanos = max(round(seconds * 1e9), 0)
+    if nanos < 10**9:
+        body = _NANOS + varint(nanos)
+    else:
+        whole, nanos = divmod(nanos, 10**9)
+        body = _SECONDS + varint(whole) + _NANOS + varint(nanos)
+    return tag + _SIZES[len(body)] + body
 
 
 def _text(tag: bytes, text: str) -> bytes:
@@ -227,4 +227,9 @@ def _text(tag: bytes, text: str) -> bytes:
 
 
 _known = lru_cache(maxsize=1024)(_text)
-"""For names of workers and stages, of which there are few."""
+"""For names of workers, of which there are few."""
+
+
+@lru_cache(maxsize=64)
+def _stage_name(service: str, name: str) -> bytes:
+    return _text(_STAGE_SERVICE, service) + _text(_STAGE_NAME, name)

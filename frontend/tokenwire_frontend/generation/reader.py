@@ -59,7 +59,7 @@ class Reader:
     """
 
     __slots__ = (
-        "_cursors", "_generation", "_held", "_on_news", "_plain", "_prompt_token",
+        "_at_once", "_cursors", "_generation", "_held", "_on_news", "_plain", "_prompt_token",
         "_silent", "_taken_s", "_untrimmed_bytes", "attached", "cancelled", "credit",
         "delivery", "ended", "offsets",
     )  # fmt: skip
@@ -92,6 +92,8 @@ class Reader:
         self._prompt_token = 0
         # Tokens of the prompt whose log probabilities were taken.
         self._silent = True
+        self._at_once = False
+        # Nothing is held back but for want of credit.
         self._held: asyncio.TimerHandle | _Pause | None = None
         self._taken_s = 0.0
         self._untrimmed_bytes = 0
@@ -120,7 +122,8 @@ class Reader:
     def begin(self) -> None:
         """Lets `on_news` be called, at once where there is news already."""
         self._silent = False
-        generation = self._generation
+        generation, delivery = self._generation, self.delivery
+        self._at_once = generation is not None and not (delivery.max_delay_s or delivery.only_end)
         if generation is not None and (
             generation.done
             or any(each.ids for each in generation.logs)
@@ -143,6 +146,10 @@ class Reader:
         """
         if self._held is None:
             if self._silent:
+                return
+            if self._at_once:  # the hot path
+                self._silent = True
+                self._on_news()
                 return
         elif urgent:
             self._held.cancel()

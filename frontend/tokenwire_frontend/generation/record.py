@@ -5,7 +5,7 @@ Nothing is recorded for a token: what tokens add up to is recorded once, at the 
 
 from __future__ import annotations
 
-import secrets
+import random
 import time
 from collections.abc import Sequence
 
@@ -69,7 +69,7 @@ class GenerationRecord:
     """One generation, from its receipt to its end; see `Recorder.begin`."""
 
     def __init__(self, recorder: Recorder, incoming: Incoming, model: str) -> None:
-        self.request_id = incoming.request_id[:NAME_CHARACTERS_LIMIT] or secrets.token_hex(8)
+        self.request_id = incoming.request_id[:NAME_CHARACTERS_LIMIT] or _made_up()
         self.received_s = incoming.received_s
         self.stages: list[Stage] = []
         """What was done before submission, in order."""
@@ -352,6 +352,11 @@ class Hop:
         self._span.attributes.update(attributes)
         self._span.end(ended_s)
         return ended_s - self._began_s, attributes
+
+
+def _made_up() -> str:
+    """Returns a request id: a name, which need not be hard to guess."""
+    return f"{random.getrandbits(64):016x}"
 
 
 def _ms(seconds: float | None) -> float | None:

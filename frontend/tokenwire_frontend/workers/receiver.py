@@ -12,7 +12,7 @@ from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.logprobs import TokenLogprob
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WorkerReport:
     """What a worker counted and timed of a generation.
 

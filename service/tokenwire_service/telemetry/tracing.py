@@ -157,7 +157,8 @@ def begin(
     caller = trace.get_current_span(parent).get_span_context()
     if caller.is_valid and not caller.is_remote:
         # The sampler was asked for the span above it.
-        return OwnSpan(name, _descended(caller), caller, kind, began_s, links)
+        context = _descended(caller) if caller.trace_flags.sampled else caller  # see OwnSpan.child
+        return OwnSpan(name, context, caller, kind, began_s, links)
     trace_id = caller.trace_id if caller.is_valid else _IDS.generate_trace_id()
     flags, state = TraceFlags(), caller.trace_state
     if _written is not None:
