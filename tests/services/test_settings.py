@@ -100,11 +100,35 @@ def test_keys_of_a_mapping_are_free(monkeypatch):
         (["--worker", A, "--bogus", "1"], ["unrecognized arguments: --bogus 1"]),
         (["--worker", A, "--no-fast-enc"], ["unrecognized arguments: --no-fast-enc"]),
         (["--worker"], ["--worker: expected one argument"]),
+        (["--worker", A, "--peer", A], ["--peer: requires --fleet-key"]),
+        (
+            ["--worker", A, "--fleet-key", "nowhere"],
+            ["--fleet-key: nowhere: No such file or directory"],
+        ),
+        (
+            ["--worker", A, "--fleet-key", "/dev/null"],
+            ["--fleet-key: /dev/null has 0 bytes; a key has 32 to 4096"],
+        ),
+        (
+            ["--worker", A, "--fleet-key", __file__],
+            [f"--fleet-key: {__file__} has 4097 bytes; a key has 32 to 4096"],
+        ),
     ],
 )
 def test_each_fault_is_one_line_and_the_last_points_to_help(capsys, arguments, lines):
     said = refused(capsys, FrontendSettings, *arguments)
     assert said == [f"service: {line}" for line in (*lines, "--help tells more")]
+
+
+def test_a_fleet_key_is_of_frontends_that_are_reached(capsys, tmp_path):
+    key = tmp_path / "key"
+    key.write_bytes(b"k" * 32)
+    arguments = ["--worker", A, "--fleet-key", str(key)]
+    assert refused(capsys, FrontendSettings, *arguments)[0] == (
+        "service: --fleet-key: requires --advertise-address"
+    )
+    chosen = parse(FrontendSettings, "service", [*arguments, "--advertise-address", A])
+    assert chosen.fleet_key == key
 
 
 def test_a_fault_of_a_variable_names_it(monkeypatch, capsys):

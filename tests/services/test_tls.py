@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from tokenwire.frontend.v1 import model_pb2
+from tokenwire.frontend.v1 import generation_pb2 as fg
+from tokenwire.frontend.v1 import generation_pb2_grpc, model_pb2
 from tokenwire_frontend.core.link_state import LinkState
 from tokenwire_service.settings import TlsSettings
 
 from tests.frontend.frontend_here import frontend_of, until
+from tests.frontend.scripted_worker import ScriptedWorker
 from tests.services.calls import Frontend, generation, refusal_of
-from tests.services.processes import SERVING, check_probe, wait_for_health
+from tests.services.processes import SERVING, check_probe, free_address, wait_for_health
 
 START = ["--worker", "127.0.0.1:50061", "--listen", "127.0.0.1:0"]
 
@@ -141,3 +144,43 @@ def test_a_file_that_is_no_certificate_ends_with_64(main_here, pki, side, name):
 def test_a_key_of_another_certificate_ends_with_64(main_here, pki):
     settings = ["--tls.certificate", pki.path("own.pem"), "--tls.key", pki.path("other.key")]
     main_here("tokenwire_frontend", *START, *settings).check_refused("--tls")
+
+
+async def test_a_call_is_forwarded_over_mutual_tls(pki, tmp_path):
+    """One whose peers are not to be trusted reaches none of them."""
+    key = tmp_path / "key"
+    key.write_bytes(b"k" * 32)
+    tls = {
+        "certificate": pki.path("own.pem"),
+        "key": pki.path("own.key"),
+        "ca": pki.path("ca.pem"),
+    }
+    owner_at, other_at = free_address(), free_address()
+    fleet = {"tls": TlsSettings(**tls), "fleet_key": key}
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        worker = await enter(ScriptedWorker())
+        worker.script = lambda stream, submit: stream.generate(submit.handle, 300, 301)
+        owner = await enter(
+            frontend_of(worker, listen=owner_at, advertise_address=owner_at, **fleet)
+        )
+        await owner.wait_for(worker, LinkState.READY)
+
+        async def stub(address: str) -> Any:
+            credentials = pki.credentials(own="own")
+            channel = await enter(grpc.aio.secure_channel(address, credentials))
+            return generation_pb2_grpc.GenerationServiceStub(channel)
+
+        what = generation([7, 8], 2, on_disconnect=fg.ON_DISCONNECT_DETACH)
+        call = (await stub(owner_at)).StreamGenerate(fg.StreamGenerateRequest(generation=what))
+        asked = fg.AttachRequest(resume_token=(await call.read()).accepted.resume_token)
+        peers = {"advertise_address": other_at, "peer": [owner_at], **fleet}
+        trusting = await enter(
+            frontend_of(worker, listen=other_at, peer_tls=TlsSettings(**tls), **peers)
+        )
+        events = [event async for event in (await stub(trusting.server.address)).Attach(asked)]
+        assert [event.WhichOneof("event") for event in events] == ["accepted", "delta", "completed"]
+        plain = await enter(frontend_of(worker, **peers))
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await (await stub(plain.server.address)).Attach(asked).read()
+        assert refusal_of(failure.value).reason == "OWNER_UNREACHABLE"
