@@ -75,6 +75,8 @@ class Here:
     async def turn(self, held: int, *messages: dict[str, Any], **fields: Any) -> Streamed:
         """Streams a turn of the conversation `c`."""
         streamed = Streamed()
+        for place, each in enumerate(fields.get("output_so_far", ())):
+            streamed._counts[place] = len(each["token_ids"])
         async for event in self.frontend.stream(turn(held, *messages, **fields)):
             streamed.take(event)
         return streamed
@@ -86,9 +88,11 @@ class Here:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def lasting() -> AsyncIterator[Here]:
-    async with ScriptedWorker() as worker, frontend_of(worker) as frontend:
-        await frontend.wait_for(worker, LinkState.READY)
-        yield Here(frontend, worker)
+    async with ScriptedWorker() as worker:
+        worker.info.contract_revision = 4
+        async with frontend_of(worker) as frontend:
+            await frontend.wait_for(worker, LinkState.READY)
+            yield Here(frontend, worker)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -220,6 +224,18 @@ async def test_a_turn_that_goes_on_without_its_caller_is_held(here):
     here.finish()
     await until(lambda: not here.conversations._in_turn)
     assert (await here.turn(2, user(NEXT))).accepted.conversation.messages == 2
+
+
+async def test_a_turn_that_goes_on_after_output_is_held_whole(here):
+    await here.turn(0, user(QUESTION))
+    known, here.answer = here.answer[:4], here.answer[4:]
+    so_far = [{"token_ids": known}]
+    rest = await here.turn(2, user(NEXT), output_so_far=so_far, output={"echo": True})
+    assert rest.text() == ANSWER[4:]
+    await here.turn(4, user("Oh."))
+    chat = [user(QUESTION), assistant(ANSWER), user(NEXT), assistant(ANSWER), user("Oh.")]
+    text, _ = await here.rendered(*chat)
+    assert await here.text(here.prompts[-1]) == text
 
 
 async def test_an_answer_that_was_cut_off_within_a_call_is_not_held(here):

@@ -163,19 +163,23 @@ class SequenceLog:
         return DELTA_BYTES + len(self.ids) * ID_BYTES + self._logprobs.wire_bytes + text
 
     def start(self) -> Cursor:
-        """Returns a new cursor at the oldest place that the log still holds whole."""
-        return Cursor(self._base_token, self._base_text, self.told)
+        """Returns a new cursor at the oldest place that readers begin at, and that is there yet."""
+        text = self._base_text
+        if self.resumed:
+            text = max(text, self.cut[self.resumed])
+        return Cursor(self._base_token, text, self.told)
 
     def resume(self, *, ended: bool) -> None:
         """Makes what was written so far what every reader has already.
+
+        Its text stays until it is trimmed: see `output`.
 
         Args:
             ended: they have the end, too.
         """
         if self.ids:
             self.resumed = self._base_token = len(self.ids)
-            self._base_text = self.cut[-1]
-            self._echo, self._text = b"", self._text[self._base_text :]
+            self._echo, self._base_text = b"", 0
         if ended:
             self.told = True
             self.close("", self.end or End(Finish.UNSPECIFIED))
@@ -344,6 +348,13 @@ class SequenceLog:
         return delta or Delta(
             self.index, 0, 0, [], "", [], {}, self.end, DELTA_BYTES, partial=False
         )
+
+    def output(self) -> Delta | None:
+        """Returns the sequence's whole output, an echoed prompt left out, if it has any.
+
+        What it has of ids that existed before is in it, too. Nothing must have been trimmed.
+        """
+        return self.slice(Cursor(self._base_token), sys.maxsize)
 
     def _tell_apart(self, runs: Runs, delta: Delta, start: int, end: int) -> None:
         """Fills a delta with a part of an output that is not all text."""

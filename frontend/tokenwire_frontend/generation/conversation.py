@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import marshal
-import sys
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from tokenwire_service.telemetry import semconv
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.json_text import JsonTextError, json_object
-from tokenwire_frontend.core.log import Cursor, Finish, SequenceLog
+from tokenwire_frontend.core.log import Finish, SequenceLog
 from tokenwire_frontend.core.request import ChatPrompt, ConversationTurn
 from tokenwire_frontend.core.seen import Seen
 from tokenwire_frontend.core.validation import MESSAGES_LIMIT
@@ -237,7 +236,7 @@ def _message(answer: SequenceLog) -> dict[str, Any] | None:
 
     None where it was cut off within a tool call, whose arguments no template can read.
     """
-    whole = answer.slice(Cursor(), sys.maxsize)
+    whole = answer.output()
     assert whole is not None  # noqa: S101 - it has an end; for the type checker
     # A turn of calls alone has no content, which templates tell from an empty one.
     content = None if whole.calls and not whole.text else whole.text
