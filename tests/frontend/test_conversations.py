@@ -326,6 +326,15 @@ async def test_the_least_recently_used_makes_room(here, monkeypatch):
     await here.frontend.generate(turn(4, user(NEXT), name="a"))
 
 
+async def test_one_that_is_too_large_drops_no_other(here, monkeypatch):
+    await here.frontend.generate(turn(0, user(QUESTION), name="small"))
+    monkeypatch.setattr(here.conversations, "_limit_bytes", 2 * here.conversations.bytes_held)
+    await here.frontend.generate(turn(0, user(QUESTION * 100), name="large"))
+    gone = await refused(here.frontend.generate(turn(2, user(NEXT), name="large")))
+    assert gone.reason == "CONVERSATION_GONE"
+    assert (await here.frontend.generate(turn(2, user(NEXT), name="small"))).sequences
+
+
 async def test_what_is_idle_is_dropped_by_itself(here, monkeypatch):
     conversations = here.conversations
     monkeypatch.setattr(conversations, "_ttl_s", 0.01)

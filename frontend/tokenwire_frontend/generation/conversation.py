@@ -122,8 +122,11 @@ class Conversations:
         return held
 
     def keep(self, name: str, held: Held) -> None:
-        """Keeps a conversation in the place of one of this name."""
+        """Keeps a conversation in the place of one of this name, if it fits at all."""
         self._drop(name)
+        if held.bytes_held > self._limit_bytes:  # it would drop all others, and then itself
+            self.metrics.evictions.count(semconv.ROOM).value += 1
+            return
         self._held[name] = held
         self.bytes_held += held.bytes_held
         while self.bytes_held > self._limit_bytes or len(self._held) > CONVERSATIONS_LIMIT:
