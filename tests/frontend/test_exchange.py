@@ -129,9 +129,11 @@ def test_log_probabilities_that_are_missing_end_the_generation(logprobs):
 @pytest.mark.parametrize(
     ("each", "told"), [({}, 2), ({"counts": [1]}, 2), ({"counts": [2], "token_ids": [5, 6]}, 1)]
 )
-def test_more_tokens_than_were_asked_for_end_the_generation(each, told):
+@pytest.mark.parametrize("so_far", [[], [3, 4, 5]])
+def test_more_tokens_than_were_asked_for_end_the_generation(each, told, so_far):
     stream = exchange()
-    handle, receiver = started(stream, stopping=pb.Stopping(max_tokens=2))
+    stopping = pb.Stopping(max_tokens=len(so_far) + 2)
+    handle, receiver = started(stream, stopping=stopping, output_so_far=so_far)
     for _ in range(told + 1):
         deliver(stream, pb.ExchangeResponse(**{"handles": [handle], "token_ids": [5], **each}))
     assert receiver.names == ["accepted", *["tokens"] * told, "failed"]

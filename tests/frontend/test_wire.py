@@ -9,6 +9,7 @@ from tokenwire_frontend.core.events import Completion, Stage
 from tokenwire_frontend.core.log import Cursor, End, Finish, Plain, SequenceLog
 from tokenwire_frontend.edge import to_proto, wire
 from tokenwire_frontend.workers.messages import duration
+from tokenwire_service.wire import NumberFields, varint
 
 UINT32 = st.one_of(st.integers(0, 300), st.integers(0, 2**32 - 1))
 PLAINS = st.tuples(
@@ -112,6 +113,14 @@ def test_an_acceptance_is_what_the_runtime_reads(request_id, prompt_tokens, trac
     assert read == pb.Accepted(
         request_id=request_id, prompt_token_count=prompt_tokens, trace_id=trace_id
     )
+
+
+def test_fields_of_large_numbers_are_not_remembered():
+    fields = NumberFields(b"\x08", kept=300)
+    assert [fields[n] for n in (0, 299, 300, 2**40)] == [
+        b"\x08" + varint(n) for n in (0, 299, 300, 2**40)
+    ]
+    assert fields.keys() == {0, 299}
 
 
 def test_what_is_too_large_or_has_an_echo_is_not_plain():

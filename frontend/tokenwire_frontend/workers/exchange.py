@@ -100,11 +100,12 @@ class Exchange:
         handle = self._handles.take(self._calls)
         self._outgoing.submit(handle, request)
         sequences = max(request.sequence_count, 1)
+        most_tokens = sequences * (request.stopping.max_tokens or NO_LIMIT)
         order = CallOrder(
             sequences,
             self._vocabulary_size,
             logprobs=request.logprobs,
-            most_tokens=sequences * (request.stopping.max_tokens or NO_LIMIT),
+            most_tokens=most_tokens - len(request.output_so_far),
             top_logprobs=request.top_logprobs,
             prompt_tokens=(
                 len(request.prompt_token_ids) if request.HasField("prompt_logprobs") else 0
