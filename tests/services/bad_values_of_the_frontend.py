@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 from google.protobuf import duration_pb2
 from tokenwire.frontend.v1 import (
+    options_pb2,
     prompt_pb2,
 )
 
@@ -24,6 +25,8 @@ from tests.services.bad_values import (
     each_of,
     under,
 )
+
+TEXT = options_pb2.STREAM_CONTENT_TEXT
 
 USER = {"role": prompt_pb2.ROLE_USER, "content": "hi"}
 CALL = {"role": prompt_pb2.ROLE_ASSISTANT, "tool_calls": [{"name": "f", "arguments": "{}"}]}
@@ -278,6 +281,28 @@ GENERATION: Cases = {
     "time_budget": each_of(
         "time_budget", duration_pb2.Duration(), duration_pb2.Duration(seconds=-1), *NOT_DURATIONS
     ),
+    "output_so_far": [
+        Bad({"output_so_far": [{}, {}]}, "output_so_far"),
+        Bad({"output_so_far": [{}] * 5000}, "output_so_far"),
+    ],
+    "output_so_far.token_ids": [
+        Bad({"output_so_far": [{"token_ids": [VOCABULARY]}]}, "output_so_far[0].token_ids[0]"),
+    ],
+    "output_so_far.ended": ANY_VALUE_IS_VALID,
+    "on_disconnect": each_of("on_disconnect", 3, -1, 2**31 - 1),
+    "detach_ttl": [
+        # It says for how long something is kept that is not kept.
+        Bad({"detach_ttl": duration_pb2.Duration(seconds=5)}, "detach_ttl"),
+        *(
+            Bad({"detach_ttl": value, "idempotency_key": "k"}, "detach_ttl")
+            for value in (
+                duration_pb2.Duration(),
+                duration_pb2.Duration(seconds=-1),
+                *NOT_DURATIONS,
+            )
+        ),
+    ],
+    "idempotency_key": each_of("idempotency_key", "a b", "x" * 129, "é", "a\n", "x" * 100_000),
     "conversation": [
         Bad({"conversation": {"id": "c"}}, "conversation"),
         Bad(in_conversation(sequence_count=2), "conversation"),
@@ -308,6 +333,8 @@ STREAM_OPTIONS: Cases = {
             *NOT_DURATIONS,
         )
     ],
+    ".max_tokens": ANY_VALUE_IS_VALID,
+    ".content": [Bad({"content": content}, ".content") for content in (77, -1)],
 }
 
 GOOD = {"prompt": {"text": "Hello"}, "stop": {"max_tokens": 2}}
@@ -332,10 +359,21 @@ STREAM_GENERATE: Cases = {
 OPEN: Cases = {
     **STREAM_GENERATE,
     "id": each_of("id", 0),
+    "credit_tokens": [
+        Bad({"generation": GOOD, "stream": {"content": TEXT}, "credit_tokens": 5}, "credit_tokens")
+    ],
+    "credit_messages": ANY_VALUE_IS_VALID,
     # W3C has a broken trace context replaced, not refused.
     "trace_context": ANY_VALUE_IS_VALID,
     "trace_context.traceparent": ANY_VALUE_IS_VALID,
     "trace_context.tracestate": ANY_VALUE_IS_VALID,
+}
+
+ATTACH: Cases = {
+    "resume_token": each_of("resume_token", "", "invented", "!", "x" * 100_000),
+    # Of a generation that exists: tests of their own.
+    "token_offsets": ANY_VALUE_IS_VALID,
+    **dict.fromkeys((f"stream{path}" for path in STREAM_OPTIONS), ANY_VALUE_IS_VALID),
 }
 
 DETOKENIZE_IDS = [

@@ -37,6 +37,7 @@ from tests.services.bad_values import (
     under,
 )
 from tests.services.bad_values_of_the_frontend import (
+    ATTACH,
     CHAT,
     DETOKENIZE_IDS,
     OPEN,
@@ -50,6 +51,11 @@ from tests.services.processes import WAIT_S
 
 # --- all RPCs ------------------------------------------------------------------------------------
 
+
+def attaching(values: dict[str, Any]) -> dict[str, Any]:
+    return {"attaches": [{"id": 1, "generation": values}]}
+
+
 CASES: dict[str, Cases] = {
     "Generate": {path: bads for path, bads in STREAM_GENERATE.items() if path[:6] != "stream"},
     "StreamGenerate": STREAM_GENERATE,
@@ -61,7 +67,19 @@ CASES: dict[str, Cases] = {
         **dict.fromkeys((f"opens.{path}" for path in OPEN), ANY_VALUE_IS_VALID),
         # What is not open is passed over.
         **dict.fromkeys(("cancel", "cancel.id", "cancels", "cancels.id"), ANY_VALUE_IS_VALID),
+        **dict.fromkeys(("credits", "credits.id", "credits.amount"), ANY_VALUE_IS_VALID),
+        "attaches": [Bad({"attaches": [{"id": 1}]}, "attach.generation.resume_token")],
+        "attaches.id": [Bad({"attaches": [{"id": 0}]}, "attach.id")],
+        "attaches.generation": ANY_VALUE_IS_VALID,
+        **{
+            f"attaches.generation.{path}": [
+                bad.under("attach.generation.", attaching) for bad in bads
+            ]
+            for path, bads in ATTACH.items()
+        },
     },
+    "Attach": ATTACH,
+    "CancelGeneration": {"resume_token": ATTACH["resume_token"]},
     "Tokenize": {
         "model": [UNKNOWN_MODEL],
         "text": ANY_VALUE_IS_VALID,

@@ -42,6 +42,9 @@ from tokenwire_frontend.core.validation import (
 
 MAX_DELAY_LIMIT_S = 10.0
 
+DURATION_LIMIT_S = 315_576_000_000
+"""Of google.protobuf.Duration: 10,000 years."""
+
 _ROLES = {
     prompt_pb2.ROLE_SYSTEM: "system",
     prompt_pb2.ROLE_USER: "user",
@@ -303,6 +306,7 @@ def seconds(message: duration_pb2.Duration, field: str) -> float:
     """
     seconds, nanos = message.seconds, message.nanos
     # What google.protobuf.Duration allows: nanos within a second, and of the seconds' sign.
-    if not -999_999_999 <= nanos <= 999_999_999 or seconds * nanos < 0:
+    fits = abs(seconds) <= DURATION_LIMIT_S and abs(nanos) <= 999_999_999
+    if not fits or seconds * nanos < 0:
         raise invalid(field, f"is no duration: {seconds} s and {nanos} ns")
     return seconds + nanos / 1e9

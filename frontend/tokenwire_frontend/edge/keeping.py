@@ -20,12 +20,13 @@ NOT_OF_THE_BODY = (
 """Fields in which a repeated request may differ: none of them says what is to be generated."""
 
 _DETACH = generation_pb2.ON_DISCONNECT_DETACH
+_ENDS = (generation_pb2.ON_DISCONNECT_UNSPECIFIED, generation_pb2.ON_DISCONNECT_CANCEL)
 
 
 def is_kept(message: generation_pb2.Generation) -> bool:
     """Returns whether the generation has terms, good or bad."""
     return bool(
-        message.on_disconnect > generation_pb2.ON_DISCONNECT_CANCEL
+        message.on_disconnect not in _ENDS
         or message.idempotency_key
         or message.HasField("detach_ttl")
     )
