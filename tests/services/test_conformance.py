@@ -14,7 +14,7 @@ from tokenwire.conformance.rule import Outcome
 from tokenwire.conformance.rules import RULES, selected
 from tokenwire.conformance.runner import check
 
-from tests.services.breach_edits import of_response, replacing
+from tests.services.breach_edits import clearing, of_event, of_response, replacing
 from tests.services.breaches import BREACHES
 from tests.services.breaking_frontend import Breach, BreakingFrontend
 
@@ -93,6 +93,14 @@ def test_a_rule_of_a_later_contract_is_skipped(frontend, breaking):
         [finding] = check(Deployment(channel), selected(["R3"]), LIMIT_S)
     assert finding.outcome is Outcome.SKIPPED
     assert finding.seen == "the deployment's contract has no Open.credit_tokens"
+
+
+def test_an_answer_that_no_check_expects_fails_alone(frontend, breaking):
+    breaking.breach = of_event("delta", clearing("token_ids"))
+    with grpc.insecure_channel(breaking.address) as channel:
+        findings = list(check(Deployment(channel), selected(["S14", "T1"]), LIMIT_S))
+    assert [each.outcome for each in findings] == [Outcome.FAIL, Outcome.PASS]
+    assert findings[0].seen == "an answer can't be read: IndexError: list index out of range"
 
 
 def test_a_deployment_that_does_not_answer_fails_in_time(frontend, breaking):

@@ -54,6 +54,8 @@ def _judge(deployment: Deployment, rule: Rule, limit_s: float) -> tuple[Outcome,
         return _judge_call(refusal.of_error(error), limit_s)
     except StopIteration:
         return Outcome.FAIL, "a stream ended too early"
+    except Exception as error:  # noqa: BLE001 - a deployment may answer anything, and the run goes on
+        return Outcome.FAIL, f"an answer can't be read: {type(error).__name__}: {error}"
     return Outcome.PASS, ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 
@@ -94,9 +95,13 @@ def _max_tokens(deployment: Deployment) -> None:
 
 def _stopped_at_text(deployment: Deployment, *, kept: bool) -> None:
     whole = deployment.stream().text()
-    stop = whole[len(whole) // 2 :][:3]
-    if not stop or "\ufffd" in stop:
+    # Whole characters, from the middle on if there are any.
+    runs = re.findall("[^\ufffd]{2,}", whole[len(whole) // 2 :]) or re.findall(
+        "[^\ufffd]{2,}", whole
+    )
+    if not runs:
         raise Skipped("the model's answer has no text to stop at")
+    stop = runs[0][:3]
     before = whole[: whole.index(stop)]
     fields = {"stop": [stop], "include_stop_in_output": kept}
     found = deployment.stream(deployment.generation(stop=fields))
