@@ -76,7 +76,7 @@ def execute(address: str, seed: int = 0) -> list[int]:
 
 def frontend_of(lasting: Processes, addresses: list[str]) -> Frontend:
     """Returns a client of a frontend of these workers, once all of them are ready."""
-    started = lasting.frontend(workers=addresses)
+    started = lasting.frontend("--move-wait-s", "0", workers=addresses)
     for address in addresses:
         started.wait_for("worker", address=address, state="ready")
     return Frontend(started.address)
