@@ -1,18 +1,22 @@
-"""A thousand generations in one session, with cancels, stalls of credit and slow reads: every text
-is right, none is stuck, and what waits is no more than the tokens."""
+"""A thousand generations in one session, with cancels, stalls of credit, slow reads and two workers
+that die: every text is right, none is stuck, and what waits is no more than the tokens."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+import pytest
 from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.frontend.v1 import generation_pb2_grpc
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_frontend.core.link_state import LinkState
+from tokenwire_frontend.core.log import SequenceLog
 from tokenwire_frontend.generation.credit import CREDIT_LIMIT
 
 from tests.frontend.frontend_here import FrontendHere, frontend_of, until
@@ -23,8 +27,13 @@ from tests.services.processes import WAIT_S
 SEED = 20
 GENERATIONS = 1000
 STARTS = 5
-COUNTS = (3, 20, 45)
+COUNTS = (3, 20, 60)
 """Tokens of a generation; with STARTS, fifteen different outputs."""
+STEPS = 24
+DEATH_STEPS = (10, 18)
+"""Steps before which a worker dies."""
+SURE_TOKENS = 8
+"""Of a generation, from which on no worker's death counts as its doing."""
 HELD_BYTES = 16
 """Of a token in a log: its id, where its text ends, and its text."""
 
@@ -36,18 +45,25 @@ def ids_of(start: int, count: int) -> list[int]:
 class Engine:
     """Gives each generation a few tokens a step; its prompt says which, `max_tokens` how many."""
 
-    def __init__(self, stream: Stream, chance: random.Random) -> None:
+    def __init__(self, worker: ScriptedWorker, stream: Stream, chance: random.Random) -> None:
+        self.worker = worker
         self._stream = stream
         self._chance = chance
         self._left: dict[int, list[int]] = {}
 
-    def step(self) -> bool:
-        """Returns whether there was anything to do."""
+    @property
+    def waiting(self) -> int:
+        """Generations that were asked for since the last step."""
+        return self._stream._submits.qsize()
+
+    def step(self) -> None:
+        """Does what was asked for, and one step."""
         stream = self._stream
         while stream._submits.qsize():
             submit = stream._submits.get_nowait()
-            start = submit.request.prompt_token_ids[1]
-            self._left[submit.handle] = ids_of(start, submit.request.stopping.max_tokens)
+            asked = submit.request
+            ids = ids_of(asked.prompt_token_ids[1], asked.stopping.max_tokens)
+            self._left[submit.handle] = ids[len(asked.output_so_far) :]
             stream.accept(submit.handle)
         while stream._cancels.qsize():
             handle = stream._cancels.get_nowait().handle
@@ -56,9 +72,8 @@ class Engine:
                 stream.complete(handle)
         runs = {}
         for handle, left in self._left.items():
-            count = self._chance.randrange(6)
-            if count:
-                runs[handle], left[:count] = left[:count], []
+            count = self._chance.randrange(1, 6)
+            runs[handle], left[:count] = left[:count], []
         stream.send(
             handles=list(runs),
             sequences=[0] * len(runs),
@@ -70,7 +85,6 @@ class Engine:
             del self._left[handle]
             stream.end(handle)
             stream.complete(handle)
-        return bool(runs or over)
 
 
 @dataclass
@@ -137,27 +151,61 @@ class Client:
         return [number for number, each in self.asked.items() if not each.read.over]
 
 
-async def texts_of_all(client: Client, engine: Engine) -> dict[tuple[int, int], str]:
-    """Returns the text of each output, as a client gets it that needs no credit."""
-    pairs = [(start, count) for start in range(STARTS) for count in COUNTS]
-    await client.open({number: Asked(*pair, None) for number, pair in enumerate(pairs, 1)})
-    reading = asyncio.create_task(client.read())
-    await until(lambda: not engine.step() and reading.done())
-    return {(each.start, each.count): each.read.text() for each in client.asked.values()}
+class Here:
+    """A frontend, its workers' engines, and the client of one session."""
 
+    def __init__(self, frontend: FrontendHere, engines: list[Engine], client: Client) -> None:
+        self.frontend = frontend
+        self.engines = engines
+        self.client = client
+        self.chance = random.Random(SEED)
 
-async def disturb(
-    client: Client, engine: Engine, chance: random.Random, frontend: FrontendHere
-) -> None:
-    """Steps until nothing is left to generate; some are cancelled, some get credit, at times the
-    client reads nothing."""
-    while engine.step():
-        if chance.random() < 0.2:
-            client.reads.clear() if client.reads.is_set() else client.reads.set()
-        command = fg.SessionRequest()
-        live = client.live
+    @property
+    def logs(self) -> list[SequenceLog]:
+        return [log for each in self.frontend.generator._live for log in each.logs]
+
+    @property
+    def are_sure(self) -> bool:
+        """No worker's death counts as a generation's doing."""
+        return all(log.end or log.token_count >= SURE_TOKENS for log in self.logs)
+
+    def step(self) -> None:
+        for each in self.engines:
+            each.step()
+
+    async def texts(self) -> dict[tuple[int, int], str]:
+        """Returns the text of each output, as a client gets it that needs no credit."""
+        pairs = [(start, count) for start in range(STARTS) for count in COUNTS]
+        await self.client.open({number: Asked(*pair, None) for number, pair in enumerate(pairs, 1)})
+        reading = asyncio.create_task(self.client.read())
+        await until(lambda: self.step() or reading.done())
+        return {(each.start, each.count): each.read.text() for each in self.client.asked.values()}
+
+    async def disturb(self) -> None:
+        """Steps while some are cancelled, some get credit, at times the client reads nothing, and
+        workers die; then until all is generated."""
+        live, reads = self.frontend.generator._live, self.client.reads
+        for step in range(STEPS):
+            if step in DEATH_STEPS:
+                await until(lambda: self.step() or self.are_sure)
+                await self.engines.pop().worker.stop()
+            self.step()
+            if self.chance.random() < 0.2:
+                reads.clear() if reads.is_set() else reads.set()
+            command = self._command()
+            if command.ByteSize():
+                await self.client.call.write(command)
+            await asyncio.sleep(0)
+            logs = self.logs
+            tokens = sum(each.token_count for each in logs)
+            assert sum(each.bytes_held for each in logs) <= HELD_BYTES * tokens
+        await until(lambda: self.step() or all(each.done for each in live))
+
+    def _command(self) -> fg.SessionRequest:
+        """Returns cancels of some, and credit for others."""
+        chance, live, command = self.chance, self.client.live, fg.SessionRequest()
         for number in chance.sample(live, min(len(live), 40)):
-            asked = client.asked[number]
+            asked = self.client.asked[number]
             if chance.random() < 0.1:
                 asked.cancelled = True
                 command.cancels.add(id=number)
@@ -165,56 +213,60 @@ async def disturb(
                 amount = chance.randrange(1, 10)
                 asked.granted += amount
                 command.credits.add(id=number, amount=amount)
-        if command.ByteSize():
-            await client.call.write(command)
-        logs = [log for each in frontend.generator._live for log in each.logs]
-        assert sum(each.bytes_held for each in logs) <= HELD_BYTES * sum(
-            each.token_count for each in logs
-        )
+        return command
 
 
-async def test_every_text_is_right_and_none_is_stuck():
+@pytest.fixture
+async def here() -> AsyncIterator[Here]:
     chance = random.Random(SEED)
-    units = (None, "credit_tokens", "credit_messages")
-    async with ScriptedWorker() as worker:
-        worker.info.limits.running_sequences = worker.info.limits.waiting_requests = 5000
-        async with (
-            frontend_of(worker, generations_limit=2000, worker_answer_s=60) as frontend,
-            grpc.aio.insecure_channel(frontend.server.address, SMALL_WINDOW) as channel,
-        ):
+    async with AsyncExitStack() as stack:
+        workers = [await stack.enter_async_context(ScriptedWorker()) for _ in range(3)]
+        for number, worker in enumerate(workers):
+            worker.info.worker_name = f"worker-{number}"
+            worker.info.contract_revision = 4
+            worker.info.limits.running_sequences = worker.info.limits.waiting_requests = 5000
+        started = frontend_of(
+            *workers, generations_limit=2000, worker_answer_s=60, move_wait_s=WAIT_S
+        )
+        frontend = await stack.enter_async_context(started)
+        for worker in workers:
             await frontend.wait_for(worker, LinkState.READY)
-            stub = generation_pb2_grpc.GenerationServiceStub(channel)
-            client = Client(stub.Session(timeout=WAIT_S))
-            engine = Engine(await worker.stream(), chance)
-            texts = await texts_of_all(client, engine)
-            await client.open(
-                {
-                    number: Asked(
-                        chance.randrange(STARTS),
-                        chance.choice(COUNTS),
-                        chance.choice(units),
-                        chance.randrange(8),
-                    )
-                    for number in range(1, GENERATIONS + 1)
-                }
+        engines = [Engine(worker, await worker.stream(), chance) for worker in workers]
+        channel = grpc.aio.insecure_channel(frontend.server.address, SMALL_WINDOW)
+        stub = generation_pb2_grpc.GenerationServiceStub(await stack.enter_async_context(channel))
+        yield Here(frontend, engines, Client(stub.Session(timeout=WAIT_S)))
+
+
+async def test_every_text_is_right_and_none_is_stuck(here):
+    client, chance = here.client, here.chance
+    units = (None, "credit_tokens", "credit_messages")
+    texts = await here.texts()
+    await client.open(
+        {
+            number: Asked(
+                chance.randrange(STARTS),
+                chance.choice(COUNTS),
+                chance.choice(units),
+                chance.randrange(8),
             )
-            reading = asyncio.create_task(client.read())
-            await until(lambda: len(frontend.generator._live) == GENERATIONS)
-            await disturb(client, engine, chance, frontend)
-            stalled = [number for number in client.live if client.asked[number].unit]
-            assert stalled
-            for number in stalled:
-                client.asked[number].granted += CREDIT_LIMIT
-            lifted = [fg.Credit(id=number, amount=CREDIT_LIMIT) for number in stalled]
-            await client.call.write(fg.SessionRequest(credits=lifted))
-            client.reads.set()
-            while not reading.done():
-                engine.step()  # answers the last cancels
-                await asyncio.wait([reading], timeout=0.01)
-            await reading
-            for asked in client.asked.values():
-                asked.check(texts)
-            assert any(asked.cancelled for asked in client.asked.values())
-            await client.call.done_writing()
-            assert await client.call.read() is grpc.aio.EOF
-            await until(lambda: not frontend.generator.admission.held)
+            for number in range(1, GENERATIONS + 1)
+        }
+    )
+    reading = asyncio.create_task(client.read())
+    await until(lambda: sum(each.waiting for each in here.engines) == GENERATIONS)
+    await here.disturb()
+    stalled = [number for number in client.live if client.asked[number].unit]
+    assert stalled
+    for number in stalled:
+        client.asked[number].granted += CREDIT_LIMIT
+    lifted = [fg.Credit(id=number, amount=CREDIT_LIMIT) for number in stalled]
+    await client.call.write(fg.SessionRequest(credits=lifted))
+    client.reads.set()
+    await reading
+    for asked in client.asked.values():
+        asked.check(texts)
+    assert any(asked.read.reason == fg.FINISH_REASON_CANCELLED for asked in client.asked.values())
+    assert any(len(asked.read.completed.attempts) > 1 for asked in client.asked.values())
+    await client.call.done_writing()
+    assert await client.call.read() is grpc.aio.EOF
+    await until(lambda: not here.frontend.generator.admission.held)
