@@ -12,6 +12,7 @@ import random
 import sys
 from pathlib import Path
 
+from tests.chaos.faults import KIND_NAMES
 from tests.chaos.fleet import ROOT, FleetError
 from tests.chaos.run import Settings, run
 from tests.guardian import guarded
@@ -32,6 +33,7 @@ def main() -> int:
         cases=args.cases,
         step_ms=args.step_ms,
         pause_s=args.pause_s,
+        kinds=tuple(args.kind),
         detaches=args.detach,
     )
     print(f"chaos: seed {seed}", flush=True)
@@ -63,6 +65,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--pause-s", type=float, default=defaults.pause_s,
         help="mean time between two faults of workers",
+    )  # fmt: skip
+    parser.add_argument(
+        "--kind", action="append", choices=KIND_NAMES, default=[],
+        help="of faults; repeatable; default: all that the engine can have",
     )  # fmt: skip
     parser.add_argument("--detach", action="store_true", help="some callers detach and attach")
     parser.add_argument("--out", type=Path, default=ROOT / "build/chaos")

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
@@ -44,6 +44,11 @@ class Fault:
         """What the report counts it as, such as `worker kill`."""
         return f"{self.service.partition('-')[0]} {self.kind}"
 
+    @property
+    def silent(self) -> bool:
+        """Whether it closes no connection, so that streams may wait for it to pass."""
+        return self.kind in ("stop", "hold", "engine stop")
+
     def concerns(self, begin_s: float, end_s: float) -> bool:
         """Whether it was going on at some time of a span."""
         return self.begun_s <= end_s and (self.recovered_s is None or self.recovered_s >= begin_s)
@@ -57,8 +62,6 @@ class Kind:
     weight: int
     gap_s: float | None
     """Longest gap that a stream may have for it, but for a replay; None: no bound is promised."""
-    needs_engine: bool = False
-    """It befalls the engine's process, which the simulated engine does not have."""
 
 
 async def _restart(service: Service, source: Random) -> None:
@@ -134,9 +137,9 @@ KINDS = {
         "reset": Kind(_reset, 2, AT_ONCE_S),
         "close": Kind(_close, 1, AT_ONCE_S),
         "hold": Kind(_hold, 2, SILENT_S),
-        "engine kill": Kind(_kill_engine, 3, AT_ONCE_S, needs_engine=True),
+        "engine kill": Kind(_kill_engine, 3, AT_ONCE_S),
         # The silence of an engine that has work begins with its last step.
-        "engine stop": Kind(_stop_engine, 1, STALL_S + AT_ONCE_S, needs_engine=True),
+        "engine stop": Kind(_stop_engine, 1, STALL_S + AT_ONCE_S),
     },
     "frontend": {
         "kill": Kind(_kill, 4, None),
@@ -146,6 +149,12 @@ KINDS = {
         "close": Kind(_close, 1, None),
     },
 }
+
+
+KIND_NAMES = tuple(dict.fromkeys(name for side in KINDS.values() for name in side))
+
+OF_ENGINES = ("engine kill", "engine stop")
+"""They befall the engine's process, which the simulated engine does not have."""
 
 
 def bound_s(name: str) -> float | None:
@@ -164,14 +173,14 @@ class Storm:
         fleet: the services.
         seed: of every choice: which fault, of which service, when, and for how long.
         pause_s: mean time between two faults of workers; those of frontends are twice as rare.
-        has_engines: whether engines have processes of their own.
+        kinds: names of those that it brings.
     """
 
-    def __init__(self, fleet: Fleet, seed: str, pause_s: float, *, has_engines: bool) -> None:
+    def __init__(self, fleet: Fleet, seed: str, pause_s: float, kinds: Collection[str]) -> None:
         self._fleet = fleet
         self._seed = seed
         self._pause_s = pause_s
-        self._has_engines = has_engines
+        self._kinds = kinds
         self._struck: set[str] = set()
         self._going_on: set[asyncio.Task[None]] = set()
         self.faults: list[Fault] = []
@@ -190,11 +199,7 @@ class Storm:
 
     async def _side(self, side: str, pause_s: float) -> None:
         source = Random(f"{self._seed}/{side}")
-        kinds = {
-            name: kind.weight
-            for name, kind in KINDS[side].items()
-            if self._has_engines or not kind.needs_engine
-        }
+        kinds = {name: kind.weight for name, kind in KINDS[side].items() if name in self._kinds}
         while not self.stopping.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(source.uniform(0.2, 1.8) * pause_s):

@@ -101,27 +101,32 @@ class Report:
         return "frontends" if "frontend" in faults else "workers"
 
     def gaps(self) -> list[Gaps]:
-        """Returns the longest gaps of streams by what went on during them.
-
-        Of several faults that go on at once, the one that may take longest is named.
-        """
+        """Returns the longest gaps of streams, by the faults behind them."""
         found: dict[str, Gaps] = {}
         for outcome in self.outcomes:
             replayed = any(each["mode"] == "replayed" for each in outcome.attempts)
             for begin_s, end_s in outcome.gaps:
-                gaps = self._of(found, begin_s, end_s)
+                gaps = self._of(found, outcome, begin_s, end_s)
                 gaps.count += 1
                 if replayed:
                     gaps.longest_replayed_s = max(gaps.longest_replayed_s, end_s - begin_s)
                 else:
                     gaps.longest_s = max(gaps.longest_s, end_s - begin_s)
             if outcome.first_s is not None:
-                gaps = self._of(found, outcome.begun_s, outcome.begun_s + outcome.first_s)
+                gaps = self._of(found, outcome, outcome.begun_s, outcome.begun_s + outcome.first_s)
                 gaps.longest_first_s = max(gaps.longest_first_s, outcome.first_s)
         return sorted(found.values(), key=lambda each: each.fault)
 
-    def _of(self, found: dict[str, Gaps], begin_s: float, end_s: float) -> Gaps:
-        names = [each.name for each in self.faults if each.concerns(begin_s, end_s)]
+    def _of(self, found: dict[str, Gaps], outcome: Outcome, begin_s: float, end_s: float) -> Gaps:
+        """Returns the gaps of what is behind a wait.
+
+        Of several faults that went on at once, it is the one that may take longest.
+        """
+        names = [
+            each.name
+            for each in self.faults
+            if each.concerns(begin_s, end_s) and _may_be_behind(each, outcome)
+        ]
         name = max(names, key=_patience_s, default=QUIET)
         return found.setdefault(name, Gaps(name, bound_s=_bound_s(name)))
 
@@ -265,6 +270,12 @@ class Report:
         text = json.dumps(self.as_json(), indent=1, ensure_ascii=False)
         (folder / "chaos.json").write_text(text, encoding="utf-8")
         (folder / "chaos.md").write_text(self.as_page(), encoding="utf-8")
+
+
+def _may_be_behind(fault: Fault, outcome: Outcome) -> bool:
+    """Whether a fault may be behind a wait: a stream that stayed where it was waits for silence."""
+    of_frontends = fault.name.startswith("frontend")
+    return fault.silent or (outcome.continued > 0 if of_frontends else outcome.moved)
 
 
 def _bound_s(name: str) -> float | None:

@@ -14,7 +14,7 @@ from random import Random
 from tests.chaos.answers import Told
 from tests.chaos.by_hand import ByHand, Place
 from tests.chaos.cases import Case, Known, known_cases
-from tests.chaos.faults import Storm
+from tests.chaos.faults import KIND_NAMES, OF_ENGINES, Storm
 from tests.chaos.fleet import Fleet
 from tests.chaos.load import Load
 from tests.chaos.report import Report
@@ -45,6 +45,8 @@ class Settings:
     step_ms: float = 5.0
     pause_s: float = 2.0
     """Mean time between two faults of workers."""
+    kinds: tuple[str, ...] = ()
+    """Faults; empty: all that the engine can have."""
     detaches: bool = False
 
 
@@ -86,8 +88,9 @@ async def _under_faults(fleet: Fleet, known: list[Known], settings: Settings) ->
         begun_s + settings.minutes * 60,
         detaches=settings.detaches,
     )
-    has_engines = settings.engine != "simulated"
-    storm = Storm(fleet, str(settings.seed), settings.pause_s, has_engines=has_engines)
+    left_out = OF_ENGINES if settings.engine == "simulated" else ()
+    kinds = set(settings.kinds or KIND_NAMES) - set(left_out)
+    storm = Storm(fleet, str(settings.seed), settings.pause_s, kinds)
     lag = _Lag()
 
     async def all_requests() -> None:
