@@ -12,7 +12,7 @@ import random
 import sys
 from pathlib import Path
 
-from tests.chaos.faults import KIND_NAMES
+from tests.chaos.faults import KINDS, kinds_of
 from tests.chaos.fleet import ROOT, FleetError
 from tests.chaos.run import Settings, run
 from tests.guardian import guarded
@@ -67,12 +67,15 @@ def _arguments() -> argparse.Namespace:
         help="mean time between two faults of workers",
     )  # fmt: skip
     parser.add_argument(
-        "--kind", action="append", choices=KIND_NAMES, default=[],
-        help="of faults; repeatable; default: all that the engine can have",
+        "--kind", action="append", choices=KINDS, default=[],
+        help="of faults, such as 'worker kill'; repeatable; default: all that the engine can have",
     )  # fmt: skip
     parser.add_argument("--detach", action="store_true", help="some callers detach and attach")
     parser.add_argument("--out", type=Path, default=ROOT / "build/chaos")
-    return parser.parse_args()
+    args = parser.parse_args()
+    for kind in set(args.kind) - set(kinds_of(args.engine)):
+        parser.error(f"--kind: the {args.engine} engine has no {kind}")
+    return args
 
 
 if __name__ == "__main__":

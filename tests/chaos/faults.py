@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
@@ -33,6 +33,7 @@ class Fault:
     number: int
     service: str
     kind: str
+    """Its name in KINDS."""
     begun_s: float
     """On the monotonic clock, like all times of a run."""
     recovered_s: float | None = None
@@ -40,14 +41,9 @@ class Fault:
     detail: str = ""
 
     @property
-    def name(self) -> str:
-        """What the report counts it as, such as `worker kill`."""
-        return f"{self.service.partition('-')[0]} {self.kind}"
-
-    @property
     def silent(self) -> bool:
         """Whether it closes no connection, so that streams may wait for it to pass."""
-        return self.kind in ("stop", "hold", "engine stop")
+        return self.kind in SILENT
 
     def concerns(self, begin_s: float, end_s: float) -> bool:
         """Whether it was going on at some time of a span."""
@@ -130,37 +126,37 @@ def _signal_engine(service: Service, number: int) -> None:
 
 
 KINDS = {
-    "worker": {
-        "kill": Kind(_kill, 4, AT_ONCE_S),
-        "stop": Kind(_stop, 4, SILENT_S),
-        "drain": Kind(_drain, 3, AT_ONCE_S),
-        "reset": Kind(_reset, 2, AT_ONCE_S),
-        "close": Kind(_close, 1, AT_ONCE_S),
-        "hold": Kind(_hold, 2, SILENT_S),
-        "engine kill": Kind(_kill_engine, 3, AT_ONCE_S),
-        # The silence of an engine that has work begins with its last step.
-        "engine stop": Kind(_stop_engine, 1, STALL_S + AT_ONCE_S),
-    },
-    "frontend": {
-        "kill": Kind(_kill, 4, None),
-        "stop": Kind(_stop, 1, None),
-        "drain": Kind(_drain, 3, None),
-        "reset": Kind(_reset, 1, None),
-        "close": Kind(_close, 1, None),
-    },
+    "worker kill": Kind(_kill, 4, AT_ONCE_S),
+    "worker stop": Kind(_stop, 4, SILENT_S),
+    "worker drain": Kind(_drain, 3, AT_ONCE_S),
+    "worker reset": Kind(_reset, 2, AT_ONCE_S),
+    "worker close": Kind(_close, 1, AT_ONCE_S),
+    "worker hold": Kind(_hold, 2, SILENT_S),
+    "engine kill": Kind(_kill_engine, 3, AT_ONCE_S),
+    # The silence of an engine that has work begins with its last step.
+    "engine stop": Kind(_stop_engine, 1, STALL_S + AT_ONCE_S),
+    "frontend kill": Kind(_kill, 4, None),
+    "frontend stop": Kind(_stop, 1, None),
+    "frontend drain": Kind(_drain, 3, None),
+    "frontend reset": Kind(_reset, 1, None),
+    "frontend close": Kind(_close, 1, None),
 }
 
-
-KIND_NAMES = tuple(dict.fromkeys(name for side in KINDS.values() for name in side))
-
-OF_ENGINES = ("engine kill", "engine stop")
-"""They befall the engine's process, which the simulated engine does not have."""
+SILENT = ("worker stop", "worker hold", "engine stop", "frontend stop")
 
 
-def bound_s(name: str) -> float | None:
-    """Returns the longest gap that a fault of this name may cause."""
-    service, _, kind = name.partition(" ")
-    return KINDS[service][kind].gap_s
+def is_of_frontends(kind: str) -> bool:
+    """Whether a kind of fault befalls frontends; the others are a matter of workers."""
+    return kind.startswith("frontend")
+
+
+def kinds_of(engine: str) -> list[str]:
+    """Returns the kinds that an engine can have; the simulated one has no process of its own."""
+    return [kind for kind in KINDS if engine != "simulated" or not kind.startswith("engine")]
+
+
+Sound = Callable[[], Awaitable[list[Service]]]
+"""Returns the services that have no fault and are ready for what asks for them."""
 
 
 class Storm:
@@ -180,7 +176,7 @@ class Storm:
         self._fleet = fleet
         self._seed = seed
         self._pause_s = pause_s
-        self._kinds = kinds
+        self._kinds = [kind for kind in KINDS if kind in kinds]
         self._struck: set[str] = set()
         self._going_on: set[asyncio.Task[None]] = set()
         self.faults: list[Fault] = []
@@ -192,22 +188,24 @@ class Storm:
         Raises:
             FleetError: a service has not come back.
         """
+        of_frontends = [kind for kind in self._kinds if is_of_frontends(kind)]
+        of_workers = [kind for kind in self._kinds if not is_of_frontends(kind)]
         await asyncio.gather(
-            self._side("worker", self._pause_s), self._side("frontend", 2 * self._pause_s)
+            self._bring(of_workers, self._pause_s, self._sound_workers),
+            self._bring(of_frontends, 2 * self._pause_s, self._sound_frontends),
         )
         await asyncio.gather(*self._going_on)
 
-    async def _side(self, side: str, pause_s: float) -> None:
-        source = Random(f"{self._seed}/{side}")
-        kinds = {name: kind.weight for name, kind in KINDS[side].items() if name in self._kinds}
-        while not self.stopping.is_set():
+    async def _bring(self, kinds: Sequence[str], pause_s: float, sound: Sound) -> None:
+        source = Random(f"{self._seed}/{kinds}")
+        while kinds and not self.stopping.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(source.uniform(0.2, 1.8) * pause_s):
                     await self.stopping.wait()
-            kind = source.choices(list(kinds), list(kinds.values()))[0]
+            kind = source.choices(kinds, [KINDS[each].weight for each in kinds])[0]
             # Drawn here, so that the next fault does not depend on how long this one takes.
             own = Random(source.getrandbits(32))
-            service = await self._target(side, own)
+            service = await self._target(sound, own)
             if service is None:
                 return
             self._begin(service, kind, own)
@@ -220,12 +218,11 @@ class Storm:
         self._going_on.add(task)
 
     async def _go_through(self, fault: Fault, service: Service, source: Random) -> None:
-        side = fault.name.partition(" ")[0]
-        await KINDS[side][fault.kind].befall(self._fleet, service, source, fault)
+        await KINDS[fault.kind].befall(self._fleet, service, source, fault)
         end_s = time.monotonic() + RECOVERY_S
         while not await self._is_back(service):
             if time.monotonic() > end_s:
-                raise FleetError(f"{service.name} is not back after fault {fault.number}, {fault}")
+                raise FleetError(f"{service.name} is not back after {fault}")
             await asyncio.sleep(POLL_S)
         fault.recovered_s = time.monotonic()
         self._struck.discard(service.name)
@@ -238,28 +235,27 @@ class Storm:
         seen = await self._seen()
         return seen is not None and service.name in seen
 
-    async def _target(self, side: str, source: Random) -> Service | None:
+    async def _target(self, sound: Sound, source: Random) -> Service | None:
         """Returns the service of a fault as soon as one may have it; None: the storm is to stop."""
         while not self.stopping.is_set():
             if any(task.done() and task.exception() for task in self._going_on):
                 return None  # `rage` raises it
-            for service in await self._candidates(side, source):
-                return service
+            services = await sound()
+            if len(services) > 1:  # of which one is left
+                return source.choice(services)
             await asyncio.sleep(POLL_S)
         return None
 
-    async def _candidates(self, side: str, source: Random) -> list[Service]:
-        fleet = self._fleet
-        if side == "frontend":
-            serving = [
-                each
-                for each in fleet.frontends
-                if each.name not in self._struck and await fleet.ready_workers(each)
-            ]
-            return source.sample(serving, len(serving)) if len(serving) > 1 else []
-        seen = await self._seen()
-        sound = [each for each in fleet.workers if each.name in (seen or set()) - self._struck]
-        return source.sample(sound, len(sound)) if len(sound) > 1 else []
+    async def _sound_frontends(self) -> list[Service]:
+        return [
+            each
+            for each in self._fleet.frontends
+            if each.name not in self._struck and await self._fleet.ready_workers(each)
+        ]
+
+    async def _sound_workers(self) -> list[Service]:
+        seen = await self._seen() or set()
+        return [each for each in self._fleet.workers if each.name in seen - self._struck]
 
     async def _seen(self) -> set[str] | None:
         """Returns the workers that are ready for every frontend that runs.

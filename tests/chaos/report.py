@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.faults import Fault, bound_s
+from tests.chaos.faults import KINDS, Fault, is_of_frontends
 from tests.chaos.load import Outcome
 
 SHOWN = 20
@@ -97,8 +97,8 @@ class Report:
             return outcome.status
         if any(word in outcome.status for word in OF_WORKERS):
             return "workers"
-        faults = [each.name.partition(" ")[0] for each in self.behind(outcome)]
-        return "frontends" if "frontend" in faults else "workers"
+        faults = self.behind(outcome)
+        return "frontends" if any(is_of_frontends(each.kind) for each in faults) else "workers"
 
     def gaps(self) -> list[Gaps]:
         """Returns the longest gaps of streams, by the faults behind them."""
@@ -123,7 +123,7 @@ class Report:
         Of several faults that went on at once, it is the one that may take longest.
         """
         names = [
-            each.name
+            each.kind
             for each in self.faults
             if each.concerns(begin_s, end_s) and _may_be_behind(each, outcome)
         ]
@@ -240,7 +240,7 @@ class Report:
         return (name, *names), rows
 
     def _gap_rows(self) -> Iterable[Sequence[str]]:
-        times = Counter(each.name for each in self.faults)
+        times = Counter(each.kind for each in self.faults)
         by = {each.fault: each for each in self.gaps()}
         for name in sorted({*times, *by}):
             gaps = by.get(name, Gaps(name, bound_s=_bound_s(name)))
@@ -274,17 +274,17 @@ class Report:
 
 def _may_be_behind(fault: Fault, outcome: Outcome) -> bool:
     """Whether a fault may be behind a wait: a stream that stayed where it was waits for silence."""
-    of_frontends = fault.name.startswith("frontend")
-    return fault.silent or (outcome.continued > 0 if of_frontends else outcome.moved)
+    left = outcome.continued > 0 if is_of_frontends(fault.kind) else outcome.moved
+    return fault.silent or left
 
 
 def _bound_s(name: str) -> float | None:
-    return None if name == QUIET else bound_s(name)
+    return None if name == QUIET else KINDS[name].gap_s
 
 
 def _patience_s(name: str) -> float:
     """Returns how long the gap of a fault may be; those of frontends have no bound."""
-    bound = bound_s(name)
+    bound = _bound_s(name)
     return float("inf") if bound is None else bound
 
 

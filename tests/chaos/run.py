@@ -14,7 +14,7 @@ from random import Random
 from tests.chaos.answers import Told
 from tests.chaos.by_hand import ByHand, Place
 from tests.chaos.cases import Case, Known, known_cases
-from tests.chaos.faults import KIND_NAMES, OF_ENGINES, Storm
+from tests.chaos.faults import Storm, kinds_of
 from tests.chaos.fleet import Fleet
 from tests.chaos.load import Load
 from tests.chaos.report import Report
@@ -88,8 +88,7 @@ async def _under_faults(fleet: Fleet, known: list[Known], settings: Settings) ->
         begun_s + settings.minutes * 60,
         detaches=settings.detaches,
     )
-    left_out = OF_ENGINES if settings.engine == "simulated" else ()
-    kinds = set(settings.kinds or KIND_NAMES) - set(left_out)
+    kinds = settings.kinds or kinds_of(settings.engine)
     storm = Storm(fleet, str(settings.seed), settings.pause_s, kinds)
     lag = _Lag()
 
@@ -147,7 +146,7 @@ async def _progress(load: Load, storm: Storm) -> None:
     while True:
         await asyncio.sleep(PROGRESS_S)
         moved = sum(1 for each in load.outcomes if each.moved)
-        going_on = [each.name for each in storm.faults if each.recovered_s is None]
+        going_on = [each.kind for each in storm.faults if each.recovered_s is None]
         _say(
             f"sent {load.sent}, {dict(load.statuses)}, moved {moved}, faults {len(storm.faults)}"
             + (f", now {dict(Counter(going_on))}" if going_on else "")

@@ -22,7 +22,7 @@ SHORT = Settings(
     cases=5,
     step_ms=2,
     pause_s=1.0,
-    kinds=("kill", "drain", "reset", "close"),
+    kinds=("worker kill", "worker drain", "worker reset", "frontend kill", "frontend close"),
 )
 
 
@@ -32,7 +32,7 @@ async def test_every_request_ends_with_its_own_answer_whatever_befalls_the_servi
     broken = [each for each in report.holds() if not each.held and "gap" not in each.name]
     assert not broken, report.as_page()
     assert len(report.outcomes) >= SHORT.requests
-    assert {each.name.partition(" ")[0] for each in report.faults} == {"worker", "frontend"}
+    assert {each.kind.partition(" ")[0] for each in report.faults} == {"worker", "frontend"}
     assert any(each.moved for each in report.outcomes)
     _check_written(report, tmp_path)
 
@@ -49,7 +49,7 @@ def _outcome(**fields: Any) -> Outcome:
 
 def _broken(*outcomes: Outcome) -> set[str]:
     """Returns what does not hold of requests during which a worker was killed."""
-    fault = Fault(1, "worker-1", "kill", begun_s=2.0, recovered_s=4.0)
+    fault = Fault(1, "worker-1", "worker kill", begun_s=2.0, recovered_s=4.0)
     report = Report({}, 9.0, 0.0, outcomes, [fault], {}, [], 0.0, lambda _: [])
     return {each.name for each in report.holds() if not each.held}
 
