@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -84,11 +85,17 @@ def told_of(answer: Answer) -> list[Told]:
 
 
 class Pace:
-    """When a stream's deltas came."""
+    """When a stream's deltas came.
 
-    def __init__(self) -> None:
+    Args:
+        limit: ends the request once nothing has come for `hung_s`.
+        hung_s: time without a delta.
+    """
+
+    def __init__(self, limit: asyncio.Timeout, hung_s: float) -> None:
+        self._limit = limit
+        self._hung_s = hung_s
         self.begun_s = self._last_s = time.monotonic()
-        self._begun = False
         self.first_s: float | None = None
         """Time until the first delta."""
         self.gaps: list[tuple[float, float]] = []
@@ -97,6 +104,7 @@ class Pace:
     def tick(self) -> None:
         """Notes a delta."""
         now_s = time.monotonic()
+        self._limit.reschedule(now_s + self._hung_s)
         if self.first_s is None:
             self.first_s = now_s - self.begun_s
         elif now_s - self._last_s > GAP_S:
@@ -119,9 +127,9 @@ class _Part:
 class Collected:
     """Events of one generation, of any number of calls that go on after one another."""
 
-    def __init__(self, sequences: int) -> None:
+    def __init__(self, sequences: int, pace: Pace) -> None:
         self._parts = [_Part() for _ in range(sequences)]
-        self.pace = Pace()
+        self._pace = pace
         self.accepted: pb.Accepted | None = None
         self.completed: pb.Completed | None = None
         self.attempts: list[pb.Attempt] = []
@@ -133,7 +141,7 @@ class Collected:
             BrokenError: it does not begin where the one before it ended.
         """
         if event.HasField("delta"):
-            self.pace.tick()
+            self._pace.tick()
             self._take_delta(event.delta)
         elif event.HasField("accepted"):
             self.accepted = event.accepted
@@ -144,7 +152,12 @@ class Collected:
     def _take_delta(self, delta: pb.Delta) -> None:
         part = self._parts[delta.sequence]
         _check("token_offset", delta.token_offset, len(part.token_ids))
-        _check("text_offset", delta.text_offset, len(part.text.encode()))
+        come = part.text.encode()
+        if delta.text_offset < len(come) and delta.HasField("end"):
+            # Only the end may change text: what was held back of it then comes instead.
+            part.text = come[: delta.text_offset].decode()
+        else:
+            _check("text_offset", delta.text_offset, len(come))
         _check("reasoning_offset", delta.reasoning_offset, len(part.reasoning.encode()))
         part.token_ids += delta.token_ids
         part.text += delta.text
