@@ -34,7 +34,6 @@ def main() -> int:
         step_ms=args.step_ms,
         pause_s=args.pause_s,
         kinds=tuple(args.kind),
-        detaches=args.detach,
     )
     print(f"chaos: seed {seed}", flush=True)
     with guarded():
@@ -70,7 +69,6 @@ def _arguments() -> argparse.Namespace:
         "--kind", action="append", choices=KINDS, default=[],
         help="of faults, such as 'worker kill'; repeatable; default: all that the engine can have",
     )  # fmt: skip
-    parser.add_argument("--detach", action="store_true", help="some callers detach and attach")
     parser.add_argument("--out", type=Path, default=ROOT / "build/chaos")
     args = parser.parse_args()
     for kind in set(args.kind) - set(kinds_of(args.engine)):

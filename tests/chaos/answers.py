@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tokenwire import Answer
 from tokenwire.frontend.v1 import generation_pb2 as pb
@@ -172,6 +173,11 @@ class Collected:
             part.end = delta.end
 
     @property
+    def trace_id(self) -> str:
+        """Of the last call that was accepted; empty: none was."""
+        return self.accepted.trace_id if self.accepted is not None else ""
+
+    @property
     def token_offsets(self) -> list[int]:
         """Ids of each sequence that have come."""
         return [len(part.token_ids) for part in self._parts]
@@ -221,3 +227,14 @@ def _check(field_name: str, offset: int, come: int) -> None:
 def _end(end: pb.SequenceEnd | None) -> str:
     assert end is not None
     return pb.FinishReason.Name(end.reason).removeprefix("FINISH_REASON_").lower()
+
+
+def part_of(attempt: pb.Attempt) -> dict[str, Any]:
+    """Returns a worker's part in a generation by the names that the client gives."""
+    return {
+        "worker": attempt.worker,
+        "sequence": attempt.sequence,
+        "token_offset": attempt.token_offset,
+        "mode": pb.AttemptMode.Name(attempt.mode).removeprefix("ATTEMPT_MODE_").lower(),
+        "left_because": attempt.left_because,
+    }

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
@@ -16,8 +16,16 @@ from tokenwire.frontend.v1.generation_pb2_grpc import GenerationServiceStub
 
 from tests.chaos.answers import Collected, Told
 
-_Request = TypeVar("_Request", pb.StreamGenerateRequest, pb.AttachRequest)
-_Event = TypeVar("_Event", pb.StreamGenerateResponse, pb.AttachResponse)
+if TYPE_CHECKING:
+    from tokenwire.frontend.v1.generation_pb2_grpc import GenerationServiceAsyncStub
+
+_EventCall = (
+    grpc.aio.UnaryStreamCall[pb.StreamGenerateRequest, pb.StreamGenerateResponse]
+    | grpc.aio.UnaryStreamCall[pb.AttachRequest, pb.AttachResponse]
+)
+
+ATTACHES = 12
+"""Calls of a detached generation; who needs more goes on without it."""
 
 TRIES = 12
 """Calls in a row that bring nothing new, before what the last one said is the outcome."""
@@ -34,13 +42,10 @@ class Place:
     """A generation, and how far it has come."""
 
     generation: pb.Generation
-    sequences: int
+    collected: Collected
     source: Random
     continued: int = 0
     """Calls that went on with it."""
-
-    def __post_init__(self) -> None:
-        self.collected = Collected(self.sequences)
 
 
 class ByHand:
@@ -98,31 +103,34 @@ class ByHand:
         """
         place.generation.on_disconnect = pb.ON_DISCONNECT_DETACH
         place.generation.detach_ttl.seconds = DETACH_TTL_S
-        try:
-            first = place.source.choice(self._stubs)
-            request = pb.StreamGenerateRequest(generation=place.generation)
-            if await self._some(first.StreamGenerate(request), place):
-                return place.collected.told()
-            while place.collected.accepted is not None:
-                again = pb.AttachRequest(
-                    resume_token=place.collected.accepted.resume_token,
-                    token_offsets=place.collected.token_offsets,
-                )
-                place.continued += 1
-                if await self._some(place.source.choice(self._stubs).Attach(again), place):
+        for attempt in range(ATTACHES):
+            stub = place.source.choice(self._stubs)
+            try:
+                if await self._some(self._start(stub, place), place):
                     return place.collected.told()
-        except grpc.aio.AioRpcError as error:
-            if not _goes_on(error) and error.code() is not grpc.StatusCode.NOT_FOUND:
-                raise
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.NOT_FOUND:
+                    break  # its frontend has ended, and it with that
+                if not _goes_on(error):
+                    raise
+                await asyncio.sleep(min(FIRST_DELAY_S * 2**attempt, LONGEST_DELAY_S))
+            place.continued += 1
         place.generation.on_disconnect = pb.ON_DISCONNECT_CANCEL
         place.generation.ClearField("detach_ttl")
         return await self.stream(place)
 
-    async def _some(
-        self,
-        call: grpc.aio.UnaryStreamCall[_Request, _Event],
-        place: Place,
-    ) -> bool:
+    def _start(self, stub: GenerationServiceAsyncStub, place: Place) -> _EventCall:
+        """Begins a generation, or attaches to it where that has come about."""
+        accepted = place.collected.accepted
+        if accepted is None:
+            return stub.StreamGenerate(pb.StreamGenerateRequest(generation=place.generation))
+        return stub.Attach(
+            pb.AttachRequest(
+                resume_token=accepted.resume_token, token_offsets=place.collected.token_offsets
+            )
+        )
+
+    async def _some(self, call: _EventCall, place: Place) -> bool:
         """Reads some events of a call and leaves it; returns whether they were the last ones."""
         left = place.source.choice((2, 5, 20, 1_000_000))
         async for event in call:

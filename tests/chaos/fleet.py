@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -154,9 +155,15 @@ class Fleet:
         self._start_relays()
         named = [part for each in self.workers for part in ("--worker", each.address)]
         grace = ["--drain-grace-s", str(DRAIN_GRACE_S), "--log-format", "json"]
+        key = self._logs / "fleet.key"
+        key.write_text(secrets.token_hex(32))
         for frontend in self.frontends:
             frontend.module = "tokenwire_frontend"
-            frontend.arguments = [*named, *grace]
+            peers = [each.address for each in self.frontends if each is not frontend]
+            frontend.arguments = [
+                *(*named, *grace, "--advertise-address", frontend.address),
+                *("--fleet-key", str(key), *(part for each in peers for part in ("--peer", each))),
+            ]
             # A connection that was cut off must not hold up the next question.
             self._controls[frontend.name] = AsyncClient(
                 frontend.direct, timeout=ANSWER_S, retry=RetryPolicy(attempts=1)

@@ -6,22 +6,28 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
 
 import grpc
-from tokenwire import Answer, AsyncClient, TokenwireError
+from tokenwire import (
+    Answer,
+    AsyncClient,
+    AsyncGenerationStream,
+    Session,
+    SessionGeneration,
+    TokenwireError,
+)
 from tokenwire.channel_arguments import USE_LOCAL_SUBCHANNEL_POOL
 from tokenwire.errors import from_rpc_error
-from tokenwire.frontend.v1 import generation_pb2 as pb
 
-from tests.chaos.answers import BrokenError, Pace, Told, difference, told_of
+from tests.chaos.answers import BrokenError, Collected, Pace, Told, difference, part_of, told_of
 from tests.chaos.by_hand import ByHand, Place
-from tests.chaos.cases import Known
+from tests.chaos.cases import Case, Known
 
 HUNG_S = 90.0
-"""Several of the longest gaps that are allowed, one after the other: who waits longer hangs."""
+"""Time without a delta, or without an answer where it comes as one: several of the longest gaps."""
 
 SESSION_GENERATIONS = 6
 """Open at once in each session of the load."""
@@ -57,7 +63,8 @@ class Outcome:
     continued: int = 0
     """Times that its client went on with it on another call."""
     first_s: float | None = None
-    gaps: list[tuple[float, float]] = field(default_factory=list)
+    """Time until the first delta; None: it was not streamed."""
+    gaps: Sequence[tuple[float, float]] = ()
 
     @property
     def moved(self) -> bool:
@@ -74,7 +81,6 @@ class Load:
         seed: of each caller's choices.
         requests: how many are made in all.
         end_s: when the last one is begun at the latest.
-        detaches: whether some detach and attach.
     """
 
     def __init__(
@@ -84,8 +90,6 @@ class Load:
         seed: str,
         requests: int,
         end_s: float,
-        *,
-        detaches: bool,
     ) -> None:
         self._frontends = list(frontends)
         self._known = known
@@ -96,14 +100,12 @@ class Load:
         self.sent = 0
         self.outcomes: list[Outcome] = []
         self.statuses: Counter[str] = Counter()
-        ways: list[tuple[str, Callable[..., Awaitable[list[Told]]]]] = [
+        self._ways: list[tuple[str, _Ask]] = [
             ("client stream", self._stream),
             ("client answer", self._generate),
             ("stub stream", self._continued_by_hand),
+            ("stub detached", self._detached),
         ]
-        if detaches:
-            ways.append(("stub detached", self._detached))
-        self._ways = ways
 
     async def run(self, callers: int) -> None:
         """Sends all of them: so many callers at once, of which a third have sessions."""
@@ -116,22 +118,19 @@ class Load:
     def _more(self) -> bool:
         return self.sent < self._requests and time.monotonic() < self._end_s
 
-    def _client(self, number: int) -> AsyncClient:
-        turn = number % len(self._frontends)
-        targets = ",".join(self._frontends[turn:] + self._frontends[:turn])
-        own = [(USE_LOCAL_SUBCHANNEL_POOL, 1)]
-        return AsyncClient(f"ipv4:{targets}", channel_arguments=own)
+    def _client(self) -> AsyncClient:
+        return AsyncClient(self._frontends, channel_arguments=[(USE_LOCAL_SUBCHANNEL_POOL, 1)])
 
     async def _caller(self, number: int) -> None:
         source = Random(f"{self._seed}/caller/{number}")
-        async with self._client(number) as client:
+        async with self._client() as client:
             while self._more():
                 way, ask = source.choice(self._ways)
                 await self._one(way, source.choice(self._known), ask, client, source)
 
     async def _session_caller(self, number: int) -> None:
         source = Random(f"{self._seed}/caller/{number}")
-        async with self._client(number) as client:
+        async with self._client() as client:
             while self._more():
                 async with client.session() as session:
                     for _ in range(SESSION_ROUNDS):
@@ -148,16 +147,17 @@ class Load:
         self,
         way: str,
         known: Known,
-        ask: Callable[..., Awaitable[list[Told]]],
-        through: object,
+        ask: _Ask,
+        through: Any,
         source: Random,
     ) -> bool:
         """Makes a request, notes its outcome, and returns whether it is the right one."""
         self.sent += 1
         outcome = Outcome(f"chaos-{self.sent}", way, known.case.kind, time.monotonic())
         try:
-            async with asyncio.timeout(HUNG_S):
-                told = await ask(known, outcome, through, source)
+            async with asyncio.timeout(HUNG_S) as limit:
+                pace = Pace(limit, HUNG_S)
+                told = await ask(_Request(known.case, outcome, pace, source), through)
             outcome.detail = difference(known.expected, told)
             if any(each.end == INTERRUPTED for each in told):
                 outcome.status = INTERRUPTED
@@ -174,6 +174,7 @@ class Load:
         except BrokenError as error:
             outcome.status, outcome.detail = "contract broken", str(error)
         outcome.ended_s = time.monotonic()
+        outcome.first_s, outcome.gaps = pace.first_s, pace.gaps
         self.outcomes.append(outcome)
         self.statuses[outcome.status] += 1
         if outcome.status != "completed":
@@ -181,86 +182,69 @@ class Load:
             await asyncio.sleep(FAILED_S)
         return outcome.status == "completed"
 
-    async def _generate(
-        self, known: Known, outcome: Outcome, client: AsyncClient, source: Random
-    ) -> list[Told]:
-        case = known.case
-        answer = await client.generate(
-            case.prompt, chat=case.chat, request_id=outcome.request_id, **_of_client(known)
-        )
-        return _noted(outcome, answer)
+    async def _generate(self, request: _Request, client: AsyncClient) -> list[Told]:
+        return _noted(request.outcome, await client.generate(**request.arguments))
 
-    async def _stream(
-        self, known: Known, outcome: Outcome, client: AsyncClient, source: Random
-    ) -> list[Told]:
-        case = known.case
-        stream = client.stream(
-            case.prompt, chat=case.chat, request_id=outcome.request_id, **_of_client(known)
-        )
-        return await _read(stream, outcome)
+    async def _stream(self, request: _Request, client: AsyncClient) -> list[Told]:
+        return await _read(request, client.stream(**request.arguments))
 
-    async def _in_session(
-        self, known: Known, outcome: Outcome, session: Any, source: Random
-    ) -> list[Told]:
-        case = known.case
-        generation = session.open(
-            case.prompt, chat=case.chat, request_id=outcome.request_id, **_of_client(known)
-        )
-        return await _read(generation, outcome)
+    async def _in_session(self, request: _Request, session: Session) -> list[Told]:
+        return await _read(request, session.open(**request.arguments))
 
-    async def _continued_by_hand(
-        self, known: Known, outcome: Outcome, client: AsyncClient, source: Random
+    async def _continued_by_hand(self, request: _Request, client: AsyncClient) -> list[Told]:
+        return await self._through_stubs(request, self._by_hand.stream)
+
+    async def _detached(self, request: _Request, client: AsyncClient) -> list[Told]:
+        return await self._through_stubs(request, self._by_hand.detached)
+
+    async def _through_stubs(
+        self, request: _Request, ask: Callable[[Place], Awaitable[list[Told]]]
     ) -> list[Told]:
-        place = Place(known.case.generation(outcome.request_id), known.case.sequences, source)
+        outcome = request.outcome
+        place = Place(
+            request.case.generation(outcome.request_id),
+            Collected(request.case.sequences, request.pace),
+            request.source,
+        )
         try:
-            return await self._by_hand.stream(place)
+            return await ask(place)
         finally:
-            _note_place(outcome, place)
-
-    async def _detached(
-        self, known: Known, outcome: Outcome, client: AsyncClient, source: Random
-    ) -> list[Told]:
-        place = Place(known.case.generation(outcome.request_id), known.case.sequences, source)
-        try:
-            return await self._by_hand.detached(place)
-        finally:
-            _note_place(outcome, place)
+            outcome.continued = place.continued
+            outcome.attempts = [part_of(each) for each in place.collected.attempts]
+            outcome.trace_id = place.collected.trace_id
 
 
-def _of_client(known: Known) -> Any:
-    return known.case.options
+@dataclass(frozen=True)
+class _Request:
+    """One request on its way."""
+
+    case: Case
+    outcome: Outcome
+    pace: Pace
+    source: Random
+
+    @property
+    def arguments(self) -> Any:
+        """What the client's methods are given."""
+        case = self.case
+        named = {"chat": case.chat, "request_id": self.outcome.request_id}
+        return {"prompt": case.prompt, **named, **case.options}
 
 
-async def _read(stream: Any, outcome: Outcome) -> list[Told]:
-    pace = Pace()
+_Ask = Callable[[_Request, Any], Awaitable[list[Told]]]
+"""Makes a request through a client or a session, and returns the answer."""
+
+
+async def _read(request: _Request, stream: AsyncGenerationStream | SessionGeneration) -> list[Told]:
     try:
         async for _ in stream:
-            pace.tick()
-        return _noted(outcome, stream.result)
+            request.pace.tick()
+        return _noted(request.outcome, stream.result)
     finally:
-        outcome.trace_id = stream.trace_id
-        outcome.first_s, outcome.gaps = pace.first_s, pace.gaps
+        request.outcome.trace_id = stream.trace_id
 
 
 def _noted(outcome: Outcome, answer: Answer) -> list[Told]:
-    outcome.trace_id = answer.trace_id
+    outcome.trace_id, outcome.continued = answer.trace_id, answer.continued
+    outcome.attempts = [asdict(each) for each in answer.attempts]
     return told_of(answer)
-
-
-def _note_place(outcome: Outcome, place: Place) -> None:
-    collected = place.collected
-    outcome.first_s, outcome.gaps = collected.pace.first_s, collected.pace.gaps
-    outcome.continued = place.continued
-    outcome.attempts = [_part(each) for each in collected.attempts]
-    if collected.accepted is not None:
-        outcome.trace_id = collected.accepted.trace_id
-
-
-def _part(attempt: pb.Attempt) -> dict[str, Any]:
-    return {
-        "worker": attempt.worker,
-        "sequence": attempt.sequence,
-        "token_offset": attempt.token_offset,
-        "mode": pb.AttemptMode.Name(attempt.mode).removeprefix("ATTEMPT_MODE_").lower(),
-        "left_because": attempt.left_because,
-    }

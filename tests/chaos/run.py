@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
-from tests.chaos.answers import Told
+from tests.chaos.answers import Collected, Pace, Told
 from tests.chaos.by_hand import ByHand, Place
 from tests.chaos.cases import Case, Known, known_cases
 from tests.chaos.faults import Storm, kinds_of
 from tests.chaos.fleet import Fleet
-from tests.chaos.load import Load
+from tests.chaos.load import HUNG_S, Load
 from tests.chaos.report import Report
 
 PROGRESS_S = 5.0
@@ -47,7 +47,6 @@ class Settings:
     """Mean time between two faults of workers."""
     kinds: tuple[str, ...] = ()
     """Faults; empty: all that the engine can have."""
-    detaches: bool = False
 
 
 async def run(settings: Settings, folder: Path) -> Report:
@@ -70,7 +69,9 @@ async def _known(fleet: Fleet, settings: Settings) -> list[Known]:
     by_hand = ByHand([each.address for each in fleet.frontends])
 
     async def ask(case: Case) -> list[Told]:
-        return await by_hand.stream(Place(case.generation("known"), case.sequences, Random(0)))
+        async with asyncio.timeout(HUNG_S) as limit:
+            collected = Collected(case.sequences, Pace(limit, HUNG_S))
+            return await by_hand.stream(Place(case.generation("known"), collected, Random(0)))
 
     try:
         return await known_cases(settings.engine, settings.cases, str(settings.seed), ask)
@@ -86,7 +87,6 @@ async def _under_faults(fleet: Fleet, known: list[Known], settings: Settings) ->
         str(settings.seed),
         settings.requests,
         begun_s + settings.minutes * 60,
-        detaches=settings.detaches,
     )
     kinds = settings.kinds or kinds_of(settings.engine)
     storm = Storm(fleet, str(settings.seed), settings.pause_s, kinds)
