@@ -103,32 +103,47 @@ class Report:
     def gaps(self) -> list[Gaps]:
         """Returns the longest gaps of streams, by the faults behind them."""
         found: dict[str, Gaps] = {}
+
+        def of(outcome: Outcome, begin_s: float, end_s: float) -> Gaps:
+            kind = self._kind_behind(outcome, begin_s, end_s)
+            return found.setdefault(kind, Gaps(kind, bound_s=_bound_s(kind)))
+
         for outcome in self.outcomes:
             replayed = any(each["mode"] == "replayed" for each in outcome.attempts)
             for begin_s, end_s in outcome.gaps:
-                gaps = self._of(found, outcome, begin_s, end_s)
+                gaps = of(outcome, begin_s, end_s)
                 gaps.count += 1
                 if replayed:
                     gaps.longest_replayed_s = max(gaps.longest_replayed_s, end_s - begin_s)
                 else:
                     gaps.longest_s = max(gaps.longest_s, end_s - begin_s)
             if outcome.first_s is not None:
-                gaps = self._of(found, outcome, outcome.begun_s, outcome.begun_s + outcome.first_s)
+                gaps = of(outcome, outcome.begun_s, outcome.begun_s + outcome.first_s)
                 gaps.longest_first_s = max(gaps.longest_first_s, outcome.first_s)
         return sorted(found.values(), key=lambda each: each.fault)
 
-    def _of(self, found: dict[str, Gaps], outcome: Outcome, begin_s: float, end_s: float) -> Gaps:
-        """Returns the gaps of what is behind a wait.
-
-        Of several faults that went on at once, it is the one that may take longest.
-        """
-        names = [
+    def _kind_behind(self, outcome: Outcome, begin_s: float, end_s: float) -> str:
+        """Returns what is behind a wait: of several kinds, the one that may take longest."""
+        kinds = [
             each.kind
             for each in self.faults
             if each.concerns(begin_s, end_s) and _may_be_behind(each, outcome)
         ]
-        name = max(names, key=_patience_s, default=QUIET)
-        return found.setdefault(name, Gaps(name, bound_s=_bound_s(name)))
+        return max(kinds, key=_patience_s, default=QUIET)
+
+    def _longest_gaps(self) -> list[dict[str, Any]]:
+        """Returns the longest gaps of all with what they were gaps of."""
+        every = [(gap, each) for each in self.outcomes for gap in each.gaps]
+        every.sort(key=lambda each: each[0][0] - each[0][1])
+        return [
+            {
+                "s": round(end_s - begin_s, 3),
+                "begun_s": round(begin_s - self.begun_s, 3),
+                "behind": self._kind_behind(outcome, begin_s, end_s),
+                **self._of_request(outcome),
+            }
+            for (begin_s, end_s), outcome in every[:SHOWN]
+        ]
 
     def attempts(self) -> Counter[tuple[str, str]]:
         """Returns how often a worker was left for a reason, and how the next one began."""
@@ -155,6 +170,7 @@ class Report:
                 for key, count in sorted(self.attempts().items())
             ],
             "gaps": [asdict(each) for each in self.gaps()],
+            "longest_gaps": self._longest_gaps(),
             "faults": [self._fault(each) for each in self.faults],
             "left_behind": self.left_behind,
             "tracebacks": list(self.tracebacks),
@@ -169,18 +185,23 @@ class Report:
             "recovered_s": None if ended_s is None else round(ended_s - self.begun_s, 3),
         }
 
-    def _wrong(self, outcome: Outcome) -> dict[str, Any]:
+    def _of_request(self, outcome: Outcome) -> dict[str, Any]:
         return {
             "request_id": outcome.request_id,
             "trace_id": outcome.trace_id,
             "way": outcome.way,
             "kind": outcome.kind,
+            "attempts": outcome.attempts,
+            "continued": outcome.continued,
+        }
+
+    def _wrong(self, outcome: Outcome) -> dict[str, Any]:
+        return {
+            **self._of_request(outcome),
             "status": outcome.status,
             "detail": outcome.detail,
             "begun_s": round(outcome.begun_s - self.begun_s, 3),
             "ended_s": round(outcome.ended_s - self.begun_s, 3),
-            "attempts": outcome.attempts,
-            "continued": outcome.continued,
             "faults": [
                 f"{each.number} {each.service} {each.kind}" for each in self.behind(outcome)
             ],
