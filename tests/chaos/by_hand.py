@@ -103,17 +103,21 @@ class ByHand:
         """
         place.generation.on_disconnect = pb.ON_DISCONNECT_DETACH
         place.generation.detach_ttl.seconds = DETACH_TTL_S
-        for attempt in range(ATTACHES):
-            stub = place.source.choice(self._stubs)
+        turn, failures = place.source.randrange(len(self._stubs)), 0
+        # Once each frontend has failed, who goes on by itself is served sooner than who waits.
+        while failures < len(self._stubs) and place.continued < ATTACHES:
+            come = place.collected.token_offsets
             try:
-                if await self._some(self._start(stub, place), place):
+                call = self._start(self._stubs[turn % len(self._stubs)], place)
+                if await self._some(call, place):
                     return place.collected.told()
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.NOT_FOUND:
                     break  # its frontend has ended, and it with that
-                if not _goes_on(error):
+                if not _goes_on(error) and _asked_delay_s(error) is None:
                     raise
-                await asyncio.sleep(min(FIRST_DELAY_S * 2**attempt, LONGEST_DELAY_S))
+                failures = 1 if place.collected.token_offsets != come else failures + 1
+            turn += 1
             place.continued += 1
         place.generation.on_disconnect = pb.ON_DISCONNECT_CANCEL
         place.generation.ClearField("detach_ttl")

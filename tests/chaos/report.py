@@ -131,18 +131,24 @@ class Report:
         ]
         return max(kinds, key=_patience_s, default=QUIET)
 
-    def _longest_gaps(self) -> list[dict[str, Any]]:
-        """Returns the longest gaps of all with what they were gaps of."""
-        every = [(gap, each) for each in self.outcomes for gap in each.gaps]
-        every.sort(key=lambda each: each[0][0] - each[0][1])
+    def _longest_waits(self) -> list[dict[str, Any]]:
+        """Returns the longest waits of all, for a first delta or another, and what waited."""
+        every = [
+            (end_s - begin_s, begin_s, each)
+            for each in self.outcomes
+            for begin_s, end_s in each.gaps
+        ]
+        every += [(each.first_s, each.begun_s, each) for each in self.outcomes if each.first_s]
+        every.sort(key=lambda each: -each[0])
         return [
             {
-                "s": round(end_s - begin_s, 3),
+                "s": round(wait_s, 3),
                 "begun_s": round(begin_s - self.begun_s, 3),
-                "behind": self._kind_behind(outcome, begin_s, end_s),
+                "for_first": begin_s == outcome.begun_s,
+                "behind": self._kind_behind(outcome, begin_s, begin_s + wait_s),
                 **self._of_request(outcome),
             }
-            for (begin_s, end_s), outcome in every[:SHOWN]
+            for wait_s, begin_s, outcome in every[: 2 * SHOWN]
         ]
 
     def attempts(self) -> Counter[tuple[str, str]]:
@@ -170,7 +176,7 @@ class Report:
                 for key, count in sorted(self.attempts().items())
             ],
             "gaps": [asdict(each) for each in self.gaps()],
-            "longest_gaps": self._longest_gaps(),
+            "longest_waits": self._longest_waits(),
             "faults": [self._fault(each) for each in self.faults],
             "left_behind": self.left_behind,
             "tracebacks": list(self.tracebacks),

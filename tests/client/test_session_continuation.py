@@ -83,6 +83,15 @@ async def test_what_is_open_goes_on_at_another_frontend_when_the_stream_breaks(
     assert [call.method for call in other.calls if call.metadata] == ["Session"]
 
 
+async def test_a_frontend_is_used_again_after_a_session_that_was_closed(client, server, other):
+    for _ in range(2):
+        async with client.session() as session:
+            await session.generate("hi")
+    await client.generate("hi")
+    assert [call.method for call in server.calls if call.metadata].count("Session") == 2
+    assert not other.calls
+
+
 async def test_a_frontend_that_drains_keeps_what_is_open_and_gets_no_more(
     client, server, other, naps
 ):

@@ -188,14 +188,15 @@ class Session:
         return link
 
     async def _read(self, link: Link) -> None:
-        error: TokenwireError = self._ended
+        error: TokenwireError | None = None
         try:
-            error = await link.read() or self._ended
+            error = await link.read()
         finally:
             self._leave(link)
-            elsewhere = self._frontends.leave(link.frontend, error)
+            # A stream that ends as it was asked to says nothing bad of its frontend.
+            elsewhere = error is not None and self._frontends.leave(link.frontend, error)
             for lane in link.broken_off():
-                self._recover(lane, error, elsewhere=elsewhere)
+                self._recover(lane, error or self._ended, elsewhere=elsewhere)
 
     def _take(self, link: Link, event: generation_pb2.SessionEvent) -> None:
         """Takes an event of a stream."""
