@@ -224,6 +224,7 @@ class Storm:
             if time.monotonic() > end_s:
                 raise FleetError(f"{service.name} is not back after {fault}")
             await asyncio.sleep(POLL_S)
+        service.starting = False
         fault.recovered_s = time.monotonic()
         self._struck.discard(service.name)
 
@@ -258,13 +259,13 @@ class Storm:
         return [each for each in self._fleet.workers if each.name in seen - self._struck]
 
     async def _seen(self) -> set[str] | None:
-        """Returns the workers that are ready for every frontend that runs.
+        """Returns the workers that are ready for every frontend that has served and runs.
 
         None: one of them does not answer, or none runs.
         """
         found: set[str] | None = None
         for frontend in self._fleet.frontends:
-            if not frontend.runs:
+            if frontend.starting or not frontend.runs:
                 continue
             ready = await self._fleet.ready_workers(frontend)
             if ready is None:

@@ -58,7 +58,8 @@ class Service:
     """Number of its relay."""
     address: str = ""
     """Of its relay: what callers are given."""
-    starts: int = 0
+    starting: bool = False
+    """It was started and has not served since: nothing depends on it."""
     process: subprocess.Popen[bytes] = field(init=False)
 
     @property
@@ -79,7 +80,7 @@ class Service:
                 [sys.executable, "-m", self.module, "--listen", self.direct, *self.arguments],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, env=own,
             )  # fmt: skip
-        self.starts += 1
+        self.starting = True
 
     def signal(self, number: int) -> None:
         """Sends its process a signal, unless it has ended."""
@@ -231,6 +232,7 @@ class Fleet:
             if not frontend.runs or time.monotonic() > end_s:
                 raise FleetError(f"{frontend.name} does not serve; see {frontend.log}")
             await asyncio.sleep(POLL_S)
+        frontend.starting = False
 
     def tracebacks(self) -> list[str]:
         """Returns the lines of the logs with which a traceback begins, after the log's name."""

@@ -15,17 +15,19 @@ from tests.chaos.report import Report
 from tests.chaos.run import Settings, run
 
 SHORT = Settings(
-    requests=160,
+    requests=240,
     minutes=0.5,
     seed=7,
     callers=12,
     cases=5,
-    step_ms=2,
-    pause_s=1.0,
-    kinds=("worker kill", "worker drain", "worker reset", "frontend kill", "frontend close"),
+    step_ms=4,
+    pause_s=0.6,
+    kinds=("worker kill", "worker reset", "worker close", "frontend kill", "frontend reset"),
 )
 
 
+# Ten services are started: on a machine that is busy with other things that takes a minute.
+@pytest.mark.timeout(300)
 async def test_every_request_ends_with_its_own_answer_whatever_befalls_the_services(tmp_path):
     report = await run(SHORT, tmp_path)
     # How long gaps are is for a quiet machine to say.
