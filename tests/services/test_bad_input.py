@@ -308,6 +308,21 @@ def test_all_violations_are_told_at_once(frontend):
     ]
 
 
+@pytest.mark.parametrize(
+    ("so_far", "field"),
+    [
+        ([{}, {}], "generation.output_so_far"),
+        ([{}] * 5000, "generation.output_so_far"),
+        ([{"token_ids": [5, VOCABULARY]}], "generation.output_so_far[0].token_ids[1]"),
+        ([{"token_ids": [5] * 3}], "generation.output_so_far[0].token_ids"),
+    ],
+    ids=["one too many", "far too many", "beyond the vocabulary", "more than max_tokens"],
+)
+def test_output_that_can_not_exist_already(frontend, so_far, field):
+    refusal = refused(lambda: frontend.stream(generation(max_tokens=2, output_so_far=so_far)))
+    assert (refusal.code, refusal.fields) == (INVALID_ARGUMENT, [field])
+
+
 HUGE = {
     "a name": ({"model": "a" * 50_000}, "UNKNOWN_MODEL"),
     "a name of other letters": ({"model": "\u65e5" * 20_000}, "UNKNOWN_MODEL"),

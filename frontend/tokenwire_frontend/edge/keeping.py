@@ -54,6 +54,9 @@ def terms(message: generation_pb2.Generation, path: str, *, unary: bool) -> Term
             "is DETACH, which in Generate requires an `idempotency_key`: its answer has no resume "
             "token",
         )
+    if unary and message.output_so_far:
+        # The generation may be there, and is not read then.
+        raise invalid(f"{path}.output_so_far", "is not supported by Generate")
     ttl_s = None
     if message.HasField("detach_ttl"):
         field = f"{path}.detach_ttl"
