@@ -322,7 +322,9 @@ async def test_a_request_that_the_ids_make_too_long_is_at_fault(kind, server, na
     twin = kind(server.address, max_request_bytes=4096)
     server.play("p", accepted(), delta("x", range(3000)), Break())
     with pytest.raises(InvalidRequestError, match=r"generation\.output_so_far: too long"):
-        await twin.read(twin.stream("p"))
+        await twin.read(stream := twin.stream("p"))
+    with pytest.raises(InvalidRequestError):
+        stream.result  # noqa: B018
     await twin.close()
 
 

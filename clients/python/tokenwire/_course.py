@@ -47,7 +47,11 @@ class Course:
         """Whether the stream was accepted."""
 
     def next_request(self) -> Request:
-        """Returns what the next stream is to be asked for; raises as `_requests.generation`."""
+        """Returns what the next stream is to be asked for.
+
+        Raises:
+            InvalidRequestError: more than a message holds, which is then the answer.
+        """
         self.is_heard = False
         progress, generation = self.progress, self._generation
         if progress.accepted is None:
@@ -56,13 +60,16 @@ class Course:
         if self._resume_token or generation is None:
             self._is_attaching = True
             return _requests.attach(self._resume_token, progress.token_offsets(), self.stream)
-        return _requests.continuation(
-            generation,
-            progress.so_far(_count(generation)) if progress.has_begun else (),
-            progress.accepted.request_id,
-            self._left_s(),
-            self._request_bytes,
-        )
+        try:
+            return _requests.continuation(
+                generation,
+                progress.so_far(_count(generation)) if progress.has_begun else (),
+                progress.accepted.request_id,
+                self._left_s(),
+                self._request_bytes,
+            )
+        except TokenwireError as error:
+            raise progress.fail(error) from None
 
     def hear(self) -> None:
         """Notes that the stream has brought an event other than a delta."""

@@ -92,8 +92,7 @@ class Lane:
         """Opens it on a stream, for all that has not come yet."""
         try:
             request = self._course.next_request()
-        except TokenwireError as error:
-            self.progress.fail(error)
+        except TokenwireError:
             self._news.set()
             return
         self._begin_span(link)
