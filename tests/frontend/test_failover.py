@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -420,13 +421,13 @@ async def test_whole_answers_and_sessions_move_too():
 
 async def test_workers_that_die_at_a_generation_are_not_followed_by_more():
     async with fleet(DEATHS + 1) as made:
-        call = made.frontend.stream(generation())
+        call, streamed = made.frontend.stream(generation()), Streamed()
         for number in range(DEATHS):
             place = await made.place()
             place.tokens(300 + number)
-            await until(lambda: made.frontend.generator._live)
+            await until_has(streamed, call, number + 1)
             await place.worker.stop()
-        refusal = await refused(read(call))
+        refusal = await refused(read(call, streamed))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "KILLS_ENGINES")
         assert made._places.empty()
 
@@ -529,6 +530,28 @@ async def test_generate_takes_no_output_so_far():
     async with fleet(1) as made:
         refusal = await refused(made.frontend.generate(what))
         assert refusal.fields == ["generation.output_so_far"]
+
+
+async def test_a_worker_that_fails_again_and_again_gets_nothing_while_another_is_ready():
+    async with fleet() as made:
+        sick, sound = made.workers
+        for _ in range(FAILURES):
+            made.frontend.link(sick).breaker.failed(time.monotonic())
+        for _ in range(3):
+            call = made.frontend.stream(generation(max_tokens=1))
+            place = await made.place()
+            assert place.worker is sound
+            place.tokens(300)
+            place.finish()
+            await read(call)
+        await sound.stop()
+        await made.frontend.wait_for(sound, LinkState.CONNECTING)
+        call = made.frontend.stream(generation(max_tokens=1))
+        place = await made.place()
+        assert place.worker is sick
+        place.tokens(300)
+        place.finish()
+        await read(call)
 
 
 # --- breaker and budget --------------------------------------------------------------------------

@@ -21,13 +21,14 @@ from tokenwire_service.errors import ServiceError
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.decoder import SequenceDecoder
-from tokenwire_frontend.core.events import Completion, Mode, Part, Resume, Stage
+from tokenwire_frontend.core.events import Completion, Mode, Resume
 from tokenwire_frontend.core.log import End, Finish, SequenceLog
 from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.core.prompt_log import PromptLog
 from tokenwire_frontend.generation.attempt import Attempt
 from tokenwire_frontend.generation.conversation import Turn
 from tokenwire_frontend.generation.lease import Lease
+from tokenwire_frontend.generation.parts import Parts
 from tokenwire_frontend.generation.reader import Reader
 from tokenwire_frontend.generation.readers import Readers
 from tokenwire_frontend.generation.record import GenerationRecord
@@ -81,10 +82,7 @@ class Generation:
         self._placing: Placing | None = None
         self._attempts: list[Attempt] = []
         """At workers now: most often one, that has all sequences."""
-        self._parts: list[Part] = []
-        self._last: Attempt | None = None
-        """The last that a worker took."""
-        self._report: WorkerReport | None = None
+        self._parts = Parts()
         self._deadline_first = False
         self._interrupt: asyncio.Timeout | None = None
         self._ending = Finish.CANCELLED
@@ -195,7 +193,7 @@ class Generation:
         """Completes it where no worker is needed any more."""
         moves = self._placing is not None and self._placing.moves
         if not (self.done or self._attempts or moves):
-            self._complete(self._report)
+            self._complete()
 
     # How it ends, by the frontend's or the client's will.
 
@@ -215,7 +213,7 @@ class Generation:
             self._ending = finish
             if finish is not Finish.CANCELLED:
                 self.record.cancelled(finish.value)
-            self._complete(None)
+            self._complete()
 
     def fail(self, error: ServiceError, cause: str = "") -> None:
         """Ends it here and now with an error, and cancels it at the worker."""
@@ -227,7 +225,7 @@ class Generation:
         if self.state is State.STARTING:
             self._finish(lambda: self.record.refuse(error))
         else:
-            self._finish(lambda: self.record.fail(error, self._counted(None)))
+            self._finish(lambda: self.record.fail(error, self._counted()))
 
     def fault(self, error: Exception) -> ServiceError:
         """Ends it because of an exception that nobody foresaw; returns what the client is told."""
@@ -247,7 +245,7 @@ class Generation:
         if self.state is State.STARTING:
             self._finish(self.record.vanish)
         else:
-            self._complete(None)
+            self._complete()
 
     # What the attempt tells it, while it is not done.
 
@@ -255,16 +253,7 @@ class Generation:
         """A worker took it, or a sequence of it."""
         if self.state is State.STARTING:
             self._run()
-        self._last = attempt
-        info = attempt.link.info
-        self._parts.append(
-            Part(
-                info.name if info is not None else "",
-                attempt.sequence or 0,
-                attempt.token_offset,
-                attempt.mode,
-            )
-        )
+        self._parts.began(attempt)
 
     def _run(self) -> None:
         self.state = State.RUNNING
@@ -335,7 +324,7 @@ class Generation:
         if finish is Finish.TIME_BUDGET and self._deadline_first:
             # The worker knows of one limit only. Its word may come before gRPC's own timer.
             self.record.cancelled("deadline")
-            self._complete(None, errors.deadline_exceeded())
+            self._complete(errors.deadline_exceeded())
         else:
             self._decoders[sequence].finish(finish, stop_token_id)
             self._reader.wake(urgent=True)
@@ -354,7 +343,7 @@ class Generation:
     def completed(self, attempt: Attempt, report: WorkerReport) -> None:
         """Every sequence that the worker had has ended."""
         self._leave(attempt, None)
-        self._report = self._report or report
+        self._parts.ended(report)
         self.settle()
 
     def lost(self, attempt: Attempt, error: ServiceError) -> None:
@@ -372,9 +361,7 @@ class Generation:
         if attempt.hop is not None:
             self.record.left_worker(attempt.hop, error)
         if error is not None and attempt.accepted:
-            for part in self._parts:
-                if part.left_because == "" and attempt.has(part.sequence):
-                    part.left_because = error.reason
+            self._parts.left(attempt, error)
 
     # The end.
 
@@ -390,11 +377,11 @@ class Generation:
         if excess is not None:
             self.fail(excess)
 
-    def _complete(self, report: WorkerReport | None, failure: ServiceError | None = None) -> None:
+    def _complete(self, failure: ServiceError | None = None) -> None:
         """Ends it; the client is told the failure where there is one."""
         try:
             self._end_sequences()
-            completion = self._counted(report)
+            completion = self._counted()
         except Exception as error:  # noqa: BLE001 - ends this generation alone
             self.fault(error)
             return
@@ -434,7 +421,8 @@ class Generation:
         self._reader.wake(urgent=True)
 
     def _end_turn(self, turn: Turn) -> None:
-        worker = self._last.link.address if self._last is not None else ""
+        last = self._parts.last
+        worker = "" if last is None else last.link.address
         answer = self.logs[0] if self.completion is not None else None
         try:
             turn.end(answer, worker)
@@ -442,21 +430,20 @@ class Generation:
             # The client gets its answer, and CONVERSATION_MISMATCH with the next turn.
             log.exception("conversation_fault", trace_id=self.record.trace_id)
 
-    def _counted(self, report: WorkerReport | None) -> Completion:
+    def _counted(self) -> Completion:
         """Returns what was counted and timed until now."""
-        received_s = self.record.received_s
-        tokens = max((each.token_count for each in self.logs), default=0)
+        received_s, parts = self.record.received_s, self._parts
+        report, moved = parts.report, parts.moved
+        tokens = max((each.token_count - each.resumed for each in self.logs), default=0)
         first, per_token = self._first_token_s, None
         if first is not None and tokens > 1:
             # The engine's own time where it is told: tokens that travelled together arrive at once.
-            told = report.decode_s if report is not None else None
+            told = report.decode_s if report is not None and not moved else None
             decode_s = self._last_token_s - first if told is None else told
             per_token = decode_s / (tokens - 1)
         cached = report.cached_prompt_tokens if report is not None else None
         if cached is not None and cached > self.prompt_tokens:
             cached = None  # not to be believed, as the times that messages.worker_report leaves out
-        info = self._last.link.info if self._last is not None else None
-        moved = len(self._parts) > 1 or any(each.mode is not Mode.NEW for each in self._parts)
         return Completion(
             prompt_tokens=self.prompt_tokens,
             completion_tokens=sum(each.token_count for each in self.logs),
@@ -464,20 +451,7 @@ class Generation:
             time_to_first_token_s=None if first is None else first - received_s,
             time_per_output_token_s=per_token,
             total_s=time.monotonic() - received_s,
-            stages=[*self.record.stages, *self._worker_stages(report)],
-            worker=info.name if info is not None else "",
-            parts=self._parts if moved else (),
+            stages=[*self.record.stages, *parts.stages(received_s)],
+            worker=parts.worker,
+            parts=moved,
         )
-
-    def _worker_stages(self, report: WorkerReport | None) -> list[Stage]:
-        """Places the worker's own durations one after the other from the submission on."""
-        stages: list[Stage] = []
-        if report is None or self._last is None:
-            return stages
-        start = self._last.submitted_s - self.record.received_s
-        durations = (report.queue_s, report.prefill_s, report.decode_s)
-        for name, duration in zip(("queue", "prefill", "decode"), durations, strict=True):
-            if duration is not None:
-                stages.append(Stage("worker", name, start, duration))
-                start += duration
-        return stages

@@ -120,15 +120,15 @@ class WorkerPool:
         return links[choice.index], choice
 
     def ready(self, model: str) -> list[WorkerLink]:
-        """Returns the links of the workers that get requests for the model."""
+        """Returns the links of the workers that get requests for the model.
+
+        Those that fail or are silent get some only where no worker is better.
+        """
         now_s = time.monotonic()
-        links = [
-            link
-            for link in self.links
-            if link.info and link.info.model == model and link.breaker.allows(now_s)
-        ]
+        links = [link for link in self.links if link.info and link.info.model == model]
         ready = [link for link in links if link.state is LinkState.READY]
-        return ready or [link for link in links if link.state is LinkState.SUSPECT]
+        sound = [link for link in ready if link.breaker.allows(now_s)]
+        return sound or ready or [link for link in links if link.state is LinkState.SUSPECT]
 
     def full(self, model: str) -> ServiceError | None:
         """Returns the refusal of one more request, where each ready worker's queue is full.
