@@ -126,10 +126,10 @@ def test_prometheus_names_are_the_declared_ones(pair):
             assert time.monotonic() < deadline_s
             exposed = exposed_names(process)
         # The shared worker's engine does not tell what it found in its prefix cache, and the shared
-        # frontend is one process that loses none of its workers.
+        # frontend is one process that loses none of its workers and keeps no generation.
         unsent = (
             registry.PREFIX_CACHE_TOKENS, registry.PROCESSES, registry.PROCESS_RESTARTS,
-            registry.MOVES,
+            registry.MOVES, registry.ATTACHES, registry.KEPT_DROPPED,
         )  # fmt: skip
         silent = {metric.prometheus_name for metric in unsent}
         declared = {
