@@ -15,6 +15,9 @@ from tests.chaos.load import Outcome
 SHOWN = 20
 """Requests that went wrong which the page tells of; the JSON file has all."""
 
+WAITS = 4
+"""Of each kind, in the JSON file."""
+
 QUIET = "no fault"
 
 OF_WORKERS = ("WORKER", "ENGINE", "interrupted")
@@ -131,8 +134,8 @@ class Report:
         ]
         return max(kinds, key=_patience_s, default=QUIET)
 
-    def _longest_waits(self) -> list[dict[str, Any]]:
-        """Returns the longest waits of all, for a first delta or another, and what waited."""
+    def _longest_waits(self) -> dict[str, list[dict[str, Any]]]:
+        """Returns the longest waits with each kind of fault behind them, and what waited."""
         every = [
             (end_s - begin_s, begin_s, each)
             for each in self.outcomes
@@ -140,16 +143,15 @@ class Report:
         ]
         every += [(each.first_s, each.begun_s, each) for each in self.outcomes if each.first_s]
         every.sort(key=lambda each: -each[0])
-        return [
-            {
-                "s": round(wait_s, 3),
-                "begun_s": round(begin_s - self.begun_s, 3),
-                "for_first": begin_s == outcome.begun_s,
-                "behind": self._kind_behind(outcome, begin_s, begin_s + wait_s),
-                **self._of_request(outcome),
-            }
-            for wait_s, begin_s, outcome in every[: 2 * SHOWN]
-        ]
+        told: dict[str, list[dict[str, Any]]] = {}
+        for wait_s, begin_s, outcome in every:
+            behind = self._kind_behind(outcome, begin_s, begin_s + wait_s)
+            of_kind = told.setdefault(f"{behind}, {_waits_for(outcome, begin_s)}", [])
+            if len(of_kind) < WAITS:
+                begun_s = round(begin_s - self.begun_s, 3)
+                waited = {"s": round(wait_s, 3), "begun_s": begun_s}
+                of_kind.append({**waited, **self._of_request(outcome)})
+        return told
 
     def attempts(self) -> Counter[tuple[str, str]]:
         """Returns how often a worker was left for a reason, and how the next one began."""
@@ -303,6 +305,10 @@ def _may_be_behind(fault: Fault, outcome: Outcome) -> bool:
     """Whether a fault may be behind a wait: a stream that stayed where it was waits for silence."""
     left = outcome.continued > 0 if is_of_frontends(fault.kind) else outcome.moved
     return fault.silent or left
+
+
+def _waits_for(outcome: Outcome, begin_s: float) -> str:
+    return "first delta" if begin_s == outcome.begun_s else "between deltas"
 
 
 def _bound_s(name: str) -> float | None:
