@@ -39,10 +39,10 @@ class Settings:
     minutes: float = 60.0
     """At most; what was asked for by then is waited for."""
     seed: int = 0
-    callers: int = 48
+    callers: int = 32
     cases: int = 60
     """Different requests, each with its answer."""
-    step_ms: float = 5.0
+    step_ms: float = 20.0
     pause_s: float = 2.0
     """Mean time between two faults of workers."""
     kinds: tuple[str, ...] = ()
