@@ -42,7 +42,7 @@ class Settings:
     callers: int = 32
     cases: int = 60
     """Different requests, each with its answer."""
-    step_ms: float = 20.0
+    step_ms: float = 10.0
     pause_s: float = 2.0
     """Mean time between two faults of workers."""
     kinds: tuple[str, ...] = ()
