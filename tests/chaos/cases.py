@@ -96,7 +96,7 @@ def _stopping(case: Case, answers: Sequence[Told], source: Random) -> Case:
     place = source.randrange(len(text) // 4, max(3 * len(text) // 4, len(text) // 4 + 1))
     stop = text[place : place + source.randrange(2, 8)]
     options = dict(case.options)
-    if stop and "\ufffd" not in stop:  # a part of a character is no text to look for
+    if stop and "\ufffd" not in stop:  # a part of a character is not searched for
         options["stop"] = [stop]
     return Case(case.kind, case.prompt, case.chat, options)
 

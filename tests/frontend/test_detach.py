@@ -295,7 +295,7 @@ async def test_cancelled_at_another_frontend(here):
     stream.complete(handle)
     assert (await reader.read()).delta.end.reason == fg.FINISH_REASON_CANCELLED
     assert (await reader.read()).HasField("completed")
-    # Once more is no error, and what it was stays.
+    # A second time is allowed and changes nothing.
     await here.first.generations.CancelGeneration(request, timeout=WAIT_S)
     events = [event async for event in here.attach(token, 1, at=here.second)]
     assert [event.WhichOneof("event") for event in events] == ["accepted", "delta", "completed"]

@@ -190,7 +190,7 @@ class Generation:
             self._run()
 
     def settle(self) -> None:
-        """Completes it where no worker is needed any more."""
+        """Completes it once every sequence has ended and no worker has it."""
         moves = self._placing is not None and self._placing.moves
         if not (self.done or self._attempts or moves):
             self._complete()

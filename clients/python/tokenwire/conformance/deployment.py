@@ -189,7 +189,7 @@ class Deployment:
             if found is not None:
                 return found
             time.sleep(_POLL_S)
-        raise Broken(f"there is no record of {request_id}: it has not ended, or is not remembered")
+        raise Broken(f"{request_id} has no record: it has not ended, or is not remembered")
 
     def record_now(self, request_id: str) -> activity_pb2.Record | None:
         """Returns the record of a generation, if the frontend has it."""
