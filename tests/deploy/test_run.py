@@ -6,7 +6,7 @@ import math
 import time
 
 import pytest
-from tokenwire import Client, InvalidRequestError, UnavailableError
+from tokenwire import Client, InvalidRequestError, RetryPolicy, UnavailableError
 from tokenwire_service.telemetry import registry
 
 from tests.deploy.files import needs_prometheus, panel_expressions, rule_expressions, variables
@@ -25,8 +25,10 @@ RATE_INTERVAL = "5m"
 """Longer than the tests take, so that all the work is within it."""
 
 # Per round of `_work`.
-COMPLETED, TOKENS = 3, 12
+COMPLETED, TOKENS = 6, 12
 CANCELLED, REFUSED = 1, 1
+
+CHAT = [{"role": "user", "content": "Who are you?"}]
 
 DOOMED = "doomed"
 """Model of a second worker, which is killed within a generation."""
@@ -44,10 +46,22 @@ def _work(client: Client) -> list[str]:
     traces = [
         client.generate("One, two,", max_tokens=TOKENS, **asked).trace_id,
         client.generate("Hello", max_tokens=TOKENS, **asked).trace_id,
-        client.generate(
-            chat=[{"role": "user", "content": "Who are you?"}], max_tokens=TOKENS, **asked
-        ).trace_id,
+        client.generate(chat=CHAT, max_tokens=TOKENS, **asked).trace_id,
     ]
+    for held in (0, 2):
+        turn = client.generate(
+            chat=CHAT,
+            conversation={"id": "visit", "messages": held},
+            max_tokens=TOKENS,
+            **asked,
+        )
+        traces.append(turn.trace_id)
+    kept = {"on_disconnect": "detach", "detach_ttl": 0.1}
+    with client.stream("Hello", max_tokens=TOKENS, **kept, **asked) as stream:
+        list(stream)
+        traces.append(stream.result.trace_id)
+        assert stream.accepted is not None
+        assert list(client.attach(stream.accepted.resume_token))
     with client.stream("Hello", max_tokens=3900, **asked) as stream:
         next(iter(stream))
     with pytest.raises(InvalidRequestError):
@@ -117,7 +131,8 @@ def scene(tmp_path_factory):
         prometheus = Prometheus(tmp_path_factory.mktemp("prometheus"), targets)
         prometheus.wait_for("sum(up)", 3)
         prometheus.wait_for("sum(tokenwire_frontend_workers{tokenwire_worker_state='ready'})", 2)
-        with Client(frontend.address, timeout=WAIT_S) as client:
+        once = RetryPolicy(continuations=0)
+        with Client(frontend.address, timeout=WAIT_S, retry=once) as client:
             traces = _all_work(prometheus, client, workers[1])
         yield prometheus, collector, traces
     finally:

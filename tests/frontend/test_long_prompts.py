@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tokenwire_frontend.core.link_state import LinkState
-from tokenwire_frontend.generation import generator
+from tokenwire_frontend.generation import placing
 from tokenwire_frontend.models.token_ids import SLICE_IDS
 from tokenwire_frontend.workers import messages
 
@@ -32,14 +32,14 @@ async def test_it_reaches_the_worker_as_it_is_and_others_run_while_it_is_written
 ):
     turns = []
 
-    async def counted(prompt: Any) -> Any:
+    async def counted(prompt: Any, *so_far: Any) -> Any:
         turns.append(0)
         other = asyncio.create_task(_count(turns))
-        message = await messages.prompt_request(prompt)
+        message = await messages.prompt_request(prompt, *so_far)
         other.cancel()
         return message
 
-    monkeypatch.setattr(generator, "prompt_request", counted)
+    monkeypatch.setattr(placing, "prompt_request", counted)
     ids = [place % 4000 for place in range(COUNT)]
     call = frontend.generate(generation(ids, max_tokens=1))
     stream = await worker.stream()
@@ -53,14 +53,14 @@ async def test_it_reaches_the_worker_as_it_is_and_others_run_while_it_is_written
 async def test_one_that_is_cancelled_while_it_is_written_reaches_no_worker(
     frontend: FrontendHere, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
 ):
-    async def cancelled(prompt: Any) -> Any:
-        message = await messages.prompt_request(prompt)
+    async def cancelled(prompt: Any, *so_far: Any) -> Any:
+        message = await messages.prompt_request(prompt, *so_far)
         if list(prompt) == [7, 8]:  # in the turn in which it has been written
             [live] = frontend.generator._live
             live.cancel()
         return message
 
-    monkeypatch.setattr(generator, "prompt_request", cancelled)
+    monkeypatch.setattr(placing, "prompt_request", cancelled)
     async with frontend.session() as session:
         await session.open(1, generation([7, 8]))
         await session.finish(1)

@@ -239,3 +239,13 @@ def test_names_beyond_all_bounds_are_cut(pair):
         pair.collector, caller, under(call("StreamGenerate", error="NOT_FOUND"), line)
     )
     assert spans[1].attributes["tokenwire.request_id"] == "r" * 128
+
+
+def test_output_that_exists_is_told_by_the_worker(pair):
+    caller = Caller()
+    what = generation("Hello", 12)
+    what.output_so_far.add(token_ids=pair.frontend.stream(what).ids()[:3])
+    *_, last = pair.frontend.start(what, metadata=caller.metadata)
+    assert last.completed.usage.completion_tokens == 12
+    spans = check_tree(pair.collector, caller, under(call("StreamGenerate"), ran()))
+    assert only(spans, "worker", GENERATION).attributes["tokenwire.carried_tokens"] == 3
