@@ -91,7 +91,7 @@ def test_tokens_are_what_clients_counted(worked):
         sum(getattr(usage, f"{kind}_tokens") for usage in usages)
         for kind in ("prompt", "completion")
     )
-    assert made > 100
+    assert made > 50  # how many come before a cancel varies
     told, there = grown(*frontend, *TOKENS), grown(*worker, *TOKENS)
     assert told["demo", "input"] == there["demo", "input"] == read
     # A worker is ahead of a stop string and of a cancel.
