@@ -4,112 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import pytest
 from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.worker.v1 import execution_pb2 as pb
-from tokenwire.worker.v1 import worker_pb2
-from tokenwire_frontend.core.breaker import FAILURES, OPEN_FIRST_S, Breaker, MoveBudget
+from tokenwire_frontend.core.breaker import FAILURES
 from tokenwire_frontend.core.link_state import LinkState
 from tokenwire_frontend.generation.placing import DEATHS
 
-from tests.frontend.frontend_here import FrontendHere, frontend_of, refused, until
-from tests.frontend.scripted_worker import ScriptedWorker, Stream
+from tests.frontend.fleet import Fleet, Place, attempts, fleet, ids, until_has
+from tests.frontend.frontend_here import refused, until
+from tests.frontend.scripted_worker import ScriptedWorker
 from tests.frontend.test_workers import read
 from tests.services.calls import Streamed, generation
 from tests.services.processes import WAIT_S
-
-ABLE = [
-    worker_pb2.CAPABILITY_LOGPROBS,
-    worker_pb2.CAPABILITY_GUIDED_REGEX,
-    worker_pb2.CAPABILITY_PROMPT_LOGPROBS,
-]
-
-
-class Place:
-    """A generation at a worker."""
-
-    def __init__(self, worker: ScriptedWorker, stream: Stream, submit: pb.Submit) -> None:
-        self.worker, self.stream = worker, stream
-        self.handle, self.request = submit.handle, submit.request
-
-    def accept(self) -> None:
-        self.stream.accept(self.handle)
-
-    def tokens(self, *ids: int, sequence: int = 0, **columns: Any) -> None:
-        self.stream.tokens(self.handle, *ids, sequence=sequence, **columns)
-
-    def finish(self, reason: int = pb.FINISH_REASON_LENGTH, **ending: Any) -> None:
-        self.stream.end(self.handle, reason=reason, **ending)
-        self.stream.complete(self.handle)
-
-    def fail(self, reason: str, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
-        self.stream.fail(self.handle, code, reason)
-
-
-class Fleet:
-    """Workers and a frontend of them; submits come to one queue."""
-
-    def __init__(self, workers: list[ScriptedWorker]) -> None:
-        self.workers = workers
-        self.frontend: FrontendHere
-        self._places: asyncio.Queue[Place] = asyncio.Queue()
-        for worker in workers:
-            worker.info.contract_revision = 4
-            worker.info.capabilities.extend(ABLE)
-            worker.script = lambda stream, submit, at=worker: self._places.put_nowait(
-                Place(at, stream, submit)
-            )
-
-    async def place(self) -> Place:
-        """Waits until a worker is sent the next generation, and accepts it."""
-        async with asyncio.timeout(WAIT_S):
-            place = await self._places.get()
-        place.accept()
-        return place
-
-
-@asynccontextmanager
-async def fleet(count: int = 2, **settings: Any) -> AsyncIterator[Fleet]:
-    workers = [ScriptedWorker() for _ in range(count)]
-    for number, worker in enumerate(workers):
-        worker.info.worker_name = f"worker-{number}"
-    made = Fleet(workers)
-    for worker in workers:
-        await worker.start()
-    try:
-        async with frontend_of(*workers, **{"move_wait_s": WAIT_S, **settings}) as frontend:
-            for worker in workers:
-                await frontend.wait_for(worker, LinkState.READY)
-            made.frontend = frontend
-            yield made
-    finally:
-        for worker in workers:
-            await worker.stop()
-
-
-async def until_has(streamed: Streamed, call: Any, tokens: int) -> None:
-    """Reads a stream until it has so many tokens."""
-    while sum(len(each.token_ids) for each in streamed.deltas) < tokens:
-        streamed.take(await call.read())
-
-
-def ids(streamed: Streamed, sequence: int = 0) -> list[int]:
-    return [
-        each for delta in streamed.deltas if delta.sequence == sequence for each in delta.token_ids
-    ]
-
-
-def attempts(streamed: Streamed) -> list[tuple[str, int, int, int, str]]:
-    assert streamed.completed is not None
-    return [
-        (each.worker, each.sequence, each.token_offset, each.mode, each.left_because)
-        for each in streamed.completed.attempts
-    ]
 
 
 async def moved(
@@ -446,92 +356,6 @@ async def test_a_cancel_while_it_is_moved_ends_it_at_once():
         await until(lambda: not made.frontend.generator._moves._tasks)
 
 
-# --- output that the caller has already ----------------------------------------------------------
-
-
-async def test_a_client_goes_on_where_another_frontend_left_it():
-    what = generation(max_tokens=8, output={"echo": True})
-    async with fleet(1) as made:
-        call = made.frontend.stream(what)
-        place = await made.place()
-        place.tokens(300, 301, 302, 303)
-        place.finish()
-        whole = await read(call)
-        text = "".join(each.text for each in whole.deltas)
-        what.output_so_far.add(token_ids=[300, 301])
-        call = made.frontend.stream(what)
-        place = await made.place()
-        assert list(place.request.output_so_far) == [300, 301]
-        place.tokens(302, 303)
-        place.finish()
-        events = [event async for event in call]
-        deltas = [event.delta for event in events if event.HasField("delta")]
-        assert deltas[0].token_offset == 2
-        assert [each for delta in deltas for each in delta.token_ids] == [302, 303]
-        assert text.endswith("".join(each.text for each in deltas))
-        echoed = len("Hello")
-        assert (
-            text[echoed : echoed + deltas[0].text_offset] + "".join(each.text for each in deltas)
-            == text[echoed:]
-        )
-        completed = events[-1].completed
-        assert completed.usage.completion_tokens == 4
-        assert completed.attempts[0].token_offset == 2
-
-
-async def test_of_several_sequences_those_that_have_ended_stay_ended():
-    what = generation(sequence_count=2, sampling={"temperature": 1.0, "seed": 1})
-    what.output_so_far.add(token_ids=[300], ended=True)
-    what.output_so_far.add(token_ids=[310])
-    async with fleet(1) as made:
-        call = made.frontend.stream(what)
-        place = await made.place()
-        assert (place.request.sequence_count, place.request.sampling.seed) == (1, 2)
-        place.tokens(311)
-        place.finish()
-        events = [event async for event in call]
-        assert events[0].HasField("accepted")
-        deltas = [event.delta for event in events if event.HasField("delta")]
-        assert {each.sequence for each in deltas} == {1}
-        assert [each for delta in deltas for each in delta.token_ids] == [311]
-
-
-async def test_what_has_ended_wholly_is_completed_without_a_worker():
-    what = generation(stop={"stop_token_ids": [77], "max_tokens": 9})
-    what.output_so_far.add(token_ids=[300, 77])
-    async with fleet(1) as made:
-        events = [event async for event in made.frontend.stream(what)]
-        assert [event.WhichOneof("event") for event in events] == ["accepted", "delta", "completed"]
-        assert events[1].delta.end.stop_token_id == 77
-        assert events[1].delta.token_offset == 2
-        assert made._places.empty()
-
-
-@pytest.mark.parametrize(
-    ("so_far", "field"),
-    [
-        ([[300], [300]], "generation.output_so_far"),
-        ([[300, 9999]], "generation.output_so_far[0].token_ids[1]"),
-        ([[300] * 17], "generation.output_so_far[0].token_ids"),
-    ],
-)
-async def test_bad_output_so_far_is_refused_by_field(so_far, field):
-    what = generation(max_tokens=16)
-    for each in so_far:
-        what.output_so_far.add(token_ids=each)
-    async with fleet(1) as made:
-        refusal = await refused(read(made.frontend.stream(what)))
-        assert refusal.fields == [field]
-
-
-async def test_generate_takes_no_output_so_far():
-    what = generation()
-    what.output_so_far.add(token_ids=[300])
-    async with fleet(1) as made:
-        refusal = await refused(made.frontend.generate(what))
-        assert refusal.fields == ["generation.output_so_far"]
-
-
 async def test_a_worker_that_fails_again_and_again_gets_nothing_while_another_is_ready():
     async with fleet() as made:
         sick, sound = made.workers
@@ -552,45 +376,3 @@ async def test_a_worker_that_fails_again_and_again_gets_nothing_while_another_is
         place.tokens(300)
         place.finish()
         await read(call)
-
-
-# --- breaker and budget --------------------------------------------------------------------------
-
-
-def test_a_breaker_opens_after_failures_in_a_row_and_closes_with_a_success():
-    breaker = Breaker()
-    for _ in range(FAILURES - 1):
-        breaker.failed(0.0)
-    assert breaker.allows(0.0)
-    breaker.succeeded()
-    for _ in range(FAILURES):
-        assert breaker.allows(1.0)
-        breaker.failed(1.0)
-    assert not breaker.allows(1.0)
-    at_s = 1.0 + OPEN_FIRST_S
-    assert breaker.allows(at_s)
-    breaker.sent(at_s)
-    assert not breaker.allows(at_s)  # one trial at a time
-    breaker.failed(at_s)
-    assert not breaker.allows(at_s + OPEN_FIRST_S)  # twice as long now
-    at_s += 2 * OPEN_FIRST_S
-    assert breaker.allows(at_s)
-    breaker.sent(at_s)
-    breaker.succeeded()
-    assert breaker.allows(at_s)
-
-
-def test_failures_of_one_moment_open_a_breaker_once():
-    breaker = Breaker()
-    for _ in range(FAILURES * 8):
-        breaker.failed(0.0)
-    assert breaker.allows(OPEN_FIRST_S)
-
-
-def test_a_budget_lets_everything_move_once_and_then_a_share():
-    budget = MoveBudget(4, 0.0)
-    assert [budget.take(0.0) for _ in range(5)] == [True] * 4 + [False]
-    for _ in range(5):
-        budget.earn()
-    assert [budget.take(0.0) for _ in range(2)] == [True, False]
-    assert budget.take(15.0)

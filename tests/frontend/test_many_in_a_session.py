@@ -1,5 +1,5 @@
 """A thousand generations in one session, with cancels, stalls of credit, slow reads and two workers
-that die: every text is right, none is stuck, and what waits is no more than the tokens."""
+that die: every text is right, all of them end, and memory is bounded by the tokens."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def work(pair: Pair) -> list[Streamed]:
     done.append(client.stream(endless(time_budget=duration(0.3))))
     with client.session() as session:
         session.open(1, endless("One", sequence_count=2))
-        session.read_until(lambda: len(session[1].deltas) > 9)
+        session.read_until(lambda: len(session[1].deltas) > 59)
         session.cancel(1)
         done += session.finish(1)
         session.close_sending()
@@ -91,7 +91,7 @@ def test_tokens_are_what_clients_counted(worked):
         sum(getattr(usage, f"{kind}_tokens") for usage in usages)
         for kind in ("prompt", "completion")
     )
-    assert made > 50  # how many come before a cancel varies
+    assert made > 100
     told, there = grown(*frontend, *TOKENS), grown(*worker, *TOKENS)
     assert told["demo", "input"] == there["demo", "input"] == read
     # A worker is ahead of a stop string and of a cancel.

@@ -87,9 +87,9 @@ def test_a_request_with_everything_is_accepted():
     [
         ("prompt_token_ids", {"prompt": []}, "at least one"),
         ("prompt_token_ids", {"prompt": [1] * 81}, "81 tokens; this worker takes .* at most 80"),
-        ("prompt_token_ids[2]", {"prompt": [1, 2, 50]}, "50 is no token id; .* 0 to 49"),
+        ("prompt_token_ids[2]", {"prompt": [1, 2, 50]}, "50 is not a token id; .* 0 to 49"),
         ("output_so_far", {"output_so_far": [1] * 98}, "98 tokens; .* has room for 97"),
-        ("output_so_far[1]", {"output_so_far": [1, 50]}, "50 is no token id"),
+        ("output_so_far[1]", {"output_so_far": [1, 50]}, "50 is not a token id"),
         ("output_so_far[1]", {"output_so_far": [1, 2, 2]}, "2 ends the sequence"),
         (
             "output_so_far[2]",
@@ -114,7 +114,7 @@ def test_a_request_with_everything_is_accepted():
         ("sampling.presence_penalty", {"presence_penalty": math.nan}, "nan"),
         ("sampling.frequency_penalty", {"frequency_penalty": -2.5}, "-2.5"),
         ("sampling.frequency_penalty", {"frequency_penalty": math.inf}, "inf"),
-        ("stopping.stop_token_ids[1]", {"stop_token_ids": (4, 50)}, "50 is no token id"),
+        ("stopping.stop_token_ids[1]", {"stop_token_ids": (4, 50)}, "50 is not a token id"),
         ("stopping.stop_token_ids", {"stop_token_ids": (1,) * 257}, "257 ids; at most 256"),
         ("stopping.min_tokens", {"max_tokens": 5, "min_tokens": 6}, "6 is more than the 5"),
         ("stopping.min_tokens", {"prompt": [1] * 70, "min_tokens": 31}, "31 is more than the 30"),

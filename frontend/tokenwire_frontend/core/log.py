@@ -127,8 +127,7 @@ class SequenceLog:
         self.ids = array("I")
         """Every id so far."""
         self.cut = array("I", [0])
-        """Bytes of output that are certain after so many ids: one entry more than ids. Of ids
-        that came together, all but the last may have the entry of those before them."""
+        """Bytes of output that are certain after so many ids: one entry more than ids."""
         self.end: End | None = None
         self.resumed = 0
         """Ids that existed before this generation began: readers begin after them."""

@@ -79,11 +79,9 @@ class Generator:
             ServiceError: the request can't be served; its fields are paths from the request's root.
             Elsewhere: another process has the generation of its key.
         """
-        return (
-            self._run(incoming, reader)
-            if incoming.keeps is None
-            else (self.keeper.open(incoming, reader))
-        )
+        if incoming.keeps is None:
+            return self._run(incoming, reader)
+        return self.keeper.open(incoming, reader)
 
     @asynccontextmanager
     async def _run(self, incoming: Incoming, reader: Reader | Readers) -> AsyncIterator[Generation]:

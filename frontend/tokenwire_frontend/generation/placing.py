@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tokenwire_service.errors import Code, ServiceError
 from tokenwire_service.tasks import Scope
@@ -83,7 +83,8 @@ class _Course:
     deaths: int = 0
     replays: bool = False
     """Workers can't carry its output."""
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    move: asyncio.Task[None] | None = None
+    """The last."""
 
 
 class Placing:
@@ -165,19 +166,18 @@ class Placing:
         for sequence, course in zip(sequences, courses, strict=True):
             generation.record.moved(error, generation.logs[sequence].token_count)
             self.moves += 1
-            task = self._scope.start(
+            course.move = self._scope.start(
                 self._move(sequence, course, lost.link, error),
                 on_fault=self._fault,
                 trace_id=generation.record.trace_id,
             )
-            course.tasks = [task]
         return True
 
     def close(self) -> None:
         """Ends every move."""
         for course in self._courses.values():
-            for task in course.tasks:
-                task.cancel()
+            if course.move is not None:
+                course.move.cancel()
 
     def _course(self, sequence: int) -> _Course:
         return self._courses.setdefault(sequence, _Course())

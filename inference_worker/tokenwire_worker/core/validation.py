@@ -182,7 +182,7 @@ def _output_so_far(request: GenerationRequest, info: EngineInfo) -> Iterator[Fau
 
 
 def _beyond_vocabulary(token_id: int, info: EngineInfo) -> str:
-    return f"{token_id} is no token id; the vocabulary has 0 to {info.vocabulary_size - 1}"
+    return f"{token_id} is not a token id; the vocabulary has 0 to {info.vocabulary_size - 1}"
 
 
 def _sampling(sampling: Sampling, info: EngineInfo) -> Iterator[Fault]:
