@@ -30,6 +30,7 @@ from tokenwire_service.version import VERSION
 
 from tokenwire_frontend.core.activity import Activity
 from tokenwire_frontend.core.router import LeastLoaded
+from tokenwire_frontend.edge import callers
 from tokenwire_frontend.edge.activity import ActivityView, OneProcess, Processes
 from tokenwire_frontend.edge.activity_servicer import ActivityServicer
 from tokenwire_frontend.edge.generation_servicer import GenerationServicer
@@ -196,7 +197,9 @@ class Frontend:
             own, setting = chosen.listen, "--listen"
         else:
             own, setting = membership.seat.own, "--process-listen"
-        self.server = RpcServer(own, chosen.tls, services, chosen.max_request_bytes, setting)
+        self.server = RpcServer(
+            own, chosen.tls, services, chosen.max_request_bytes, setting, callers.admit
+        )
 
     async def start(self) -> None:
         """Listens; health follows the workers from now on."""

@@ -35,6 +35,8 @@ log = structlog.get_logger()
 
 Behavior = Callable[[Any, Any], Awaitable[Any]]
 
+Admit = Callable[[str, grpc.aio.ServicerContext[Any, Any]], None]
+
 RETRY_S = 1.0
 """Suggested to callers of a server that stops: another replica has room, or this one is back."""
 
@@ -43,9 +45,15 @@ CUT_S = 0.5
 
 
 class RpcBoundary(grpc.aio.ServerInterceptor):
-    """Wraps every RPC of Tokenwire's own services; health and reflection pass untouched."""
+    """Wraps every RPC of Tokenwire's own services; health and reflection pass untouched.
 
-    def __init__(self) -> None:
+    Args:
+        admit: called with the method's name and gRPC's context before a call is served; raises
+            ServiceError where it is not to be. None: every call is served.
+    """
+
+    def __init__(self, admit: Admit | None = None) -> None:
+        self._admit = admit
         self._duration = Histogram(registry.RPC_SERVER_DURATION)
         self._handlers: dict[str, Any] = {}
         """The wrapped handler of each method that was called."""
@@ -93,6 +101,8 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
             token = otel_context.attach(call.context)
             try:
                 with self._running(call):
+                    if self._admit is not None:
+                        self._admit(method.name, context)
                     return await method.run(request, context, call)
             except asyncio.CancelledError:
                 late = deadlines.has_passed(context.time_remaining(), call.deadline_s)

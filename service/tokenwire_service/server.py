@@ -17,7 +17,7 @@ from tokenwire import channel_arguments
 from tokenwire_service.connections import disconnect, peers, stop_listening
 from tokenwire_service.ports import ListenError, check_free
 from tokenwire_service.reflection import enable_reflection
-from tokenwire_service.rpc_boundary import RETRY_S, RpcBoundary
+from tokenwire_service.rpc_boundary import RETRY_S, Admit, RpcBoundary
 from tokenwire_service.settings import TlsSettings
 from tokenwire_service.tls import server_credentials
 
@@ -51,6 +51,7 @@ class RpcServer:
         services: what is offered.
         request_bytes: largest message that a caller may send.
         setting: which setting has the address.
+        admit: as RpcBoundary has it.
 
     Raises:
         ListenError: the address can't be listened on.
@@ -64,8 +65,9 @@ class RpcServer:
         services: Sequence[Service],
         request_bytes: int = channel_arguments.REQUEST_BYTES,
         setting: str = "--listen",
+        admit: Admit | None = None,
     ) -> None:
-        self._boundary = RpcBoundary()
+        self._boundary = RpcBoundary(admit)
         self._credentials = server_credentials(tls)
         self._services = services
         self._request_bytes = request_bytes

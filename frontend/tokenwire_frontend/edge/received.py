@@ -12,7 +12,7 @@ from tokenwire_service.errors import InvalidRequestError, invalid
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.events import Content
 from tokenwire_frontend.core.request import GenerationRequest
-from tokenwire_frontend.edge import from_proto, keeping
+from tokenwire_frontend.edge import callers, from_proto, keeping
 from tokenwire_frontend.generation.incoming import Incoming, Terms
 from tokenwire_frontend.generation.reader import Reader
 
@@ -66,6 +66,7 @@ def received(
     return Incoming(
         reads=read,
         path=path,
+        caller=callers.current(),
         model=message.model,
         request_id=message.request_id,
         is_chat=message.prompt.WhichOneof("content") == "chat",

@@ -10,6 +10,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
 from tokenwire_service.telemetry import loop_lag
 
+from tokenwire_frontend.core.caller import ANYONE, Caller
 from tokenwire_frontend.core.request import GenerationRequest
 
 
@@ -38,6 +39,8 @@ class Incoming:
     """Returns the generation; raises InvalidRequestError with paths from the request's root."""
     path: str
     """Where the generation stands in the caller's message, such as `open.generation`."""
+    caller: Caller = ANYONE
+    """Whose it is."""
     model: str = ""
     request_id: str = ""
     is_chat: bool = False
