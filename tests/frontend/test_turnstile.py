@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from tokenwire_frontend.edge.turnstile import TURN_STREAMS, Turnstile
+from tokenwire_frontend.edge.turnstile import (
+    SHORT_TURN_STREAMS,
+    SHORT_TURNS,
+    TURN_STREAMS,
+    Turnstile,
+)
 
 
 async def test_a_turn_lets_so_many_through_and_the_rest_later_in_order():
@@ -43,3 +48,21 @@ async def test_what_comes_later_waits_behind_those_that_wait():
     assert not late.is_set()
     await asyncio.sleep(0)
     assert late.is_set()
+
+
+async def test_turns_are_short_while_calls_come():
+    turnstile = Turnstile()
+    streams = [asyncio.Event() for _ in range(4 * TURN_STREAMS)]
+    turnstile.call_came()
+    for each in streams:
+        turnstile.pass_through(each)
+    through = [sum(each.is_set() for each in streams)]
+    while through[-1] < len(streams):
+        await asyncio.sleep(0)
+        through.append(sum(each.is_set() for each in streams))
+        if len(through) == 3:
+            turnstile.call_came()
+    steps = [after - before for before, after in zip([0, *through], through, strict=False)]
+    short = 2 + SHORT_TURNS
+    assert steps[:short] == [SHORT_TURN_STREAMS] * short
+    assert steps[short] == TURN_STREAMS

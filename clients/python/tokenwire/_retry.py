@@ -20,8 +20,9 @@ class RetryPolicy:
     continued, at another frontend where there is one: nothing that was received comes again.
     """
 
-    attempts: int = 4
-    """Attempts in all; 1 never repeats a call. The default rides out about a second."""
+    attempts: int = 6
+    """Attempts in all; 1 never repeats a call. The default rides out some four seconds: a frontend
+    that came back is connected to within two, and another may be lost just then."""
     continuations: int = 10
     """Attempts to continue a generation that had begun, over all its time; 0 never does. More than
     `attempts`, since more is lost; the default rides out half a minute."""

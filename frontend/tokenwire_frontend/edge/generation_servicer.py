@@ -45,6 +45,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.GenerateRequest, context: Context
     ) -> generation_pb2.GenerateResponse | bytes:
         """Answers once, when every sequence has ended."""
+        self._turnstile.call_came()
         ready = asyncio.Event()
         reader = Reader(ready.set, Delivery(only_end=True))
         incoming = received(
@@ -67,6 +68,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.StreamGenerateRequest, context: Context
     ) -> None:
         """Streams one generation."""
+        self._turnstile.call_came()
         ready = asyncio.Event()
         reader = Reader(partial(self._turnstile.pass_through, ready))
         incoming = received(
@@ -100,6 +102,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         if place is not None:
             await self._relay.stream(place, "Attach", request, context)
             return
+        self._turnstile.call_came()
         ready = asyncio.Event()
         reader = Reader(partial(self._turnstile.pass_through, ready))
         begin_at(reader, request)
