@@ -13,7 +13,8 @@ COPY inference_worker ./inference_worker
 RUN pip install --no-cache-dir -c constraints/tensorrt_llm.txt '.[worker]'
 # MPI and the kernels' caches want a home.
 RUN useradd --create-home --uid 10001 worker
-USER worker
+# By its number, which Kubernetes can tell from root.
+USER 10001
 ENV TOKENWIRE_WORKER_LISTEN=0.0.0.0:50061 TOKENWIRE_WORKER_ENGINE=tensorrt_llm
 EXPOSE 50061
 # Large models take many minutes to load.

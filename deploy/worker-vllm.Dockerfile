@@ -14,7 +14,8 @@ COPY inference_worker ./inference_worker
 RUN python3 -m pip install --no-cache-dir 'grpcio-health-checking==1.75.0' 'grpcio-reflection==1.75.0' '.[worker]'
 # Compiled kernels are cached in the home.
 RUN useradd --create-home --uid 10001 worker
-USER worker
+# By its number, which Kubernetes can tell from root.
+USER 10001
 ENV TOKENWIRE_WORKER_LISTEN=0.0.0.0:50061 TOKENWIRE_WORKER_ENGINE=vllm
 EXPOSE 50061
 # Large models take many minutes to load.

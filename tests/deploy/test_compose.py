@@ -15,10 +15,13 @@ SERVICES = COMPOSE["services"]
 PULLED = [name for name, service in SERVICES.items() if "image" in service]
 BUILT = [name for name, service in SERVICES.items() if "build" in service]
 
+FRONTENDS = ("frontend-1", "frontend-2")
+
 UNCHECKED = {
     "collector": "its image holds nothing that could ask it",
     "tempo": "its image holds nothing that could ask it",
     "dcgm-exporter": "nothing waits for it, and Prometheus tells whether it answers",
+    "fleet-key": "it ends, and what waits for it waits for its success",
 }
 """Services without a health check, and why."""
 
@@ -31,11 +34,35 @@ def _profile(*profiles: str) -> set[str]:
     }
 
 
-def test_without_a_profile_there_is_one_frontend_with_two_cpu_workers():
-    assert _profile() == {"frontend", "worker-1", "worker-2"}
+def test_without_a_profile_there_are_two_frontends_with_two_cpu_workers():
+    assert _profile() == {*FRONTENDS, "fleet-key", "worker-1", "worker-2"}
     for worker in ("worker-1", "worker-2"):
         assert SERVICES[worker]["build"]["dockerfile"] == "deploy/worker.Dockerfile"
-        assert f"{worker}:50061" in SERVICES["frontend"]["command"]
+        for frontend in FRONTENDS:
+            assert f"{worker}:50061" in _flags(frontend)["--worker"]
+
+
+def test_frontends_find_what_the_other_one_has():
+    with table() as row:
+        for name in FRONTENDS:
+            with row(name):
+                flags = _flags(name)
+                assert flags["--advertise-address"] == [f"{name}:50051"]
+                assert flags["--peer"] == [f"{each}:50051" for each in FRONTENDS if each != name]
+                (key,) = flags["--fleet-key"]
+                assert key.startswith("/fleet/")
+                assert key in SERVICES["fleet-key"]["command"][-1]
+                assert "fleet:/fleet:ro" in SERVICES[name]["volumes"]
+
+
+def _flags(name: str) -> dict[str, list[str]]:
+    """Returns the flags of a service's command with their values."""
+    command = SERVICES[name].get("command", [])
+    words = command.split() if isinstance(command, str) else command
+    found: dict[str, list[str]] = {}
+    for flag, value in zip(words[::2], words[1::2], strict=True):
+        found.setdefault(flag, []).append(value)
+    return found
 
 
 def test_each_profile_adds_its_own():
@@ -47,7 +74,7 @@ def test_each_profile_adds_its_own():
     }
     assert _profile("gpu") - _profile() == {"frontend-gpu", "worker-gpu", "dcgm-exporter"}
     # It stands in for the CPU pair: at the same port, and only with the worker of its profile.
-    assert SERVICES["frontend-gpu"]["ports"] == SERVICES["frontend"]["ports"]
+    assert SERVICES["frontend-gpu"]["ports"] == SERVICES["frontend-1"]["ports"]
     assert list(SERVICES["frontend-gpu"]["depends_on"]) == ["worker-gpu"]
     assert SERVICES["worker-gpu"]["build"]["dockerfile"] == "deploy/worker-vllm.Dockerfile"
 
@@ -129,6 +156,8 @@ def test_services_take_their_settings(main_here):
             with row(name):
                 kind = "frontend" if "frontend" in name else "worker"
                 check_settings(SERVICES[name]["environment"], kind, help_of[kind])
+                for flag in _flags(name):
+                    assert f"{flag} " in help_of[kind]
 
 
 def check_settings(settings: dict[str, str], kind: str, told: str) -> None:
