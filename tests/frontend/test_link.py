@@ -84,6 +84,30 @@ async def test_a_silent_worker_is_suspect_then_lost_and_gets_nothing(worker, oth
         await frontend.wait_for(worker, READY)
 
 
+async def test_what_a_suspect_worker_has_not_accepted_goes_to_another(worker, other):
+    other.script = answers
+    async with frontend_of(worker, other) as frontend:
+        for each in (worker, other):
+            await frontend.wait_for(each, READY)
+        other.report(running_sequences=8)
+        await until(lambda: frontend.link(other).load.running_sequences == 8)
+        stream = await worker.stream()
+        accepted = generate(frontend)
+        stream.accept((await stream.submit()).handle)
+        waiting = generate(frontend)
+        handle = (await stream.submit()).handle
+        worker.freeze()
+        let_pass(frontend, 2.5)
+        await hear(frontend, other)
+        let_pass(frontend, 0.5)
+        answer = await waiting
+        assert (answer.timings.worker, answer.sequences[0].token_ids) == ("other", [5, 6, 7])
+        assert not accepted.done()
+        worker.thaw()
+        assert (await stream.cancel()).handle == handle
+        accepted.cancel()
+
+
 async def test_what_a_lost_worker_had_fails_as_worker_lost(worker, frontend):
     call = generate(frontend)
     stream = await worker.stream()

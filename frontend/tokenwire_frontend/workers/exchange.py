@@ -152,6 +152,12 @@ class Exchange:
                 self._complain("no end of a generation", handle=handle, trace_id=call.trace_id)
                 del self._calls[handle]
 
+    def fail_unaccepted(self, error: Callable[[], ServiceError]) -> None:
+        """Fails what the worker has neither accepted nor refused yet."""
+        for call in [self._calls[handle] for handle in self._owed]:
+            if not call.order.accepted:
+                self._fail(call, error())
+
     def fail_all(self, error: Callable[[], ServiceError]) -> None:
         """Fails everything: the stream is over."""
         calls, self._calls = self._calls, {}

@@ -179,6 +179,12 @@ class WorkerLink:
         if self._serving is not None:
             self._serving.exchange.detach(handle)
 
+    def fail_unaccepted(self) -> None:
+        """Fails what a silent worker has not accepted yet, so that another is tried."""
+        if self._serving is not None:
+            reason = self.state_reason
+            self._serving.exchange.fail_unaccepted(lambda: errors.worker_lost(self.address, reason))
+
     def tick(self) -> None:
         """Draws the consequences of what the worker has not said; to be called every TICK_S."""
         serving = self._serving

@@ -214,6 +214,9 @@ class WorkerPool:
             if link.state in SERVING and link.info and link.info.model == model
         ]
 
+    def _has_ready(self, model: str) -> bool:
+        return any(link.state is LinkState.READY for link in self.ready(model))
+
     def _update(self) -> None:
         described = {link.info.model for link in self.links if link.info}
         for name in self.models.keys() - described:
@@ -224,6 +227,9 @@ class WorkerPool:
             model.ready_workers = len(limits)
             if limits:
                 model.limits = common_limits(limits)
+        for link in self.links:
+            if link.state is LinkState.SUSPECT and link.info and self._has_ready(link.info.model):
+                link.fail_unaccepted()
         self.changed.set()
         turned, self._turned = self._turned, asyncio.Event()
         turned.set()
