@@ -26,6 +26,7 @@ from tokenwire_worker.gauges import offer_gauges
 from tokenwire_worker.loading import load
 from tokenwire_worker.metrics import WorkerMetrics
 from tokenwire_worker.model_files import ModelError
+from tokenwire_worker.quantize import command as quantize
 from tokenwire_worker.settings import WorkerSettings
 from tokenwire_worker.worker import Worker
 
@@ -40,14 +41,17 @@ DEATH_LINGER_S = 0.3
 DEAD_CLOSE_S it is below the 2 s within which a worker ends once its engine is given up; vLLM uses
 up each of them."""
 
+COMMANDS = {"check-engine": check_engine.main, "quantize": quantize.main}
+"""What the program does besides serving, by its first argument."""
+
 log = structlog.get_logger()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a worker until SIGTERM, SIGINT or SIGHUP; see --help."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if list(arguments[:1]) == ["check-engine"]:
-        sys.exit(check_engine.main(PROGRAM, arguments[1:]))
+    if arguments and (command := COMMANDS.get(arguments[0])):
+        sys.exit(command(PROGRAM, arguments[1:]))
     settings = parse(WorkerSettings, PROGRAM, arguments)
     logs.configure(settings.log_level, settings.log_format, PROGRAM)
     refuse_if(PROGRAM, variables.faults())

@@ -50,13 +50,13 @@ def configure(parser: argparse.ArgumentParser, *, subcommand: bool = False) -> N
     add("--tls-key", metavar="FILE", help="private key of the certificate (PEM)")
 
 
-def client(args: argparse.Namespace) -> Client:
-    """Returns the client that the options describe.
+def client(args: argparse.Namespace, target: str | None = None) -> Client:
+    """Returns the client that the options describe, or one of another target.
 
     Raises:
         ValueError: a file that TLS can't use, where gRPC would say only that it can't connect.
     """
-    return Client(args.target, tls=tls(args), timeout=args.timeout, retry=_RETRY)
+    return Client(target or args.target, tls=tls(args), timeout=args.timeout, retry=_RETRY)
 
 
 def only_target(args: argparse.Namespace) -> str:

@@ -19,6 +19,7 @@ from tokenwire.cli import (
     conformance,
     connection,
     detokenize,
+    evaluate,
     generate,
     models,
     tokenize,
@@ -48,6 +49,7 @@ _COMMANDS = {
     "trace": trace,
     "bench": bench,
     "conformance": conformance,
+    "evaluate": evaluate,
 }
 _READ_A_TEXT = (generate.run, chat.run, tokenize.run)
 
