@@ -16,7 +16,7 @@ from typing import Any
 
 from tokenwire import Client
 
-from benchmarks.gpu.processes import ROOT, Pair
+from benchmarks.gpu.processes import ROOT, Services
 
 ANSWERS = Path(__file__).parent / "demo_answers.json"
 HUGGING_FACE = ROOT / "models/demo/hf"
@@ -73,11 +73,9 @@ def compare(found: dict[str, str], model: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Records the answers of the OpenVINO engine."""
-    with (
-        tempfile.TemporaryDirectory() as logs,
-        Pair("record", OPENVINO, ["--engine", "openvino"], Path(logs)) as pair,
-    ):
-        found = answers(pair.frontend)
+    with tempfile.TemporaryDirectory() as logs, Services(Path(logs)) as services:
+        pair = services.pair("record", ["--model", str(OPENVINO), "--engine", "openvino"])
+        found = answers(pair.frontend.address)
     record = {"weights_sha256": fingerprint(HUGGING_FACE), "answers": found}
     ANSWERS.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     print(ANSWERS.read_text())

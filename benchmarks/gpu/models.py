@@ -35,22 +35,18 @@ CONFIG = {
 }
 
 
-def write(folder: Path, **changes: int) -> Path:
-    """Writes the folder and returns it.
-
-    Args:
-        folder: where to.
-        changes: values of config.json to change, for trying a run on a small machine.
-    """
+def write(folder: Path, vocabulary_size: int = VOCABULARY_SIZE) -> Path:
+    """Writes the folder and returns it; a small vocabulary is for trying a run."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({**CONFIG, **changes}, indent=2))
-    (folder / "tokenizer.json").write_text(json.dumps(_tokenizer()))
+    config = {**CONFIG, "vocab_size": vocabulary_size}
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    (folder / "tokenizer.json").write_text(json.dumps(_tokenizer(vocabulary_size)))
     return folder
 
 
-def _tokenizer() -> dict[str, object]:
+def _tokenizer(vocabulary_size: int) -> dict[str, object]:
     vocabulary = {character: number for number, character in enumerate(_byte_characters())}
-    for number in range(len(vocabulary), VOCABULARY_SIZE):
+    for number in range(len(vocabulary), vocabulary_size):
         vocabulary[f"\u0120w{number}"] = number
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     return {

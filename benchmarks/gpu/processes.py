@@ -1,131 +1,161 @@
-"""The processes of a run: a worker and a frontend, or the direct arm; their logs are kept."""
+"""The processes of a run: workers, frontends, and the direct arm; their logs are kept."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self, TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
-START_S = 400.0
-"""Bound of a start: loading and compiling an 8B model takes about 40 s, the first time on a host
-several times that."""
+START_S = 300.0
+"""Bound of a start: loading and compiling an 8B model takes about 40 s, and longer where several do
+so at once or a host does it for the first time."""
+SERVING_S = 90.0
+"""Bound until a frontend serves, which builds a tokenizer of 128,256 entries."""
+STOP_S = 60.0
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-class Pair:
-    """Runs a worker and a frontend on free loopback ports for as long as the context is open."""
+class Service:
+    """One service's process, which listens on a free loopback port."""
 
-    def __init__(self, name: str, model: Path, options: list[str], logs: Path) -> None:
-        self._name, self._model, self._options, self._logs = name, model, options, logs
-        self._processes: dict[str, subprocess.Popen[str]] = {}
-        self._files: list[IO[str]] = []
-        self.worker = ""
-        """The worker's HOST:PORT."""
-        self.frontend = ""
-        """The frontend's HOST:PORT."""
-        self.start_s = 0.0
-        """Time that the worker took to serve."""
-
-    def __enter__(self) -> Self:
+    def __init__(
+        self,
+        module: str,
+        options: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        listen: str = "127.0.0.1:0",
+    ) -> None:
+        """Starts it and waits for its address; a RuntimeError where that does not come."""
         start_s = time.perf_counter()
-        try:
-            self.worker = self._start(
-                "tokenwire_worker", ["--model", str(self._model), *self._options]
+        self.name = log.stem
+        self._again = (module, list(options), log, environment)
+        with log.open("w") as file:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", module, *options),
+                    *("--listen", listen, "--log-format", "json"),
+                ],
+                cwd=ROOT,
+                stdout=file,
+                stderr=file,
+                env={**os.environ, **(environment or {})},
             )
-            self.start_s = time.perf_counter() - start_s
-            self.frontend = self._start("tokenwire_frontend", ["--worker", self.worker])
-            self._wait_until_serving()
+        try:
+            self.address = self._address(log)
         except BaseException:
-            self.__exit__()
+            self.stop()
             raise
-        return self
+        self.start_s = time.perf_counter() - start_s
+        """Time that it took to listen; a worker does so once its engine is there."""
 
-    def __exit__(self, *_: object) -> None:
-        for process in reversed(self._processes.values()):
-            process.terminate()
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        for file in self._files:
-            file.close()
+    def cpu_s(self) -> float:
+        """Returns the seconds of CPU that it has used, an engine's own processes apart."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+    def wait_until_serving(self) -> None:
+        """Waits until its health is SERVING; a RuntimeError where that takes too long."""
+        probe = [sys.executable, "-m", "tokenwire_service.probe", self.address]
+        deadline_s = time.monotonic() + SERVING_S
+        while subprocess.run(probe, check=False, capture_output=True).returncode:
+            if time.monotonic() > deadline_s:
+                raise RuntimeError(f"{self.name} does not serve")
+
+    def restarted(self) -> Service:
+        """Returns it started again with the same options at the same address, once it serves."""
+        self.stop()
+        module, options, log, environment = self._again
+        again = Service(
+            module, options, log.with_stem(f"{log.stem}-again"), environment, self.address
+        )
+        again.wait_until_serving()
+        return again
+
+    def kill(self) -> None:
+        """Ends it by SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Ends it by SIGTERM, or after a minute by SIGKILL."""
+        self.process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_S)
+            return
+        self.kill()
+
+    def _address(self, log: Path) -> str:
+        deadline_s = time.monotonic() + START_S
+        while time.monotonic() < deadline_s and self.process.poll() is None:
+            for line in log.read_text().splitlines():
+                with suppress(ValueError):  # a line that is not whole yet, or an engine's own
+                    event = json.loads(line)
+                    if event.get("event") == "listening":
+                        return str(event["address"])
+            time.sleep(0.2)
+        raise RuntimeError(f"{self.name} did not start:\n{log.read_text()[-3000:]}")
+
+
+@dataclass
+class Pair:
+    """A worker and a frontend of its own."""
+
+    worker: Service
+    frontend: Service
 
     def cpu_s(self) -> dict[str, float]:
-        """Returns the seconds of CPU that each service has used, the engine's processes apart."""
-        used = {}
-        for name, process in self._processes.items():
-            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-            used[name] = (int(fields[11]) + int(fields[12])) / TICKS_PER_S
-        return used
+        """Returns the seconds of CPU that each service has used."""
+        return {"worker": self.worker.cpu_s(), "frontend": self.frontend.cpu_s()}
 
-    def _start(self, module: str, options: list[str]) -> str:
-        """Starts a service and returns the address that its log says it listens on."""
-        path = self._logs / f"{self._name}-{module}.log"
-        file = path.open("w+")
-        self._files.append(file)
-        command = [sys.executable, "-m", module, *options, "--listen", "127.0.0.1:0"]
-        process = subprocess.Popen(
-            [*command, "--log-format", "json"], cwd=ROOT, stdout=file, stderr=file, text=True
-        )
-        self._processes[module] = process
-        deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline and process.poll() is None:
-            for line in path.read_text().splitlines():
-                if line.startswith("{") and json.loads(line).get("event") == "listening":
-                    address: str = json.loads(line)["address"]
-                    return address
-            time.sleep(0.2)
-        raise RuntimeError(f"{module} did not start:\n{path.read_text()[-3000:]}")
-
-    def _wait_until_serving(self) -> None:
-        probe = [sys.executable, "-m", "tokenwire_service.probe", self.frontend]
-        deadline = time.monotonic() + START_S
-        while subprocess.run(probe, check=False, capture_output=True).returncode:
-            if time.monotonic() > deadline:
-                raise RuntimeError("the frontend does not serve")
+    def stop(self) -> None:
+        """Ends both."""
+        self.frontend.stop()
+        self.worker.stop()
 
 
 class Direct:
-    """Runs the direct arm's process for as long as the context is open."""
+    """The direct arm's process."""
 
     def __init__(self, name: str, arguments: Mapping[str, Any], logs: Path) -> None:
-        self._file = (logs / f"{name}-direct.log").open("w")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.gpu.direct", json.dumps(arguments)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._file,
-            text=True,
-        )
-        self.ready: dict[str, Any] = {}
+        """Starts it, and waits for its engine."""
+        with (logs / f"{name}-direct.log").open("w") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.gpu.direct", json.dumps(arguments)],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+            )
+        self.ready: dict[str, Any] = self._receive()["ready"]
         """What the engine told of itself."""
-
-    def __enter__(self) -> Self:
-        self.ready = self._receive()["ready"]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._file.close()
 
     def run(self, load: Mapping[str, Any]) -> dict[str, float]:
         """Runs a load and returns the figures."""
         assert self._process.stdin is not None
         print(json.dumps(load), file=self._process.stdin, flush=True)
         return self._receive()
+
+    def stop(self) -> None:
+        """Ends it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _receive(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -134,3 +164,64 @@ class Direct:
             raise RuntimeError("the direct arm's process has ended; see its log")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+StartedT = TypeVar("StartedT", Service, Direct)
+
+
+class Services:
+    """Starts services, from any thread, and ends those that are left at the end of its context."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._lock = threading.Lock()
+        self._started: list[Service | Direct] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for service in reversed(self._started):
+            service.stop()
+
+    def restart(self, service: Service) -> Service:
+        """Ends a service as an operator would, and starts it again at the same address."""
+        return self._kept(service.restarted())
+
+    def worker(
+        self, name: str, options: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> Service:
+        """Starts a worker."""
+        return self._start("tokenwire_worker", f"{name}-worker", options, environment)
+
+    def frontend(self, name: str, workers: Sequence[Service], *options: str) -> Service:
+        """Starts a frontend of workers that run, and waits until it serves."""
+        named = [word for each in workers for word in ("--worker", each.address)]
+        service = self._start("tokenwire_frontend", f"{name}-frontend", [*named, *options])
+        service.wait_until_serving()
+        return service
+
+    def pair(
+        self, name: str, options: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> Pair:
+        """Starts a worker and a frontend."""
+        worker = self.worker(name, options, environment)
+        return Pair(worker, self.frontend(name, [worker]))
+
+    def direct(self, name: str, arguments: Mapping[str, Any]) -> Direct:
+        """Starts the direct arm."""
+        return self._kept(Direct(name, arguments, self._logs))
+
+    def _start(
+        self,
+        module: str,
+        name: str,
+        options: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+    ) -> Service:
+        return self._kept(Service(module, options, self._logs / f"{name}.log", environment))
+
+    def _kept(self, started: StartedT) -> StartedT:
+        with self._lock:
+            self._started.append(started)
+        return started

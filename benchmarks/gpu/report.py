@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu import tables, tables_of_two
+
 TARGET_RATIO = 0.97
 """Least share of the direct arm's tokens per second that the services are to reach."""
 
@@ -55,15 +57,29 @@ def write(results: dict[str, Any], folder: Path) -> None:
     (folder / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     sections = [_head(results)]
     for name, section in (
-        ("demo", _demo),
-        ("contract", _contract),
+        ("real", tables.real),
         ("load", _load),
-        ("wire", _wire),
         ("cancel", _cancel),
         ("prefix", _prefix),
+        ("formats", tables.formats),
+        ("quantised", tables.quantised),
+        ("settings", tables.settings),
+        ("drafts", tables.drafts),
+        ("exact", tables_of_two.exact),
+        ("scale", tables_of_two.scale),
+        ("parallel", tables_of_two.parallel),
+        ("routing", tables_of_two.routing),
+        ("rolling", tables_of_two.rolling),
+        ("failover", tables.failover),
+        ("demo", _demo),
+        ("wire", _wire),
+        ("contract", _contract),
     ):
         if results.get(name):
-            sections.append(section(results[name]))
+            try:
+                sections.append(section(results[name]))
+            except (KeyError, TypeError, ValueError) as error:  # of a part that failed half-way
+                sections.append(f"{name}: half done ({error!r}); see results.json")
     for name, reason in results["failed"].items():
         sections.append(f"**{name} failed**: {reason.splitlines()[0]}")
     (folder / "results.md").write_text("\n\n".join(sections) + "\n")
@@ -71,9 +87,10 @@ def write(results: dict[str, Any], folder: Path) -> None:
 
 def _head(results: dict[str, Any]) -> str:
     of = results["host"]
+    gpus = of["gpu"].splitlines()
     return (
-        f"One {of['gpu'].partition(',')[0]}, {of['cpu_cores']} CPU cores; Python {of['python']}, "
-        f"vLLM {of['vllm']}, PyTorch {of['torch']}, grpcio {of['grpcio']}."
+        f"{len(gpus)} x {gpus[0].partition(',')[0]}, {of['cpu_cores']} CPU cores; "
+        f"Python {of['python']}, vLLM {of['vllm']}, PyTorch {of['torch']}, grpcio {of['grpcio']}."
     )
 
 
@@ -136,7 +153,7 @@ def _arms(rounds: list[dict[str, Any]], title: str) -> str:
                 f"{each['ttft_p95_ms']:,.0f} ms",
                 *(
                     f"{each[name]:.0f}" if name in each else "-"
-                    for name in ("tokenwire_worker_us_per_token", "tokenwire_frontend_us_per_token")
+                    for name in ("worker_us_per_token", "frontend_us_per_token")
                 ),
             ]
             lines.append(f"| {' | '.join(cells)} |")

@@ -1,0 +1,137 @@
+"""The real model in every format, compared with its original: part `quantised`."""
+
+from __future__ import annotations
+
+import json
+import pydoc_data.topics
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.context import Run
+from benchmarks.gpu.engines import REAL, Variant
+from benchmarks.gpu.processes import ROOT
+
+EVALUATED = 40_960
+"""Tokens of the text that is scored: 40 windows."""
+
+PROMPT_CHARS = (200, 4000)
+"""Lengths of the paragraphs that serve as prompts."""
+
+QUANTISING_S = 240.0
+"""Bound of one run of `tokenwire-worker quantize`."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to quantise the real model."""
+
+    options: tuple[str, ...]
+    served: bool
+    """vLLM loads it, and this GPU computes it or has a way around."""
+
+
+CASES = {
+    "fp8": Case(("--format", "fp8"), served=True),
+    "fp8, FP8 KV cache": Case(("--format", "fp8", "--kv-cache", "fp8"), served=True),
+    "fp8, 4 prompts": Case(("--format", "fp8", "--samples", "4"), served=True),
+    "nvfp4": Case(("--format", "nvfp4"), served=True),
+    "int4_awq": Case(("--format", "int4_awq"), served=False),
+    "int8_sq": Case(("--format", "int8_sq"), served=False),
+}
+
+
+def quantised(run: Run) -> None:
+    """Quantises the model in every way at once, then serves and evaluates what vLLM loads."""
+    found: dict[str, Any] = {}
+    run.results["quantised"] = found
+    prompts, text = run.logs / "prompts.jsonl", run.logs / "text.txt"
+    prompts.write_text("".join(f"{json.dumps({'text': each})}\n" for each in _prompts()))
+    text.write_text(_text())
+    running = {name: _quantise(run, name, case, prompts) for name, case in CASES.items()}
+    for name, process in running.items():
+        found[name] = _finished(run, name, process)
+        run.say(f"quantize {name}: {found[name]}")
+    served = [name for name, case in CASES.items() if case.served and "failed" not in found[name]]
+    eager = REAL | {"enforce_eager": True}
+    run.engines.begin((), **{_folder(name): Variant(_folder(name), eager) for name in served})
+    for name in served:
+        found[name]["evaluation"] = _evaluate(run, name, text)
+        run.say(f"evaluate {name}: {found[name]['evaluation']}")
+
+
+def _folder(name: str) -> str:
+    return "real-" + re.sub(r"\W+", "-", name)
+
+
+def _prompts() -> Iterator[str]:
+    """Yields paragraphs of Python's language reference, which every Python has."""
+    least, most = PROMPT_CHARS
+    for _, topic in sorted(pydoc_data.topics.topics.items()):
+        for paragraph in topic.split("\n\n"):
+            if least <= len(paragraph) <= most:
+                yield paragraph
+
+
+def _text() -> str:
+    """Returns this project's documentation: prose of the same kind that calibration did not see."""
+    return "\n".join(each.read_text() for each in sorted((ROOT / "docs").glob("*.md")))
+
+
+def _quantise(run: Run, name: str, case: Case, prompts: Path) -> subprocess.Popen[bytes]:
+    out = run.models["real"].with_name(_folder(name))
+    command = [
+        *(sys.executable, "-m", "tokenwire_worker", "quantize"),
+        *("--model", str(run.models["real"]), "--out", str(out), "--prompts", str(prompts)),
+        *("--device", "cpu" if run.chosen.dry else "cuda"),
+        *case.options,
+    ]
+    with _log(run, name).open("w") as log:
+        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+
+
+def _log(run: Run, name: str) -> Path:
+    return run.logs / f"quantize-{_folder(name)}.log"
+
+
+def _finished(run: Run, name: str, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    try:
+        code = process.wait(QUANTISING_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return {"failed": f"not done within {QUANTISING_S:.0f} s"}
+    said = _log(run, name).read_text()
+    if code:
+        last = said.strip().splitlines()[-1:] or [f"exit code {code}"]
+        return {"failed": last[0][:400]}
+    return {"said": [line for line in said.splitlines() if re.match("perplexity of|/|note:", line)]}
+
+
+def _evaluate(run: Run, name: str, text: Path) -> dict[str, Any]:
+    """Compares a served format with the original, by the command that users have."""
+    try:
+        target, baseline = run.engines.pair(_folder(name)), run.engines.pair("real")
+    except RuntimeError as error:
+        return {"failed": str(error)[-400:]}
+    out = run.logs / f"evaluate-{_folder(name)}.json"
+    start_s = time.perf_counter()
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "tokenwire", "evaluate", "--text", str(text)),
+            *("--target", target.frontend.address, "--baseline", baseline.frontend.address),
+            *("--tokens", str(EVALUATED), "--json", str(out)),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if not out.exists():
+        return {"failed": done.stderr.strip().splitlines()[-1][:400]}
+    took_s = time.perf_counter() - start_s
+    return {**json.loads(out.read_text()), "exit_code": done.returncode, "took_s": took_s}
