@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 
 import structlog
 
-from tokenwire_worker.core.kv_events import KvEventLog
+from tokenwire_worker.core.kv_events import EVENT_WORDS, KvEventLog
 from tokenwire_worker.engines.port import KvCleared, KvEvent
 
 log = structlog.get_logger()
@@ -20,7 +21,7 @@ class KvEventFeed:
         """Starts with an empty log."""
         self._log = events or KvEventLog()
         self._watches: set[asyncio.Event] = set()
-        self._ended = False
+        self._ended = asyncio.Event()
 
     def publish(self, events: Sequence[KvEvent]) -> None:
         """Takes events from the engine.
@@ -36,33 +37,42 @@ class KvEventFeed:
 
     def end(self) -> None:
         """Ends every watch, once it has told what is there."""
-        self._ended = True
+        self._ended.set()
         self._wake()
 
     def _wake(self) -> None:
         for news in self._watches:
             news.set()
 
-    async def watch(self, first_number: int) -> AsyncGenerator[tuple[int, KvEvent], None]:
-        """Yields events with their numbers, until `end`.
+    async def watch(
+        self, first_number: int, interval_s: float = 0.0
+    ) -> AsyncGenerator[tuple[int, list[KvEvent]], None]:
+        """Yields events, each time with the first one's number, until `end`.
 
         Args:
             first_number: number to begin with; 0: the next that comes.
+            interval_s: time for which events are gathered, until they are as many as a message
+                takes; 0: they come one by one.
 
         Raises:
             NumberGoneError: a number is not kept any more, or lies beyond the next.
         """
         number = first_number or self._log.next_number
+        most_words = EVENT_WORDS if interval_s else 0
         news = asyncio.Event()
         self._watches.add(news)
         try:
             while True:
                 news.clear()
-                while (event := self._log.get(number)) is not None:
-                    yield number, event
-                    number += 1
-                if self._ended:
+                while events := self._log.batch(number, most_words):
+                    yield number, events
+                    number += len(events)
+                if self._ended.is_set():
                     return
                 await news.wait()
+                if interval_s:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(interval_s):
+                            await self._ended.wait()
         finally:
             self._watches.discard(news)

@@ -357,7 +357,7 @@ async def test_odd_kv_events_are_a_lost_count_and_no_fault_of_the_others(rig, li
     watch = rig.dispatcher.kv_events.watch(1)
     events = [await anext(watch) for _ in range(2)]
     await watch.aclose()
-    assert [event for _, event in events] == [KvCleared(), KvCleared()]
+    assert [event for _, [event] in events] == [KvCleared(), KvCleared()]
     assert [line["event"] for line in lines] == ["engine_event_fault"]
 
 

@@ -84,8 +84,11 @@ class Worker:
         await self.dispatcher.close()
         await self._supervisor.close()
 
-    def watch(self, first_number=0):
-        return self._stub.WatchKvEvents(pb.WatchKvEventsRequest(first_number=first_number))
+    def watch(self, first_number=0, interval_s=None):
+        request = pb.WatchKvEventsRequest(first_number=first_number)
+        if interval_s is not None:
+            request.interval.FromNanoseconds(round(interval_s * 1e9))
+        return self._stub.WatchKvEvents(request)
 
     async def watching(self, engine):
         """Returns a watch from now on that has certainly begun."""
@@ -110,6 +113,48 @@ async def test_events_come_numbered_in_order_with_their_contents():
     assert child.stored.parent_hash == BIG
     assert list(removed.removed.block_hashes) == [9, 7]
     assert cleared.WhichOneof("event") == "cleared"
+
+
+async def test_events_are_gathered_where_an_interval_is_asked_for():
+    engine = StillEngine(Ability.KV_EVENTS)
+    async with Worker(engine) as worker:
+        await worker.watching(engine)
+        engine.publish(KvStored(0, [7], [1, 2], "pirate", "salt"), KvRemoved([7]))
+        engine.publish(KvCleared())
+        first, second, third = _flat(await worker.watch(2, interval_s=1.0).read())
+    assert [first.number, second.number, third.number] == [2, 3, 4]
+    assert (first.stored.lora_adapter, first.stored.cache_salt) == ("pirate", "salt")
+    assert list(second.removed.block_hashes) == [7]
+    assert third.WhichOneof("event") == "cleared"
+
+
+async def test_gathered_events_stay_within_a_message():
+    engine = StillEngine(Ability.KV_EVENTS)
+    async with Worker(engine) as worker:
+        await worker.watching(engine)
+        ids = [2**28] * 30_000  # 5 bytes each
+        engine.publish(*[KvStored(0, [number], ids) for number in range(1, 6)])
+        call = worker.watch(2, interval_s=1.0)
+        messages = [await call.read() for _ in range(3)]
+    assert [[each.number for each in _flat(message)] for message in messages] == [
+        [2, 3],
+        [4, 5],
+        [6],
+    ]
+    assert max(message.ByteSize() for message in messages) < 2**20
+
+
+@pytest.mark.parametrize("interval_s", [-0.1, 1.1])
+async def test_an_interval_beyond_its_bounds_is_refused_by_name(interval_s):
+    async with Worker(StillEngine(Ability.KV_EVENTS)) as worker:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await worker.watch(interval_s=interval_s).read()
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "interval" in raised.value.details()
+
+
+def _flat(message):
+    return [message, *message.more]
 
 
 async def test_a_broken_watch_resumes_at_the_next_number():

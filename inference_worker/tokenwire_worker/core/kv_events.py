@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from tokenwire_worker.engines.port import KvCleared, KvEvent, KvRemoved, KvStored
 
@@ -71,6 +72,21 @@ class KvEventLog:
         while len(kept) > self._kept_events or (self._words > self._kept_words and len(kept) > 1):
             self._words -= _words(kept.popleft())
 
+    def batch(self, number: int, most_words: int) -> list[KvEvent]:
+        """Returns the events from a number on, of so many words in all or one; none: it is next.
+
+        Raises:
+            NumberGoneError: it is not kept any more, or lies beyond the next.
+        """
+        events: list[KvEvent] = []
+        words = 0
+        while (event := self.get(number + len(events))) is not None:
+            words += _words(event) + 1  # its number
+            if events and words > most_words:
+                break
+            events.append(event)
+        return events
+
     def get(self, number: int) -> KvEvent | None:
         """Returns an event, or None where it is the next to come.
 
@@ -86,8 +102,10 @@ class KvEventLog:
 def _compact(event: KvEvent) -> KvEvent:
     """Returns the event in 4 bytes for each id and 8 for each hash; as lists they take 36."""
     if isinstance(event, KvStored):
-        return KvStored(
-            event.parent_hash, array("Q", event.block_hashes), array("I", event.token_ids)
+        return replace(
+            event,
+            block_hashes=array("Q", event.block_hashes),
+            token_ids=array("I", event.token_ids),
         )
     if isinstance(event, KvRemoved):
         return KvRemoved(array("Q", event.block_hashes))
@@ -109,10 +127,11 @@ def _divided(event: KvEvent) -> Iterator[KvEvent]:
     tokens = len(event.token_ids) // len(hashes)
     blocks = max(EVENT_WORDS // (tokens + 1), 1)
     for at in range(0, len(hashes), blocks):
-        yield KvStored(
-            hashes[at - 1] if at else event.parent_hash,
-            hashes[at : at + blocks],
-            event.token_ids[at * tokens : (at + blocks) * tokens],
+        yield replace(
+            event,
+            parent_hash=hashes[at - 1] if at else event.parent_hash,
+            block_hashes=hashes[at : at + blocks],
+            token_ids=event.token_ids[at * tokens : (at + blocks) * tokens],
         )
 
 

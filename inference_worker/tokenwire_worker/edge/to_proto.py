@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from google.protobuf import duration_pb2
 from tokenwire.worker.v1 import execution_pb2 as pb
@@ -122,14 +122,24 @@ def load_response(load: Load, pace: Pace) -> worker_pb2.WatchLoadResponse:
     )
 
 
-def kv_event_response(number: int, event: KvEvent) -> worker_pb2.WatchKvEventsResponse:
-    """Returns a KV cache event with its number."""
+def kv_events_response(number: int, events: Sequence[KvEvent]) -> worker_pb2.WatchKvEventsResponse:
+    """Returns KV cache events, at least one, of which the first has this number."""
+    message = _kv_event(number, events[0])
+    message.more.extend(
+        _kv_event(following, event) for following, event in enumerate(events[1:], number + 1)
+    )
+    return message
+
+
+def _kv_event(number: int, event: KvEvent) -> worker_pb2.WatchKvEventsResponse:
     message = worker_pb2.WatchKvEventsResponse(number=number)
     if isinstance(event, KvStored):
         stored = message.stored
         stored.parent_hash = event.parent_hash
         stored.block_hashes.extend(event.block_hashes)
         stored.token_ids.extend(event.token_ids)
+        stored.lora_adapter = event.lora_adapter
+        stored.cache_salt = event.cache_salt
     elif isinstance(event, KvRemoved):
         message.removed.block_hashes.extend(event.block_hashes)
     else:

@@ -26,7 +26,8 @@ CHUNK_BYTES = 512 * 1024
 """Bytes of a file in one message of GetTokenizer: a message stays under 1 MiB."""
 
 DEFAULT_INTERVAL_S, LEAST_INTERVAL_S, MOST_INTERVAL_S = 0.2, 0.01, 1.0
-"""WatchLoadRequest.min_interval: where it is unset, and its bounds."""
+"""WatchLoadRequest.min_interval: where it is unset, and its bounds; the last is also that of
+WatchKvEventsRequest.interval."""
 
 HEARTBEAT_S = 0.9
 """Longest time between two messages of WatchLoad, by which a worker is known to live: the contract
@@ -106,10 +107,12 @@ class WorkerServicer:
         info = self._dispatcher.info
         if Ability.KV_EVENTS not in info.abilities:
             raise errors.no_kv_events(info.engine)
+        interval_s = _gathering_s(request)
         try:
-            async with aclosing(self._dispatcher.kv_events.watch(request.first_number)) as events:
-                async for number, event in events:
-                    await context.write(to_proto.kv_event_response(number, event))
+            feed = self._dispatcher.kv_events
+            async with aclosing(feed.watch(request.first_number, interval_s)) as batches:
+                async for number, events in batches:
+                    await context.write(to_proto.kv_events_response(number, events))
         except NumberGoneError as gone:
             raise errors.kv_events_gone(gone) from gone
 
@@ -122,6 +125,13 @@ def _interval_s(request: pb.WatchLoadRequest) -> float:
         raise invalid("min_interval", "not a valid duration")
     if not LEAST_INTERVAL_S <= asked_s <= MOST_INTERVAL_S:
         raise invalid("min_interval", f"{asked_s:g} s is not within 10 ms to 1 s")
+    return asked_s
+
+
+def _gathering_s(request: pb.WatchKvEventsRequest) -> float:
+    asked_s = from_proto.seconds(request.interval)
+    if not 0 <= asked_s <= MOST_INTERVAL_S:  # nor is it where it is not a number
+        raise invalid("interval", f"{asked_s:g} s is not within 0 and 1 s")
     return asked_s
 
 

@@ -326,6 +326,10 @@ class KvStored:
     """The engine's hashes of the blocks, each below 2**64."""
     token_ids: Sequence[int]
     """The ids of all blocks, one after the other; `EngineInfo.kv_block_tokens` for each block."""
+    lora_adapter: str = ""
+    """Adapter of the requests that can reuse them; empty: none."""
+    cache_salt: str = ""
+    """Salt of these requests, where the blocks have no parent; empty: none, or it is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ class Holding:
     """What one sequence has of the cache."""
 
     root: int
+    domain: tuple[str, str] = ("", "")
+    """Adapter and salt."""
     chain: list[int] = field(default_factory=list)
     """Hashes of its full blocks, in order."""
     promised: int = 0
@@ -81,13 +83,16 @@ class BlockCache:
         """Blocks that running sequences have."""
         return len(self._users) + self._filling
 
-    def admit(self, root: int, hashes: Sequence[int], most_blocks: int) -> Holding | None:
+    def admit(
+        self, root: int, hashes: Sequence[int], most_blocks: int, domain: tuple[str, str]
+    ) -> Holding | None:
         """Admits a sequence; returns what it holds, or None where not all of it fits.
 
         Args:
             root: see `root_hash`.
             hashes: of the full blocks of its prompt that may be reused.
             most_blocks: blocks that it may need to its end.
+            domain: its adapter and its salt.
         """
         hits = 0
         while self._reuse and hits < len(hashes) and self._has(hashes[hits]):
@@ -102,7 +107,7 @@ class BlockCache:
         self._promised += promised
         if not self._reuse:
             root = self._apart = self._apart + 1
-        return Holding(root, chain, promised)
+        return Holding(root, domain, chain, promised)
 
     def begin_block(self, holding: Holding) -> None:
         """Gives a sequence one of the blocks that it was promised."""
@@ -122,7 +127,7 @@ class BlockCache:
         holding.filling = False
         self._filling -= 1
         if self._reuse and not self._has(found):
-            self._tell_stored(holding.chain[-1] if holding.chain else 0, found, ids)
+            self._tell_stored(holding, found, ids)
         self._use(found)
         holding.chain.append(found)
 
@@ -149,11 +154,12 @@ class BlockCache:
         self._idle.pop(block, None)
         self._users[block] = self._users.get(block, 0) + 1
 
-    def _tell_stored(self, parent: int, block: int, ids: Sequence[int]) -> None:
+    def _tell_stored(self, holding: Holding, block: int, ids: Sequence[int]) -> None:
+        parent = holding.chain[-1] if holding.chain else 0
         hashes, tokens = self._stored
         if not hashes or hashes[-1] != parent:
             hashes, tokens = self._stored = [], []
-            self._events.append(KvStored(parent, hashes, tokens))
+            self._events.append(KvStored(parent, hashes, tokens, *holding.domain))
         # A prompt's blocks come one after the other: one event for all of them.
         hashes.append(block)
         tokens.extend(ids)

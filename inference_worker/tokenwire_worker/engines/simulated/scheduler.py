@@ -243,11 +243,12 @@ class Scheduler:
     def _take_up(self, sequence: _Sequence) -> bool:
         """Gives a sequence its part of the KV cache; returns whether there is room for it."""
         generation, size = sequence.generation, self._block_tokens
-        root = root_hash(generation.lora_adapter, generation.cache_salt)
+        domain = generation.lora_adapter, generation.cache_salt
+        root = root_hash(*domain)
         if sequence.hashes is None:
             sequence.hashes = list(block_hashes(root, generation.prompt, size))
         most = -(-(len(generation.prompt) + generation.max_tokens) // size)
-        sequence.holding = self._cache.admit(root, sequence.hashes, most)
+        sequence.holding = self._cache.admit(root, sequence.hashes, most, domain)
         if sequence.holding is None:
             return False
         sequence.cached = sequence.computed = len(sequence.holding.chain) * size

@@ -104,7 +104,18 @@ def _stored(event: Any) -> KvStored:
         parent_hash=0 if parent is None else _hash(parent),
         block_hashes=[_hash(each) for each in event.block_hashes],
         token_ids=event.token_ids,
+        lora_adapter=event.lora_name or "",
+        cache_salt=_salt(event),
     )
+
+
+def _salt(event: Any) -> str:
+    """Returns the salt of a prompt's first block; empty: none, or it is a later block."""
+    if event.parent_block_hash is not None or not event.extra_keys or not event.extra_keys[0]:
+        return ""
+    # What its hash takes beside the ids: the adapter's name first, the salt last.
+    keys = event.extra_keys[0][1 if event.lora_name else 0 :]
+    return keys[-1] if keys and isinstance(keys[-1], str) else ""
 
 
 def _hash(block_hash: Any) -> int:

@@ -386,18 +386,26 @@ class WatchKvEventsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FIRST_NUMBER_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
     first_number: _builtins.int
     """First number wanted. 0: from now on. Events older than the worker keeps: OUT_OF_RANGE, and the
     caller starts over from a `cleared` view.
     """
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration:
+        """Time for which events are gathered into one message, at most 1 s: see WatchKvEventsResponse.more.
+        Unset or 0: each event is a message of its own. A worker that does not know this field sends so too.
+        """
+
     def __init__(
         self,
         *,
         first_number: _builtins.int = ...,
+        interval: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_number", b"first_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_number", b"first_number", "interval", b"interval"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -413,6 +421,7 @@ class WatchKvEventsResponse(_message.Message):
     STORED_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
     CLEARED_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The event's number: 1, 2, 3 and so on without a gap, over the worker's life."""
     @_builtins.property
@@ -427,6 +436,10 @@ class WatchKvEventsResponse(_message.Message):
     def cleared(self) -> Global___KvCleared:
         """All blocks were dropped."""
 
+    @_builtins.property
+    def more(self) -> _containers.RepeatedCompositeFieldContainer[Global___WatchKvEventsResponse]:
+        """The events after this one, in order, where an interval was asked for. They have none themselves."""
+
     def __init__(
         self,
         *,
@@ -434,10 +447,11 @@ class WatchKvEventsResponse(_message.Message):
         stored: Global___KvStored | None = ...,
         removed: Global___KvRemoved | None = ...,
         cleared: Global___KvCleared | None = ...,
+        more: _abc.Iterable[Global___WatchKvEventsResponse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cleared", b"cleared", "event", b"event", "removed", b"removed", "stored", b"stored"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cleared", b"cleared", "event", b"event", "number", b"number", "removed", b"removed", "stored", b"stored"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cleared", b"cleared", "event", b"event", "more", b"more", "number", b"number", "removed", b"removed", "stored", b"stored"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["stored", "removed", "cleared"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
@@ -454,8 +468,16 @@ class KvStored(_message.Message):
     PARENT_HASH_FIELD_NUMBER: _builtins.int
     BLOCK_HASHES_FIELD_NUMBER: _builtins.int
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    LORA_ADAPTER_FIELD_NUMBER: _builtins.int
+    CACHE_SALT_FIELD_NUMBER: _builtins.int
     parent_hash: _builtins.int
     """The engine's hash of the block before the first. 0: none."""
+    lora_adapter: _builtins.str
+    """LoRA adapter of the requests that can reuse the blocks. Empty: none."""
+    cache_salt: _builtins.str
+    """Cache salt of the requests that can reuse the blocks. Empty: none, or the engine does not tell, and
+    neither for blocks with a parent, which are reused with it.
+    """
     @_builtins.property
     def block_hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The engine's hashes of the blocks."""
@@ -470,10 +492,12 @@ class KvStored(_message.Message):
         parent_hash: _builtins.int = ...,
         block_hashes: _abc.Iterable[_builtins.int] | None = ...,
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        lora_adapter: _builtins.str = ...,
+        cache_salt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hashes", b"block_hashes", "parent_hash", b"parent_hash", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hashes", b"block_hashes", "cache_salt", b"cache_salt", "lora_adapter", b"lora_adapter", "parent_hash", b"parent_hash", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
