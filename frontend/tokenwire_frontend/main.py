@@ -29,7 +29,10 @@ from tokenwire_service.tls import TlsError, channel_credentials
 from tokenwire_service.version import VERSION
 
 from tokenwire_frontend.core.activity import Activity
-from tokenwire_frontend.core.router import LeastLoaded
+from tokenwire_frontend.core.routing.least_loaded import LeastLoaded
+from tokenwire_frontend.core.routing.prefix import PrefixRouter
+from tokenwire_frontend.core.routing.round_robin import RoundRobin
+from tokenwire_frontend.core.routing.router import Router
 from tokenwire_frontend.edge import callers
 from tokenwire_frontend.edge.activity import ActivityView, OneProcess, Processes
 from tokenwire_frontend.edge.activity_servicer import ActivityServicer
@@ -158,7 +161,7 @@ class Frontend:
         self.pool = WorkerPool(
             chosen.worker,
             credentials,
-            LeastLoaded(),
+            _router(chosen),
             self._tokenizers,
             LinkLimits(
                 suspect_s=chosen.worker_suspect_s,
@@ -240,6 +243,16 @@ class Frontend:
             await self._set_serving(serving=ready)
             await self.pool.changed.wait()
             self.pool.changed.clear()
+
+
+def _router(chosen: FrontendSettings) -> Router:
+    match chosen.routing:
+        case "prefix":
+            return PrefixRouter(chosen.routing_index_mib * 2**20)
+        case "least_loaded":
+            return LeastLoaded()
+        case "round_robin":
+            return RoundRobin()
 
 
 def _owners(chosen: FrontendSettings, membership: Membership | None) -> Owners:

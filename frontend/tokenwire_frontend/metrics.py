@@ -14,6 +14,8 @@ class FrontendMetrics:
         self.generations = Tally(registry.GENERATIONS)
         self.tokens = Tally(registry.TOKENS)
         self.prefix_cache_tokens = Tally(registry.PREFIX_CACHE_TOKENS)
+        self.expected_cache_tokens = Tally(registry.EXPECTED_CACHE_TOKENS)
+        self.routed = Tally(registry.ROUTED)
         self.deltas = Tally(registry.DELTAS)
         self.moves = Tally(registry.MOVES)
         self.request_duration = Histogram(registry.REQUEST_DURATION)

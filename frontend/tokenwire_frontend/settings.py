@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
@@ -61,6 +62,19 @@ class FrontendSettings(ServiceSettings):
     )
     worker_tls: TlsSettings = Field(
         default=TlsSettings(), description="TLS of the hop to the workers"
+    )
+    routing: Literal["prefix", "least_loaded", "round_robin"] = Field(
+        "prefix",
+        description="how one of several workers is chosen: prefix, the one that has most of the "
+        "prompt in its KV cache, unless it has too much to do; least_loaded, whatever caches hold; "
+        "round_robin, in turn",
+    )
+    routing_index_mib: int = Field(
+        256,
+        ge=1,
+        le=16 * 1024,
+        description="most memory in MiB for what prefix routing knows of KV caches, about 200 "
+        "bytes a block",
     )
     worker_suspect_s: float = Field(
         3.0,

@@ -131,7 +131,9 @@ async def frontend_of(
     """
     settings.setdefault("move_wait_s", 0.0)
     addresses = [each if isinstance(each, str) else each.address for each in workers]
-    chosen = FrontendSettings(worker=addresses, **{"listen": "127.0.0.1:0", **settings})
+    # By load, so that a test knows which worker its next request goes to.
+    own = {"listen": "127.0.0.1:0", "routing": "least_loaded", **settings}
+    chosen = FrontendSettings(worker=addresses, **own)
     texts = nullcontext() if text_processes else texts_here()
     with texts:
         async with Supervisor() as supervisor:

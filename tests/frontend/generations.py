@@ -16,7 +16,7 @@ from tokenwire_frontend.core.events import Completion
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.model import ModelLimits, SamplingDefaults
 from tokenwire_frontend.core.request import GenerationRequest, Stopping, TextPrompt
-from tokenwire_frontend.core.router import Choice
+from tokenwire_frontend.core.routing.router import Cause, Choice, Policy
 from tokenwire_frontend.core.token_bytes import NO_BYTES
 from tokenwire_frontend.generation.admission import Admission
 from tokenwire_frontend.generation.conversation import Conversations
@@ -131,11 +131,9 @@ class Pool:
     def ready(self, _name: str) -> list[Link]:
         return self.links
 
-    def route(
-        self, _model: Model, _prompt: Any, tried: Any = (), _preferred: str = ""
-    ) -> tuple[Link, Choice]:
+    def route(self, _model: Model, _prompt: Any, tried: Any = ()) -> tuple[Link, Choice]:
         [link, *_] = [each for each in self.links if each not in tried]
-        return link, Choice(0, "the next")
+        return link, Choice(0, Policy.ROUND_ROBIN, Cause.TURN, "the next")
 
 
 class Tokenizers:

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from tokenwire_frontend.core.link_state import LinkState
-from tokenwire_frontend.core.router import Candidate
+from tokenwire_frontend.core.routing.candidate import Candidate
 from tokenwire_frontend.workers.messages import duration
 
 from tests.frontend.frontend_here import FrontendHere, frontend_of, refused, until

@@ -85,7 +85,7 @@ def test_records_after_known_work(own):
     assert first.usage == whole.usage
     assert first.timings == whole.timings
     assert first.model == "demo"
-    assert "least_loaded" in first.route_reason
+    assert first.route_reason.startswith("prefix only load=")
     assert record(own, names[2]).usage == cancelled.completed.usage
     assert record(own, names[3]).route_reason == ""
     times = [each.received_at.ToNanoseconds() for each in after.records]

@@ -18,6 +18,7 @@ from tokenwire_frontend.core.events import Mode
 from tokenwire_frontend.core.held_calls import told_of_tools
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.request import GenerationRequest
+from tokenwire_frontend.core.routing.router import RoutedPrompt
 from tokenwire_frontend.generation.attempt import Attempt
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.generation.incoming import Incoming
@@ -302,8 +303,14 @@ class Placing:
         if generation.done:
             return None
         routed_s = time.monotonic()
-        preferred = "" if generation.turn is None else generation.turn.worker
-        link, choice = self._pool.route(prepared.model, prepared.ids, tried, preferred)
+        prompt = RoutedPrompt(
+            prepared.ids,
+            prepared.model.name,
+            prepared.request.lora_adapter,
+            prepared.request.cache_salt,
+            preferred="" if generation.turn is None else generation.turn.worker,
+        )
+        link, choice = self._pool.route(prepared.model, prompt, tried)
         budget_s, deadline_s = prepared.request.time_budget_s, incoming.deadline_s
         elapsed_s = time.monotonic() - incoming.received_s
         if budget_s is not None and budget_s <= elapsed_s:

@@ -21,7 +21,7 @@ from tokenwire_frontend.core.activity import Activity, Outcome, Record
 from tokenwire_frontend.core.events import Completion, Stage
 from tokenwire_frontend.core.log import Delta, Finish
 from tokenwire_frontend.core.request import GenerationRequest
-from tokenwire_frontend.core.router import Choice
+from tokenwire_frontend.core.routing.router import Choice
 from tokenwire_frontend.generation import span_content
 from tokenwire_frontend.generation.incoming import Incoming
 from tokenwire_frontend.metrics import FrontendMetrics
@@ -82,7 +82,9 @@ class GenerationRecord:
         """To which new tokens are added."""
         self.deltas = self._metrics.deltas.count(model)
         """To which deltas are added that the client took."""
-        self._worker = self._route_reason = self._cancel_cause = ""
+        self._worker = self._cancel_cause = ""
+        self._choice: Choice | None = None
+        """The last."""
         self._hops: list[Hop] = []
         """At workers now."""
         self._outputs: dict[int, Delta] = {}
@@ -139,15 +141,13 @@ class GenerationRecord:
         if self._span.sampled:
             span = self._span.child(name, SpanKind.INTERNAL, from_s)
             if name == semconv.SPAN_ROUTE:
-                span.attributes = {
-                    semconv.WORKER: self._worker,
-                    semconv.ROUTE_REASON: self._route_reason,
-                }
+                span.attributes = {semconv.WORKER: self._worker, **self._routing()}
             span.end(to_s)
 
     def routed(self, worker: str, address: str, choice: Choice) -> Hop:
         """Notes which worker it goes to; returns the call there."""
-        self._worker, self._route_reason = worker, choice.reason
+        self._worker, self._choice = worker, choice
+        self._metrics.routed.count(self._model, choice.policy.value, choice.cause.value).value += 1
         hop = Hop(address, self._span)
         self._hops.append(hop)
         return hop
@@ -277,7 +277,7 @@ class GenerationRecord:
                 self._model_named,
                 outcome,
                 reason,
-                self._route_reason,
+                self._choice.reason if self._choice else "",
                 completion,
             )
         )
@@ -303,6 +303,9 @@ class GenerationRecord:
             count = self._metrics.prefix_cache_tokens.count
             count(self._model, semconv.HIT).value += cached
             count(self._model, semconv.MISS).value += completion.prompt_tokens - cached
+            if self._choice is not None and self._choice.reused_tokens is not None:
+                expected = self._metrics.expected_cache_tokens.count(self._model)
+                expected.value += self._choice.reused_tokens
 
     def _counted(self, completion: Completion) -> dict[str, str | int]:
         told: dict[str, str | int] = {
@@ -313,10 +316,18 @@ class GenerationRecord:
             told[semconv.GEN_AI_USAGE_CACHED_TOKENS] = completion.cached_prompt_tokens
         if completion.worker:
             told[semconv.WORKER] = completion.worker
-        if self._route_reason:
-            told[semconv.ROUTE_REASON] = self._route_reason
+        told |= self._routing()
         if self._cancel_cause:
             told[semconv.CANCEL_CAUSE] = self._cancel_cause
+        return told
+
+    def _routing(self) -> dict[str, str | int]:
+        """Returns why the last worker was chosen, and what it was expected to have cached."""
+        if self._choice is None:
+            return {}
+        told: dict[str, str | int] = {semconv.ROUTE_REASON: self._choice.reason}
+        if self._choice.reused_tokens is not None:
+            told[semconv.ROUTE_EXPECTED_TOKENS] = self._choice.reused_tokens
         return told
 
     def _output(self, finishes: Sequence[str]) -> str:

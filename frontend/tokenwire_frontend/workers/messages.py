@@ -103,6 +103,12 @@ class WorkerInfo:
     """Sequences that its engine runs at once; at least 1."""
     waiting_limit: int
     """Requests that may wait there; 0: none, or it does not say."""
+    kv_block_tokens: int
+    """Tokens of a KV block; 0: it does not say."""
+    kv_blocks: int
+    """KV blocks; 0: it does not say."""
+    kv_events: bool
+    """Whether it tells what happens to them."""
     limits: ModelLimits
 
 
@@ -141,6 +147,9 @@ def worker_info(message: worker_pb2.GetWorkerInfoResponse) -> WorkerInfo:
         tokenizer_fingerprint=message.tokenizer_fingerprint,
         running_limit=max(limits.running_sequences, 1),
         waiting_limit=limits.waiting_requests,
+        kv_block_tokens=limits.kv_block_tokens,
+        kv_blocks=limits.kv_blocks,
+        kv_events=worker_pb2.CAPABILITY_KV_EVENTS in message.capabilities,
         limits=ModelLimits(
             context_tokens=limits.context_tokens,
             prompt_tokens=limits.prompt_tokens,

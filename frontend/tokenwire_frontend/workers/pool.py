@@ -15,7 +15,8 @@ from tokenwire_service.tasks import Supervisor
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.link_state import SERVING, TICK_S, AwakeClock, LinkState
 from tokenwire_frontend.core.model import common_limits
-from tokenwire_frontend.core.router import Candidate, Choice, Router
+from tokenwire_frontend.core.routing.candidate import Candidate
+from tokenwire_frontend.core.routing.router import Choice, RoutedPrompt, Router
 from tokenwire_frontend.models.files import ModelFilesError
 from tokenwire_frontend.models.model import Model, build_model
 from tokenwire_frontend.models.output_formats import ParserNames
@@ -102,13 +103,10 @@ class WorkerPool:
     def route(
         self,
         model: Model,
-        prompt: Sequence[int],
+        prompt: RoutedPrompt,
         tried: Collection[WorkerLink] = (),
-        preferred: str = "",
     ) -> tuple[WorkerLink, Choice]:
         """Chooses a ready worker for the prompt among those not tried yet.
-
-        `preferred` is the address of one that is chosen unless it is much busier, or empty.
 
         Raises:
             ServiceError: NO_WORKER.
@@ -116,7 +114,7 @@ class WorkerPool:
         links = [link for link in self.ready(model.name) if link not in tried]
         if not links:
             raise errors.no_worker(model.name)
-        choice = self._router.choose(prompt, [_candidate(link) for link in links], preferred)
+        choice = self._router.choose(prompt, [_candidate(link) for link in links])
         return links[choice.index], choice
 
     def ready(self, model: str) -> list[WorkerLink]:
@@ -219,6 +217,9 @@ class WorkerPool:
 
     def _update(self) -> None:
         described = {link.info.model for link in self.links if link.info}
+        for link in self.links:
+            if link.state not in SERVING:
+                self._router.forget(link.address)
         for name in self.models.keys() - described:
             del self.models[name]
             log.info("model_gone", model=name)
@@ -266,4 +267,6 @@ def _candidate(link: WorkerLink) -> Candidate:
         info.waiting_limit,
         load.step_s,
         load.queue_s,
+        info.kv_block_tokens,
+        info.kv_blocks,
     )

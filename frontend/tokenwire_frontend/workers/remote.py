@@ -10,6 +10,7 @@ from collections.abc import AsyncIterable, Callable
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError
 from tokenwire.channel_arguments import (
     HOP_FRAME_BYTES,
@@ -68,6 +69,11 @@ class Remote:
             worker_pb2.WatchLoadRequest.SerializeToString,
             _lenient(worker_pb2.WatchLoadResponse.FromString),
         )
+        self._watch_kv_events = self._channel.unary_stream(
+            f"{WORKER_SERVICE}WatchKvEvents",
+            worker_pb2.WatchKvEventsRequest.SerializeToString,
+            _lenient(worker_pb2.WatchKvEventsResponse.FromString),
+        )
         self._exchange: grpc.aio.StreamStreamMultiCallable[bytes, Any] = (
             self._channel.stream_stream(
                 f"{EXECUTION_SERVICE}Exchange",
@@ -118,6 +124,14 @@ class Remote:
     def watch_load(self) -> AsyncIterable[worker_pb2.WatchLoadResponse | DecodeError]:
         """Opens a stream of load reports."""
         return self._watch_load(worker_pb2.WatchLoadRequest())
+
+    def watch_kv_events(
+        self, interval_s: float
+    ) -> AsyncIterable[worker_pb2.WatchKvEventsResponse | DecodeError]:
+        """Opens a stream of what happens to the KV cache from now on, gathered for so long."""
+        interval = duration_pb2.Duration()
+        interval.FromNanoseconds(round(interval_s * 1e9))
+        return self._watch_kv_events(worker_pb2.WatchKvEventsRequest(interval=interval))
 
     def exchange(self) -> grpc.aio.StreamStreamCall[bytes, Any]:
         """Opens an Exchange stream: takes serialised requests, yields frames or DecodeErrors."""

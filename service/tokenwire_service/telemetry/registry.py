@@ -137,6 +137,18 @@ PREFIX_CACHE_TOKENS = Metric(
     "Prompt tokens found in the KV cache (hit) or not (miss), of engines that tell.",
     (names.GEN_AI_REQUEST_MODEL, names.CACHE_RESULT),
 )  # fmt: skip
+EXPECTED_CACHE_TOKENS = Metric(
+    "tokenwire.frontend.expected_cache_tokens", Kind.COUNTER, "{token}",
+    "Prompt tokens of the same generations that prefix routing expected in the KV cache: far above "
+    "tokenwire.prefix_cache.tokens (hit), it knows too little of the workers' caches.",
+    (names.GEN_AI_REQUEST_MODEL,), services=(FRONTEND,),
+)  # fmt: skip
+ROUTED = Metric(
+    "tokenwire.frontend.routed", Kind.COUNTER, "{request}",
+    "Requests for which a worker was chosen, tries at further workers included, by the policy and "
+    "by why it was this worker (docs/operations.md#routing).",
+    (names.GEN_AI_REQUEST_MODEL, names.ROUTE_POLICY, names.ROUTE_CAUSE), services=(FRONTEND,),
+)  # fmt: skip
 EVENT_LOOP_LAG = Metric(
     "tokenwire.event_loop.lag", Kind.HISTOGRAM, "s",
     "How late the event loop runs a timer, sampled ten times a second.",
@@ -309,7 +321,7 @@ SPANS = (
         "A generation in the frontend, from receipt to end.", (FRONTEND,),
         (*_GEN_AI, names.REQUEST_ID),
         (
-            *_GENERATION_ENDS, names.WORKER, names.ROUTE_REASON,
+            *_GENERATION_ENDS, names.WORKER, names.ROUTE_REASON, names.ROUTE_EXPECTED_TOKENS,
             names.GEN_AI_REQUEST_TEMPERATURE, names.GEN_AI_REQUEST_TOP_P,
             names.GEN_AI_REQUEST_TOP_K, names.GEN_AI_REQUEST_SEED,
             names.GEN_AI_REQUEST_CHOICE_COUNT, names.GEN_AI_INPUT_MESSAGES,
@@ -326,7 +338,7 @@ SPANS = (
     SpanForm(names.SPAN_TOKENIZE, "INTERNAL", "The prompt becomes token ids.", (FRONTEND,)),
     SpanForm(
         names.SPAN_ROUTE, "INTERNAL", "A worker is chosen and the generation sent to it.",
-        (FRONTEND,), (names.WORKER, names.ROUTE_REASON),
+        (FRONTEND,), (names.WORKER, names.ROUTE_REASON), (names.ROUTE_EXPECTED_TOKENS,),
     ),
     SpanForm(
         "{rpc.method}", "CLIENT", "A generation at a worker, on the stream that they share.",

@@ -1,11 +1,17 @@
-"""The least loaded worker, for its size, takes the request."""
+"""The policies that look at load alone, and what they know of a worker."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 import pytest
-from tokenwire_frontend.core.router import Candidate, LeastLoaded
+from tokenwire_frontend.core.routing.candidate import Candidate
+from tokenwire_frontend.core.routing.least_loaded import LeastLoaded
+from tokenwire_frontend.core.routing.round_robin import RoundRobin
+from tokenwire_frontend.core.routing.router import Cause, Policy, RoutedPrompt
+
+ANY = RoutedPrompt([1])
+NEXT_TURN = RoutedPrompt([1], preferred="a")
 
 
 def worker(name: str, running: int = 0, waiting: int = 0, unreported: int = 0, limit: int = 8):
@@ -15,24 +21,39 @@ def worker(name: str, running: int = 0, waiting: int = 0, unreported: int = 0, l
 def test_running_waiting_and_unreported_count_alike():
     router = LeastLoaded()
     for busy in (worker("a", running=1), worker("a", waiting=1), worker("a", unreported=1)):
-        assert router.choose([1], [busy, worker("b")]).index == 1
+        assert router.choose(ANY, [busy, worker("b")]).index == 1
 
 
 def test_a_larger_worker_takes_more():
-    choice = LeastLoaded().choose([1], [worker("a", 4, limit=8), worker("b", 6, limit=32)])
+    choice = LeastLoaded().choose(ANY, [worker("a", 4, limit=8), worker("b", 6, limit=32)])
     assert choice.index == 1
 
 
 def test_equals_take_turns():
     router = LeastLoaded()
     workers = [worker("a"), worker("b"), worker("c", running=3)]
-    taken = Counter(router.choose([1], workers).index for _ in range(10))
+    taken = Counter(router.choose(ANY, workers).index for _ in range(10))
     assert taken == {0: 5, 1: 5}
 
 
+def test_round_robin_takes_turns_whatever_the_load():
+    router = RoundRobin()
+    workers = [worker("a", 8, 9), worker("b"), worker("c")]
+    assert [router.choose(ANY, workers).index for _ in range(6)] == [0, 1, 2, 0, 1, 2]
+
+
+def test_round_robin_leaves_out_workers_whose_queue_is_full():
+    router = RoundRobin()
+    full = Candidate("a", 8, 4, 0, 8, waiting_limit=4)
+    assert [router.choose(ANY, [worker("b"), full]).index for _ in range(3)] == [0, 0, 0]
+    assert router.choose(ANY, [full]).index == 0
+
+
 def test_the_reason_names_the_policy_and_the_load():
-    choice = LeastLoaded().choose([1], [worker("a", running=4)])
+    choice = LeastLoaded().choose(ANY, [worker("a", running=4)])
     assert choice.reason == "least_loaded load=0.500 of 1"
+    assert (choice.policy, choice.cause) == (Policy.LEAST_LOADED, Cause.LEAST_LOADED)
+    assert choice.reused_tokens is None
 
 
 @pytest.mark.parametrize(
@@ -51,7 +72,7 @@ def test_the_reason_names_the_policy_and_the_load():
 )
 def test_a_preferred_worker_is_taken_unless_it_is_much_busier(running, waiting, other, taken):
     workers = [worker("b", other), worker("a", running, waiting)]
-    choice = LeastLoaded().choose([1], workers, preferred="a")
+    choice = LeastLoaded().choose(NEXT_TURN, workers)
     assert choice.index == taken
     assert choice.reason.startswith("conversation" if taken else "least_loaded")
 
@@ -59,8 +80,8 @@ def test_a_preferred_worker_is_taken_unless_it_is_much_busier(running, waiting, 
 def test_a_preferred_worker_that_is_full_or_gone_is_not_taken():
     full = Candidate("a", 8, 4, 0, 8, waiting_limit=4)
     others = [worker("b", 8, 4)]
-    assert LeastLoaded().choose([1], [*others, full], preferred="a").index == 0
-    assert LeastLoaded().choose([1], others, preferred="a").index == 0
+    assert LeastLoaded().choose(NEXT_TURN, [*others, full]).index == 0
+    assert LeastLoaded().choose(NEXT_TURN, others).index == 0
 
 
 @pytest.mark.parametrize(

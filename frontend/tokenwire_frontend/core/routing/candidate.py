@@ -1,11 +1,8 @@
-"""Which worker takes a request: one small pure interface, and its policies."""
+"""A worker as routing sees it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
-from typing import Protocol
 
 
 @dataclass(slots=True)
@@ -28,6 +25,10 @@ class Candidate:
     """Mean time of an engine step, as the worker last reported; None: it does not say."""
     queue_s: float | None = None
     """Time that one more request would wait for the engine, likewise."""
+    block_tokens: int = 0
+    """Tokens of one of its KV blocks; 0: it does not say."""
+    kv_blocks: int = 0
+    """Blocks of its KV cache; 0: it does not say."""
 
     @property
     def full(self) -> bool:
@@ -62,60 +63,3 @@ class Candidate:
         """Requests for each that the engine runs at once; above 1 some wait."""
         requests = self.running_sequences + self.waiting_requests + self.unreported_requests
         return requests / self.running_limit
-
-
-@dataclass(slots=True)
-class Choice:
-    """The worker chosen, and why, in words for a span attribute."""
-
-    index: int
-    reason: str
-
-
-class Router(Protocol):
-    """Chooses among the candidates, at least one, for a prompt."""
-
-    def choose(
-        self, prompt: Sequence[int], candidates: Sequence[Candidate], preferred: str = ""
-    ) -> Choice:
-        """Returns the place of the chosen candidate.
-
-        Args:
-            prompt: the prompt's ids.
-            candidates: the workers.
-            preferred: name of the one that has the KV blocks of the prompt's beginning; it need not
-                be among the candidates. Empty: none is known.
-        """
-
-
-PREFERRED_LOAD = 1.25
-"""How many times the least load a preferred worker may have on which a request would wait: its KV
-blocks save a prefill, and a longer wait than this costs more than that."""
-
-
-class LeastLoaded:
-    """Chooses the worker with the least load for its size; equals take turns.
-
-    A preferred worker is chosen where it runs the request at once, or its load is about the least.
-    """
-
-    def __init__(self) -> None:
-        self._turns = count()
-
-    def choose(
-        self,
-        prompt: Sequence[int],  # noqa: ARG002 - part of the interface
-        candidates: Sequence[Candidate],
-        preferred: str = "",
-    ) -> Choice:
-        """Returns the preferred candidate, or the one with the lowest load over limit."""
-        loads = [worker.load for worker in candidates]
-        least = min(loads)
-        for index, worker in enumerate(candidates):
-            if worker.name == preferred and not worker.full:
-                load = loads[index]
-                if load + 1 / worker.running_limit <= 1 or load <= PREFERRED_LOAD * least:
-                    return Choice(index, f"conversation load={load:.3f} of {len(candidates)}")
-        equals = [index for index, load in enumerate(loads) if load == least]
-        index = equals[next(self._turns) % len(equals)]
-        return Choice(index, f"least_loaded load={least:.3f} of {len(candidates)}")
