@@ -98,8 +98,8 @@ class GenerationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelGeneration(self, request, context):
-        """Ends a generation that outlives its call. Its sequences end with FINISH_REASON_CANCELLED; one that
-        has ended already stays as it is.
+        """Ends a generation that outlives its call, or whatever runs under a request id. Its sequences end
+        with FINISH_REASON_CANCELLED; one that has ended already stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -61,8 +61,8 @@ class GenerationServiceStub:
     Ending the call does not end the generation.
     """
     CancelGeneration: _grpc.UnaryUnaryMultiCallable[_generation_pb2.CancelGenerationRequest, _generation_pb2.CancelGenerationResponse]
-    """Ends a generation that outlives its call. Its sequences end with FINISH_REASON_CANCELLED; one that
-    has ended already stays as it is.
+    """Ends a generation that outlives its call, or whatever runs under a request id. Its sequences end
+    with FINISH_REASON_CANCELLED; one that has ended already stays as it is.
     """
 
 @_typing.type_check_only
@@ -84,8 +84,8 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     Ending the call does not end the generation.
     """
     CancelGeneration: _aio.UnaryUnaryMultiCallable[_generation_pb2.CancelGenerationRequest, _generation_pb2.CancelGenerationResponse]  # type: ignore[assignment]
-    """Ends a generation that outlives its call. Its sequences end with FINISH_REASON_CANCELLED; one that
-    has ended already stays as it is.
+    """Ends a generation that outlives its call, or whatever runs under a request id. Its sequences end
+    with FINISH_REASON_CANCELLED; one that has ended already stays as it is.
     """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -134,8 +134,8 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generation_pb2.CancelGenerationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generation_pb2.CancelGenerationResponse, _abc.Awaitable[_generation_pb2.CancelGenerationResponse]]:
-        """Ends a generation that outlives its call. Its sequences end with FINISH_REASON_CANCELLED; one that
-        has ended already stays as it is.
+        """Ends a generation that outlives its call, or whatever runs under a request id. Its sequences end
+        with FINISH_REASON_CANCELLED; one that has ended already stays as it is.
         """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
