@@ -238,7 +238,7 @@ class Generations(generation_pb2_grpc.GenerationServiceServicer):
     def CancelGeneration(self, request, context):
         self._script.note("CancelGeneration", request, context)
         self._script.fail(context)
-        return generation_pb2.CancelGenerationResponse()
+        return generation_pb2.CancelGenerationResponse(cancelled=1 if request.request_id else 0)
 
     def Session(self, requests, context):
         self._script.note("Session", None, context)

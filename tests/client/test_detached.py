@@ -1,5 +1,7 @@
 """Generations that outlive their call, and what else a request says of its place in the world."""
 
+import asyncio
+
 import grpc
 import pytest
 from tokenwire import AsyncClient, ConversationPrompt, InvalidRequestError, NotFoundError
@@ -119,6 +121,13 @@ async def test_a_generation_is_cancelled_by_its_token(twin, server, naps):
     server.fail_next(GONE)
     with pytest.raises(NotFoundError):
         await twin.call("cancel_generation", "t-1")
+
+
+async def test_what_runs_under_a_request_id_is_cancelled(twin, server, run):
+    assert await twin.call("cancel_request", "r-1") == 1
+    assert server.last.request_id == "r-1"
+    code, said, _ = await asyncio.to_thread(run, "cancel", "r-2")
+    assert (code, said, server.last.request_id) == (0, "cancelled 1 generation\n", "r-2")
 
 
 async def test_a_key_that_another_request_has_is_the_request_s_fault(twin, server):

@@ -12,6 +12,7 @@ contracts are in `tokenwire.frontend.v1` and `tokenwire.worker.v1`.
 
 from importlib.metadata import version
 
+from tokenwire._api_key import ApiKey
 from tokenwire._channel import Tls
 from tokenwire._retry import RetryPolicy
 from tokenwire.activity import ActivityStream, AsyncActivityStream
@@ -24,9 +25,11 @@ from tokenwire.errors import (
     InvalidRequestError,
     NotFoundError,
     OverloadedError,
+    PermissionDeniedError,
     Quota,
     RequestCancelledError,
     TokenwireError,
+    UnauthenticatedError,
     UnavailableError,
     UnreachableError,
     UnsupportedError,
@@ -68,6 +71,7 @@ __all__ = [
     "ActivityStream",
     "Alternative",
     "Answer",
+    "ApiKey",
     "AsyncActivityStream",
     "AsyncClient",
     "AsyncGenerationStream",
@@ -88,6 +92,7 @@ __all__ = [
     "NotFoundError",
     "Outcome",
     "OverloadedError",
+    "PermissionDeniedError",
     "Quantiles",
     "Quota",
     "Record",
@@ -105,6 +110,7 @@ __all__ = [
     "TokenwireError",
     "ToolCall",
     "ToolCallDelta",
+    "UnauthenticatedError",
     "UnavailableError",
     "UnreachableError",
     "UnsupportedError",

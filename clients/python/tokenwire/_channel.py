@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from tokenwire._api_key import ApiKey, carrying
 from tokenwire.channel_arguments import client, merged
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def open_channel(
     tls: Tls | None,
     arguments: Sequence[ChannelArgument],
     tracing: Tracing | None = None,
+    api_key: ApiKey | None = None,
 ) -> grpc.Channel:
     """Returns a channel; it connects with its first call."""
     options = merged(client(target), *arguments)
@@ -107,6 +109,7 @@ def open_channel(
         channel = grpc.insecure_channel(target, options)
     else:
         channel = grpc.secure_channel(target, tls.credentials(), options)
+    channel = carrying(channel, api_key)
     if tracing is None:
         return channel
     from tokenwire.telemetry import ClientInterceptor  # noqa: PLC0415 - as above
@@ -119,6 +122,7 @@ def open_async_channel(
     tls: Tls | None,
     arguments: Sequence[ChannelArgument],
     tracing: Tracing | None = None,
+    api_key: ApiKey | None = None,
 ) -> grpc.aio.Channel:
     """Returns a channel of the running event loop; it connects with its first call."""
     options = merged(client(target), *arguments)
@@ -128,8 +132,12 @@ def open_async_channel(
 
         interceptors = async_interceptors(tracing)
     if tls is None:
-        return grpc.aio.insecure_channel(target, options, interceptors=interceptors)
-    return grpc.aio.secure_channel(target, tls.credentials(), options, interceptors=interceptors)
+        channel = grpc.aio.insecure_channel(target, options, interceptors=interceptors)
+    else:
+        channel = grpc.aio.secure_channel(
+            target, tls.credentials(), options, interceptors=interceptors
+        )
+    return carrying(channel, api_key)
 
 
 def _read(path: str | PathLike[str] | None) -> bytes | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import grpc
 
+from tokenwire._api_key import ApiKey
 from tokenwire._channel import (
     ChannelArgument,
     Tls,
@@ -52,8 +53,9 @@ class Frontend:
         tls: Tls | None,
         arguments: Sequence[ChannelArgument],
         tracing: Tracing | None,
+        api_key: ApiKey | None,
     ) -> None:
-        self._channel = open_channel(target, tls, arguments, tracing)
+        self._channel = open_channel(target, tls, arguments, tracing, api_key)
         self.activity = ActivityServiceStub(self._channel)
         self.generation = GenerationServiceStub(self._channel)
         self.tokenization = TokenizationServiceStub(self._channel)
@@ -84,14 +86,16 @@ class AsyncFrontend:
         tls: Tls | None,
         arguments: Sequence[ChannelArgument],
         tracing: Tracing | None,
+        api_key: ApiKey | None,
     ) -> None:
         self._settings = (target, tls, arguments)
+        self._api_key = api_key
         self.tracing = tracing
 
     # A channel belongs to the loop that runs when it is made, so it is made by the first call.
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
-        return open_async_channel(*self._settings, self.tracing)
+        return open_async_channel(*self._settings, self.tracing, self._api_key)
 
     @cached_property
     def activity(self) -> ActivityServiceAsyncStub:
@@ -131,15 +135,25 @@ _FrontendT = TypeVar("_FrontendT")
 
 
 def each_of(
-    kind: Callable[[str, Tls | None, Sequence[ChannelArgument], Tracing | None], _FrontendT],
+    kind: Callable[
+        [str, Tls | None, Sequence[ChannelArgument], Tracing | None, ApiKey | None], _FrontendT
+    ],
     target: str | Sequence[str],
     tls: Tls | None,
     arguments: Sequence[ChannelArgument],
     tracing: bool | TracerProvider,
+    api_key: ApiKey | None,
 ) -> Frontends[_FrontendT]:
-    """Returns the frontends of one or several targets; raises as `checked_targets`."""
+    """Returns the frontends of one or several targets.
+
+    Raises:
+        ValueError: as `checked_targets` and `ApiKey.check`.
+    """
+    targets = checked_targets(target)
+    if api_key is not None:
+        api_key.check(targets, encrypted=tls is not None)
     return Frontends(
-        [kind(each, tls, arguments, tracing_to(each, tracing)) for each in checked_targets(target)]
+        [kind(each, tls, arguments, tracing_to(each, tracing), api_key) for each in targets]
     )
 
 

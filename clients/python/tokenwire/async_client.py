@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 import grpc
 
 from tokenwire import _requests, _responses
+from tokenwire._api_key import ApiKey, as_api_key
 from tokenwire._channel import ChannelArgument, Tls
 from tokenwire._chat import Chat
 from tokenwire._course import Course
@@ -47,13 +48,16 @@ class AsyncClient:
         target: str | Sequence[str],
         *,
         tls: Tls | None = None,
+        api_key: str | Callable[[], str] | ApiKey | None = None,
         timeout: float | None = None,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - it is frozen
         max_request_bytes: int = REQUEST_BYTES,
         channel_arguments: Sequence[ChannelArgument] = (),
         tracing: bool | TracerProvider = False,
     ) -> None:
-        self._frontends = each_of(AsyncFrontend, target, tls, channel_arguments, tracing)
+        self._frontends = each_of(
+            AsyncFrontend, target, tls, channel_arguments, tracing, as_api_key(api_key)
+        )
         self._timeout = timeout
         self._retry = retry
         self._request_bytes = max_request_bytes
@@ -163,6 +167,19 @@ class AsyncClient:
     def session(self, *, traceparent: str | None = None) -> Session:
         """Returns a session: many generations on one stream, to be entered with `async with`."""
         return Session(self._frontends, Trace(traceparent), self._retry, self._request_bytes)
+
+    async def cancel_request(
+        self, request_id: str, *, timeout: float | None = None, traceparent: str | None = None
+    ) -> int:
+        """Ends every generation of this request id at the frontend; returns how many.
+
+        They are those of the credential's tenant, or with the role `admin` those of all tenants.
+        """
+        request = generation_pb2.CancelGenerationRequest(request_id=request_id)
+        response = await self._call(
+            lambda each: each.generation.CancelGeneration, request, timeout, traceparent
+        )
+        return response.cancelled
 
     async def tokenize(
         self,

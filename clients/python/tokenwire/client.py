@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 import grpc
 
 from tokenwire import _requests, _responses
+from tokenwire._api_key import ApiKey, as_api_key
 from tokenwire._channel import ChannelArgument, Tls
 from tokenwire._chat import Chat
 from tokenwire._course import Course
@@ -42,6 +43,8 @@ class Client:
     | `target`            | HOST:PORT, or any gRPC name such as `dns:///host:port`; several as a |
     |                     | list, or with commas between: one gets all calls until it fails      |
     | `tls`               | TLS with these files; None: plain text                               |
+    | `api_key`           | API key or JWT of the calls, or a function that returns it; without  |
+    |                     | TLS only to this host, unless an ApiKey says otherwise               |
     | `timeout`           | seconds that a call may take where it names no `timeout` of its own  |
     | `retry`             | what is tried again, and how often; see RetryPolicy                  |
     | `max_request_bytes` | largest request to send: the frontend's `--max-request-bytes`        |
@@ -60,13 +63,16 @@ class Client:
         target: str | Sequence[str],
         *,
         tls: Tls | None = None,
+        api_key: str | Callable[[], str] | ApiKey | None = None,
         timeout: float | None = None,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - it is frozen
         max_request_bytes: int = REQUEST_BYTES,
         channel_arguments: Sequence[ChannelArgument] = (),
         tracing: bool | TracerProvider = False,
     ) -> None:
-        self._frontends = each_of(Frontend, target, tls, channel_arguments, tracing)
+        self._frontends = each_of(
+            Frontend, target, tls, channel_arguments, tracing, as_api_key(api_key)
+        )
         self._timeout = timeout
         self._retry = retry
         self._request_bytes = max_request_bytes
@@ -170,6 +176,18 @@ class Client:
         """
         request = generation_pb2.CancelGenerationRequest(resume_token=resume_token)
         self._call(lambda each: each.generation.CancelGeneration, request, timeout, traceparent)
+
+    def cancel_request(
+        self, request_id: str, *, timeout: float | None = None, traceparent: str | None = None
+    ) -> int:
+        """Ends every generation of this request id at the frontend; returns how many.
+
+        They are those of the credential's tenant, or with the role `admin` those of all tenants.
+        """
+        request = generation_pb2.CancelGenerationRequest(request_id=request_id)
+        return self._call(
+            lambda each: each.generation.CancelGeneration, request, timeout, traceparent
+        ).cancelled
 
     def tokenize(
         self,

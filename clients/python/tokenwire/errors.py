@@ -3,6 +3,8 @@
     TokenwireError                   code, reason, metadata, retry_after_s, trace_id
     ├── InvalidRequestError          the request is at fault; violations names each field
     ├── NotFoundError                no such model
+    ├── UnauthenticatedError         no credential, an unknown one, or one that has expired
+    ├── PermissionDeniedError        the credential does not allow the call
     ├── OverloadedError              the deployment is at a bound; quotas names it
     ├── UnavailableError             the server takes no requests now, such as while it drains
     │   └── UnreachableError         no server answered, or the connection to it broke
@@ -88,6 +90,14 @@ class NotFoundError(TokenwireError):
     """What the request names does not exist here, such as its model."""
 
 
+class UnauthenticatedError(TokenwireError):
+    """The call has no credential, an unknown one, or one that has expired; `reason` tells."""
+
+
+class PermissionDeniedError(TokenwireError):
+    """The credential does not allow the call; `reason` tells why."""
+
+
 class OverloadedError(TokenwireError):
     """The deployment is at a bound; `quotas` names it, `retry_after_s` says when to try again."""
 
@@ -124,6 +134,8 @@ _KINDS: Mapping[grpc.StatusCode, type[TokenwireError]] = {
     grpc.StatusCode.OUT_OF_RANGE: InvalidRequestError,
     grpc.StatusCode.ALREADY_EXISTS: InvalidRequestError,
     grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,

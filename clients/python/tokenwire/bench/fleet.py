@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+from tokenwire._api_key import ApiKey
 from tokenwire._channel import Tls
 from tokenwire.bench.plan import Phase
 from tokenwire.bench.vocabulary import Vocabulary
@@ -42,7 +43,13 @@ class Fleet:
         return [each.pid for each in self._processes]
 
     async def start(
-        self, count: int, target: str, tls: Tls | None, vocabulary: Vocabulary, connections: int
+        self,
+        count: int,
+        target: str,
+        tls: Tls | None,
+        api_key: ApiKey | None,
+        vocabulary: Vocabulary,
+        connections: int,
     ) -> None:
         """Starts the processes, and tells them what is the same for all phases."""
         for index in range(count):
@@ -63,6 +70,8 @@ class Fleet:
                 "processes": count,
                 "target": target,
                 "tls": None if tls is None else {k: v and str(v) for k, v in asdict(tls).items()},
+                # Over the pipe: others see a process's arguments.
+                "api_key": None if api_key is None else api_key.value,
                 "vocabulary": vocabulary.to_json(),
                 "connections": connections,
             }

@@ -16,6 +16,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
+from tokenwire._api_key import ApiKey
 from tokenwire._channel import Tls, open_async_channel
 from tokenwire.bench import arrivals
 from tokenwire.bench.calls import Calls, calls
@@ -257,8 +258,10 @@ async def _serve() -> None:
     reading = asyncio.create_task(commands.read())
     setup = await commands.next("setup")
     tls = Tls(**setup["tls"]) if setup["tls"] is not None else None
+    key = ApiKey(setup["api_key"]) if setup["api_key"] is not None else None
+    own_connection = ((USE_LOCAL_SUBCHANNEL_POOL, 1),)
     channels = [
-        open_async_channel(setup["target"], tls, ((USE_LOCAL_SUBCHANNEL_POOL, 1),))
+        open_async_channel(setup["target"], tls, own_connection, api_key=key)
         for _ in range(setup["connections"])
     ]
     try:

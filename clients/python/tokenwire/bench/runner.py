@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 
 from tokenwire import Client, ModelInfo, WorkerInfo, __version__
+from tokenwire._api_key import ApiKey
 from tokenwire._channel import Tls, open_channel
 from tokenwire._trace import Trace
 from tokenwire.bench import checks, doubts, vocabulary
@@ -41,9 +42,12 @@ SPARE_TOKENS = 16
 class Run:
     """A scenario with its options against one deployment."""
 
-    def __init__(self, client: Client, tls: Tls | None, args: argparse.Namespace) -> None:
+    def __init__(
+        self, client: Client, tls: Tls | None, api_key: ApiKey | None, args: argparse.Namespace
+    ) -> None:
         self._args = args
         self._tls = tls
+        self._api_key = api_key
         checks.of_options(args)
         self._model = client.model(args.model)
         self._workers = client.workers()
@@ -94,7 +98,7 @@ class Run:
 
     def _read_vocabulary(self) -> vocabulary.Vocabulary:
         args, trace = self._args, Trace(None)
-        with open_channel(args.target, self._tls, ()) as channel:
+        with open_channel(args.target, self._tls, (), api_key=self._api_key) as channel:
             try:
                 found = vocabulary.read(channel, args.model, self._model.vocabulary_size)
             except grpc.RpcError as failure:
@@ -119,7 +123,12 @@ class Run:
         scenario = SCENARIOS[args.scenario].phases(plans)
         try:
             await self._fleet.start(
-                args.processes, args.target, self._tls, self._vocabulary, args.connections
+                args.processes,
+                args.target,
+                self._tls,
+                self._api_key,
+                self._vocabulary,
+                args.connections,
             )
             phase = next(scenario)
             while True:

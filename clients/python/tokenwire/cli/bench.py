@@ -52,7 +52,7 @@ def run(client: Client, args: argparse.Namespace) -> None:
     from tokenwire.bench.runner import Run
 
     connection.only_target(args)
-    started = Run(client, connection.tls(args), args)
+    started = Run(client, connection.tls(args), connection.api_key(args), args)
     result = started.execute()
     print_result(result)
     _write(result, args)

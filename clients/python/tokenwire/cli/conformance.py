@@ -45,7 +45,8 @@ def run(_: Client, args: argparse.Namespace) -> None:
         raise ValueError(f"--json: {args.json.parent} is not a folder")
     limit_s = args.timeout or CHECK_LIMIT_S
     # Of its own: the checks call what the client library does not show.
-    with open_channel(connection.only_target(args), connection.tls(args), ()) as channel:
+    target, tls, key = connection.only_target(args), connection.tls(args), connection.api_key(args)
+    with open_channel(target, tls, (), api_key=key) as channel:
         deployment = Deployment(channel, args.model, limit_s)
         table = report.Table(rules)
         table.begin()

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tokenwire import Client, RetryPolicy, Tls
+from tokenwire import ApiKey, Client, RetryPolicy, Tls
 from tokenwire._channel import checked_targets
 from tokenwire.cli import arguments
 
@@ -48,15 +48,53 @@ def configure(parser: argparse.ArgumentParser, *, subcommand: bool = False) -> N
     add("--tls-ca", metavar="FILE", help="use TLS, trusting these authorities (PEM)")
     add("--tls-certificate", metavar="FILE", help="own certificate chain (PEM)")
     add("--tls-key", metavar="FILE", help="private key of the certificate (PEM)")
+    add(
+        "--api-key-file",
+        metavar="FILE",
+        help="file with the API key or JWT to show; default: $TOKENWIRE_API_KEY",
+    )
+    add(
+        "--insecure",
+        action="store_true",
+        help="send the key without TLS to other hosts too, where others can read it",
+    )
 
 
 def client(args: argparse.Namespace, target: str | None = None) -> Client:
     """Returns the client that the options describe, or one of another target.
 
     Raises:
-        ValueError: a file that TLS can't use, where gRPC would say only that it can't connect.
+        ValueError: a file that TLS can't use, where gRPC would say only that it can't connect; or
+            a key that would be sent in plain text.
     """
-    return Client(target or args.target, tls=tls(args), timeout=args.timeout, retry=_RETRY)
+    target = target or args.target
+    key = api_key(args, target)
+    return Client(target, tls=tls(args), api_key=key, timeout=args.timeout, retry=_RETRY)
+
+
+def api_key(args: argparse.Namespace, target: str | None = None) -> ApiKey | None:
+    """Returns the key of calls to the options' target, or to another; raises as `client`."""
+    path, name = args.api_key_file, "$TOKENWIRE_API_KEY"
+    if path is None:
+        value = os.environ.get("TOKENWIRE_API_KEY", "")
+    else:
+        name = f"--api-key-file: {path}"
+        try:
+            value = Path(path).read_text(encoding="ascii")
+        except (OSError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is not ASCII text"
+            raise ValueError(f"{name}: {reason}") from None
+    key = ApiKey(value.strip(), over_plain_text=args.insecure)
+    if not key.value:
+        if path is not None:
+            raise ValueError(f"{name}: is empty")
+        return None
+    try:
+        key.check(checked_targets(target or args.target), encrypted=tls(args) is not None)
+    except ValueError as error:
+        words = str(error).removeprefix("api_key: ").replace("over_plain_text", "--insecure")
+        raise ValueError(f"{name}: {words}") from None
+    return key
 
 
 def only_target(args: argparse.Namespace) -> str:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from tokenwire import __version__
 from tokenwire.cli import (
     bench,
+    cancel,
     chat,
     conformance,
     connection,
@@ -47,6 +48,7 @@ _COMMANDS = {
     "workers": workers,
     "top": top,
     "trace": trace,
+    "cancel": cancel,
     "bench": bench,
     "conformance": conformance,
     "evaluate": evaluate,
