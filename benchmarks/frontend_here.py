@@ -334,7 +334,9 @@ async def _serve() -> None:
                 frontend.pool.changed.clear()
         boundary, servicer = (
             RpcBoundary(),
-            GenerationServicer(frontend.generator, frontend.owners, frontend.relay),
+            GenerationServicer(
+                frontend.generator, frontend.owners, frontend.relay, frontend.processes
+            ),
         )
         rounds = Rounds(Clients({name: await _handler(boundary, servicer, name) for name in CALLS}))
         await asyncio.sleep(1.0)  # until short texts are encoded on the event loop

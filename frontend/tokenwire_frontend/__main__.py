@@ -4,7 +4,7 @@ from tokenwire_service.launcher import launch
 
 
 def main() -> None:
-    """Runs the frontend until SIGTERM, SIGINT or SIGHUP."""
+    """Runs the frontend until SIGTERM or SIGINT."""
     launch("tokenwire-frontend", "tokenwire_frontend.main", "frontend")
 
 

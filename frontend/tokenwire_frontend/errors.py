@@ -4,6 +4,7 @@ Each function makes one tokenwire_service.errors.ServiceError:
 
     unknown_model       NOT_FOUND           UNKNOWN_MODEL
     unknown_request     NOT_FOUND           UNKNOWN_REQUEST
+    not_running         NOT_FOUND           UNKNOWN_REQUEST
     model_not_named     INVALID_ARGUMENT    MODEL_NOT_NAMED
     no_worker           UNAVAILABLE         NO_WORKER
     worker_lost         UNAVAILABLE         WORKER_LOST
@@ -40,6 +41,8 @@ Each function makes one tokenwire_service.errors.ServiceError:
     owner_unreachable   UNAVAILABLE         OWNER_UNREACHABLE
     supervisor_silent   UNAVAILABLE         SUPERVISOR_SILENT
     (invalid fields)    INVALID_ARGUMENT    INVALID_FIELD
+
+Callers who may not come in are refused by identity/refusals.py.
 
 What a worker refuses keeps the worker's own code, reason and details; its CANCELLED is UNAVAILABLE
 to a caller, and its UNKNOWN is INTERNAL.
@@ -93,6 +96,16 @@ def unknown_request(request_id: str) -> ServiceError:
         "UNKNOWN_REQUEST",
         f"generation {request_id!r} is not remembered here; the frontend keeps the last "
         f"--records-limit generations that have ended",
+        metadata={"request_id": request_id},
+    )
+
+
+def not_running(request_id: str) -> ServiceError:
+    """No generation of this id runs, of those that the caller may end."""
+    return ServiceError(
+        Code.NOT_FOUND,
+        "UNKNOWN_REQUEST",
+        f"no generation {cut(request_id, NAME_BYTES)!r} runs at this frontend",
         metadata={"request_id": request_id},
     )
 

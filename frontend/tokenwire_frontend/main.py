@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, NoReturn
@@ -25,17 +26,20 @@ from tokenwire_service.server import STOP_GRACE_S, RpcServer, Service, log_drain
 from tokenwire_service.tasks import EX_SOFTWARE, Supervisor, first_of
 from tokenwire_service.telemetry import variables
 from tokenwire_service.telemetry.providers import Telemetry
-from tokenwire_service.tls import TlsError, channel_credentials
+from tokenwire_service.tls import ChannelTls, TlsError
 from tokenwire_service.version import VERSION
+from tokenwire_service.watching import Watched, Watcher
 
+from tokenwire_frontend import new_key
 from tokenwire_frontend.core.activity import Activity
 from tokenwire_frontend.core.routing.least_loaded import LeastLoaded
 from tokenwire_frontend.core.routing.prefix import PrefixRouter
 from tokenwire_frontend.core.routing.round_robin import RoundRobin
 from tokenwire_frontend.core.routing.router import Router
-from tokenwire_frontend.edge import callers
+from tokenwire_frontend.core.voucher import Vouchers
 from tokenwire_frontend.edge.activity import ActivityView, OneProcess, Processes
 from tokenwire_frontend.edge.activity_servicer import ActivityServicer
+from tokenwire_frontend.edge.callers import Callers
 from tokenwire_frontend.edge.generation_servicer import GenerationServicer
 from tokenwire_frontend.edge.model_servicer import ModelServicer
 from tokenwire_frontend.edge.owners import Owners, new_secret
@@ -47,6 +51,7 @@ from tokenwire_frontend.generation.conversation import Conversations
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.keeper import KeepLimits
 from tokenwire_frontend.generation.record import Recorder
+from tokenwire_frontend.identity import api_keys
 from tokenwire_frontend.metrics import ConversationMetrics, FrontendMetrics
 from tokenwire_frontend.models.output_formats import ParserNames
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
@@ -63,8 +68,10 @@ log = structlog.get_logger()
 
 
 def main() -> None:
-    """Runs the frontend until SIGTERM, SIGINT or SIGHUP."""
+    """Runs the frontend until SIGTERM or SIGINT, or makes an API key."""
     arguments = sys.argv[1:]
+    if arguments[:1] == [new_key.COMMAND]:
+        sys.exit(new_key.main(PROGRAM, arguments[1:]))
     chosen = settings.parse(FrontendSettings, PROGRAM, arguments)
     if chosen.processes > 1:
         execute(chosen, partial(supervise, chosen, arguments), SUPERVISOR)
@@ -119,9 +126,13 @@ async def run(chosen: FrontendSettings, telemetry: Telemetry, seat: Seat | None 
 async def _serve(
     chosen: FrontendSettings, telemetry: Telemetry, supervisor: Supervisor, seat: Seat | None
 ) -> None:
-    stop = signals.stop_signal(signals.STOPS if seat is None else [signal.SIGTERM])
+    files = Watcher()
+    if seat is None:
+        stop = signals.stop_signal(files.reload)
+    else:
+        stop = signals.stop_signal(numbers=[signal.SIGTERM])
     membership = None if seat is None else Membership(seat, telemetry)
-    frontend = Frontend(chosen, supervisor, membership)
+    frontend = Frontend(chosen, supervisor, membership, files)
     process = {} if seat is None else seat.attributes
     offer_gauges(frontend.generator, process)
     admin = chosen.admin_listen if seat is None else None
@@ -140,6 +151,7 @@ class Frontend:
         chosen: its settings.
         supervisor: owns its tasks.
         membership: of the processes that serve together; None: it is the only one.
+        files: watches what is read from files; None: nobody asks to read them again.
     """
 
     def __init__(
@@ -147,7 +159,9 @@ class Frontend:
         chosen: FrontendSettings,
         supervisor: Supervisor,
         membership: Membership | None = None,
+        files: Watcher | None = None,
     ) -> None:
+        self._files = files or Watcher()
         self._supervisor = supervisor
         self._membership = membership
         self._tokenizers = TokenizerPool(
@@ -157,10 +171,11 @@ class Frontend:
             fast_encoding=chosen.fast_encoding,
             cache_bytes=chosen.encoding_cache_mib * 2**20,
         )
-        credentials = channel_credentials(chosen.worker_tls, "--worker-tls.")
+        worker_tls = ChannelTls(chosen.worker_tls, "--worker-tls.")
+        peer_tls = ChannelTls(chosen.peer_tls, "--peer-tls.")
         self.pool = WorkerPool(
             chosen.worker,
-            credentials,
+            worker_tls.credentials,
             _router(chosen),
             self._tokenizers,
             LinkLimits(
@@ -189,26 +204,38 @@ class Frontend:
             chosen.move_wait_s,
             keeping,
         )
-        self.owners = _owners(chosen, membership)
+        secret = new_secret() if membership is None else membership.seat.secret
+        fleet_key = None if chosen.fleet_key is None else read_key(chosen.fleet_key)
+        self.owners = Owners(
+            secret,
+            fleet_key=fleet_key,
+            address=chosen.advertise_address or "",
+            peers=chosen.peer,
+            process="" if membership is None else membership.seat.name,
+            siblings=membership,
+        )
         self.generator.keeper.token = self.owners.token
         self.generator.keeper.claims = membership
-        self.relay = Relay(channel_credentials(chosen.peer_tls, "--peer-tls."))
+        vouchers = Vouchers(secret if fleet_key is None else fleet_key, time.time)
+        self.relay = Relay(peer_tls.credentials, vouchers)
         view = ActivityView(self.generator, recorder)
-        processes = OneProcess(view) if membership is None else membership.of(view)
-        services = _services(self.generator, self.owners, self.relay, processes)
+        self.processes: Processes = OneProcess(view) if membership is None else membership.of(view)
+        services = _services(self.generator, self.owners, self.relay, self.processes)
         if membership is None:
             own, setting = chosen.listen, "--listen"
         else:
             own, setting = membership.seat.own, "--process-listen"
-        self.server = RpcServer(
-            own, chosen.tls, services, chosen.max_request_bytes, setting, callers.admit
-        )
+        admit = _callers(chosen, vouchers, self._files).admit
+        self.server = RpcServer(own, chosen.tls, services, chosen.max_request_bytes, setting, admit)
+        self._files.add(self.server.tls.files, worker_tls.files, peer_tls.files)
 
     async def start(self) -> None:
         """Listens; health follows the workers from now on."""
         await self.server.start()
         if self._membership is not None:
-            await self._membership.join(self.server, self._supervisor)
+            reload = self._files.reload
+            await self._membership.join(self.server, self._supervisor, reload)
+        self._supervisor.keep("files", self._files.run)
         self._health = self._supervisor.require("health", self._keep_health)
 
     async def stop(self, grace_s: float) -> None:
@@ -255,14 +282,26 @@ def _router(chosen: FrontendSettings) -> Router:
             return RoundRobin()
 
 
-def _owners(chosen: FrontendSettings, membership: Membership | None) -> Owners:
-    return Owners(
-        new_secret() if membership is None else membership.seat.secret,
-        fleet_key=None if chosen.fleet_key is None else read_key(chosen.fleet_key),
-        address=chosen.advertise_address or "",
-        peers=chosen.peer,
-        process="" if membership is None else membership.seat.name,
-        siblings=membership,
+def _callers(chosen: FrontendSettings, vouchers: Vouchers, files: Watcher) -> Callers:
+    keys = jwts = None
+    path = chosen.api_keys_file
+    if path is not None:
+        keys = Watched("--api-keys-file", [path], partial(api_keys.read, path))
+        files.add(keys)
+    path = chosen.jwt.jwks
+    if path is not None:
+        # Here, since the library takes 50 ms and 10 MB that most frontends have no use for.
+        from tokenwire_frontend.identity.jwts import Jwts, read_keys  # noqa: PLC0415
+
+        jwks = Watched("--jwt.jwks", [path], partial(read_keys, path))
+        files.add(jwks)
+        jwts = Jwts(chosen.jwt, jwks)
+    return Callers(
+        vouchers,
+        keys=keys,
+        jwts=jwts,
+        certificates=chosen.tls.ca is not None,
+        names=chosen.tls.client_names,
     )
 
 
@@ -273,7 +312,7 @@ def _services(
         Service(
             f"{PACKAGE}.GenerationService",
             generation_pb2_grpc.add_GenerationServiceServicer_to_server,
-            GenerationServicer(generator, owners, relay),
+            GenerationServicer(generator, owners, relay, processes),
         ),
         Service(
             f"{PACKAGE}.TokenizationService",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 from tokenwire_service.settings import HIGHEST_PORT, Address, ServiceSettings, TlsSettings
 
 from tokenwire_frontend.core.parsers.choice import AUTO, reasoning_names, tool_names
+from tokenwire_frontend.identity import api_keys
 
 FLEET_KEY_LEAST_BYTES = 32
 """Of a fleet key: as many as the signature of a token has."""
@@ -38,6 +40,40 @@ def read_key(path: Path) -> bytes:
     return key
 
 
+class JwtSettings(BaseModel):
+    """JWTs as credentials."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    jwks: Path | None = Field(
+        default=None, description="file with the issuer's public keys (JWKS); it is watched"
+    )
+    issuer: str = Field(default="", description="what `iss` of a token must be")
+    audience: str = Field(default="", description="what `aud` of a token must be, or have")
+    tenant_claim: str = Field(default="tenant", description="claim that names the tenant")
+    roles_claim: str = Field(
+        default="roles",
+        description="claim with the roles: a list, or names between spaces; others are ignored",
+    )
+
+    @field_validator("jwks")
+    @classmethod
+    def _usable(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            from tokenwire_frontend.identity.jwts import read_keys  # noqa: PLC0415 - see `main`
+
+            read_keys(value)
+        return value
+
+    @model_validator(mode="after")
+    def _whose(self) -> Self:
+        if self.jwks is not None and not (self.issuer and self.audience):
+            raise ValueError("--jwt.jwks requires --jwt.issuer and --jwt.audience")
+        if self.jwks is None and (self.issuer or self.audience):
+            raise ValueError("--jwt.issuer and --jwt.audience require --jwt.jwks")
+        return self
+
+
 class FrontendSettings(ServiceSettings):
     """A CPU frontend: text in, streamed text out. Environment: TOKENWIRE_FRONTEND_<NAME>."""
 
@@ -48,6 +84,14 @@ class FrontendSettings(ServiceSettings):
         description="address of a worker, HOST:PORT; repeat for several",
     )
     listen: Address = Field("127.0.0.1:50051", description="address to serve on; port 0 takes any")
+    api_keys_file: Path | None = Field(
+        None,
+        description="file (YAML) of API keys that callers may show, as `tokenwire-frontend "
+        "new-key` writes them; it is watched",
+    )
+    jwt: JwtSettings = Field(
+        default=JwtSettings(), description="JWTs that callers may show; with `jwks`"
+    )
     processes: int = Field(
         1,
         ge=1,
@@ -190,6 +234,26 @@ class FrontendSettings(ServiceSettings):
         default=False,
         description="write prompts and generated text into spans, at most 16,384 characters each",
     )
+
+    ways_to_authenticate: ClassVar[str] = "--api-keys-file, --jwt.jwks or --tls.ca"
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether callers must show who they are."""
+        return bool(super().authenticates or self.api_keys_file or self.jwt.jwks)
+
+    def addresses(self) -> Iterator[tuple[str, str]]:
+        """Yields each address of the services, after its setting's name."""
+        yield from super().addresses()
+        if self.processes > 1:
+            yield "--process-listen", self.process_listen
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _usable_keys(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            api_keys.read(value)
+        return value
 
     @field_validator("processes")
     @classmethod

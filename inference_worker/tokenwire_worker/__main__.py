@@ -4,7 +4,7 @@ from tokenwire_service.launcher import launch
 
 
 def main() -> None:
-    """Runs a worker until SIGTERM, SIGINT or SIGHUP."""
+    """Runs a worker until SIGTERM or SIGINT."""
     launch("tokenwire-worker", "tokenwire_worker.main", "openvino")
 
 

@@ -18,7 +18,8 @@ from tokenwire_service.settings import parse, refuse, refuse_if
 from tokenwire_service.tasks import EX_SOFTWARE, Supervisor
 from tokenwire_service.telemetry import variables
 from tokenwire_service.telemetry.providers import Telemetry
-from tokenwire_service.tls import TlsError, server_credentials
+from tokenwire_service.tls import ServerTls, TlsError
+from tokenwire_service.watching import Watcher
 
 from tokenwire_worker import __version__, check_engine, engines
 from tokenwire_worker.engines.adapters import ADAPTERS
@@ -48,7 +49,7 @@ log = structlog.get_logger()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a worker until SIGTERM, SIGINT or SIGHUP; see --help."""
+    """Runs a worker until SIGTERM or SIGINT; see --help."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and (command := COMMANDS.get(arguments[0])):
         sys.exit(command(PROGRAM, arguments[1:]))
@@ -80,7 +81,8 @@ def _exit(code: int) -> NoReturn:
 
 async def _run(settings: WorkerSettings) -> int:
     """Loads, and serves until told to stop or no engine lives; returns the exit code."""
-    stop = signals.stop_signal()
+    files = Watcher()
+    stop = signals.stop_signal(files.reload)
     telemetry = Telemetry(
         PROGRAM,
         settings.shown_worker_name,
@@ -101,12 +103,15 @@ async def _run(settings: WorkerSettings) -> int:
         ):
             # Before the load, which may take half an hour.
             for each in settings.of_each_worker():
-                server_credentials(each.tls)
+                ServerTls(each.tls)
                 check_free("--listen", each.listen)
             loaded = await load(settings, supervisor, stop)
             if loaded is not None:
                 metrics = WorkerMetrics(settings.shown_model_name)
-                workers += [Worker(each, supervisor, metrics, len(loaded)) for each in loaded]
+                workers += [
+                    Worker(each, supervisor, metrics, len(loaded), files) for each in loaded
+                ]
+                supervisor.keep("files", files.run)
                 offer_gauges([worker.dispatcher for worker in workers])
                 codes = await asyncio.gather(*[worker.run(stop) for worker in workers])
                 return max(codes)

@@ -7,8 +7,10 @@ import asyncio
 import structlog
 from tokenwire.channel_arguments import HOP_EXTRA_BYTES
 from tokenwire.worker.v1 import execution_pb2_grpc, worker_pb2_grpc
+from tokenwire_service.client_names import ClientNames
 from tokenwire_service.server import RpcServer, Service, log_draining
 from tokenwire_service.tasks import EX_SOFTWARE, Supervisor, first_of
+from tokenwire_service.watching import Watcher
 
 from tokenwire_worker.core.kv_events import KEPT_EVENTS, KEPT_WORDS, KvEventLog
 from tokenwire_worker.dispatcher import Dispatcher
@@ -34,6 +36,7 @@ class Worker:
         supervisor: owns its tasks.
         metrics: where it counts, as do the others of the process.
         workers: how many there are in the process, which share its memory.
+        files: watches the files of TLS.
 
     Raises:
         ListenError: the address can't be listened on.
@@ -41,7 +44,12 @@ class Worker:
     """
 
     def __init__(
-        self, loaded: Loaded, supervisor: Supervisor, metrics: WorkerMetrics, workers: int
+        self,
+        loaded: Loaded,
+        supervisor: Supervisor,
+        metrics: WorkerMetrics,
+        workers: int,
+        files: Watcher,
     ) -> None:
         settings = self._settings = loaded.settings
         self._supervisor = supervisor
@@ -56,7 +64,15 @@ class Worker:
         )
         services = _services(identity, self.dispatcher, recorder, loaded.files)
         request_bytes = settings.max_request_bytes + HOP_EXTRA_BYTES
-        self._server = RpcServer(settings.listen, settings.tls, services, request_bytes)
+        names = settings.tls.client_names
+        self._server = RpcServer(
+            settings.listen,
+            settings.tls,
+            services,
+            request_bytes,
+            admit=ClientNames(names).admit if names else None,
+        )
+        files.add(self._server.tls.files)
 
     @property
     def serving(self) -> bool:

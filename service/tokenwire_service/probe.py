@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tokenwire.channel_arguments import client
 
 from tokenwire_service.settings import LineParser, TlsSettings, check_address, refuse
-from tokenwire_service.tls import TlsError, channel_credentials
+from tokenwire_service.tls import ChannelTls, TlsError
 
 PROGRAM = "python -m tokenwire_service.probe"
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _arguments(arguments)
     tls = TlsSettings(ca=asked.tls_ca, certificate=asked.tls_certificate, key=asked.tls_key)
     try:
-        credentials = channel_credentials(tls, "--tls-")
+        credentials = ChannelTls(tls, "--tls-").credentials()
     except TlsError as error:
         refuse(PROGRAM, str(error))
     with _channel(asked.address, credentials) as channel:

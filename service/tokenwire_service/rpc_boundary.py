@@ -40,12 +40,15 @@ Admit = Callable[[str, grpc.aio.ServicerContext[Any, Any]], None]
 RETRY_S = 1.0
 """Suggested to callers of a server that stops: another replica has room, or this one is back."""
 
+HEALTH = "grpc.health."
+"""Methods that anybody may call, such as a load balancer, and that are not measured."""
+
 CUT_S = 0.5
 """Time that a call which is cut off has to write its status."""
 
 
 class RpcBoundary(grpc.aio.ServerInterceptor):
-    """Wraps every RPC of Tokenwire's own services; health and reflection pass untouched.
+    """Wraps every RPC; health passes untouched.
 
     Args:
         admit: called with the method's name and gRPC's context before a call is served; raises
@@ -85,15 +88,20 @@ class RpcBoundary(grpc.aio.ServerInterceptor):
             return wrapped
         handler = await continuation(handler_call_details)
         method = path.lstrip("/")
-        if handler is None or method.startswith("grpc."):
+        if handler is None or method.startswith(HEALTH):
             return handler
         make, behavior = _parts(handler)
         wrapped = self._handlers[path] = make(
             self._bounded(_Method(method, behavior, handler)),
-            request_deserializer=_lenient(handler.request_deserializer),
+            request_deserializer=self._reader(handler),
             response_serializer=_passing(handler.response_serializer),
         )
         return wrapped
+
+    @staticmethod
+    def _reader(handler: Any) -> Callable[[bytes], Any] | None:
+        """Returns what reads a stream's messages; a single request is read once it is admitted."""
+        return _lenient(handler.request_deserializer) if handler.request_streaming else None
 
     def _bounded(self, method: _Method) -> Behavior:
         async def bounded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
@@ -157,13 +165,16 @@ class _Method:
         self._behavior = behavior
         self._reads_stream = bool(handler.request_streaming)
         self._streams = self._reads_stream or bool(handler.response_streaming)
+        self._parse = _lenient(handler.request_deserializer)
 
     async def run(
         self, request: Any, context: grpc.aio.ServicerContext[Any, Any], call: _Call
     ) -> Any:
         """Returns what the servicer does; a status can be sent once this has ended."""
-        if isinstance(request, DecodeError):
-            raise _malformed(request)
+        if not self._reads_stream:
+            request = self._parse(request)
+            if isinstance(request, DecodeError):
+                raise _malformed(request)
         if not self._streams:
             return await self._behavior(request, context)
         async with Scope(self.name) as scope:

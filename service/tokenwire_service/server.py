@@ -19,7 +19,7 @@ from tokenwire_service.ports import ListenError, check_free
 from tokenwire_service.reflection import enable_reflection
 from tokenwire_service.rpc_boundary import RETRY_S, Admit, RpcBoundary
 from tokenwire_service.settings import TlsSettings
-from tokenwire_service.tls import server_credentials
+from tokenwire_service.tls import ServerTls
 
 log = structlog.get_logger()
 
@@ -68,7 +68,7 @@ class RpcServer:
         admit: Admit | None = None,
     ) -> None:
         self._boundary = RpcBoundary(admit)
-        self._credentials = server_credentials(tls)
+        self.tls = ServerTls(tls)
         self._services = services
         self._request_bytes = request_bytes
         self._names = ["", *(service.name for service in services)]
@@ -91,10 +91,11 @@ class RpcServer:
             service.add(service.servicer, server)
         enable_reflection(server, [*self._names[1:], health.SERVICE_NAME])
         try:
-            if self._credentials is None:
+            credentials = self.tls.credentials()
+            if credentials is None:
                 port = server.add_insecure_port(address)
             else:
-                port = server.add_secure_port(address, self._credentials)
+                port = server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise ListenError(setting, address, "gRPC can't open the port") from error
         return server, f"{address.rpartition(':')[0]}:{port}"

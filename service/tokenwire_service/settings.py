@@ -11,10 +11,19 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, TypeVar
+from typing import Annotated, ClassVar, Literal, NoReturn, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -70,6 +79,24 @@ class TlsSettings(BaseModel):
     )
 
 
+class ServerTlsSettings(TlsSettings):
+    """TLS of the listening port."""
+
+    client_names: list[str] = Field(
+        default=[],
+        description="DNS names and URIs of which a caller's certificate must have one; "
+        "repeat for several; without it every certificate of the authorities is accepted",
+    )
+
+
+def is_loopback(address: str) -> bool:
+    """Returns whether HOST:PORT is reached from this host alone."""
+    host = address.rpartition(":")[0].strip("[]")
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
+
+
 class ServiceSettings(BaseSettings):
     """What both services are told."""
 
@@ -83,6 +110,9 @@ class ServiceSettings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
+    ways_to_authenticate: ClassVar[str] = "--tls.ca"
+    """Settings of which one makes callers show who they are."""
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -95,9 +125,15 @@ class ServiceSettings(BaseSettings):
         """Returns where settings come from, beside the command line."""
         return init_settings, environment.Environment(settings_cls)
 
-    tls: TlsSettings = Field(
-        default=TlsSettings(),
+    listen: Address
+    tls: ServerTlsSettings = Field(
+        default=ServerTlsSettings(),
         description="TLS of the listening port; with `ca`, callers must show a certificate",
+    )
+    insecure: bool = Field(
+        default=False,
+        description="listen on addresses that other hosts reach though callers are not "
+        "authenticated: whoever reaches the port may do everything",
     )
     admin_listen: Address | None = Field(
         default=None,
@@ -122,6 +158,33 @@ class ServiceSettings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="form of log lines; auto: text on a terminal, else JSON"
     )
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether callers must show who they are."""
+        return self.tls.ca is not None
+
+    def addresses(self) -> Iterator[tuple[str, str]]:
+        """Yields each address of the services, after its setting's name."""
+        yield "--listen", self.listen
+
+    @model_validator(mode="after")
+    def _not_exposed(self) -> Self:
+        if self.authenticates or self.insecure:
+            return self
+        for setting, address in self.addresses():
+            if not is_loopback(address):
+                raise ValueError(
+                    f"{setting} {address}: other hosts reach it, and callers are not "
+                    f"authenticated; set {self.ways_to_authenticate}, or --insecure"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _names_of_certificates(self) -> Self:
+        if self.tls.client_names and self.tls.ca is None:
+            raise ValueError("--tls.client-names requires --tls.ca")
+        return self
 
 
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
@@ -185,10 +248,10 @@ def _faults(
         variable = None if given else environment.variable(settings, fault["loc"])
         place = f"{variable} ({flag})" if variable else flag
         # What is wrong with several settings together names them itself.
-        yield f"{place}: {_worded(fault)}" if place else _worded(fault)
+        yield f"{place}: {worded(fault)}" if place else worded(fault)
 
 
-def _worded(fault: ErrorDetails) -> str:
+def worded(fault: ErrorDetails) -> str:
     """Returns pydantic's message in the words of somebody who starts a service."""
     if fault["type"] == "missing":
         return "is required"

@@ -170,6 +170,16 @@ def check_settings(settings: dict[str, str], kind: str, told: str) -> None:
     assert settings["OTEL_EXPORTER_OTLP_ENDPOINT"] == "${OTEL_EXPORTER_OTLP_ENDPOINT:-}"
 
 
+def test_what_asks_for_no_credential_is_reached_from_this_host_alone():
+    with table() as row:
+        for name in BUILT:
+            with row(name):
+                kind = "WORKER" if name.startswith("worker") else "FRONTEND"
+                assert SERVICES[name]["environment"][f"TOKENWIRE_{kind}_INSECURE"] == "true"
+                for port in SERVICES[name].get("ports", ()):
+                    assert port.startswith("127.0.0.1:")
+
+
 def test_prometheus_scrapes_every_admin_port_by_its_name():
     expected = {f"tokenwire-{kind}": set() for kind in ("frontend", "worker")}
     for name in BUILT:

@@ -27,7 +27,7 @@ def record(
     first_s: float | None = None,
 ) -> Record:
     completion = Completion(1, 2, None, first_s, None, total_s, [], "w")
-    return Record(request_id, "0" * 32, 0.0, ended_s, "m", outcome, "stop", "", completion)
+    return Record(request_id, "", "0" * 32, 0.0, ended_s, "m", outcome, "stop", "", completion)
 
 
 def ids(records: list[Record]) -> list[str]:
@@ -124,10 +124,10 @@ class Told:
     def __init__(self) -> None:
         self.now: dict[str, Part] = {}
 
-    async def parts(self, records: int) -> dict[str, Part]:
+    async def parts(self, records: int, tenant: str | None) -> dict[str, Part]:
         return self.now
 
-    async def find(self, request_id: str) -> list[Found]:
+    async def find(self, request_id: str, tenant: str | None) -> list[Found]:
         raise NotImplementedError
 
 
@@ -137,7 +137,7 @@ async def test_the_activity_of_several_processes_is_one():
         "0.1": process_part(5, [1.0, 3.0], [30.0, 10.0]),
         "1.1": process_part(7, [2.0], [20.0], fm.WORKER_STATE_LOST),
     }
-    now = await Watch(told, records=2).next()
+    now = await Watch(told, records=2, tenant=None).next()
     assert (now.active_generations, now.generations_limit, now.completion_tokens) == (2, 20, 12)
     assert [each.request_id for each in now.records] == ["at-30", "at-20"]
     assert (now.total.count, now.total.p50.seconds) == (3, 2), "the median of all, not of medians"
@@ -147,7 +147,7 @@ async def test_the_activity_of_several_processes_is_one():
 
 async def test_what_a_watcher_has_seen_counted_stays_counted():
     told = Told()
-    watch = Watch(told, records=0)
+    watch = Watch(told, records=0, tenant=None)
     first, second = process_part(5, [], [1.0]), process_part(7, [], [2.0])
     seen = []
     for told.now in (

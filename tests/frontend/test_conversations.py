@@ -273,8 +273,8 @@ async def test_what_is_not_held_is_gone(here):
     never = await refused(here.frontend.generate(turn(2, user(NEXT), name="other")))
     assert never.code is grpc.StatusCode.FAILED_PRECONDITION
     assert never.reason == "CONVERSATION_GONE"
-    held = here.conversations._held
-    held["c"] = replace(held["c"], model="another")
+    [(name, held)] = here.conversations._held.items()
+    here.conversations._held[name] = replace(held, model="another")
     of_another_model = await refused(here.frontend.generate(turn(2, user(NEXT))))
     assert of_another_model.reason == "CONVERSATION_GONE"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tokenwire_frontend.core.activity import Activity
+from tokenwire_frontend.core.caller import ANYONE, scoped
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.request import GenerationRequest, Stopping, TextPrompt
 from tokenwire_frontend.generation.admission import Admission
@@ -134,7 +135,7 @@ class House:
     async def attach(self, token: str, *offsets: int) -> Client:
         def opening(reader: Reader) -> Any:
             reader.offsets = offsets
-            return self.keeper.attach(token, reader, "token_offsets")
+            return self.keeper.attach(token, ANYONE, reader, "token_offsets")
 
         client = Client(opening)
         await turn()
@@ -282,10 +283,10 @@ async def test_the_key_of_what_was_refused_or_failed_is_free_again():
 
 
 class Claims:
-    """Another process has the keys of `theirs`."""
+    """Another process has the keys of `theirs`; all are of callers without a tenant."""
 
     def __init__(self, **theirs: str) -> None:
-        self.theirs = theirs
+        self.theirs = {scoped("", key): address for key, address in theirs.items()}
         self.ours: set[str] = set()
 
     async def claim(self, key: str) -> str | None:
@@ -305,7 +306,7 @@ async def test_the_generation_of_a_key_may_be_another_process_s(clock):
     assert {each.outcome.address for each in away} == {"127.0.0.1:9"}
     assert not house.worker.every
     await house.ended(replace(KEYED, key="ours", ttl_s=5.0))
-    assert claims.ours == {"ours"}
+    assert claims.ours == {scoped("", "ours")}
     await clock.pass_by(6)
     assert claims.ours == set()
 

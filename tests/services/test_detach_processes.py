@@ -85,6 +85,44 @@ def test_a_cancel_finds_it_too(clients):
     assert ended.reason == fg.FINISH_REASON_CANCELLED
 
 
+def test_another_process_knows_who_calls(clients):
+    first, second = clients
+    ours, theirs = ([("x-tokenwire-tenant", tenant)] for tenant in ("ours", "theirs"))
+    what = fg.StreamGenerateRequest(
+        generation=generation("A story", 5, on_disconnect=DETACH, idempotency_key="same")
+    )
+    asked: dict[str, Any] = {}
+    for name, metadata in (("ours", ours), ("theirs", theirs)):
+        asked[name] = first.generations.StreamGenerate(what, metadata=metadata, timeout=WAIT_S)
+        asked[name] = next(asked[name]).accepted
+    assert asked["ours"].request_id != asked["theirs"].request_id
+    request = fg.AttachRequest(resume_token=asked["ours"].resume_token)
+    found = second.generations.Attach(request, metadata=ours, timeout=WAIT_S)
+    assert next(found).accepted.request_id == asked["ours"].request_id
+    refusal = refused(lambda: second.generations.Attach(request, metadata=theirs, timeout=WAIT_S))
+    assert refusal.reason == "UNKNOWN_GENERATION"
+
+
+def test_a_request_id_is_cancelled_in_every_process(clients):
+    calls = [client.start(endless(request_id="of-both")) for client in clients]
+    begun = [read_to_first_token(call) for call in calls]
+    request = fg.CancelGenerationRequest(request_id="of-both")
+    answer = clients[0].generations.CancelGeneration(request, timeout=WAIT_S)
+    assert answer.cancelled == 2
+    for call, ended in zip(calls, begun, strict=True):
+        for event in call:
+            ended.take(event)
+        assert ended.reason == fg.FINISH_REASON_CANCELLED
+
+
+def test_a_hangup_has_every_process_read_its_files_again(two, clients):
+    before = two.process.event_count
+    two.process.process.send_signal(signal.SIGHUP)
+    for index in (0, 1):
+        two.process.wait_for("reloaded", after=before, process=index)
+    assert two.process.events(event="draining") == []
+
+
 def test_equal_requests_that_race_at_both_processes_run_once(two, clients):
     before = two.counter("tokenwire_generations_total")
     answers: list[Any] = []

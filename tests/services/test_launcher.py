@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -90,7 +91,7 @@ def main():
     assert ended.returncode == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_during_imports_ends_it_with_0(launch, number):
     ended = launch(f"import os; os.kill(os.getpid(), {int(number)}); raise AssertionError")
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -99,8 +100,8 @@ def test_a_signal_during_imports_ends_it_with_0(launch, number):
 def test_signals_to_a_group_do_not_end_a_process_that_starts():
     code = """
 import os, signal
-from tokenwire_service.signals import STOPS, leave_to_parent
-for number in STOPS: os.kill(os.getpid(), number)
+from tokenwire_service.signals import HANDLED, leave_to_parent
+for number in HANDLED: os.kill(os.getpid(), number)
 leave_to_parent(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 print("ready", signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 """
@@ -110,3 +111,54 @@ print("ready", signal.pthread_sigmask(signal.SIG_BLOCK, ()))
         )
     said, _ = process.communicate(timeout=WAIT_S)
     assert (said, process.returncode) == ("ready set()\n", 0)
+
+
+SERVES_UNTIL_STOPPED = """
+import asyncio
+from tokenwire_service import signals
+async def serve():
+    stop = signals.stop_signal(lambda: print("reloads", flush=True))
+    print("ready", flush=True)
+    await stop
+    print("stops", flush=True)
+signals.end_at_once()
+asyncio.run(serve())
+"""
+
+
+def test_hangups_reload_until_the_terminal_has_gone():
+    """The shell and the kernel send the same signal for both."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        ["setsid", "--ctty", sys.executable, "-c", SERVES_UNTIL_STOPPED],
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    os.close(theirs)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.stdout.readline() == "reloads\n"
+    os.close(ours)
+    process.send_signal(signal.SIGHUP)
+    said, _ = process.communicate(timeout=WAIT_S)
+    assert said.endswith("stops\n")
+    assert process.returncode == 0
+
+
+def test_without_a_terminal_a_hangup_only_reloads():
+    process = subprocess.Popen(
+        ["setsid", sys.executable, "-c", SERVES_UNTIL_STOPPED],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.stdout.readline() == "reloads\n"
+    process.terminate()
+    assert process.communicate(timeout=WAIT_S)[0] == "stops\n"

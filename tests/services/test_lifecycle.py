@@ -146,12 +146,11 @@ def test_sigterm_lets_the_frontend_finish_what_it_has(own_frontend):
     assert started.wait() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_other_signals_stop_it_as_well(own_frontend, number):
+def test_ctrl_c_stops_it_as_well(own_frontend):
     started, frontend = own_frontend
     streamed = frontend.start(generation("One day", 250))
     begun = read_to_first_token(streamed)
-    started.process.send_signal(number)
+    started.process.send_signal(signal.SIGINT)
     for event in streamed:
         begun.take(event)
     assert len(begun.ids()) == 250, "what is in flight finishes"

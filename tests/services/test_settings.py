@@ -93,8 +93,8 @@ def test_keys_of_a_mapping_are_free(monkeypatch):
         (
             ["--worker", A, "--listen", "h:99999", "--log-level", "loud"],
             [
-                "--log-level: should be 'debug', 'info', 'warning' or 'error', not 'loud'",
                 "--listen: h:99999: ports end at 65535",
+                "--log-level: should be 'debug', 'info', 'warning' or 'error', not 'loud'",
             ],
         ),
         (["--worker", A, "--bogus", "1"], ["unrecognized arguments: --bogus 1"]),
@@ -168,3 +168,18 @@ def test_check_engine_refuses_with_64(capsys, arguments, says):
         run_worker(["check-engine", *arguments])
     assert exit_.value.code == 64
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:1", "[::]:1", "gpu-0:1", "10.0.0.1:1"])
+def test_other_hosts_reach_a_service_that_asks_for_credentials_or_is_insecure(capsys, address):
+    listen = ["--worker", A, "--listen", address]
+    [line] = refused(capsys, FrontendSettings, *listen)[:1]
+    assert f"--listen {address}: other hosts reach it" in line
+    assert "--api-keys-file, --jwt.jwks or --tls.ca, or --insecure" in line
+    assert parse(FrontendSettings, "service", [*listen, "--insecure"]).insecure
+    assert parse(FrontendSettings, "service", [*listen, "--tls.ca", "ca.pem"]).authenticates
+
+
+@pytest.mark.parametrize("address", ["localhost:1", "127.0.0.53:1", "[::1]:1"])
+def test_this_host_reaches_a_service_as_it_is(address):
+    assert parse(FrontendSettings, "service", ["--worker", A, "--listen", address])

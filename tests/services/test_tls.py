@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import socket
+import ssl
 import subprocess
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -14,19 +17,29 @@ import pytest
 from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.frontend.v1 import generation_pb2_grpc, model_pb2
 from tokenwire_frontend.core.link_state import LinkState
-from tokenwire_service.settings import TlsSettings
+from tokenwire_frontend.workers import link as link_module
+from tokenwire_service import watching
+from tokenwire_service.settings import ServerTlsSettings, TlsSettings
 
 from tests.frontend.frontend_here import frontend_of, until
 from tests.frontend.scripted_worker import ScriptedWorker
 from tests.services.calls import Frontend, generation, refusal_of
-from tests.services.processes import SERVING, check_probe, free_address, wait_for_health
+from tests.services.fields import methods, path_of
+from tests.services.processes import (
+    SERVING,
+    WAIT_S,
+    check_probe,
+    free_address,
+    wait_for_health,
+)
+from tests.table import table
 
 START = ["--worker", "127.0.0.1:50061", "--listen", "127.0.0.1:0"]
 
 
 @dataclass(frozen=True)
 class Pki:
-    """An authority, and a certificate of it for 127.0.0.1; `other` is one of another authority."""
+    """An authority, and certificates of it for 127.0.0.1; `other` is one of another authority."""
 
     folder: Path
 
@@ -61,12 +74,14 @@ def pki(tmp_path_factory):
         return str(folder / name)
 
     new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
-    for authority, name in (("ca", "own"), ("other-ca", "other")):
+    for authority in ("ca", "other-ca"):
         openssl(
             *("req", "-x509", *new_key, "-days", "2", "-subj", f"/CN={authority}"),
             *("-keyout", path(f"{authority}.key"), "-out", path(f"{authority}.pem")),
         )
+    for authority, name in (("ca", "own"), ("ca", "second"), ("other-ca", "other")):
+        uri = f"URI:spiffe://test/{name}"
+        (folder / "names").write_text(f"subjectAltName=IP:127.0.0.1,DNS:localhost,{uri}\n")
         openssl(
             *("req", *new_key, "-subj", f"/CN={name}"),
             *("-keyout", path(f"{name}.key"), "-out", path(f"{name}.csr")),
@@ -156,7 +171,7 @@ async def test_a_call_is_forwarded_over_mutual_tls(pki, tmp_path):
         "ca": pki.path("ca.pem"),
     }
     owner_at, other_at = free_address(), free_address()
-    fleet = {"tls": TlsSettings(**tls), "fleet_key": key}
+    fleet = {"tls": ServerTlsSettings(**tls), "fleet_key": key}
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         worker = await enter(ScriptedWorker())
@@ -184,3 +199,114 @@ async def test_a_call_is_forwarded_over_mutual_tls(pki, tmp_path):
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await (await stub(plain.server.address)).Attach(asked).read()
         assert refusal_of(failure.value).reason == "OWNER_UNREACHABLE"
+
+
+# --- who may call --------------------------------------------------------------------------------
+
+
+def status_of_empty(channel: grpc.Channel, path: str) -> tuple[grpc.StatusCode, str]:
+    """Returns how a call without a message's content ends, and the reason if there is one."""
+    try:
+        for _ in channel.stream_stream(path)(iter([b""]), timeout=WAIT_S):
+            return grpc.StatusCode.OK, ""
+    except grpc.RpcError as error:
+        if "grpc-status-details-bin" in dict(error.trailing_metadata() or ()):
+            return error.code(), refusal_of(error).reason
+        return error.code(), ""
+    return grpc.StatusCode.OK, ""
+
+
+def test_no_rpc_of_a_worker_lets_in_another_certificate(lasting, pki):
+    names = ("--tls.client-names", "spiffe://test/frontend", "--tls.client-names", "frontend.test")
+    worker = lasting.worker("--engine", "simulated", *pki.settings("tls"), *names)
+    paths = [*map(path_of, methods("worker"))]
+    paths.append("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+    unreachable, denied = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.PERMISSION_DENIED
+    with table() as row:
+        for name, credentials, expected in [
+            ("plain text", None, (unreachable, "")),
+            ("no certificate", pki.credentials(), (unreachable, "")),
+            ("another authority's", pki.credentials(own="other"), (unreachable, "")),
+            ("another name", pki.credentials(own="own"), (denied, "CLIENT_NOT_ALLOWED")),
+        ]:
+            with Frontend(worker.address, credentials) as client:
+                for path in paths:
+                    with row(f"{path} with {name}"):
+                        assert status_of_empty(client.raw, path) == expected
+    with Frontend(worker.address, pki.credentials(own="own")) as client:
+        wait_for_health(client.raw, SERVING)  # which anybody with a certificate may ask
+
+
+async def test_a_frontend_knows_callers_by_their_certificates(pki):
+    """One whose name is not among the accepted is refused, and the others are tenants."""
+    tls = ServerTlsSettings(
+        certificate=Path(pki.path("own.pem")),
+        key=Path(pki.path("own.key")),
+        ca=Path(pki.path("ca.pem")),
+        client_names=["spiffe://test/second"],
+    )
+    async with ScriptedWorker() as worker, frontend_of(worker, tls=tls) as frontend:
+        await frontend.wait_for(worker, LinkState.READY)
+        worker.script = lambda stream, submit: stream.generate(submit.handle, 300)
+
+        async def answer(own: str) -> Any:
+            credentials = pki.credentials(own=own)
+            async with grpc.aio.secure_channel(frontend.server.address, credentials) as channel:
+                stub = generation_pb2_grpc.GenerationServiceStub(channel)
+                request = fg.GenerateRequest(generation=generation([7], 1, request_id=own))
+                return await stub.Generate(request, timeout=WAIT_S)
+
+        await answer("second")
+        [record] = frontend.generator._recorder.activity.latest(9)
+        assert record.tenant == "spiffe://test/second"
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await answer("own")
+        assert refusal_of(failure.value).reason == "CLIENT_NOT_ALLOWED"
+
+
+async def test_certificates_are_renewed_without_a_restart(pki, tmp_path, monkeypatch):
+    """New connections show and use the new ones; those that exist stay."""
+    monkeypatch.setattr(watching, "POLL_S", 0.01)
+    monkeypatch.setattr(link_module, "RECONNECT_FIRST_S", 0.0)
+    files = {"certificate": tmp_path / "own.pem", "key": tmp_path / "own.key"}
+
+    def put(name: str) -> None:
+        for setting, path in files.items():
+            shutil.copy(pki.path(f"{name}.{'pem' if setting == 'certificate' else 'key'}"), path)
+
+    def shown(address: str) -> str:
+        """Returns whose certificate a new connection is shown."""
+        context = ssl.create_default_context(cafile=pki.path("ca.pem"))
+        host, _, port = address.rpartition(":")
+        with (
+            socket.create_connection((host, int(port))) as raw,
+            context.wrap_socket(raw, server_hostname="localhost") as wrapped,
+        ):
+            told = wrapped.getpeercert()
+            assert told is not None
+            return next(name for kind, name in told["subjectAltName"] if kind == "URI")
+
+    async def until_shown(address: str, name: str) -> None:
+        while await asyncio.to_thread(shown, address) != f"spiffe://test/{name}":
+            pass
+
+    put("own")
+    async with (
+        ScriptedWorker() as worker,
+        frontend_of(worker, tls=ServerTlsSettings(**files)) as frontend,
+        grpc.aio.secure_channel(frontend.server.address, pki.credentials()) as channel,
+    ):
+        session = generation_pb2_grpc.GenerationServiceStub(channel).Session(timeout=WAIT_S)
+
+        async def is_served() -> bool:
+            await session.write(fg.SessionRequest())
+            return (await session.read()).events[0].HasField("error")
+
+        assert await is_served()
+        await until_shown(frontend.server.address, "own")
+        files["certificate"].write_text("half a cert")
+        await until_shown(frontend.server.address, "own")
+        put("second")
+        await until_shown(frontend.server.address, "second")
+        assert await is_served(), "the connection stays"
+        session.cancel()

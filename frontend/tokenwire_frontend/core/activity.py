@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
 
@@ -13,6 +13,10 @@ from tokenwire_frontend.core.events import Completion
 WINDOW_S = 60.0
 """Quantiles are over the last minute: long enough for a p99 of a busy service, and short enough to
 show what has just changed."""
+
+
+TENANTS_LIMIT = 4096
+"""Tenants whose counts are kept, about 500 bytes each. Of more, those that were active last."""
 
 
 class Outcome(Enum):
@@ -29,6 +33,7 @@ class Record:
     """A generation that has ended. It holds no text and no token ids."""
 
     request_id: str
+    tenant: str
     trace_id: str
     received_at_s: float
     """Wall-clock time of its receipt, in seconds since 1970."""
@@ -72,8 +77,23 @@ class Latencies:
     total_s: list[float]
 
 
+@dataclass(slots=True)
+class Counts:
+    """What has ended of one tenant."""
+
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def add(self, record: Record) -> None:
+        """Counts a generation."""
+        self.outcomes[record.outcome] += 1
+        self.prompt_tokens += record.completion.prompt_tokens
+        self.completion_tokens += record.completion.completion_tokens
+
+
 class Activity:
-    """Remembers as many generations as it is told to.
+    """Remembers as many generations as it is told to. A tenant of None stands for all.
 
     Args:
         limit: records kept; the oldest goes first.
@@ -81,30 +101,51 @@ class Activity:
 
     def __init__(self, limit: int) -> None:
         self._records: deque[Record] = deque(maxlen=limit)
+        self._counts: OrderedDict[str, Counts] = OrderedDict()
+        # By tenant, the one that was active last at the end.
 
     def add(self, record: Record) -> None:
         """Remembers a generation that has just ended."""
         self._records.append(record)
+        counts = self._counts.get(record.tenant)
+        if counts is None:
+            counts = self._counts[record.tenant] = Counts()
+            if len(self._counts) > TENANTS_LIMIT:
+                self._counts.popitem(last=False)
+        else:
+            self._counts.move_to_end(record.tenant)
+        counts.add(record)
 
-    def latest(self, count: int) -> list[Record]:
+    def counts(self, tenant: str) -> Counts:
+        """Returns what has ended of a tenant."""
+        return self._counts.get(tenant) or Counts()
+
+    def latest(self, count: int, tenant: str | None = None) -> list[Record]:
         """Returns the last records, newest first."""
-        return list(islice(reversed(self._records), count))
+        return list(islice(self._newest_first(tenant), count))
 
-    def find(self, request_id: str) -> Record | None:
+    def find(self, request_id: str, tenant: str | None = None) -> Record | None:
         """Returns the newest record of this request id, or None."""
-        found = (each for each in reversed(self._records) if each.request_id == request_id)
+        found = (each for each in self._newest_first(tenant) if each.request_id == request_id)
         return next(found, None)
 
-    def latencies(self, now_s: float) -> Latencies:
+    def _newest_first(self, tenant: str | None) -> Iterator[Record]:
+        every = reversed(self._records)
+        return every if tenant is None else (each for each in every if each.tenant == tenant)
+
+    def latencies(self, now_s: float, tenant: str | None = None) -> Latencies:
         """Returns how long what completed in the last WINDOW_S took.
 
         Args:
             now_s: time.monotonic().
+            tenant: whose.
         """
         recent = [
             each.completion
             for each in self._records
-            if each.ended_s > now_s - WINDOW_S and each.outcome is Outcome.COMPLETED
+            if each.ended_s > now_s - WINDOW_S
+            and each.outcome is Outcome.COMPLETED
+            and tenant in (None, each.tenant)
         ]
 
         def values(name: str) -> list[float]:

@@ -42,9 +42,14 @@ class Caller:
         """Returns whether it has one of these roles."""
         return not self.roles.isdisjoint(roles)
 
+    @property
+    def seen_tenant(self) -> str | None:
+        """The tenant whose generations it may see and end; None: those of all."""
+        return None if Role.ADMIN in self.roles else self.tenant
+
     def sees(self, tenant: str) -> bool:
         """Returns whether it may see and end what belongs to this tenant."""
-        return tenant == self.tenant or Role.ADMIN in self.roles
+        return self.seen_tenant in (None, tenant)
 
 
 ANYONE = Caller()
@@ -63,3 +68,8 @@ def roles_of(names: Iterable[str]) -> frozenset[Role]:
         ValueError: a name is not one of a role.
     """
     return frozenset(map(Role, names))
+
+
+def scoped(tenant: str, name: str) -> str:
+    """Returns a name that a tenant has given, as no other tenant can give it."""
+    return f"{tenant} {name}"  # a tenant's name has no space

@@ -13,7 +13,14 @@ from google.protobuf import timestamp_pb2
 from tokenwire.frontend.v1 import activity_pb2, model_pb2
 from tokenwire_service.telemetry import semconv
 
-from tokenwire_frontend.core.activity import WINDOW_S, Latencies, Outcome, Quantiles, Record
+from tokenwire_frontend.core.activity import (
+    WINDOW_S,
+    Counts,
+    Latencies,
+    Outcome,
+    Quantiles,
+    Record,
+)
 from tokenwire_frontend.edge import to_proto
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.record import Recorder
@@ -64,44 +71,70 @@ class ActivityView:
         self._recorder = recorder
         self._started_s = time.monotonic()
 
-    def part(self, records: int) -> Part:
-        """Returns it now, with as many records."""
-        generator, metrics = self._generator, self._recorder.metrics
+    def part(self, records: int, tenant: str | None) -> Part:
+        """Returns it now, with as many records: of one tenant, or with None of all."""
+        generator, activity = self._generator, self._recorder.activity
         now_s = time.monotonic()
-        latest = self._recorder.activity.latest(records)
+        latest = activity.latest(records, tenant)
+        counts = self._counts() if tenant is None else activity.counts(tenant)
         message = activity_pb2.WatchActivityResponse(
             workers=to_proto.workers(generator.pool),
-            active_generations=generator.admission.held,
+            active_generations=(
+                generator.admission.held
+                if tenant is None
+                else sum(1 for _ in generator.live(tenant))
+            ),
             generations_limit=generator.admission.limit,
-            prompt_tokens=metrics.tokens.total(semconv.GEN_AI_TOKEN_TYPE, semconv.INPUT),
-            completion_tokens=metrics.tokens.total(semconv.GEN_AI_TOKEN_TYPE, semconv.OUTPUT),
+            prompt_tokens=counts.prompt_tokens,
+            completion_tokens=counts.completion_tokens,
             outcomes=[
-                activity_pb2.OutcomeCount(
-                    outcome=number, count=metrics.generations.total(semconv.OUTCOME, outcome.value)
-                )
+                activity_pb2.OutcomeCount(outcome=number, count=counts.outcomes[outcome])
                 for outcome, number in _OUTCOMES.items()
             ],
             records=map(_record, latest),
             uptime=duration(now_s - self._started_s),
         )
-        latencies = self._recorder.activity.latencies(now_s)
+        latencies = activity.latencies(now_s, tenant)
         return Part(message, latencies, [each.ended_s for each in latest])
 
-    def find(self, request_id: str) -> Found | None:
+    def _counts(self) -> Counts:
+        """Returns what was counted of all tenants, running generations' tokens included."""
+        metrics = self._recorder.metrics
+        ended = {each: metrics.generations.total(semconv.OUTCOME, each.value) for each in Outcome}
+        return Counts(
+            Counter(ended),
+            metrics.tokens.total(semconv.GEN_AI_TOKEN_TYPE, semconv.INPUT),
+            metrics.tokens.total(semconv.GEN_AI_TOKEN_TYPE, semconv.OUTPUT),
+        )
+
+    def cancel(self, request_id: str, tenant: str | None) -> int:
+        """Ends the live generations of this request id; returns how many there were."""
+        found = [
+            each for each in self._generator.live(tenant) if each.record.request_id == request_id
+        ]
+        for each in found:
+            each.cancel("request_id")
+        return len(found)
+
+    def find(self, request_id: str, tenant: str | None) -> Found | None:
         """Returns the newest record of this request id, or None."""
-        record = self._recorder.activity.find(request_id)
+        record = self._recorder.activity.find(request_id, tenant)
         return None if record is None else (record.ended_s, _record(record).SerializeToString())
 
 
 class Processes(Protocol):
-    """All processes that serve together."""
+    """All processes that serve together. A tenant of None stands for all."""
 
-    async def parts(self, records: int) -> Mapping[str, Part]:
+    async def parts(self, records: int, tenant: str | None) -> Mapping[str, Part]:
         """Returns the activity of each that answers, by a name that no other process ever has."""
         ...
 
-    async def find(self, request_id: str) -> Sequence[Found]:
+    async def find(self, request_id: str, tenant: str | None) -> Sequence[Found]:
         """Returns the record of each that remembers the request."""
+        ...
+
+    async def cancel(self, request_id: str, tenant: str | None) -> int:
+        """Ends the live generations of this request id; returns how many there were."""
         ...
 
 
@@ -111,14 +144,18 @@ class OneProcess:
     def __init__(self, view: ActivityView) -> None:
         self._view = view
 
-    async def parts(self, records: int) -> Mapping[str, Part]:
+    async def parts(self, records: int, tenant: str | None) -> Mapping[str, Part]:
         """Returns its activity."""
-        return {"": self._view.part(records)}
+        return {"": self._view.part(records, tenant)}
 
-    async def find(self, request_id: str) -> Sequence[Found]:
+    async def find(self, request_id: str, tenant: str | None) -> Sequence[Found]:
         """Returns the record if it remembers one."""
-        found = self._view.find(request_id)
+        found = self._view.find(request_id, tenant)
         return [] if found is None else [found]
+
+    async def cancel(self, request_id: str, tenant: str | None) -> int:
+        """Ends its own."""
+        return self._view.cancel(request_id, tenant)
 
 
 class Watch:
@@ -127,9 +164,11 @@ class Watch:
     Args:
         processes: all of them.
         records: most records in each message.
+        tenant: whose activity; None: that of all.
     """
 
-    def __init__(self, processes: Processes, records: int) -> None:
+    def __init__(self, processes: Processes, records: int, tenant: str | None) -> None:
+        self._tenant = tenant
         self._processes = processes
         self._records = records
         self._counted: dict[str, Counter[str]] = {}
@@ -139,7 +178,7 @@ class Watch:
 
     async def next(self) -> activity_pb2.WatchActivityResponse:
         """Returns the activity now."""
-        parts = await self._processes.parts(self._records)
+        parts = await self._processes.parts(self._records, self._tenant)
         for name, part in parts.items():
             if counts := _counts(part.message):
                 self._counted[name] = counts

@@ -11,7 +11,7 @@ from tokenwire.frontend.v1 import activity_pb2, activity_pb2_grpc
 from tokenwire_service.errors import invalid
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.edge import from_proto
+from tokenwire_frontend.edge import callers, from_proto
 from tokenwire_frontend.edge.activity import Processes, Watch
 from tokenwire_frontend.generation.admission import Admission
 
@@ -50,7 +50,7 @@ class ActivityServicer(activity_pb2_grpc.ActivityServiceServicer):
             )
         if request.records > RECORDS_MOST:
             raise invalid("records", f"is {request.records}; at most {RECORDS_MOST}")
-        watch = Watch(self._processes, request.records)
+        watch = Watch(self._processes, request.records, callers.current().seen_tenant)
         while not self._over.is_set():
             await context.write(await watch.next())
             with suppress(asyncio.TimeoutError):
@@ -63,7 +63,7 @@ class ActivityServicer(activity_pb2_grpc.ActivityServiceServicer):
         """Describes one recent generation."""
         if not request.request_id:
             raise invalid("request_id", "is empty")
-        found = await self._processes.find(request.request_id)
+        found = await self._processes.find(request.request_id, callers.current().seen_tenant)
         if not found:
             raise errors.unknown_request(request.request_id)
         _, newest = max(found)

@@ -8,10 +8,12 @@ from typing import Any
 
 import grpc
 from tokenwire.frontend.v1 import generation_pb2, generation_pb2_grpc
+from tokenwire_service.errors import invalid
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.events import Delivery
-from tokenwire_frontend.edge import to_proto, wire
+from tokenwire_frontend.edge import callers, to_proto, wire
+from tokenwire_frontend.edge.activity import Processes
 from tokenwire_frontend.edge.owners import Owners, Place, Sender
 from tokenwire_frontend.edge.received import begin_at, received
 from tokenwire_frontend.edge.relay import Relay
@@ -33,12 +35,16 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         generator: the generations of this process.
         owners: tells whose a generation is that outlives its calls.
         relay: asks the owner.
+        processes: all that serve together.
     """
 
-    def __init__(self, generator: Generator, owners: Owners, relay: Relay) -> None:
+    def __init__(
+        self, generator: Generator, owners: Owners, relay: Relay, processes: Processes
+    ) -> None:
         self._generator = generator
         self._owners = owners
         self._relay = relay
+        self._processes = processes
         self._turnstile = Turnstile()
 
     async def Generate(  # type: ignore[override] # or bytes: see rpc_boundary
@@ -107,19 +113,33 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         reader = Reader(partial(self._turnstile.pass_through, ready))
         begin_at(reader, request)
         keeper = self._generator.keeper
-        async with keeper.attach(token.generation, reader, "token_offsets") as generation:
+        attached = keeper.attach(token.generation, callers.current(), reader, "token_offsets")
+        async with attached as generation:
             await _write(reader, ready, to_proto.accepted(generation), context)
 
     async def CancelGeneration(  # type: ignore[override] # as above
         self, request: generation_pb2.CancelGenerationRequest, context: Context
     ) -> generation_pb2.CancelGenerationResponse | bytes:
-        """Ends a generation that outlives its calls."""
+        """Ends a generation that outlives its calls, or those of a request id."""
+        if request.request_id:
+            return await self._cancel_by_id(request)
         token = self._owners.read(request.resume_token, "resume_token")
         place = await self._owners.locate(token, Sender.of(context))
         if place is not None:
             return await self._relay.unary(place, "CancelGeneration", request, context)
-        self._generator.keeper.cancel(token.generation)
+        self._generator.keeper.cancel(token.generation, callers.current())
         return generation_pb2.CancelGenerationResponse()
+
+    async def _cancel_by_id(
+        self, request: generation_pb2.CancelGenerationRequest
+    ) -> generation_pb2.CancelGenerationResponse:
+        if request.resume_token:
+            raise invalid("request_id", "does not go with `resume_token`")
+        tenant = callers.current().seen_tenant
+        count = await self._processes.cancel(request.request_id, tenant)
+        if not count:
+            raise errors.not_running(request.request_id)
+        return generation_pb2.CancelGenerationResponse(cancelled=count)
 
 
 def _may_move(message: generation_pb2.Generation, context: Context) -> bool:

@@ -17,7 +17,8 @@ import grpc
 from tokenwire_service.errors import invalid
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.core.resume_token import KEY_BYTES, ResumeToken, TokenSigner
+from tokenwire_frontend.core.resume_token import ResumeToken, TokenSigner
+from tokenwire_frontend.core.signer import KEY_BYTES
 
 SENDER_KEY = "tokenwire-sender"
 """Metadata of a call that was sent on: by whom."""

@@ -17,8 +17,11 @@ from tokenwire.channel_arguments import WORKER_HOP
 from tokenwire_service.errors import Code, ServiceError
 from tokenwire_service.status import UNKNOWN, from_rpc_error
 from tokenwire_service.telemetry import tracing
+from tokenwire_service.tls import Credentials
 
 from tokenwire_frontend import errors
+from tokenwire_frontend.core.voucher import Vouchers
+from tokenwire_frontend.edge import callers
 from tokenwire_frontend.edge.owners import SENDER_KEY, Place
 
 SERVICE = "/tokenwire.frontend.v1.GenerationService/"
@@ -29,17 +32,22 @@ those that were started anew have new addresses."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+_Key = tuple[str, grpc.ChannelCredentials | None]
+"""Address and credentials: a connection that was made with others serves its calls to their end."""
+
 
 class Relay:
     """Connections to other frontends, and to other processes of this one.
 
     Args:
-        credentials: of these connections; None: plain text.
+        credentials: of these connections.
+        vouchers: tell the owner who calls.
     """
 
-    def __init__(self, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(self, credentials: Credentials, vouchers: Vouchers) -> None:
         self._credentials = credentials
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._vouchers = vouchers
+        self._channels: dict[_Key, grpc.aio.Channel] = {}
 
     async def unary(self, place: Place, method: str, request: Message, context: Context) -> bytes:
         """Returns the owner's answer.
@@ -48,7 +56,7 @@ class Relay:
             ServiceError: the owner's, or that it can't be reached.
         """
         method_there: Any = (await self._channel(place.address)).unary_unary(SERVICE + method)
-        call = method_there(request.SerializeToString(), **_told(place, context))
+        call = method_there(request.SerializeToString(), **self._told(place, context))
         async with _errors_of(place.address, call):
             answer: bytes = await call
             return answer
@@ -60,7 +68,7 @@ class Relay:
             ServiceError: as with `unary`.
         """
         method_there: Any = (await self._channel(place.address)).unary_stream(SERVICE + method)
-        call = method_there(request.SerializeToString(), **_told(place, context))
+        call = method_there(request.SerializeToString(), **self._told(place, context))
         async with _errors_of(place.address, call):
             async for message in call:
                 await context.write(message)
@@ -73,7 +81,7 @@ class Relay:
             ServiceError: as with `unary`, of what the block reads.
         """
         method_there: Any = (await self._channel(place.address)).stream_stream(SERVICE + "Session")
-        call = method_there(**_told(place, context))
+        call = method_there(**self._told(place, context))
         async with _errors_of(place.address, call):
             yield call
 
@@ -83,24 +91,25 @@ class Relay:
         for channel in channels.values():
             await channel.close()
 
+    def _told(self, place: Place, context: Context) -> dict[str, Any]:
+        """Returns what the owner is told beside the request."""
+        headers = tracing.inject(trace.get_current_span().get_span_context())
+        caller = callers.VOUCHER_KEY, self._vouchers.write(callers.current())
+        metadata = (*headers.items(), caller, (SENDER_KEY, place.sender.name.lower()))
+        return {"metadata": metadata, "timeout": context.time_remaining()}
+
     async def _channel(self, address: str) -> grpc.aio.Channel:
-        channel = self._channels.pop(address, None)
+        credentials = self._credentials()
+        channel = self._channels.pop((address, credentials), None)
         if channel is None:
             if len(self._channels) >= CHANNELS_LIMIT:
                 await self._channels.pop(next(iter(self._channels))).close(None)
-            if self._credentials is None:
+            if credentials is None:
                 channel = grpc.aio.insecure_channel(address, WORKER_HOP)
             else:
-                channel = grpc.aio.secure_channel(address, self._credentials, WORKER_HOP)
-        self._channels[address] = channel  # the one used last is last
+                channel = grpc.aio.secure_channel(address, credentials, WORKER_HOP)
+        self._channels[address, credentials] = channel  # the one used last is last
         return channel
-
-
-def _told(place: Place, context: Context) -> dict[str, Any]:
-    """Returns what the owner is told beside the request."""
-    headers = tracing.inject(trace.get_current_span().get_span_context())
-    metadata = (*headers.items(), (SENDER_KEY, place.sender.name.lower()))
-    return {"metadata": metadata, "timeout": context.time_remaining()}
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ from tokenwire_service.status import to_status
 from tokenwire_service.tasks import Scope
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.edge import to_proto, wire
+from tokenwire_frontend.edge import callers, to_proto, wire
 from tokenwire_frontend.edge.owners import Owners, Place, Sender
 from tokenwire_frontend.edge.received import begin_at, received
 from tokenwire_frontend.edge.relay import Relay
@@ -197,7 +197,11 @@ class Session:
     def _start(self, message: generation_pb2.Open) -> None:
         reader = Reader(lambda: self._tell(opened), credit=first_credit(message))
         opened = _Opened(message.id, reader)
-        incoming = self._received(message, reader)
+        try:
+            incoming = self._received(message, reader)
+        except ServiceError as error:  # the session's credential is not good any more
+            self._refuse(message.id, self._refusal(message.id, "open.id") or error)
+            return
         refusal = self._refusal(message.id, "open.id")
         if refusal is None and is_uncountable(message):
             fault = "does not go with `open.stream.content` TEXT, which has no token ids to count"
@@ -282,7 +286,7 @@ class Session:
                 return
             begin_at(reader, asked, within)
             attached = self._generator.keeper.attach(
-                token.generation, reader, f"{within}token_offsets"
+                token.generation, callers.current(), reader, f"{within}token_offsets"
             )
             await self._serve(opened, reader, attached)
         except ServiceError as error:

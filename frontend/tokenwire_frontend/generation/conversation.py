@@ -13,6 +13,7 @@ from tokenwire_service.errors import invalid
 from tokenwire_service.telemetry import semconv
 
 from tokenwire_frontend import errors
+from tokenwire_frontend.core.caller import scoped
 from tokenwire_frontend.core.json_text import JsonTextError, json_object
 from tokenwire_frontend.core.log import Finish, SequenceLog
 from tokenwire_frontend.core.request import ChatPrompt, ConversationTurn
@@ -80,8 +81,8 @@ class Conversations:
     def __len__(self) -> int:
         return len(self._held)
 
-    def begin(self, asked: ConversationTurn, chat: ChatPrompt, model: Model) -> Turn:
-        """Begins a conversation's next turn, to be closed in any case.
+    def begin(self, asked: ConversationTurn, tenant: str, chat: ChatPrompt, model: Model) -> Turn:
+        """Begins the next turn of a tenant's conversation, to be closed in any case.
 
         Raises:
             ServiceError: CONVERSATION_BUSY, CONVERSATION_GONE or CONVERSATION_MISMATCH.
@@ -89,10 +90,11 @@ class Conversations:
         """
         if not self._limit_bytes:
             raise invalid("conversation", "is not supported: this frontend keeps none")
-        if asked.id in self._in_turn:
+        name = scoped(tenant, asked.id)
+        if name in self._in_turn:
             self.metrics.turns.count(semconv.BUSY).value += 1
             raise errors.conversation_busy(asked.id)
-        held = self._find(asked, model)
+        held = self._find(name, asked, model)
         messages = marshal.loads(held.messages)[: asked.messages]  # noqa: S302 - written here
         if len(messages) + len(chat.messages) > MESSAGES_LIMIT:
             raise invalid(
@@ -100,16 +102,16 @@ class Conversations:
                 f"has {len(chat.messages)}, and the conversation {len(messages)}; "
                 f"at most {MESSAGES_LIMIT} in all",
             )
-        self._in_turn.add(asked.id)
+        self._in_turn.add(name)
         whole = replace(chat, messages=[*messages, *chat.messages], held=len(messages))
-        return Turn(self, asked.id, model, held, whole)
+        return Turn(self, name, model, held, whole)
 
-    def _find(self, asked: ConversationTurn, model: Model) -> Held:
+    def _find(self, name: str, asked: ConversationTurn, model: Model) -> Held:
         count = self.metrics.turns.count
         if not asked.messages:
             count(semconv.NEW).value += 1
             return _NEW
-        held = self._held.get(asked.id)
+        held = self._held.get(name)
         if held is None or (held.model, held.fingerprint) != (model.name, model.fingerprint):
             count(semconv.MISS).value += 1
             raise errors.conversation_gone(asked.id)
@@ -117,8 +119,8 @@ class Conversations:
             count(semconv.MISMATCH).value += 1
             raise errors.conversation_mismatch(asked.id, held.count, asked.messages)
         count(semconv.HIT).value += 1
-        self._held[asked.id] = replace(held, used_s=time.monotonic())
-        self._held.move_to_end(asked.id)
+        self._held[name] = replace(held, used_s=time.monotonic())
+        self._held.move_to_end(name)
         return held
 
     def keep(self, name: str, held: Held) -> None:
@@ -170,7 +172,7 @@ class Turn:
 
     Args:
         conversations: where it is kept.
-        name: the conversation's.
+        name: the conversation's, as no other tenant has it.
         model: the turn's.
         held: the conversation before the turn.
         chat: all its messages, those of the turn at the end.

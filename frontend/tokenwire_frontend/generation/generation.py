@@ -197,11 +197,11 @@ class Generation:
 
     # How it ends, by the frontend's or the client's will.
 
-    def cancel(self) -> None:
+    def cancel(self, cause: str = "client_cancel") -> None:
         """Ends it for the client, who waits for the end: at once, or when the worker has."""
         if self.done:
             return
-        self.record.cancelled("client_cancel")
+        self.record.cancelled(cause)
         if self.state is State.STARTING or (self._placing is not None and self._placing.moves):
             self.end(Finish.CANCELLED)
         for attempt in self._attempts:

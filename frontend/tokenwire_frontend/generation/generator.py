@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import replace
 
@@ -105,6 +105,10 @@ class Generator:
                 generation.leave()
                 self._live.discard(generation)
 
+    def live(self, tenant: str | None) -> Iterator[Generation]:
+        """Yields the generations that have a place now: of one tenant, or with None of all."""
+        return (each for each in self._live if tenant is None or each.record.tenant == tenant)
+
     def refuse(self, error: ServiceError, incoming: Incoming) -> None:
         """Writes down a generation that has just been received, and is refused unread."""
         self._recorder.begin(incoming, self.pool.known_name(incoming.model)).refuse(error)
@@ -176,7 +180,7 @@ class Generator:
             if request.output_so_far:
                 raise invalid("output_so_far", "is not supported by Generate")
             answer.check_size(request, model.limits, limit)
-        turn = self._begin_turn(model, request)
+        turn = self._begin_turn(model, request, incoming)
         if turn is not None:
             generation.take_turn(turn)
             request = replace(request, prompt=turn.chat)
@@ -215,9 +219,12 @@ class Generator:
         if late is not None and left_s > 0:  # one that is spent has a result, without tokens
             raise late
 
-    def _begin_turn(self, model: Model, request: GenerationRequest) -> Turn | None:
+    def _begin_turn(
+        self, model: Model, request: GenerationRequest, incoming: Incoming
+    ) -> Turn | None:
         """Begins a turn where the request is one of a conversation."""
         if request.conversation is None:
             return None
         assert isinstance(request.prompt, ChatPrompt)  # noqa: S101 - validated before
-        return self.conversations.begin(request.conversation, request.prompt, model)
+        tenant = incoming.caller.tenant
+        return self.conversations.begin(request.conversation, tenant, request.prompt, model)

@@ -22,6 +22,7 @@ from tokenwire_service.tasks import Scope
 from tokenwire_service.wording import counted
 
 from tokenwire_frontend import errors
+from tokenwire_frontend.core.caller import Caller, scoped
 from tokenwire_frontend.core.events import Resume
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.generation.generation import Generation
@@ -137,7 +138,7 @@ class Keeper:
             Elsewhere: the generation of this key is another process's.
         """
         terms = self._terms(incoming)
-        kept = self._of_key.get(scoped(terms.key)) if terms.key else None
+        kept = self._of_key.get(scoped(incoming.caller.tenant, terms.key)) if terms.key else None
         if kept is None:
             kept = self._begin(incoming, terms)
         elif kept.terms.digest != terms.digest:
@@ -151,29 +152,38 @@ class Keeper:
             yield kept.generation
 
     @asynccontextmanager
-    async def attach(self, name: str, reader: Reader, path: str) -> AsyncIterator[Generation]:
+    async def attach(
+        self, name: str, caller: Caller, reader: Reader, path: str
+    ) -> AsyncIterator[Generation]:
         """Finds a generation; leaving the block leaves it running.
 
         Args:
             name: that of the generation.
+            caller: who asks; what is another tenant's is not found.
             reader: who takes it, from its `offsets` on; `begin` it inside the block.
             path: that of the offsets in the caller's message.
 
         Raises:
             ServiceError: it is not kept here, or it has no such place.
         """
-        async with self._read(self._found(name), reader) as generation:
+        kept = self._found(name)
+        if kept.tenant != caller.tenant:  # also for administrators, who do not read texts
+            raise errors.not_kept(UNKNOWN)
+        async with self._read(kept, reader) as generation:
             _check_offsets(reader, generation, path)
             self._metrics.attaches.count("token").value += 1
             yield generation
 
-    def cancel(self, name: str) -> None:
+    def cancel(self, name: str, caller: Caller) -> None:
         """Ends a generation, unless it has ended.
 
         Raises:
-            ServiceError: it is not kept here.
+            ServiceError: it is not kept here, or is another tenant's.
         """
-        generation = self._found(name).readers.generation
+        kept = self._found(name)
+        if not caller.sees(kept.tenant):
+            raise errors.not_kept(UNKNOWN)
+        generation = kept.readers.generation
         if generation is not None:
             generation.cancel()
 
@@ -195,14 +205,15 @@ class Keeper:
         readers = Readers(lambda: self._excess(kept))
         ttl_s = min(TTL_DEFAULT_S if terms.ttl_s is None else terms.ttl_s, self._limits.ttl_s)
         # Without what belongs to the caller's message, which may be large.
-        kept = Kept(secrets.token_hex(12), replace(terms, so_far=()), ttl_s, readers)
+        terms, tenant = replace(terms, so_far=()), incoming.caller.tenant
+        kept = Kept(secrets.token_hex(12), tenant, terms, ttl_s, readers)
         excess = self._excess(kept)
         if excess is not None:
             self._count(kept, 0)
             raise self._refused(excess, incoming)
         self._every[kept.name] = kept
-        if terms.key:
-            self._of_key[scoped(terms.key)] = kept
+        if kept.key:
+            self._of_key[kept.key] = kept
         self._scope.start(self._run(kept, incoming), on_fault=partial(self._fault, kept))
         return kept
 
@@ -228,9 +239,9 @@ class Keeper:
             Elsewhere: one has it.
             ServiceError: that can't be found out, or the caller was sent here by that one.
         """
-        if self.claims is None or not kept.terms.key:
+        if self.claims is None or not kept.key:
             return
-        address = await self.claims.claim(scoped(kept.terms.key))
+        address = await self.claims.claim(kept.key)
         if address is not None:
             raise Elsewhere(address) if incoming.may_move else errors.key_moved()
 
@@ -318,16 +329,10 @@ class Keeper:
             del self._gone[next(iter(self._gone))]
 
     def _release_key(self, kept: Kept) -> None:
-        key = scoped(kept.terms.key)
-        if kept.terms.key and self._of_key.get(key) is kept:
-            del self._of_key[key]
+        if kept.key and self._of_key.get(kept.key) is kept:
+            del self._of_key[kept.key]
             if self.claims is not None:
-                self.claims.release(key)
-
-
-def scoped(key: str) -> str:
-    """Returns a request's key as this frontend knows it; a tenant's name would stand before it."""
-    return key
+                self.claims.release(kept.key)
 
 
 def _go_on(reader: Reader, terms: Terms, generation: Generation, path: str) -> None:

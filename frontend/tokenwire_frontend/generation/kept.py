@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from tokenwire_frontend.core.caller import scoped
 from tokenwire_frontend.core.events import Resume
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.generation.incoming import Terms
@@ -31,13 +32,19 @@ class Kept:
 
     Args:
         name: no other has it.
+        tenant: whose it is.
         terms: how it is kept.
         ttl_s: how long without a caller.
         readers: who reads it.
     """
 
-    def __init__(self, name: str, terms: Terms, ttl_s: float, readers: Readers) -> None:
+    def __init__(
+        self, name: str, tenant: str, terms: Terms, ttl_s: float, readers: Readers
+    ) -> None:
         self.name = name
+        self.tenant = tenant
+        self.key = scoped(tenant, terms.key) if terms.key else ""
+        """Its idempotency key as no other tenant has it; empty: none."""
         self.terms = terms
         self.ttl_s = ttl_s
         self.readers = readers

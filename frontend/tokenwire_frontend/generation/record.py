@@ -70,6 +70,7 @@ class GenerationRecord:
 
     def __init__(self, recorder: Recorder, incoming: Incoming, model: str) -> None:
         self.request_id = incoming.request_id[:NAME_CHARACTERS_LIMIT] or _made_up()
+        self.tenant = incoming.caller.tenant
         self.received_s = incoming.received_s
         self.stages: list[Stage] = []
         """What was done before submission, in order."""
@@ -271,6 +272,7 @@ class GenerationRecord:
         self._recorder.activity.add(
             Record(
                 self.request_id,
+                self.tenant,
                 trace_id,
                 tracing.wall_ns(self.received_s) / 1e9,
                 time.monotonic(),
@@ -294,6 +296,7 @@ class GenerationRecord:
             first_token_ms=_ms(completion.time_to_first_token_s),
             per_token_ms=_ms(completion.time_per_output_token_s),
             total_ms=_ms(completion.total_s),
+            **({"tenant": self.tenant} if self.tenant else {}),
             **({"message": error.message[:MESSAGE_CHARACTERS_LIMIT]} if error else {}),
         )
 

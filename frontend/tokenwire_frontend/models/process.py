@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenwire_service.errors import InvalidRequestError, invalid
-from tokenwire_service.signals import STOPS, leave_to_parent
+from tokenwire_service.signals import HANDLED, leave_to_parent
 
 from tokenwire_frontend.core.chat_variables import chat_variables
 from tokenwire_frontend.core.parsers.choice import choose
@@ -290,7 +290,7 @@ def result(work: Callable[[], Any]) -> tuple[str, Any]:
 
 def main() -> None:
     """Runs as a process; see the module."""
-    leave_to_parent(*STOPS)
+    leave_to_parent(*HANDLED)
     with suppress(OSError, ValueError):  # a lower limit may be set already
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is one text at a time

@@ -34,9 +34,9 @@ from tokenwire_service.telemetry import metrics, registry, semconv
 from tokenwire_service.telemetry.collected import Totals, added
 from tokenwire_service.telemetry.metrics import Attributes, Tally
 from tokenwire_service.telemetry.providers import Telemetry
-from tokenwire_service.tls import channel_credentials, server_credentials
+from tokenwire_service.tls import ChannelTls, ServerTls
 
-from tokenwire_frontend.core.resume_token import KEY_BYTES
+from tokenwire_frontend.core.signer import KEY_BYTES
 from tokenwire_frontend.processes.link import ANSWER_S, Answers
 from tokenwire_frontend.processes.serving import STATES, ServingProcess
 from tokenwire_frontend.settings import FrontendSettings
@@ -65,14 +65,17 @@ async def supervise(
         ListenError: an address can't be listened on.
         TlsError: a file of TLS can't be used.
     """
-    stop = signals.stop_signal()
+    reloads = asyncio.Event()
+    stop = signals.stop_signal(reloads.set)
     # Each process would say the same of them.
-    server_credentials(chosen.tls)
-    channel_credentials(chosen.worker_tls, "--worker-tls.")
+    ServerTls(chosen.tls)
+    for tls, setting in ((chosen.worker_tls, "--worker-tls."), (chosen.peer_tls, "--peer-tls.")):
+        ChannelTls(tls, setting)
     shared = SharedAddress("--listen", chosen.listen)
     try:
         async with Supervisor() as supervisor:
             group = ProcessGroup(chosen, arguments, shared.address, telemetry, supervisor)
+            supervisor.keep("reload", partial(group.reload, reloads))
             async with admin_port(
                 chosen.admin_listen, lambda: group.serving, group.scrape, group.describe
             ):
@@ -155,6 +158,13 @@ class ProcessGroup:
             return EX_SOFTWARE
         log.info("stopped")
         return 0
+
+    async def reload(self, asked: asyncio.Event) -> None:
+        """Has every process read its files again, each time that it is asked for."""
+        while True:
+            await asked.wait()
+            asked.clear()
+            await self._everyone("reload")
 
     async def scrape(self, accept: str) -> tuple[bytes, str]:
         """Returns the metrics of all, summed, and their content type."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -17,7 +17,7 @@ from tokenwire_service.telemetry import semconv
 from tokenwire_service.telemetry.providers import Telemetry
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.core.resume_token import KEY_BYTES
+from tokenwire_frontend.core.signer import KEY_BYTES
 from tokenwire_frontend.edge.activity import ActivityView, Found, Part
 from tokenwire_frontend.processes.link import ANSWER_S, Answers, Link, SilentError
 
@@ -99,15 +99,26 @@ class Membership:
         self._view = view
         return self
 
-    async def join(self, server: RpcServer, supervisor: Supervisor) -> None:
-        """Answers the supervising process from now on; without it this one can't go on."""
+    async def join(
+        self, server: RpcServer, supervisor: Supervisor, reload: Callable[[], None]
+    ) -> None:
+        """Answers the supervising process from now on; without it this one can't go on.
+
+        Args:
+            server: of this process.
+            supervisor: owns the task that answers.
+            reload: called when all processes are to read their files again.
+        """
         self._server = server
+        self._reload = reload
         ours = socket.socket(fileno=self.seat.descriptor)
         ours.setblocking(False)  # noqa: FBT003
         answers: Answers = {
             "alive": self._alive,
             "activity": self._activity,
             "record": self._record,
+            "cancel": self._cancel,
+            "reload": self._reload_files,
             "metrics": self._metrics,
         }
         self._link = await Link.over(ours, answers)
@@ -141,21 +152,29 @@ class Membership:
         except SilentError:
             log.warning("supervisor_silent", topic=topic)
 
-    async def parts(self, records: int) -> Mapping[str, Part]:
+    async def parts(self, records: int, tenant: str | None) -> Mapping[str, Part]:
         """Returns the activity of each process that answers, by its name."""
         try:
-            answers = await self._asked("everyone", "activity", records)
+            answers = await self._asked("everyone", "activity", records, tenant)
         except SilentError:
-            return {self.seat.name: self._view.part(records)}
+            return {self.seat.name: self._view.part(records, tenant)}
         return {name: Part.unpacked(packed) for name, packed in answers.items()}
 
-    async def find(self, request_id: str) -> Sequence[Found]:
+    async def find(self, request_id: str, tenant: str | None) -> Sequence[Found]:
         """Returns the record of each process that remembers the request."""
         try:
-            answers = await self._asked("everyone", "record", request_id)
+            answers = await self._asked("everyone", "record", request_id, tenant)
         except SilentError:
-            answers = {self.seat.name: self._view.find(request_id)}
+            answers = {self.seat.name: self._view.find(request_id, tenant)}
         return [found for found in answers.values() if found is not None]
+
+    async def cancel(self, request_id: str, tenant: str | None) -> int:
+        """Ends the live generations of this request id; returns how many there were."""
+        try:
+            counts = await self._asked("everyone", "cancel", request_id, tenant)
+        except SilentError:
+            counts = {self.seat.name: self._view.cancel(request_id, tenant)}
+        return sum(counts.values())
 
     async def address_of(self, process: str) -> str | None:
         """Returns the address of a process by its name; None: it has ended.
@@ -200,11 +219,17 @@ class Membership:
     async def _alive(self) -> None:
         """Answers, which is all that is asked."""
 
-    async def _activity(self, records: int) -> tuple[Any, ...]:
-        return self._view.part(records).packed()
+    async def _activity(self, records: int, tenant: str | None) -> tuple[Any, ...]:
+        return self._view.part(records, tenant).packed()
 
-    async def _record(self, request_id: str) -> Found | None:
-        return self._view.find(request_id)
+    async def _record(self, request_id: str, tenant: str | None) -> Found | None:
+        return self._view.find(request_id, tenant)
+
+    async def _cancel(self, request_id: str, tenant: str | None) -> int:
+        return self._view.cancel(request_id, tenant)
+
+    async def _reload_files(self) -> None:
+        self._reload()
 
     async def _metrics(self) -> Any:
         return await asyncio.to_thread(self._telemetry.collect)

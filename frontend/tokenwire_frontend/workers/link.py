@@ -20,6 +20,7 @@ import structlog
 from google.protobuf.message import DecodeError
 from tokenwire.worker.v1 import execution_pb2, worker_pb2
 from tokenwire_service.tasks import Scope
+from tokenwire_service.tls import Credentials
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.breaker import Breaker
@@ -103,7 +104,7 @@ class WorkerLink:
 
     Args:
         address: HOST:PORT.
-        credentials: TLS, or None for plain text.
+        credentials: of each connection.
         limits: how long silence is borne, and how much is sent at once.
         clock: what silence is counted on; whoever ticks it calls `tick` after it.
         meet: called with each worker that answers, before it gets requests; raises
@@ -114,7 +115,7 @@ class WorkerLink:
     def __init__(
         self,
         address: str,
-        credentials: grpc.ChannelCredentials | None,
+        credentials: Credentials,
         limits: LinkLimits,
         clock: AwakeClock,
         meet: Callable[[WorkerLink, WorkerInfo, Remote], Awaitable[None]],

@@ -7,10 +7,10 @@ import time
 from collections.abc import Collection, Sequence
 from weakref import WeakValueDictionary
 
-import grpc
 import structlog
 from tokenwire_service.errors import ServiceError
 from tokenwire_service.tasks import Supervisor
+from tokenwire_service.tls import Credentials
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.link_state import SERVING, TICK_S, AwakeClock, LinkState
@@ -33,7 +33,7 @@ class WorkerPool:
 
     Args:
         addresses: the workers' HOST:PORT.
-        credentials: TLS of the worker hop, or None.
+        credentials: of each connection to a worker.
         router: chooses among the ready workers.
         tokenizers: what builds the workers' models.
         limits: what links bear and send.
@@ -44,7 +44,7 @@ class WorkerPool:
     def __init__(
         self,
         addresses: Sequence[str],
-        credentials: grpc.ChannelCredentials | None,
+        credentials: Credentials,
         router: Router,
         tokenizers: TokenizerPool,
         limits: LinkLimits,

@@ -19,6 +19,7 @@ from tokenwire.channel_arguments import (
     WORKER_HOP,
 )
 from tokenwire.worker.v1 import execution_pb2, worker_pb2
+from tokenwire_service.tls import Credentials
 
 from tokenwire_frontend.models.files import FILES_BYTES_LIMIT
 
@@ -46,14 +47,15 @@ class Remote:
 
     Args:
         address: HOST:PORT.
-        credentials: TLS, or None for plain text.
+        credentials: of the connection.
     """
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
-        if credentials is None:
+    def __init__(self, address: str, credentials: Credentials) -> None:
+        own = credentials()
+        if own is None:
             self._channel = grpc.aio.insecure_channel(address, options=ARGUMENTS)
         else:
-            self._channel = grpc.aio.secure_channel(address, credentials, options=ARGUMENTS)
+            self._channel = grpc.aio.secure_channel(address, own, options=ARGUMENTS)
         self._describe = self._channel.unary_unary(
             f"{WORKER_SERVICE}GetWorkerInfo",
             worker_pb2.GetWorkerInfoRequest.SerializeToString,

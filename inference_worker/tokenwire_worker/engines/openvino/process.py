@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from tokenwire_service.signals import STOPS, leave_to_parent
+from tokenwire_service.signals import HANDLED, leave_to_parent
 
 from tokenwire_worker.engines import EngineError
 from tokenwire_worker.engines.guides.process import FaultOf
@@ -36,7 +36,7 @@ def _serve() -> None:
     """Loads, says so, and steps."""
     # Signals reach every process of a terminal or a unit; when this one ends is the worker's to
     # say, which lets what is live finish before.
-    leave_to_parent(*STOPS)
+    leave_to_parent(*HANDLED)
     if sys.platform == "linux":
         # It computes all the time, and on a CPU on all cores: it shall not interrupt the services,
         # whose work is short, only because it waited for them.

@@ -1,0 +1,45 @@
+"""The names in a caller's certificate, and which of them may call."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import grpc
+
+from tokenwire_service.errors import Code, ServiceError
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def names_of(context: Context) -> list[str]:
+    """Returns the names of the caller's certificate: URIs, then DNS names; without one, none."""
+    told = context.auth_context()
+    kinds = ("peer_uri", "peer_dns")
+    return [name.decode(errors="replace") for kind in kinds for name in told.get(kind, ())]
+
+
+class ClientNames:
+    """Admits the callers whose certificate has one of these names.
+
+    Args:
+        allowed: DNS names and URIs, compared as they are written.
+    """
+
+    def __init__(self, allowed: Collection[str]) -> None:
+        self._allowed = frozenset(allowed)
+
+    def admit(self, _method: str, context: Context) -> None:
+        """Checks the caller of a call.
+
+        Raises:
+            ServiceError: its certificate has none of the names.
+        """
+        names = names_of(context)
+        if self._allowed.isdisjoint(names):
+            raise ServiceError(
+                Code.PERMISSION_DENIED,
+                "CLIENT_NOT_ALLOWED",
+                "the client's certificate has none of the names of --tls.client-names; "
+                f"its names are: {', '.join(names) or 'none'}",
+            )
