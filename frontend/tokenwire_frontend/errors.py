@@ -14,13 +14,10 @@ Each function makes one tokenwire_service.errors.ServiceError:
     worker_failed       (the worker's)      WORKER_FAILED
     output_not_carried  FAILED_PRECONDITION OUTPUT_NOT_CARRIED
     kills_engines       ABORTED             KILLS_ENGINES
-    queue_full          RESOURCE_EXHAUSTED  QUEUE_FULL
-    budget_too_short    RESOURCE_EXHAUSTED  BUDGET_TOO_SHORT
     request_too_large   INVALID_ARGUMENT    REQUEST_TOO_LARGE
     draining            UNAVAILABLE         DRAINING
     grace_over          UNAVAILABLE         DRAINING
     deadline_exceeded   DEADLINE_EXCEEDED   DEADLINE_EXCEEDED
-    too_many            RESOURCE_EXHAUSTED  TOO_MANY_GENERATIONS
     tokenizer_busy      RESOURCE_EXHAUSTED  TOKENIZER_BUSY
     answer_too_large    RESOURCE_EXHAUSTED  ANSWER_TOO_LARGE
     not_reading         RESOURCE_EXHAUSTED  NOT_READING
@@ -42,7 +39,8 @@ Each function makes one tokenwire_service.errors.ServiceError:
     supervisor_silent   UNAVAILABLE         SUPERVISOR_SILENT
     (invalid fields)    INVALID_ARGUMENT    INVALID_FIELD
 
-Callers who may not come in are refused by identity/refusals.py.
+Callers who may not come in are refused by identity/refusals.py, and requests for want of room, or
+beyond their tenant's limits, by no_room.py.
 
 What a worker refuses keeps the worker's own code, reason and details; its CANCELLED is UNAVAILABLE
 to a caller, and its UNKNOWN is INTERNAL.
@@ -70,9 +68,6 @@ NAME_BYTES = 256
 
 RETRY_SOON_S = 1.0
 """Suggested to callers where waiting a moment may help: about the time of a short generation."""
-
-LEAST_RETRY_S = 0.1
-"""Shortest time suggested: workers tell of their load about so often."""
 
 UNAVAILABLE_RETRY_S = 2.0
 """Suggested where a worker has to come back: about the time that a reconnect takes."""
@@ -211,40 +206,6 @@ def kills_engines(workers: int, last: ServiceError) -> ServiceError:
     )
 
 
-def queue_full(model: str, limit: int) -> ServiceError:
-    """Every worker of the model has as many requests as may wait there."""
-    return ServiceError(
-        Code.RESOURCE_EXHAUSTED,
-        "QUEUE_FULL",
-        f"every worker of model {model!r} is overloaded: its queue is full",
-        retry_after_s=RETRY_SOON_S,
-        quota=Quota(
-            f"model:{model}/waiting_requests",
-            f"its queue is full; at most {counted(limit, 'request')} may wait",
-        ),
-    )
-
-
-def budget_too_short(model: str, budget_s: float, wait_s: float) -> ServiceError:
-    """The request would wait for an engine for longer than its time budget lasts.
-
-    Args:
-        model: its model.
-        budget_s: what is left of its budget, in seconds.
-        wait_s: how long it would wait at the worker that is free first.
-    """
-    told = f"about {wait_s:.3g} s until a worker of model {model!r} begins one more request"
-    return ServiceError(
-        Code.RESOURCE_EXHAUSTED,
-        "BUDGET_TOO_SHORT",
-        f"generation.time_budget has {budget_s:.3g} s left, and it takes {told}",
-        # By then the wait fits into the budget, if nothing else comes.
-        retry_after_s=max(wait_s - budget_s, LEAST_RETRY_S),
-        quota=Quota(f"model:{model}/wait", told),
-        metadata={"time_budget_s": f"{budget_s:.3f}", "wait_s": f"{wait_s:.3f}"},
-    )
-
-
 def request_too_large(size_bytes: int, limit_bytes: int) -> InvalidRequestError:
     """The request, tokenised, is more than a worker reads."""
     return invalid(
@@ -282,17 +243,6 @@ def deadline_exceeded() -> ServiceError:
         "DEADLINE_EXCEEDED",
         "the deadline passed before the generation had ended; a `time_budget` would have given "
         "a partial result",
-    )
-
-
-def too_many(limit: int, holder: str = "frontend") -> ServiceError:
-    """This frontend, or the session, holds as many generations as it may."""
-    return ServiceError(
-        Code.RESOURCE_EXHAUSTED,
-        "TOO_MANY_GENERATIONS",
-        f"this {holder} holds {counted(limit, 'generation')} already",
-        retry_after_s=RETRY_SOON_S,
-        quota=Quota(f"{holder}/generations", f"at most {limit} at once"),
     )
 
 
@@ -447,7 +397,7 @@ def prefixed(error: InvalidRequestError, prefix: str) -> InvalidRequestError:
         FieldViolation(f"{prefix}.{each.field}", each.description) for each in error.violations
     ]
     prefixed = InvalidRequestError(violations, reason=error.reason, metadata=error.metadata)
-    prefixed.logged = error.logged
+    prefixed.logged, prefixed.quota = error.logged, error.quota
     return prefixed
 
 

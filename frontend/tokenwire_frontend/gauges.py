@@ -31,6 +31,13 @@ def offer_gauges(generator: Generator, process: Attributes) -> None:
     metrics.gauge(registry.WORKERS, workers)
     metrics.gauge(registry.ACTIVE_GENERATIONS, lambda: [(admission.held, {})])
     metrics.gauge(registry.GENERATIONS_LIMIT, lambda: [(admission.limit, {})])
+    depths = admission.queues.depths
+    metrics.gauge(
+        registry.QUEUED_REQUESTS,
+        lambda: [
+            (depths[each], {semconv.PRIORITY_CLASS: each}) for each in semconv.PRIORITY_CLASSES
+        ],
+    )
     metrics.gauge(registry.KEPT_GENERATIONS, lambda: [(len(generator.keeper), {})])
     metrics.gauge(registry.RETAINED_BYTES, lambda: [(generator.keeper.held_bytes, {})])
     conversations = generator.conversations

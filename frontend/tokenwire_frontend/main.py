@@ -36,6 +36,7 @@ from tokenwire_frontend.core.routing.least_loaded import LeastLoaded
 from tokenwire_frontend.core.routing.prefix import PrefixRouter
 from tokenwire_frontend.core.routing.round_robin import RoundRobin
 from tokenwire_frontend.core.routing.router import Router
+from tokenwire_frontend.core.tenants import Tenants
 from tokenwire_frontend.core.voucher import Vouchers
 from tokenwire_frontend.edge.activity import ActivityView, OneProcess, Processes
 from tokenwire_frontend.edge.activity_servicer import ActivityServicer
@@ -50,6 +51,7 @@ from tokenwire_frontend.generation.admission import Admission
 from tokenwire_frontend.generation.conversation import Conversations
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.keeper import KeepLimits
+from tokenwire_frontend.generation.queues import QueueLimits, Queues
 from tokenwire_frontend.generation.record import Recorder
 from tokenwire_frontend.identity import api_keys
 from tokenwire_frontend.metrics import ConversationMetrics, FrontendMetrics
@@ -58,6 +60,7 @@ from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 from tokenwire_frontend.processes.group import SUPERVISOR, supervise
 from tokenwire_frontend.processes.membership import Membership, Seat
 from tokenwire_frontend.settings import FrontendSettings, read_key
+from tokenwire_frontend.tenants_file import read_tenants
 from tokenwire_frontend.workers.link import LinkLimits
 from tokenwire_frontend.workers.pool import WorkerPool
 
@@ -190,7 +193,8 @@ class Frontend:
         recorder = Recorder(
             FrontendMetrics(), Activity(chosen.records_limit), content=chosen.trace_content
         )
-        admission = Admission(chosen.generations_limit)
+        queues = Queues(self.pool, _queue_limits(chosen))
+        admission = Admission(chosen.generations_limit, queues, _tenants(chosen, self._files))
         self._conversations = Conversations(
             chosen.conversation_bytes, chosen.conversation_ttl_s, ConversationMetrics()
         )
@@ -270,6 +274,21 @@ class Frontend:
             await self._set_serving(serving=ready)
             await self.pool.changed.wait()
             self.pool.changed.clear()
+
+
+def _queue_limits(chosen: FrontendSettings) -> QueueLimits:
+    return QueueLimits(
+        chosen.queue_limit, chosen.queue_bytes, chosen.queue_wait_s, chosen.worker_ahead
+    )
+
+
+def _tenants(chosen: FrontendSettings, files: Watcher) -> Tenants:
+    path = chosen.tenants_file
+    if path is None:
+        return Tenants()
+    table = Watched("--tenants-file", [path], partial(read_tenants, path))
+    files.add(table)
+    return Tenants(lambda: table.value)
 
 
 def _router(chosen: FrontendSettings) -> Router:

@@ -23,6 +23,8 @@ class FrontendMetrics:
         self.time_per_output_token = Histogram(registry.TIME_PER_OUTPUT_TOKEN)
         self.worker_call = Histogram(registry.RPC_CLIENT_DURATION)
         self.text = Histogram(registry.TEXT_DURATION)
+        self.queue = Histogram(registry.FRONTEND_QUEUE_DURATION)
+        self.refusals = Tally(registry.REFUSALS)
         self.attaches = Tally(registry.ATTACHES)
         self.kept_dropped = Tally(registry.KEPT_DROPPED)
 

@@ -13,6 +13,7 @@ from tokenwire_service.settings import HIGHEST_PORT, Address, ServiceSettings, T
 
 from tokenwire_frontend.core.parsers.choice import AUTO, reasoning_names, tool_names
 from tokenwire_frontend.identity import api_keys
+from tokenwire_frontend.tenants_file import read_tenants
 
 FLEET_KEY_LEAST_BYTES = 32
 """Of a fleet key: as many as the signature of a token has."""
@@ -151,6 +152,38 @@ class FrontendSettings(ServiceSettings):
     generations_limit: int = Field(
         1024, ge=1, description="generations at once; the next is refused with RESOURCE_EXHAUSTED"
     )
+    queue_limit: int = Field(
+        512,
+        ge=0,
+        le=100_000,
+        description="requests that wait here until a worker has room, of each model; 0: none, and "
+        "workers are sent what their own queues take",
+    )
+    queue_bytes: int = Field(
+        64 * 2**20,
+        ge=2**20,
+        le=64 * 2**30,
+        description="memory in bytes for these requests, of each model",
+    )
+    queue_wait_s: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="longest time in seconds that a request waits so; one that would wait for "
+        "longer is refused at once",
+    )
+    worker_ahead: float = Field(
+        0.25,
+        gt=0,
+        le=10,
+        description="requests that a worker is sent beyond those that its engine runs at once, as "
+        "a share of these, so that it has some when the next ones end",
+    )
+    tenants_file: Path | None = Field(
+        None,
+        description="YAML file with the limits of tenants, read again when it changes; without it "
+        "tenants have equal shares and no limits",
+    )
     retained_bytes: int = Field(
         256 * 2**20,
         ge=2**20,
@@ -279,6 +312,13 @@ class FrontendSettings(ServiceSettings):
             read_key(value)
             if info.data.get("advertise_address") is None:
                 raise ValueError("requires --advertise-address")
+        return value
+
+    @field_validator("tenants_file")
+    @classmethod
+    def _usable_tenants(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            read_tenants(value)
         return value
 
     @field_validator("peer")

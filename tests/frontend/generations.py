@@ -17,11 +17,13 @@ from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.model import ModelLimits, SamplingDefaults
 from tokenwire_frontend.core.request import GenerationRequest, Stopping, TextPrompt
 from tokenwire_frontend.core.routing.router import Cause, Choice, Policy
+from tokenwire_frontend.core.tenants import Tenants
 from tokenwire_frontend.core.token_bytes import NO_BYTES
 from tokenwire_frontend.generation.admission import Admission
 from tokenwire_frontend.generation.conversation import Conversations
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.incoming import Incoming
+from tokenwire_frontend.generation.queues import QueueLimits, Queues
 from tokenwire_frontend.generation.reader import Reader
 from tokenwire_frontend.generation.record import Recorder
 from tokenwire_frontend.metrics import ConversationMetrics, FrontendMetrics
@@ -125,8 +127,11 @@ class Pool:
     def too_late(self, _name: str, _budget_s: float) -> None:
         """No request would wait for longer than it has."""
 
-    def full(self, _name: str) -> None:
-        return None
+    def is_ready(self, _name: str) -> bool:
+        return True
+
+    def has_room(self, _name: str, _more: int, _ahead: float | None) -> bool:
+        return True
 
     def ready(self, _name: str) -> list[Link]:
         return self.links
@@ -158,7 +163,7 @@ class Case:
     def __init__(self, *, limit: int = 4, move_wait_s: float = 0.0, **request: Any) -> None:
         self.pool = Pool()
         self.tokenizers = Tokenizers()
-        self.admission = Admission(limit)
+        self.admission = Admission(limit, Queues(self.pool, QueueLimits()), Tenants())
         self.activity = Activity(16)
         recorder = Recorder(FrontendMetrics(), self.activity, content=False)
         conversations = Conversations(0, 1.0, ConversationMetrics())

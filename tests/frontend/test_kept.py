@@ -13,12 +13,14 @@ from tokenwire_frontend.core.activity import Activity
 from tokenwire_frontend.core.caller import ANYONE, scoped
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.request import GenerationRequest, Stopping, TextPrompt
+from tokenwire_frontend.core.tenants import Tenants
 from tokenwire_frontend.generation.admission import Admission
 from tokenwire_frontend.generation.conversation import Conversations
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.incoming import Incoming, Terms
 from tokenwire_frontend.generation.keeper import Elsewhere, KeepLimits
 from tokenwire_frontend.generation.kept import OBJECT_BYTES, RECONNECT_S, RUNNING_BYTES
+from tokenwire_frontend.generation.queues import QueueLimits, Queues
 from tokenwire_frontend.generation.reader import Reader
 from tokenwire_frontend.generation.record import Recorder
 from tokenwire_frontend.metrics import ConversationMetrics, FrontendMetrics
@@ -101,7 +103,7 @@ class House:
     def __init__(self, **limits: Any) -> None:
         self.pool, tokenizers = Pool(), Tokenizers()
         tokenizers.gate.set()
-        self.admission = Admission(100)
+        self.admission = Admission(100, Queues(self.pool, QueueLimits()), Tenants())
         metrics = FrontendMetrics()
         self.generator = Generator(
             self.pool,  # type: ignore[arg-type]

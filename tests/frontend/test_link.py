@@ -386,11 +386,11 @@ async def test_where_every_queue_is_full_a_request_is_refused_before_it_is_sent(
     for each in (worker, other):
         each.info.limits.waiting_requests = 4
         each.script = answers
-    async with frontend_of(worker, other) as frontend:
+    async with frontend_of(worker, other, queue_limit=0) as frontend:
         for each in (worker, other):
             await frontend.wait_for(each, READY)
             each.report(running_sequences=64, waiting_requests=4)
-        await until(lambda: frontend.pool.full("demo"))
+        await until(lambda: not frontend.pool.has_room("demo", 1, None))
         refusal = await refused(generate(frontend))
         assert (refusal.code, refusal.reason) == (
             grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -402,7 +402,7 @@ async def test_where_every_queue_is_full_a_request_is_refused_before_it_is_sent(
             stream.messages for stream in (*worker.streams, *other.streams) if stream.messages
         ]
         other.report(running_sequences=64, waiting_requests=3)
-        await until(lambda: not frontend.pool.full("demo"))
+        await until(lambda: frontend.pool.has_room("demo", 1, None))
         assert (await generate(frontend)).timings.worker == "other"
 
 

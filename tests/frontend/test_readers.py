@@ -20,6 +20,7 @@ from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire.worker.v1 import worker_pb2
 from tokenwire_frontend.edge.session import OPEN_LIMIT
 from tokenwire_frontend.generation import reader as reader_module
+from tokenwire_frontend.generation.queues import QueueLimits
 from tokenwire_frontend.workers.link import LinkState
 from tokenwire_service.limits import MESSAGE_COMMANDS
 
@@ -71,7 +72,7 @@ async def late(started: Here) -> AsyncIterator[Any]:
 async def started() -> AsyncIterator[Here]:
     async with ScriptedWorker() as worker:
         worker.info.limits.context_tokens = worker.info.limits.prompt_tokens = 200_000
-        worker.info.limits.waiting_requests = 5000
+        worker.info.limits.running_sequences = worker.info.limits.waiting_requests = 5000
         worker.info.capabilities.extend(
             [worker_pb2.CAPABILITY_LOGPROBS, worker_pb2.CAPABILITY_TOP_LOGPROBS]
         )
@@ -384,8 +385,9 @@ async def test_where_every_queue_is_full_nothing_is_read_or_tokenised(here, monk
 
     monkeypatch.setattr(here.frontend.generator.tokenizers, "encode", never)
     monkeypatch.setattr("tokenwire_frontend.edge.from_proto.generation_request", never)
-    here.worker.report(running_sequences=64, waiting_requests=5000)
-    await until(lambda: here.frontend.pool.full("demo"))
+    monkeypatch.setattr(here.frontend.generator.admission.queues, "limits", QueueLimits())
+    here.worker.report(running_sequences=5000, waiting_requests=5000)
+    await until(lambda: not here.frontend.pool.has_room("demo", 1, None))
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await here.frontend.generations.Generate(fg.GenerateRequest(generation=generation()))
     refusal = refusal_of(failure.value)
@@ -393,4 +395,4 @@ async def test_where_every_queue_is_full_nothing_is_read_or_tokenised(here, monk
     assert refusal.reason == "QUEUE_FULL"
     assert refusal.retry_after_s
     here.worker.report()
-    await until(lambda: not here.frontend.pool.full("demo"))
+    await until(lambda: here.frontend.pool.has_room("demo", 1, None))

@@ -194,7 +194,8 @@ def narrow(lasting, collector) -> Iterator[Narrow]:
         lasting.worker(*fixed, name, "--max-waiting-requests", places, environment=environment)
         for name, places in (("a", "0"), ("b", "2"))
     ]
-    started = lasting.frontend("--generations-limit", "2", workers=workers, environment=environment)
+    limits = ("--generations-limit", "2", "--queue-limit", "0")
+    started = lasting.frontend(*limits, workers=workers, environment=environment)
     for worker in workers:
         started.wait_for("worker", address=worker.address, state="ready")
     with (

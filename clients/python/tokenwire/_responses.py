@@ -197,6 +197,7 @@ def activity(message: activity_pb2.WatchActivityResponse) -> Activity:
         workers=[worker(each) for each in message.workers],
         active_generations=message.active_generations,
         generations_limit=message.generations_limit,
+        queued_generations=message.queued_generations,
         prompt_tokens=message.prompt_tokens,
         completion_tokens=message.completion_tokens,
         outcomes=outcomes,

@@ -446,6 +446,8 @@ class Activity:
     """Generations in the frontend now."""
     generations_limit: int
     """Generations that the frontend holds at most."""
+    queued_generations: int
+    """Generations, of the active ones, that wait for a worker with room."""
     prompt_tokens: int
     """Prompt tokens of accepted generations."""
     completion_tokens: int

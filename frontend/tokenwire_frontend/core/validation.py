@@ -39,6 +39,8 @@ PROMPT_LOGPROBS_LIMIT = 512 * 1024
 long as a client does not read."""
 CACHE_SALT_CHARS_LIMIT = 256
 PRIORITY_LIMIT = 100
+PROMPT_TOO_LONG = "PROMPT_TOO_LONG"
+"""Reason of a prompt with more tokens than are accepted."""
 MESSAGES_LIMIT = 4096
 TOOL_CALLS_LIMIT = 4096
 """Of all messages of a chat."""

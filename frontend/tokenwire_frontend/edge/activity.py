@@ -85,6 +85,7 @@ class ActivityView:
                 else sum(1 for _ in generator.live(tenant))
             ),
             generations_limit=generator.admission.limit,
+            queued_generations=sum(each.waits for each in generator.live(tenant)),
             prompt_tokens=counts.prompt_tokens,
             completion_tokens=counts.completion_tokens,
             outcomes=[
@@ -188,6 +189,7 @@ class Watch:
             workers=_workers([part.message for part in now]),
             active_generations=sum(part.message.active_generations for part in now),
             generations_limit=sum(part.message.generations_limit for part in now),
+            queued_generations=sum(part.message.queued_generations for part in now),
             prompt_tokens=total["prompt"],
             completion_tokens=total["completion"],
             outcomes=[

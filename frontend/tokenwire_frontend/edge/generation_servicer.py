@@ -57,6 +57,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         incoming = received(
             request.generation,
             reader,
+            lane=context.peer(),
             deadline_s=context.time_remaining(),
             answer_bytes_limit=ANSWER_BYTES_LIMIT,
             may_move=_may_move(request.generation, context),
@@ -80,6 +81,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         incoming = received(
             request.generation,
             reader,
+            lane=context.peer(),
             stream=request.stream,
             deadline_s=context.time_remaining(),
             may_move=_may_move(request.generation, context),

@@ -16,11 +16,15 @@ from tokenwire_frontend.edge import callers, from_proto, keeping
 from tokenwire_frontend.generation.incoming import Incoming, Terms
 from tokenwire_frontend.generation.reader import Reader
 
+ID_BYTES = 4
+"""Of a token id in memory. To measure them in a message takes a millisecond for 100,000."""
+
 
 def received(
     message: generation_pb2.Generation,
     reader: Reader,
     *,
+    lane: str,
     within: str = "",
     stream: options_pb2.StreamOptions | None = None,
     deadline_s: float | None = None,
@@ -34,6 +38,7 @@ def received(
     Args:
         message: the generation.
         reader: who takes it; its delivery is set when the generation is read.
+        lane: the connection that it came by.
         within: path of the message that holds `generation` and `stream`, with a dot, or empty.
         stream: how deltas are put into messages, where there are any.
         deadline_s: see Incoming, as for all that follows.
@@ -67,7 +72,11 @@ def received(
         reads=read,
         path=path,
         caller=callers.current(),
+        lane=lane,
         model=message.model,
+        priority=message.priority,
+        size_bytes=_size_bytes(message),
+        continues=bool(message.output_so_far),
         request_id=message.request_id,
         is_chat=message.prompt.WhichOneof("content") == "chat",
         deadline_s=deadline_s,
@@ -77,6 +86,16 @@ def received(
         keeps=keep if keeping.is_kept(message) else None,
         may_move=may_move,
     )
+
+
+def _size_bytes(message: generation_pb2.Generation) -> int:
+    """Returns about what a generation takes in memory; token ids, which may be many, by count."""
+    ids = len(message.prompt.token_ids.ids)
+    ids += sum(len(each.token_ids) for each in message.output_so_far)
+    if not ids:
+        return message.ByteSize()
+    texts = 0 if message.prompt.HasField("token_ids") else message.prompt.ByteSize()
+    return texts + ID_BYTES * ids
 
 
 def begin_at(reader: Reader, message: generation_pb2.AttachRequest, within: str = "") -> None:

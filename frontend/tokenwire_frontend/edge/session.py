@@ -20,7 +20,7 @@ from tokenwire_service.limits import MESSAGE_COMMANDS
 from tokenwire_service.status import to_status
 from tokenwire_service.tasks import Scope
 
-from tokenwire_frontend import errors
+from tokenwire_frontend import errors, no_room
 from tokenwire_frontend.edge import callers, to_proto, wire
 from tokenwire_frontend.edge.owners import Owners, Place, Sender
 from tokenwire_frontend.edge.received import begin_at, received
@@ -108,6 +108,7 @@ class Session:
         self._relay = relay
         self._sender = Sender.of(context)
         self._context = context
+        self._lane = context.peer()
         self._scope = Scope("session")
         self._span = trace.get_current_span().get_span_context()
         self._open: dict[int, _Opened] = {}
@@ -231,7 +232,7 @@ class Session:
             self._give_up(self._open.pop(number))
             return invalid(field, f"{number} was open already; both have ended")
         if len(self._open) >= OPEN_LIMIT:
-            return errors.too_many(OPEN_LIMIT, "session")
+            return no_room.too_many(OPEN_LIMIT, "session")
         return None
 
     def _begin(self, opened: _Opened, work: Coroutine[Any, Any, None]) -> None:
@@ -243,6 +244,7 @@ class Session:
         return received(
             message.generation,
             reader,
+            lane=self._lane,
             within="open.",
             stream=message.stream,
             deadline_s=self._context.time_remaining(),

@@ -86,7 +86,8 @@ class Generation:
         self._deadline_first = False
         self._interrupt: asyncio.Timeout | None = None
         self._ending = Finish.CANCELLED
-        self._answer_bytes_limit: int | None = None
+        self.answer_bytes_limit: int | None = None
+        """Where the whole answer has to fit into one message."""
         self._unchecked_tokens = 0
         self._first_token_s: float | None = None
         self._last_token_s = 0.0
@@ -96,6 +97,17 @@ class Generation:
     def done(self) -> bool:
         """Nothing more will come."""
         return self.state is State.DONE
+
+    @property
+    def waits(self) -> bool:
+        """It waits for a worker with room."""
+        return self._lease.ticket.verdict is not None
+
+    @property
+    def used(self) -> tuple[int, int, int]:
+        """Tokens of the prompt and of the output until now, and sequences."""
+        output = sum(log.token_count - log.resumed for log in self.logs)
+        return self.prompt_tokens, output, len(self.logs) or 1
 
     # How it starts.
 
@@ -123,7 +135,7 @@ class Generation:
     ) -> None:
         """Notes what was asked for, once it is known."""
         self.logs = [SequenceLog(index) for index in range(sequence_count)]
-        self._answer_bytes_limit = answer_bytes_limit
+        self.answer_bytes_limit = answer_bytes_limit
         if budget_s is not None:
             elapsed_s = time.monotonic() - self.record.received_s
             left_s = max(budget_s - elapsed_s, 0.0) + BUDGET_BACKSTOP_S
@@ -367,7 +379,7 @@ class Generation:
 
     def _check_size(self) -> None:
         """Gives it up where more of it waits for the client than may, or than an answer holds."""
-        limit_bytes = self._answer_bytes_limit
+        limit_bytes = self.answer_bytes_limit
         if limit_bytes is not None:
             prompt_bytes = 0 if self.prompt_log is None else self.prompt_log.wire_bytes
             if prompt_bytes + sum(each.wire_bytes for each in self.logs) > limit_bytes:

@@ -7,22 +7,25 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import replace
 
-from tokenwire_service.errors import InvalidRequestError, ServiceError, invalid
+from tokenwire_service.errors import Code, InvalidRequestError, ServiceError, invalid
 from tokenwire_service.tasks import Scope
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.breaker import MoveBudget
+from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.prompt_log import PromptLog
 from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest
-from tokenwire_frontend.core.validation import prompt_length_violation, violations
+from tokenwire_frontend.core.tenants import Tenant
+from tokenwire_frontend.core.validation import PROMPT_TOO_LONG, prompt_length_violation, violations
 from tokenwire_frontend.generation import answer, prompt, reading, resuming
-from tokenwire_frontend.generation.admission import Admission
+from tokenwire_frontend.generation.admission import Admission, charge, limited
 from tokenwire_frontend.generation.conversation import Conversations, Turn
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.generation.incoming import Incoming
 from tokenwire_frontend.generation.keeper import Keeper, KeepLimits
 from tokenwire_frontend.generation.lease import Lease
 from tokenwire_frontend.generation.placing import Placing, Prepared
+from tokenwire_frontend.generation.queues import Ticket
 from tokenwire_frontend.generation.reader import Reader
 from tokenwire_frontend.generation.readers import Readers
 from tokenwire_frontend.generation.record import Recorder
@@ -94,7 +97,7 @@ class Generator:
             generation = Generation(record, lease, reader)
             self._live.add(generation)
             try:
-                await self._start(generation, incoming)
+                await self._start(generation, incoming, lease.ticket)
                 yield generation
             except ServiceError as error:
                 generation.fail(error)
@@ -103,6 +106,7 @@ class Generator:
                 raise generation.fault(error) from error
             finally:
                 generation.leave()
+                lease.ticket.used(*generation.used)
                 self._live.discard(generation)
 
     def live(self, tenant: str | None) -> Iterator[Generation]:
@@ -123,18 +127,17 @@ class Generator:
     def _enter(self, incoming: Incoming) -> Lease:
         """Takes a place, or refuses at as little cost as can be: nothing is read yet."""
         try:
-            lease = self.admission.enter()
+            return self.admission.enter(incoming, self.pool.known_name(incoming.model))
         except ServiceError as error:
+            self._count_refusal(self.admission.tenants.named(incoming.caller.tenant), error)
             self.refuse(error, incoming)
             raise
-        full = self.pool.full(self.pool.known_name(incoming.model))
-        if full is not None:
-            lease.close()
-            self.refuse(full, incoming)
-            raise full
-        return lease
 
-    async def _start(self, generation: Generation, incoming: Incoming) -> None:
+    def _count_refusal(self, tenant: Tenant, error: ServiceError) -> None:
+        if error.code is Code.RESOURCE_EXHAUSTED:
+            self._recorder.metrics.refusals.count(tenant.label, error.reason).value += 1
+
+    async def _start(self, generation: Generation, incoming: Incoming, ticket: Ticket) -> None:
         """Returns once a worker has taken the generation, or it is done.
 
         Raises:
@@ -144,56 +147,107 @@ class Generator:
         generation.record.asked(request)
         try:
             async with generation.starting():
-                prepared = await self._prepare(generation, request, incoming)
-                placing = Placing(
-                    self.pool,
-                    self._budget,
-                    self._moves,
-                    self._move_wait_s,
-                    generation,
-                    incoming,
-                    prepared,
-                )
-                await placing.start()
+                prepared = await self._prepare(generation, request, incoming, ticket)
+                if prepared is not None:
+                    await self._placing(generation, incoming, prepared).start()
         except InvalidRequestError as error:
             raise errors.prefixed(error, incoming.path) from error
+        except ServiceError as error:
+            if not ticket.sent_s:
+                self._count_refusal(ticket.owner, error)
+            raise
+        finally:
+            ticket.arrived()
         if generation.failure is not None:
             raise generation.failure
 
+    def _placing(self, generation: Generation, incoming: Incoming, prepared: Prepared) -> Placing:
+        return Placing(
+            self.pool,
+            self.admission.queues,
+            self._budget,
+            self._moves,
+            self._move_wait_s,
+            generation,
+            incoming,
+            prepared,
+        )
+
     async def _prepare(
-        self, generation: Generation, request: GenerationRequest, incoming: Incoming
-    ) -> Prepared:
-        """Checks and tokenises a request."""
+        self,
+        generation: Generation,
+        request: GenerationRequest,
+        incoming: Incoming,
+        ticket: Ticket,
+    ) -> Prepared | None:
+        """Checks a request, waits for its turn, and tokenises it; None: it is done."""
         model = self.pool.model(request.model, "model")
-        faults = violations(request, model.limits)
+        limits = model.limits
+        faults = violations(request, limits)
         if faults:
             raise InvalidRequestError(faults)
+        if ticket.priority != request.priority:
+            request = replace(request, priority=ticket.priority)
         if request.time_budget_s is not None:
             # What it has waited for the event loop is an estimate, which must not end it.
             request = replace(request, time_budget_s=request.time_budget_s + incoming.lag_s)
-        full = self.pool.full(model.name)
-        if full is not None:  # said before the work on the text, which overload would only add to
-            raise full
         self._refuse_if_too_late(model, request, incoming)
         limit = incoming.answer_bytes_limit
         if limit is not None:
             if request.output_so_far:
                 raise invalid("output_so_far", "is not supported by Generate")
-            answer.check_size(request, model.limits, limit)
+            answer.check_size(request, limits, limit)
+        charge(ticket, request.stopping.max_tokens or limits.context_tokens, request.sequence_count)
         turn = self._begin_turn(model, request, incoming)
         if turn is not None:
             generation.take_turn(turn)
             request = replace(request, prompt=turn.chat)
         generation.was_read(request.sequence_count, request.time_budget_s, limit)
-        ids, text = await prompt.tokenise(self.tokenizers, model, request, generation.record, turn)
-        fault = prompt_length_violation(len(ids), request, model.limits)
-        if fault is not None:
-            raise InvalidRequestError([fault], reason="PROMPT_TOO_LONG")
+        if not await self._turn(generation, model, request, incoming, ticket):
+            generation.end(Finish.TIME_BUDGET)
+            return None
+        return await self._tokenise(generation, model, request, ticket)
+
+    async def _turn(
+        self,
+        generation: Generation,
+        model: Model,
+        request: GenerationRequest,
+        incoming: Incoming,
+        ticket: Ticket,
+    ) -> bool:
+        """Waits for a worker with room; returns False where the time budget is spent before."""
+        began_s = time.monotonic()
+        budget_s = request.time_budget_s
+        if budget_s is not None:
+            budget_s -= began_s - incoming.received_s
+        try:
+            return await self.admission.queues.turn(ticket, model.name, budget_s)
+        finally:
+            if ticket.queued and not generation.done:
+                generation.record.waited(began_s, ticket.owner.label)
+
+    async def _tokenise(
+        self,
+        generation: Generation,
+        model: Model,
+        request: GenerationRequest,
+        ticket: Ticket,
+    ) -> Prepared:
+        """Tokenises a request whose turn it is."""
+        answer_limit = generation.answer_bytes_limit
+        with limited(ticket.owner, model.limits) as limits:
+            ids, text = await prompt.tokenise(
+                self.tokenizers, model, request, limits, generation.record, generation.turn
+            )
+            fault = prompt_length_violation(len(ids), request, limits)
+            if fault is not None:
+                raise InvalidRequestError([fault], reason=PROMPT_TOO_LONG)
         prompt_log = None
         if request.output.prompt_logprobs is not None:
             prompt_log = PromptLog(model.tokenizer.token_bytes)
-            if limit is not None:
-                answer.check_size(request, model.limits, limit, prompt_tokens=len(ids))
+            if answer_limit is not None:
+                answer.check_size(request, model.limits, answer_limit, prompt_tokens=len(ids))
         banned = await prompt.banned_sequences(self.tokenizers, model, request)
         read = reading.reading(model, request, ids, text)
         decoders = prompt.decoders(model, request, ids, text, read, generation.record.request_id)
@@ -203,9 +257,10 @@ class Generator:
             await resuming.resume(decoders, so_far, model.limits.vocabulary_size)
         room = model.limits.context_tokens - len(ids)
         most_tokens = min(request.stopping.max_tokens or room, room)
+        ticket.price(len(ids) + most_tokens * request.sequence_count)
         generation.was_tokenised(len(ids), decoders, prompt_log, most_tokens)
         held = reading.hold(model, request, read)
-        return Prepared(model, resuming.pinned(held, model.defaults), ids, banned)
+        return Prepared(model, resuming.pinned(held, model.defaults), ids, banned, ticket)
 
     def _refuse_if_too_late(
         self, model: Model, request: GenerationRequest, incoming: Incoming

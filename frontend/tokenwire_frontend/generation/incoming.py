@@ -41,7 +41,15 @@ class Incoming:
     """Where the generation stands in the caller's message, such as `open.generation`."""
     caller: Caller = ANYONE
     """Whose it is."""
+    lane: str = ""
+    """The connection that it came by: those of a tenant are served in turn."""
     model: str = ""
+    priority: int = 0
+    """As the caller says, not checked yet."""
+    size_bytes: int = 0
+    """About what it takes in memory while it is not read."""
+    continues: bool = False
+    """It goes on with output that exists."""
     request_id: str = ""
     is_chat: bool = False
     deadline_s: float | None = None

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+
+from tokenwire_frontend.generation.queues import Ticket
 
 
 class Lease:
-    """A place among this frontend's generations, and timers.
+    """A place among this frontend's generations, a way to a worker, and timers.
 
     The place is given back once, when the lease is closed and no worker has the generation any
     more: until then it is the worker's work that is bounded, whether or not anyone still wants it.
 
     Args:
+        ticket: the way to a worker.
         give_back: gives the place back.
+        left_worker: called when a worker has let go of it: there is room for another.
     """
 
-    __slots__ = ("_at_workers", "_closed", "_give_back", "_timers")
+    __slots__ = ("_at_workers", "_closed", "_give_back", "_left_worker", "_timers", "ticket")
 
-    def __init__(self, give_back: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        ticket: Ticket,
+        give_back: Callable[[], None],
+        left_worker: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.ticket = ticket
         self._give_back = give_back
+        self._left_worker = left_worker
         self._timers: list[asyncio.TimerHandle] = []
         self._at_workers = 0
         self._closed = False
@@ -33,10 +45,14 @@ class Lease:
     def lend(self) -> None:
         """Notes that a worker was sent the generation, and has it until `regain`."""
         self._at_workers += 1
+        self.ticket.arrived()
+        self.ticket.sent_s = self.ticket.sent_s or time.monotonic()
 
     def regain(self) -> None:
         """Notes that the worker has let go of it."""
         self._at_workers -= 1
+        self.ticket.left_s = time.monotonic()
+        self._left_worker()
         self._settle()
 
     def close(self) -> None:
@@ -47,6 +63,7 @@ class Lease:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
+        self.ticket.close()
         self._settle()
 
     def _settle(self) -> None:

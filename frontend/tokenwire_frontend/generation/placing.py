@@ -22,7 +22,9 @@ from tokenwire_frontend.core.routing.router import RoutedPrompt
 from tokenwire_frontend.generation.attempt import Attempt
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.generation.incoming import Incoming
+from tokenwire_frontend.generation.queues import Queues, Ticket
 from tokenwire_frontend.models.model import Model
+from tokenwire_frontend.no_room import QUEUE_FULL
 from tokenwire_frontend.workers.link import WorkerLink
 from tokenwire_frontend.workers.messages import carries_output, fill_request, prompt_request
 from tokenwire_frontend.workers.pool import WorkerPool
@@ -66,6 +68,8 @@ class Prepared:
     """The prompt's."""
     banned: Sequence[Sequence[int]]
     """Ids of each banned word, in every form that it has."""
+    ticket: Ticket
+    """With which it comes back to the queue."""
 
     @property
     def repeatable(self) -> bool:
@@ -96,6 +100,7 @@ class Placing:
 
     Args:
         pool: the workers.
+        queues: where it waits again, if they have no room after all.
         budget: of moves, the frontend's.
         scope: owns the tasks that move sequences.
         wait_s: time that a sequence waits for a worker to go on at; 0: it is never moved.
@@ -107,6 +112,7 @@ class Placing:
     def __init__(
         self,
         pool: WorkerPool,
+        queues: Queues,
         budget: MoveBudget,
         scope: Scope,
         wait_s: float,
@@ -117,6 +123,7 @@ class Placing:
         self.moves = 0
         """Sequences that are being moved."""
         self._pool = pool
+        self._queues = queues
         self._budget = budget
         self._scope = scope
         self._wait_s = wait_s
@@ -205,7 +212,13 @@ class Placing:
             sent += attempt.was_sent
             others = [each for each in self._pool.ready(model.name) if each not in tried]
             if refusal.code not in _TRY_ANOTHER or sent == ATTEMPTS or not others:
-                raise told_of_tools(refusal, self._prepared.request)
+                if refusal.reason != QUEUE_FULL or not await self._wait_again():
+                    raise told_of_tools(refusal, self._prepared.request)
+                tried, sent = [], 0
+
+    async def _wait_again(self) -> bool:
+        """Returns once workers have room that had none; False: they had none too often."""
+        return await self._queues.again(self._prepared.ticket, self._prepared.model.name)
 
     async def _resume(self, sequence: int, course: _Course) -> None:
         """Places a sequence that began elsewhere."""

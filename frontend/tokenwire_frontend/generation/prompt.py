@@ -13,11 +13,13 @@ from tokenwire_frontend import errors
 from tokenwire_frontend.core.decoder import SequenceDecoder, SequenceEnds
 from tokenwire_frontend.core.detokenizer import SEED_IDS
 from tokenwire_frontend.core.log import SequenceLog
+from tokenwire_frontend.core.model import ModelLimits
 from tokenwire_frontend.core.parsed_decoder import ParsedDecoder
 from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest, TextPrompt, TokenPrompt
 from tokenwire_frontend.core.stop_matcher import StopMatcher, StopStrings
 from tokenwire_frontend.core.validation import (
     BANNED_WORD_TOKENS_LIMIT,
+    PROMPT_TOO_LONG,
     most_prompt_tokens,
     prompt_too_long,
 )
@@ -35,6 +37,7 @@ async def tokenise(
     tokenizers: TokenizerPool,
     model: Model,
     request: GenerationRequest,
+    limits: ModelLimits,
     record: GenerationRecord,
     turn: Turn | None = None,
 ) -> tuple[array[int], str]:
@@ -46,6 +49,7 @@ async def tokenise(
         tokenizers: the processes that do it.
         model: its model.
         request: the generation.
+        limits: what the prompt may hold.
         record: where the stages are written down.
         turn: of the conversation whose next turn the prompt is.
 
@@ -53,12 +57,12 @@ async def tokenise(
         ServiceError: the tokenizer is busy, or the chat can't be rendered.
         InvalidRequestError: PROMPT_TOO_LONG, or an id that the vocabulary lacks.
     """
-    most_tokens = most_prompt_tokens(request, model.limits)
+    most_tokens = most_prompt_tokens(request, limits)
     try:
         ids, text = await _whole(tokenizers, model, request, record, most_tokens, turn)
     except TooManyTokensError as error:
         fault = prompt_too_long(error.told, most_tokens)
-        raise InvalidRequestError([fault], reason="PROMPT_TOO_LONG") from error
+        raise InvalidRequestError([fault], reason=PROMPT_TOO_LONG) from error
     keeps = request.truncate_prompt_tokens
     truncated = 0 < keeps < len(ids)
     if truncated:

@@ -145,6 +145,17 @@ class GenerationRecord:
                 span.attributes = {semconv.WORKER: self._worker, **self._routing()}
             span.end(to_s)
 
+    def waited(self, from_s: float, tenant: str) -> None:
+        """Notes that it has waited until now for a worker with room.
+
+        Args:
+            from_s: since when, of time.monotonic().
+            tenant: what its tenant is called in metrics.
+        """
+        now_s = time.monotonic()
+        self.stage(semconv.SPAN_QUEUE, from_s, now_s)
+        self._metrics.queue.record(now_s - from_s, {semconv.TENANT: tenant}, self._exemplar)
+
     def routed(self, worker: str, address: str, choice: Choice) -> Hop:
         """Notes which worker it goes to; returns the call there."""
         self._worker, self._choice = worker, choice

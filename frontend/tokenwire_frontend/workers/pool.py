@@ -12,7 +12,7 @@ from tokenwire_service.errors import ServiceError
 from tokenwire_service.tasks import Supervisor
 from tokenwire_service.tls import Credentials
 
-from tokenwire_frontend import errors
+from tokenwire_frontend import errors, no_room
 from tokenwire_frontend.core.link_state import SERVING, TICK_S, AwakeClock, LinkState
 from tokenwire_frontend.core.model import common_limits
 from tokenwire_frontend.core.routing.candidate import Candidate
@@ -128,18 +128,28 @@ class WorkerPool:
         sound = [link for link in ready if link.breaker.allows(now_s)]
         return sound or ready or [link for link in links if link.state is LinkState.SUSPECT]
 
-    def full(self, model: str) -> ServiceError | None:
-        """Returns the refusal of one more request, where each ready worker's queue is full.
+    def is_ready(self, model: str) -> bool:
+        """Returns whether any worker gets requests for the model."""
+        return bool(self.ready(model))
+
+    def has_room(self, model: str, more: int, ahead: float | None) -> bool:
+        """Returns whether ready workers have room for so many more requests.
 
         It is as right as the workers' last load reports, which come within 200 ms of a change.
+        Where none is ready it is true, since no queue helps: see `route`.
+
+        Args:
+            model: their model.
+            more: how many.
+            ahead: see Candidate.room.
         """
-        most = 0
-        for link in self.ready(model):
-            candidate = _candidate(link)
-            if not candidate.full:
-                return None
-            most = max(most, candidate.waiting_limit)
-        return errors.queue_full(model, most) if most else None
+        links = self.ready(model)
+        room = 0.0
+        for link in links:
+            room += _candidate(link).room(ahead)
+            if room >= more:
+                return True
+        return not links
 
     def too_late(self, model: str, budget_s: float) -> ServiceError | None:
         """Returns the refusal of one more request that would wait for longer than it has.
@@ -154,7 +164,7 @@ class WorkerPool:
         known = [wait_s for wait_s in waits if wait_s is not None]
         if not known or len(known) < len(waits) or min(known) <= budget_s:
             return None
-        return errors.budget_too_short(model, budget_s, min(known))
+        return no_room.budget_too_short(model, budget_s, min(known))
 
     async def _tick(self) -> None:
         while True:

@@ -163,6 +163,22 @@ GENERATIONS_LIMIT = Metric(
     "tokenwire.frontend.generations_limit", Kind.GAUGE, "{generation}",
     "Generations that this frontend holds at most.", services=(FRONTEND,),
 )  # fmt: skip
+QUEUED_REQUESTS = Metric(
+    "tokenwire.frontend.queued_requests", Kind.GAUGE, "{request}",
+    "Requests that wait for a worker with room, by priority: above 0, 0 and below.",
+    (names.PRIORITY_CLASS,), services=(FRONTEND,),
+)  # fmt: skip
+FRONTEND_QUEUE_DURATION = Metric(
+    "tokenwire.frontend.queue.duration", Kind.HISTOGRAM, "s",
+    "Time that a request waited for a worker with room, of those that had to and were not "
+    "cancelled. Tenants that the tenants file does not name are one: other.",
+    (names.TENANT,), services=(FRONTEND,), bounds=GEN_AI_DURATION_BOUNDS_S,
+)  # fmt: skip
+REFUSALS = Metric(
+    "tokenwire.frontend.refusals", Kind.COUNTER, "{request}",
+    "Requests refused with RESOURCE_EXHAUSTED before a worker was sent them, by tenant as above.",
+    (names.TENANT, names.REASON), services=(FRONTEND,),
+)  # fmt: skip
 TOKENIZER_WAITING = Metric(
     "tokenwire.frontend.tokenizer_texts", Kind.GAUGE, "{text}",
     "Texts in and before the tokenizer.", services=(FRONTEND,),
@@ -333,6 +349,9 @@ SPANS = (
         names.SPAN_LOOP, "INTERNAL",
         "The call waits for an event loop that is behind, as far as the loop's last lag tells.",
         (FRONTEND,),
+    ),
+    SpanForm(
+        names.SPAN_QUEUE, "INTERNAL", "The generation waits for a worker with room.", (FRONTEND,)
     ),
     SpanForm(names.SPAN_RENDER, "INTERNAL", "The chat template renders the chat.", (FRONTEND,)),
     SpanForm(names.SPAN_TOKENIZE, "INTERNAL", "The prompt becomes token ids.", (FRONTEND,)),

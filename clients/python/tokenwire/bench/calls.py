@@ -42,8 +42,20 @@ class Calls(Protocol):
         ...
 
 
-def calls(flow: Flow, channels: Sequence[grpc.aio.Channel], sessions: int) -> Calls:
-    """Returns the calls of a flow in this process, of which `sessions` is the share of Sessions."""
+def calls(
+    flow: Flow,
+    channels: Sequence[grpc.aio.Channel],
+    sessions: int,
+    deadline_s: float | None = None,
+) -> Calls:
+    """Returns the calls of a flow in this process.
+
+    Args:
+        flow: the flow.
+        channels: over which they go.
+        sessions: this process's share of Sessions.
+        deadline_s: of each call that is a request's own, in seconds; None: none.
+    """
     stubs: list[Any] = [GenerationServiceStub(each) for each in channels]
     stream = None
     if flow.max_delay_s:
@@ -53,16 +65,22 @@ def calls(flow: Flow, channels: Sequence[grpc.aio.Channel], sessions: int) -> Ca
     if flow.call == "session":
         return SessionCalls(stubs, stream, sessions)
     if flow.call == "stream":
-        return StreamCalls(stubs, stream)
-    return WholeCalls(stubs)
+        return StreamCalls(stubs, stream, deadline_s)
+    return WholeCalls(stubs, deadline_s)
 
 
 class StreamCalls:
     """A StreamGenerate for each request."""
 
-    def __init__(self, stubs: Sequence[Any], stream: options_pb2.StreamOptions | None) -> None:
+    def __init__(
+        self,
+        stubs: Sequence[Any],
+        stream: options_pb2.StreamOptions | None,
+        deadline_s: float | None,
+    ) -> None:
         self._stubs = stubs
         self._stream = stream
+        self._deadline_s = deadline_s
         self._next = 0
 
     async def perform(self, generation: generation_pb2.Generation, reading: Reading) -> None:
@@ -70,7 +88,7 @@ class StreamCalls:
         self._next = (self._next + 1) % len(self._stubs)
         request = generation_pb2.StreamGenerateRequest(generation=generation, stream=self._stream)
         now, take, end = time.monotonic, reading.take, grpc.aio.EOF
-        call = self._stubs[self._next].StreamGenerate(request)
+        call = self._stubs[self._next].StreamGenerate(request, timeout=self._deadline_s)
         try:
             while (event := await call.read()) is not end:
                 take(event, now())
@@ -87,8 +105,9 @@ class StreamCalls:
 class WholeCalls:
     """A Generate for each request."""
 
-    def __init__(self, stubs: Sequence[Any]) -> None:
+    def __init__(self, stubs: Sequence[Any], deadline_s: float | None) -> None:
         self._stubs = stubs
+        self._deadline_s = deadline_s
         self._next = 0
 
     async def perform(self, generation: generation_pb2.Generation, reading: Reading) -> None:
@@ -96,7 +115,8 @@ class WholeCalls:
         self._next = (self._next + 1) % len(self._stubs)
         request = generation_pb2.GenerateRequest(generation=generation)
         try:
-            reading.take_whole(await self._stubs[self._next].Generate(request), time.monotonic())
+            call = self._stubs[self._next].Generate(request, timeout=self._deadline_s)
+            reading.take_whole(await call, time.monotonic())
         except grpc.RpcError as failure:
             _fail(reading, failure)
         reading.end()

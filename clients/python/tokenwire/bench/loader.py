@@ -59,7 +59,12 @@ class Load:
         vocabulary = Vocabulary(**setup["vocabulary"])
         self._prompts = [Prompts(flow, phase, vocabulary) for flow in phase.flows]
         self._calls: list[Calls] = [
-            calls(flow, channels, max(1, share(flow.sessions, self._index, self._processes)))
+            calls(
+                flow,
+                channels,
+                max(1, share(flow.sessions, self._index, self._processes)),
+                phase.timeout_s,
+            )
             for flow in phase.flows
         ]
         self._measures: list[Measures] = []

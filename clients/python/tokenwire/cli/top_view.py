@@ -106,6 +106,8 @@ def _load(activity: Activity, rates: Rates) -> Iterator[RenderableType]:
     }
     active = f"{activity.active_generations} of {activity.generations_limit}"
     figures = [Text.assemble("generations ", (active, "bold"))]
+    if activity.queued_generations:
+        figures.append(Text.assemble("waiting ", (f"{activity.queued_generations}", "bold")))
     figures += [Text.assemble(f"{name} ", (_rate(each), "bold")) for name, each in speeds.items()]
     yield Text("   ").join(figures)
     counts = [

@@ -17,6 +17,7 @@ CHECK_LIMIT_S = 30.0
 _BUSY = frozenset(
     {
         "QUEUE_FULL",
+        "QUEUE_TIMEOUT",
         "BUDGET_TOO_SHORT",
         "TOO_MANY_GENERATIONS",
         "TOKENIZER_BUSY",

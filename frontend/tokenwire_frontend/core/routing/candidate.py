@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -34,6 +35,19 @@ class Candidate:
     def full(self) -> bool:
         """Whether one more request would find its queue full, as far as the report tells."""
         return 0 < self.waiting_limit <= self._waiting_requests
+
+    def room(self, ahead: float | None) -> float:
+        """Returns how many more requests it is to be sent, as far as the report tells.
+
+        Args:
+            ahead: requests that may wait there, as a share of what its engine runs at once, within
+                its own bound; None: as many as its own bound lets wait.
+        """
+        if ahead is None:
+            return 0 if self.full else math.inf
+        limit = min(math.ceil(ahead * self.running_limit), self.waiting_limit)
+        requests = self.running_sequences + self.waiting_requests + self.unreported_requests
+        return max(self.running_limit + limit - requests, 0)
 
     @property
     def wait_s(self) -> float | None:

@@ -28,7 +28,7 @@ from tokenwire.frontend.v1 import generation_pb2 as tokenwire_dot_frontend_dot_v
 from tokenwire.frontend.v1 import model_pb2 as tokenwire_dot_frontend_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$tokenwire/frontend/v1/activity.proto\x12\x15tokenwire.frontend.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&tokenwire/frontend/v1/generation.proto\x1a!tokenwire/frontend/v1/model.proto\"T\n\x14WatchActivityRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07records\x18\x02 \x01(\r\"\x9e\x04\n\x15WatchActivityResponse\x12.\n\x07workers\x18\x01 \x03(\x0b\x32\x1d.tokenwire.frontend.v1.Worker\x12\x1a\n\x12\x61\x63tive_generations\x18\x02 \x01(\r\x12\x19\n\x11generations_limit\x18\x03 \x01(\r\x12\x15\n\rprompt_tokens\x18\x04 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\x04\x12\x35\n\x08outcomes\x18\x06 \x03(\x0b\x32#.tokenwire.frontend.v1.OutcomeCount\x12)\n\x06window\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12=\n\x13time_to_first_token\x18\x08 \x01(\x0b\x32 .tokenwire.frontend.v1.Quantiles\x12?\n\x15time_per_output_token\x18\t \x01(\x0b\x32 .tokenwire.frontend.v1.Quantiles\x12/\n\x05total\x18\n \x01(\x0b\x32 .tokenwire.frontend.v1.Quantiles\x12.\n\x07records\x18\x0b \x03(\x0b\x32\x1d.tokenwire.frontend.v1.Record\x12)\n\x06uptime\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\"N\n\x0cOutcomeCount\x12/\n\x07outcome\x18\x01 \x01(\x0e\x32\x1e.tokenwire.frontend.v1.Outcome\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\x92\x01\n\tQuantiles\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12&\n\x03p50\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p90\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p99\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"&\n\x10GetRecordRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"B\n\x11GetRecordResponse\x12-\n\x06record\x18\x01 \x01(\x0b\x32\x1d.tokenwire.frontend.v1.Record\"\xa3\x02\n\x06Record\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08trace_id\x18\x02 \x01(\t\x12/\n\x0breceived_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x04 \x01(\t\x12/\n\x07outcome\x18\x05 \x01(\x0e\x32\x1e.tokenwire.frontend.v1.Outcome\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x14\n\x0croute_reason\x18\x07 \x01(\t\x12+\n\x05usage\x18\x08 \x01(\x0b\x32\x1c.tokenwire.frontend.v1.Usage\x12/\n\x07timings\x18\t \x01(\x0b\x32\x1e.tokenwire.frontend.v1.Timings*y\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_COMPLETED\x10\x01\x12\x15\n\x11OUTCOME_CANCELLED\x10\x02\x12\x13\n\x0fOUTCOME_REFUSED\x10\x03\x12\x12\n\x0eOUTCOME_FAILED\x10\x04\x32\xdf\x01\n\x0f\x41\x63tivityService\x12l\n\rWatchActivity\x12+.tokenwire.frontend.v1.WatchActivityRequest\x1a,.tokenwire.frontend.v1.WatchActivityResponse0\x01\x12^\n\tGetRecord\x12\'.tokenwire.frontend.v1.GetRecordRequest\x1a(.tokenwire.frontend.v1.GetRecordResponseBP\n\x19\x64\x65v.tokenwire.frontend.v1P\x01Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$tokenwire/frontend/v1/activity.proto\x12\x15tokenwire.frontend.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&tokenwire/frontend/v1/generation.proto\x1a!tokenwire/frontend/v1/model.proto\"T\n\x14WatchActivityRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07records\x18\x02 \x01(\r\"\xba\x04\n\x15WatchActivityResponse\x12.\n\x07workers\x18\x01 \x03(\x0b\x32\x1d.tokenwire.frontend.v1.Worker\x12\x1a\n\x12\x61\x63tive_generations\x18\x02 \x01(\r\x12\x19\n\x11generations_limit\x18\x03 \x01(\r\x12\x15\n\rprompt_tokens\x18\x04 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\x04\x12\x35\n\x08outcomes\x18\x06 \x03(\x0b\x32#.tokenwire.frontend.v1.OutcomeCount\x12)\n\x06window\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12=\n\x13time_to_first_token\x18\x08 \x01(\x0b\x32 .tokenwire.frontend.v1.Quantiles\x12?\n\x15time_per_output_token\x18\t \x01(\x0b\x32 .tokenwire.frontend.v1.Quantiles\x12/\n\x05total\x18\n \x01(\x0b\x32 .tokenwire.frontend.v1.Quantiles\x12.\n\x07records\x18\x0b \x03(\x0b\x32\x1d.tokenwire.frontend.v1.Record\x12)\n\x06uptime\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12queued_generations\x18\r \x01(\r\"N\n\x0cOutcomeCount\x12/\n\x07outcome\x18\x01 \x01(\x0e\x32\x1e.tokenwire.frontend.v1.Outcome\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\x92\x01\n\tQuantiles\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12&\n\x03p50\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p90\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p99\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"&\n\x10GetRecordRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"B\n\x11GetRecordResponse\x12-\n\x06record\x18\x01 \x01(\x0b\x32\x1d.tokenwire.frontend.v1.Record\"\xa3\x02\n\x06Record\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08trace_id\x18\x02 \x01(\t\x12/\n\x0breceived_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x04 \x01(\t\x12/\n\x07outcome\x18\x05 \x01(\x0e\x32\x1e.tokenwire.frontend.v1.Outcome\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x14\n\x0croute_reason\x18\x07 \x01(\t\x12+\n\x05usage\x18\x08 \x01(\x0b\x32\x1c.tokenwire.frontend.v1.Usage\x12/\n\x07timings\x18\t \x01(\x0b\x32\x1e.tokenwire.frontend.v1.Timings*y\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_COMPLETED\x10\x01\x12\x15\n\x11OUTCOME_CANCELLED\x10\x02\x12\x13\n\x0fOUTCOME_REFUSED\x10\x03\x12\x12\n\x0eOUTCOME_FAILED\x10\x04\x32\xdf\x01\n\x0f\x41\x63tivityService\x12l\n\rWatchActivity\x12+.tokenwire.frontend.v1.WatchActivityRequest\x1a,.tokenwire.frontend.v1.WatchActivityResponse0\x01\x12^\n\tGetRecord\x12\'.tokenwire.frontend.v1.GetRecordRequest\x1a(.tokenwire.frontend.v1.GetRecordResponseBP\n\x19\x64\x65v.tokenwire.frontend.v1P\x01Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,22 +36,22 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tokenwire.frontend.v1.activ
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\031dev.tokenwire.frontend.v1P\001Z1tokenwire.dev/go/tokenwire/frontend/v1;frontendv1'
-  _globals['_OUTCOME']._serialized_start=1465
-  _globals['_OUTCOME']._serialized_end=1586
+  _globals['_OUTCOME']._serialized_start=1493
+  _globals['_OUTCOME']._serialized_end=1614
   _globals['_WATCHACTIVITYREQUEST']._serialized_start=203
   _globals['_WATCHACTIVITYREQUEST']._serialized_end=287
   _globals['_WATCHACTIVITYRESPONSE']._serialized_start=290
-  _globals['_WATCHACTIVITYRESPONSE']._serialized_end=832
-  _globals['_OUTCOMECOUNT']._serialized_start=834
-  _globals['_OUTCOMECOUNT']._serialized_end=912
-  _globals['_QUANTILES']._serialized_start=915
-  _globals['_QUANTILES']._serialized_end=1061
-  _globals['_GETRECORDREQUEST']._serialized_start=1063
-  _globals['_GETRECORDREQUEST']._serialized_end=1101
-  _globals['_GETRECORDRESPONSE']._serialized_start=1103
-  _globals['_GETRECORDRESPONSE']._serialized_end=1169
-  _globals['_RECORD']._serialized_start=1172
-  _globals['_RECORD']._serialized_end=1463
-  _globals['_ACTIVITYSERVICE']._serialized_start=1589
-  _globals['_ACTIVITYSERVICE']._serialized_end=1812
+  _globals['_WATCHACTIVITYRESPONSE']._serialized_end=860
+  _globals['_OUTCOMECOUNT']._serialized_start=862
+  _globals['_OUTCOMECOUNT']._serialized_end=940
+  _globals['_QUANTILES']._serialized_start=943
+  _globals['_QUANTILES']._serialized_end=1089
+  _globals['_GETRECORDREQUEST']._serialized_start=1091
+  _globals['_GETRECORDREQUEST']._serialized_end=1129
+  _globals['_GETRECORDRESPONSE']._serialized_start=1131
+  _globals['_GETRECORDRESPONSE']._serialized_end=1197
+  _globals['_RECORD']._serialized_start=1200
+  _globals['_RECORD']._serialized_end=1491
+  _globals['_ACTIVITYSERVICE']._serialized_start=1617
+  _globals['_ACTIVITYSERVICE']._serialized_end=1840
 # @@protoc_insertion_point(module_scope)

@@ -101,6 +101,7 @@ class WatchActivityResponse(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
     UPTIME_FIELD_NUMBER: _builtins.int
+    QUEUED_GENERATIONS_FIELD_NUMBER: _builtins.int
     active_generations: _builtins.int
     """Generations in this frontend now."""
     generations_limit: _builtins.int
@@ -109,6 +110,8 @@ class WatchActivityResponse(_message.Message):
     """Prompt tokens of accepted generations."""
     completion_tokens: _builtins.int
     """Tokens generated."""
+    queued_generations: _builtins.int
+    """Generations, of the active ones, that wait for a worker with room."""
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.Worker]:
         """The workers, by address."""
@@ -156,10 +159,11 @@ class WatchActivityResponse(_message.Message):
         total: Global___Quantiles | None = ...,
         records: _abc.Iterable[Global___Record] | None = ...,
         uptime: _duration_pb2.Duration | None = ...,
+        queued_generations: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time_per_output_token", b"time_per_output_token", "time_to_first_token", b"time_to_first_token", "total", b"total", "uptime", b"uptime", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_generations", b"active_generations", "completion_tokens", b"completion_tokens", "generations_limit", b"generations_limit", "outcomes", b"outcomes", "prompt_tokens", b"prompt_tokens", "records", b"records", "time_per_output_token", b"time_per_output_token", "time_to_first_token", b"time_to_first_token", "total", b"total", "uptime", b"uptime", "window", b"window", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_generations", b"active_generations", "completion_tokens", b"completion_tokens", "generations_limit", b"generations_limit", "outcomes", b"outcomes", "prompt_tokens", b"prompt_tokens", "queued_generations", b"queued_generations", "records", b"records", "time_per_output_token", b"time_per_output_token", "time_to_first_token", b"time_to_first_token", "total", b"total", "uptime", b"uptime", "window", b"window", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

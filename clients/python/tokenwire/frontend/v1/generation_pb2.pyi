@@ -167,7 +167,9 @@ class Generation(_message.Message):
     cache_salt: _builtins.str
     """Keeps cached prompt prefixes apart: they are reused only among equal salts. At most 256 characters."""
     priority: _builtins.int
-    """Higher goes first among requests that wait; -100 to 100."""
+    """Higher goes first among requests that wait; -100 to 100. What is above the tenant's highest counts as
+    that.
+    """
     request_id: _builtins.str
     """The caller's name for this request, for logs and traces: at most 128 of the characters
     A-Z a-z 0-9 . _ : -. Empty: the frontend makes one.
