@@ -793,6 +793,7 @@ class SessionEvent(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    MOVE_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """The generation's number; 0 with an error that belongs to none, such as an empty command."""
     @_builtins.property
@@ -819,6 +820,10 @@ class SessionEvent(_message.Message):
     def draining(self) -> Global___Draining:
         """The frontend is about to stop; of number 0."""
 
+    @_builtins.property
+    def move(self) -> Global___Move:
+        """The frontend asks for another stream; of number 0."""
+
     def __init__(
         self,
         *,
@@ -829,16 +834,42 @@ class SessionEvent(_message.Message):
         error: _status_pb2.Status | None = ...,
         prompt_logprobs: Global___PromptLogprobs | None = ...,
         draining: Global___Draining | None = ...,
+        move: Global___Move | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "delta", b"delta", "draining", b"draining", "error", b"error", "event", b"event", "prompt_logprobs", b"prompt_logprobs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "delta", b"delta", "draining", b"draining", "error", b"error", "event", b"event", "move", b"move", "prompt_logprobs", b"prompt_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "delta", b"delta", "draining", b"draining", "error", b"error", "event", b"event", "id", b"id", "prompt_logprobs", b"prompt_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "delta", b"delta", "draining", b"draining", "error", b"error", "event", b"event", "id", b"id", "move", b"move", "prompt_logprobs", b"prompt_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "delta", "completed", "error", "prompt_logprobs", "draining"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "delta", "completed", "error", "prompt_logprobs", "draining", "move"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___SessionEvent: _TypeAlias = SessionEvent  # noqa: Y015
+
+@_typing.final
+class Move(_message.Message):
+    """Open the next session over a new connection, and what is new there. Generations of this stream go on;
+    the caller ends it once none is open. Connections so spread over frontends that came later. A caller may
+    pass it over: this frontend goes on accepting requests here.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why, such as "connection_age"."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Move: _TypeAlias = Move  # noqa: Y015
 
 @_typing.final
 class Draining(_message.Message):

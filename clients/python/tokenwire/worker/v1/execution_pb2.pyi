@@ -746,6 +746,12 @@ class ExchangeResponse(_message.Message):
     COMPLETIONS_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
+    MOVE_FIELD_NUMBER: _builtins.int
+    move: _builtins.bool
+    """The worker asks the caller to open another Exchange over a new connection, and to submit there. What
+    this stream carries goes on; the caller ends it when nothing is left. Connections so spread over
+    workers that came later, where the address is that of several. A caller may pass it over.
+    """
     @_builtins.property
     def handles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Generation of each entry."""
@@ -799,10 +805,11 @@ class ExchangeResponse(_message.Message):
         completions: _abc.Iterable[Global___GenerationEnd] | None = ...,
         failures: _abc.Iterable[Global___Failure] | None = ...,
         prompt_logprobs: _abc.Iterable[Global___PromptLogprobs] | None = ...,
+        move: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completions", b"completions", "counts", b"counts", "endings", b"endings", "failures", b"failures", "handles", b"handles", "logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs", "sequences", b"sequences", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completions", b"completions", "counts", b"counts", "endings", b"endings", "failures", b"failures", "handles", b"handles", "logprobs", b"logprobs", "move", b"move", "prompt_logprobs", b"prompt_logprobs", "sequences", b"sequences", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
