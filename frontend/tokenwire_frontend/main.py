@@ -61,6 +61,7 @@ from tokenwire_frontend.processes.group import SUPERVISOR, supervise
 from tokenwire_frontend.processes.membership import Membership, Seat
 from tokenwire_frontend.settings import FrontendSettings, read_key
 from tokenwire_frontend.tenants_file import read_tenants
+from tokenwire_frontend.workers.discovery import Discovery
 from tokenwire_frontend.workers.link import LinkLimits
 from tokenwire_frontend.workers.pool import WorkerPool
 
@@ -176,8 +177,8 @@ class Frontend:
         )
         worker_tls = ChannelTls(chosen.worker_tls, "--worker-tls.")
         peer_tls = ChannelTls(chosen.peer_tls, "--peer-tls.")
+        metrics = FrontendMetrics()
         self.pool = WorkerPool(
-            chosen.worker,
             worker_tls.credentials,
             _router(chosen),
             self._tokenizers,
@@ -189,10 +190,16 @@ class Frontend:
             ),
             ParserNames(chosen.tool_parser, chosen.reasoning_parser),
             supervisor,
+            metrics.forget_worker,
         )
-        recorder = Recorder(
-            FrontendMetrics(), Activity(chosen.records_limit), content=chosen.trace_content
+        self._discovery = Discovery(
+            chosen.worker,
+            chosen.workers_file,
+            chosen.worker_dns_interval_s,
+            self.pool.set_workers,
+            supervisor,
         )
+        recorder = Recorder(metrics, Activity(chosen.records_limit), content=chosen.trace_content)
         queues = Queues(self.pool, _queue_limits(chosen))
         admission = Admission(chosen.generations_limit, queues, _tenants(chosen, self._files))
         self._conversations = Conversations(
@@ -224,13 +231,23 @@ class Frontend:
         self.relay = Relay(peer_tls.credentials, vouchers)
         view = ActivityView(self.generator, recorder)
         self.processes: Processes = OneProcess(view) if membership is None else membership.of(view)
-        services = _services(self.generator, self.owners, self.relay, self.processes)
+        generations = GenerationServicer(
+            self.generator, self.owners, self.relay, self.processes, chosen.move_after_s
+        )
+        services = _services(self.generator, generations, self.processes)
         if membership is None:
             own, setting = chosen.listen, "--listen"
         else:
             own, setting = membership.seat.own, "--process-listen"
-        admit = _callers(chosen, vouchers, self._files).admit
-        self.server = RpcServer(own, chosen.tls, services, chosen.max_request_bytes, setting, admit)
+        self.server = RpcServer(
+            own,
+            chosen.tls,
+            services,
+            chosen.max_request_bytes,
+            setting,
+            _callers(chosen, vouchers, self._files).admit,
+            connection_age_s=chosen.max_connection_age_s,
+        )
         self._files.add(self.server.tls.files, worker_tls.files, peer_tls.files)
 
     async def start(self) -> None:
@@ -257,6 +274,7 @@ class Frontend:
         await self.generator.keeper.close()
         await self.relay.close()
         self._conversations.close()
+        await self._discovery.close()
         await self.pool.close()
         await self._tokenizers.close()
         if self._membership is not None:
@@ -325,13 +343,13 @@ def _callers(chosen: FrontendSettings, vouchers: Vouchers, files: Watcher) -> Ca
 
 
 def _services(
-    generator: Generator, owners: Owners, relay: Relay, processes: Processes
+    generator: Generator, generations: GenerationServicer, processes: Processes
 ) -> list[Service]:
     return [
         Service(
             f"{PACKAGE}.GenerationService",
             generation_pb2_grpc.add_GenerationServiceServicer_to_server,
-            GenerationServicer(generator, owners, relay, processes),
+            generations,
         ),
         Service(
             f"{PACKAGE}.TokenizationService",

@@ -28,6 +28,16 @@ class FrontendMetrics:
         self.attaches = Tally(registry.ATTACHES)
         self.kept_dropped = Tally(registry.KEPT_DROPPED)
 
+    def forget_worker(self, address: str) -> None:
+        """Drops what was measured of one worker: workers come and go, and memory has a bound."""
+        self.worker_call.forget(peer(address))
+
+
+def peer(address: str) -> dict[str, str | int]:
+    """Returns the attributes that tell the worker at this address, HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    return {semconv.SERVER_ADDRESS: host.strip("[]"), semconv.SERVER_PORT: int(port)}
+
 
 class ConversationMetrics:
     """The instruments of the conversations that are kept."""

@@ -5,15 +5,31 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import SettingsConfigDict
-from tokenwire_service.settings import HIGHEST_PORT, Address, ServiceSettings, TlsSettings
+from tokenwire_service.settings import (
+    HIGHEST_PORT,
+    Address,
+    ServiceSettings,
+    TlsSettings,
+    check_address,
+)
 
 from tokenwire_frontend.core.parsers.choice import AUTO, reasoning_names, tool_names
 from tokenwire_frontend.identity import api_keys
 from tokenwire_frontend.tenants_file import read_tenants
+from tokenwire_frontend.workers import workers_file
+from tokenwire_frontend.workers.discovery import DNS
 
 FLEET_KEY_LEAST_BYTES = 32
 """Of a fleet key: as many as the signature of a token has."""
@@ -39,6 +55,12 @@ def read_key(path: Path) -> bytes:
             f"{FLEET_KEY_MOST_BYTES}"
         )
     return key
+
+
+def check_target(text: str) -> str:
+    """Returns the text; raises ValueError where it is neither HOST:PORT nor dns:///NAME:PORT."""
+    check_address(text.removeprefix(DNS))
+    return text
 
 
 class JwtSettings(BaseModel):
@@ -80,9 +102,21 @@ class FrontendSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="TOKENWIRE_FRONTEND_")
 
-    worker: list[Address] = Field(
-        min_length=1,
-        description="address of a worker, HOST:PORT; repeat for several",
+    worker: list[Annotated[str, AfterValidator(check_target)]] = Field(
+        [],
+        description="address of a worker, HOST:PORT, or a name that stands for several, "
+        "dns:///NAME:PORT; repeat for more",
+    )
+    workers_file: Path | None = Field(
+        None,
+        description="file that lists further workers, in YAML or JSON: `workers`, a list of "
+        "HOST:PORT; it may change at any time",
+    )
+    worker_dns_interval_s: float = Field(
+        5.0,
+        ge=1,
+        le=3600,
+        description="time in seconds between two lookups of a name of --worker",
     )
     listen: Address = Field("127.0.0.1:50051", description="address to serve on; port 0 takes any")
     api_keys_file: Path | None = Field(
@@ -288,6 +322,16 @@ class FrontendSettings(ServiceSettings):
             api_keys.read(value)
         return value
 
+    @field_validator("workers_file")
+    @classmethod
+    def _usable_file(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                workers_file.parse(workers_file.read(value))
+            except workers_file.WorkersFileError as error:
+                raise ValueError(f"{value}: {error}") from error
+        return value
+
     @field_validator("processes")
     @classmethod
     def _shared_ports(cls, value: int) -> int:
@@ -327,6 +371,12 @@ class FrontendSettings(ServiceSettings):
         if value and info.data.get("fleet_key") is None:
             raise ValueError("requires --fleet-key")
         return value
+
+    @model_validator(mode="after")
+    def _some_workers(self) -> Self:
+        if not self.worker and self.workers_file is None:
+            raise ValueError("--worker or --workers-file is required")
+        return self
 
     @field_validator("tool_parser", "reasoning_parser")
     @classmethod

@@ -62,7 +62,9 @@ class Worker:
             settings.stall_s,
             KvEventLog(KEPT_EVENTS // workers, KEPT_WORDS // workers),
         )
-        services = _services(identity, self.dispatcher, recorder, loaded.files)
+        services = _services(
+            identity, self.dispatcher, recorder, loaded.files, settings.move_after_s
+        )
         request_bytes = settings.max_request_bytes + HOP_EXTRA_BYTES
         names = settings.tls.client_names
         self._server = RpcServer(
@@ -71,6 +73,7 @@ class Worker:
             services,
             request_bytes,
             admit=ClientNames(names).admit if names else None,
+            connection_age_s=settings.max_connection_age_s,
         )
         files.add(self._server.tls.files)
 
@@ -109,13 +112,17 @@ class Worker:
 
 
 def _services(
-    identity: Identity, dispatcher: Dispatcher, recorder: Recorder, files: TextFiles
+    identity: Identity,
+    dispatcher: Dispatcher,
+    recorder: Recorder,
+    files: TextFiles,
+    move_after_s: float | None,
 ) -> list[Service]:
     return [
         Service(
             "tokenwire.worker.v1.ExecutionService",
             execution_pb2_grpc.add_ExecutionServiceServicer_to_server,
-            ExecutionServicer(dispatcher, recorder),
+            ExecutionServicer(dispatcher, recorder, move_after_s),
         ),
         Service(
             "tokenwire.worker.v1.WorkerService",

@@ -52,6 +52,7 @@ class RpcServer:
         request_bytes: largest message that a caller may send.
         setting: which setting has the address.
         admit: as RpcBoundary has it.
+        connection_age_s: age at which a connection takes no further calls; None: no such age.
 
     Raises:
         ListenError: the address can't be listened on.
@@ -66,11 +67,13 @@ class RpcServer:
         request_bytes: int = channel_arguments.REQUEST_BYTES,
         setting: str = "--listen",
         admit: Admit | None = None,
+        connection_age_s: float | None = None,
     ) -> None:
         self._boundary = RpcBoundary(admit)
         self.tls = ServerTls(tls)
         self._services = services
         self._request_bytes = request_bytes
+        self._connection_age_s = connection_age_s
         self._names = ["", *(service.name for service in services)]
         self._health = health.aio.HealthServicer()
         self.serving = False
@@ -83,7 +86,9 @@ class RpcServer:
     def _bound(self, setting: str, address: str, *, shared: bool) -> tuple[grpc.aio.Server, str]:
         """Returns a server that has the address, and the address with its port."""
         server = grpc.aio.server(
-            options=channel_arguments.server(self._request_bytes, shared=shared),
+            options=channel_arguments.server(
+                self._request_bytes, shared=shared, connection_age_s=self._connection_age_s
+            ),
             interceptors=[self._boundary],
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

@@ -45,6 +45,10 @@ HELP = "--help tells more"
 USAGE_LIMIT = 160
 """Characters of a usage line that is shown with a fault; that of a service has 80 settings."""
 
+MOVE_AGES = 1.2
+"""Ages of a connection after which a stream's peer is asked for another: gRPC lets each connection
+have 0.9 to 1.1 of the age."""
+
 HIGHEST_PORT = 65535
 """gRPC takes a higher number modulo 65536, in silence."""
 
@@ -146,6 +150,14 @@ class ServiceSettings(BaseSettings):
         le=64 * 1024 * 1024,
         description="largest request message; a worker takes 64 KiB more, which a frontend may add",
     )
+    max_connection_age_s: float | None = Field(
+        default=None,
+        ge=1,
+        le=30 * 24 * 3600,
+        description="age in seconds, give or take a tenth, at which a connection takes no further "
+        "calls, so that its peer connects anew; calls that it carries are never cut off; default: "
+        "none",
+    )
     drain_grace_s: float = Field(
         default=30.0,
         ge=0,
@@ -158,6 +170,15 @@ class ServiceSettings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="form of log lines; auto: text on a terminal, else JSON"
     )
+
+    @property
+    def move_after_s(self) -> float | None:
+        """Age at which a long stream's peer is asked to open another; None: it never is.
+
+        By then its connection takes no further calls, so the next stream has another one.
+        """
+        age_s = self.max_connection_age_s
+        return None if age_s is None else MOVE_AGES * age_s
 
     @property
     def authenticates(self) -> bool:

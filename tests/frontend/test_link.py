@@ -408,7 +408,7 @@ async def test_where_every_queue_is_full_a_request_is_refused_before_it_is_sent(
 
 async def test_what_a_worker_cannot_be_sent_is_refused_by_name(worker, frontend):
     too_many = generation([300] * 4000, max_tokens=9)
-    frontend.link(worker)._serving.exchange._outgoing._message_bytes = 1000
+    frontend.link(worker)._connections[-1].exchange._outgoing._message_bytes = 1000
     refusal = await refused(frontend.generations.Generate(fg.GenerateRequest(generation=too_many)))
     assert (refusal.code, refusal.reason) == (
         grpc.StatusCode.INVALID_ARGUMENT,

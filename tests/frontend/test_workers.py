@@ -288,10 +288,10 @@ async def test_what_cannot_be_sent_to_a_worker_goes_to_the_next_however_many_the
         for each in (*behind, good):
             await frontend.wait_for(each, LinkState.READY)
         for each in behind:
-            frontend.link(each)._serving.exchange._outgoing._waiting_bytes = WAITING_BYTES
+            frontend.link(each)._connections[-1].exchange._outgoing._waiting_bytes = WAITING_BYTES
         assert await served_by(frontend, 5) == {"good"}
         assert not any(stream.messages for each in behind for stream in each.streams)
-        frontend.link(good)._serving.exchange._outgoing._waiting_bytes = WAITING_BYTES
+        frontend.link(good)._connections[-1].exchange._outgoing._waiting_bytes = WAITING_BYTES
         refusal = await refused(frontend.generate(generation()))
         assert (refusal.code, refusal.reason) == (
             grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -307,9 +307,9 @@ async def test_a_worker_whose_connection_is_just_over_is_passed_over(worker, oth
         for each in (worker, other):
             await frontend.wait_for(each, LinkState.READY)
         link = frontend.link(worker)
-        serving, link._serving = link._serving, None
+        connections, link._connections = link._connections, []
         assert await served_by(frontend, 3) == {"other"}
-        link._serving = serving
+        link._connections = connections
 
 
 # --- others ---------------------------------------------------------------------------------------

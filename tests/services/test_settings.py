@@ -84,8 +84,17 @@ def test_keys_of_a_mapping_are_free(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [
-        ([], ["--worker: is required"]),
+        ([], ["--worker or --workers-file is required"]),
         (["--worker", "nonsense"], ["--worker: 'nonsense' is not HOST:PORT"]),
+        (["--worker", "dns:///name"], ["--worker: 'name' is not HOST:PORT"]),
+        (
+            ["--workers-file", "nowhere"],
+            ["--workers-file: nowhere: No such file or directory"],
+        ),
+        (
+            ["--workers-file", "/dev/null"],
+            ["--workers-file: /dev/null: is not a mapping with a field `workers`"],
+        ),
         (
             ["--worker", "::1:5"],
             ["--worker: '::1:5' is not HOST:PORT; IPv6 hosts stand in brackets"],

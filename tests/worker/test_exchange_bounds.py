@@ -1,4 +1,4 @@
-"""Bounds of Exchange: many commands, large messages, and callers that do not read."""
+"""Bounds of Exchange: many commands, large messages, its age, and callers that do not read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Self
 import grpc
 import pytest
 from tokenwire.worker.v1 import execution_pb2 as pb
+from tokenwire_service.connections import peers
 from tokenwire_service.limits import CHOICE_OPTIONS, MESSAGE_COMMANDS
 from tokenwire_worker.edge import outbox
 from tokenwire_worker.engines.port import Alternative, Output, TokenLogprob
@@ -84,6 +85,32 @@ class LoopLag:
         """Of the turns that did anything, the 99th of a hundred."""
         ranked = sorted(self._gaps)
         return ranked[int(len(ranked) * 0.99)]
+
+
+# --- an old connection ---------------------------------------------------------------------------
+
+
+async def test_an_exchange_on_an_old_connection_is_asked_to_move_and_goes_on():
+    async with worker_of(ScriptedEngine(), connection_age_s=1) as here:
+        port = int(here.server.address.rpartition(":")[2])
+        async with here.exchange() as exchange:
+            await exchange.submit(1, request())
+            await running(here)
+            await exchange.read_until(lambda: any(each.move for each in exchange.messages))
+            first = peers(port)
+            # The connection takes no new calls by now, and carries what it has to its end.
+            async with here.exchange() as other:
+                await other.submit(2, request(1))
+                await running(here, 2)
+                assert len(peers(port) - first) == 1
+                await here.engine.finish(2)
+                await other.read_until(lambda: other[2].over)
+            await here.engine.step(Output(1, 0, [9]))
+            await here.engine.finish(1)
+            await exchange.read_until(lambda: exchange[1].over)
+            await exchange.call.done_writing()
+            assert await exchange.code() is grpc.StatusCode.OK
+    assert exchange[1].ids == {0: [9]}
 
 
 # --- a caller that does not read -----------------------------------------------------------------

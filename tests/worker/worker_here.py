@@ -12,7 +12,7 @@ import grpc
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire.worker.v1 import execution_pb2_grpc, worker_pb2_grpc
 from tokenwire_service.server import RpcServer, Service
-from tokenwire_service.settings import TlsSettings
+from tokenwire_service.settings import ServiceSettings, TlsSettings
 from tokenwire_service.tasks import Supervisor
 from tokenwire_worker.dispatcher import Dispatcher, Held
 from tokenwire_worker.edge.execution_servicer import ExecutionServicer
@@ -75,20 +75,25 @@ def parts(
 
 
 @asynccontextmanager
-async def worker_of(engine: ScriptedEngine, **options: Any) -> AsyncIterator[WorkerHere]:
+async def worker_of(
+    engine: ScriptedEngine, connection_age_s: float | None = None, **options: Any
+) -> AsyncIterator[WorkerHere]:
     """Runs a worker on the engine."""
+    age = ServiceSettings.model_construct(max_connection_age_s=connection_age_s)
     dispatcher, recorder = parts(engine, **options)
     execution = Service(
         "tokenwire.worker.v1.ExecutionService",
         execution_pb2_grpc.add_ExecutionServiceServicer_to_server,
-        ExecutionServicer(dispatcher, recorder),
+        ExecutionServicer(dispatcher, recorder, age.move_after_s),
     )
     about = Service(
         "tokenwire.worker.v1.WorkerService",
         worker_pb2_grpc.add_WorkerServiceServicer_to_server,
         WorkerServicer(Identity("w", "m"), dispatcher, TextFiles(())),
     )
-    server = RpcServer("127.0.0.1:0", TlsSettings(), [execution, about])
+    server = RpcServer(
+        "127.0.0.1:0", TlsSettings(), [execution, about], connection_age_s=connection_age_s
+    )
     async with Supervisor() as supervisor:
         dispatcher.start(supervisor)
         await server.start()

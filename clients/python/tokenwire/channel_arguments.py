@@ -30,6 +30,8 @@ MIN_RECONNECT_BACKOFF_MS = "grpc.min_reconnect_backoff_ms"
 MAX_RECONNECT_BACKOFF_MS = "grpc.max_reconnect_backoff_ms"
 INITIAL_RECONNECT_BACKOFF_MS = "grpc.initial_reconnect_backoff_ms"
 SERVICE_CONFIG = "grpc.service_config"
+TLS_NAME = "grpc.ssl_target_name_override"
+MAX_CONNECTION_AGE_MS = "grpc.max_connection_age_ms"
 
 CLIENT_PING_INTERVAL_MS = 20_000
 """Between a client's keepalive pings: below the 60 s after which common load balancers drop an idle
@@ -130,14 +132,28 @@ def client(target: str) -> ChannelArguments:
     return merged(arguments, _ROUND_ROBIN) if target.startswith(_MANY) else arguments
 
 
-def server(request_bytes: int, *, shared: bool = False) -> ChannelArguments:
+def server(
+    request_bytes: int, *, shared: bool = False, connection_age_s: float | None = None
+) -> ChannelArguments:
     """Returns what a server sets.
 
     Args:
         request_bytes: largest request that it takes.
         shared: whether other processes listen on its port as well.
+        connection_age_s: age at which a connection takes no further calls, in seconds. Those that
+            it carries go on, for as long as they take: that is gRPC's default. None: no such age.
     """
-    return merged(SERVER, (MAX_RECEIVE_MESSAGE_LENGTH, request_bytes), (SO_REUSEPORT, int(shared)))
+    aged = () if connection_age_s is None else ((MAX_CONNECTION_AGE_MS, _ms(connection_age_s)),)
+    return merged(
+        SERVER,
+        (MAX_RECEIVE_MESSAGE_LENGTH, request_bytes),
+        (SO_REUSEPORT, int(shared)),
+        *aged,
+    )
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
 
 
 _MANY = ("dns:", "ipv4:", "ipv6:")

@@ -43,8 +43,8 @@ class Session:
 
     A generation that fails or is refused leaves the others alone. When the stream breaks, or its
     frontend is about to stop, the session opens another stream: what is open is continued there, as
-    `RetryPolicy` says. gRPC has no deadline for one of a session's generations: use `time_budget`,
-    or `cancel`.
+    `RetryPolicy` says. Where the frontend asks for that, what is new goes to another stream too.
+    gRPC has no deadline for one of a session's generations: use `time_budget`, or `cancel`.
     """
 
     def __init__(
@@ -205,6 +205,8 @@ class Session:
             if event.HasField("draining"):
                 self._leave(link)
                 self._frontends.leave(link.frontend, _draining(self._trace))
+            elif event.HasField("move"):
+                self._leave(link)
             return
         error = lane.receive(event)
         if event.HasField("accepted"):

@@ -64,9 +64,10 @@ class Liveness:
     @property
     def vital(self) -> Vital:
         """What the silence says by now."""
-        if self.silent_s >= self._lost_s:
-            return Vital.LOST
-        return Vital.SUSPECT if self.silent_s >= self._suspect_s else Vital.ALIVE
+        silent_s = self.silent_s
+        if silent_s < self._suspect_s:
+            return Vital.ALIVE
+        return Vital.SUSPECT if silent_s < self._lost_s else Vital.LOST
 
 
 class LinkState(Enum):
@@ -86,6 +87,9 @@ SERVING = frozenset({LinkState.READY, LinkState.SUSPECT, LinkState.DRAINING})
 """States in which a worker's streams are open."""
 
 
+NOT_LISTED = "it is not listed any more"
+
+
 class LinkStatus:
     """The state of the link to one worker, and the reason where it is not READY.
 
@@ -95,9 +99,19 @@ class LinkStatus:
     def __init__(self) -> None:
         self.state = LinkState.CONNECTING
         self.reason = "not reached yet"
+        self.listed = True
+
+    def set_listed(self, *, listed: bool) -> bool:
+        """The worker is to get requests, or it is not any more, and finishes what it has."""
+        self.listed = listed
+        if listed and self.reason != NOT_LISTED:
+            return False  # such as a worker that drains by itself
+        return self.serve() if self.state in SERVING else False
 
     def serve(self) -> bool:
         """The worker's streams are open."""
+        if not self.listed:
+            return self._set(LinkState.DRAINING, NOT_LISTED)
         return self._set(LinkState.READY, "")
 
     def drain(self) -> bool:
@@ -108,9 +122,11 @@ class LinkStatus:
 
     def judge(self, liveness: Liveness) -> bool:
         """Time has passed, or the worker was heard."""
+        vital = liveness.vital
+        if vital is Vital.ALIVE and self.state is LinkState.READY:  # of hundreds, 4 times a second
+            return False
         if self.state not in SERVING:
             return False
-        vital = liveness.vital
         if vital is Vital.LOST:
             return self._set(LinkState.LOST, f"silent for {liveness.silent_s:.0f} s")
         if vital is Vital.SUSPECT and self.state is LinkState.READY:

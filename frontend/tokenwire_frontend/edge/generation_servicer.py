@@ -36,15 +36,22 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         owners: tells whose a generation is that outlives its calls.
         relay: asks the owner.
         processes: all that serve together.
+        move_after_s: age at which a session's client is asked to open another; None: it never is.
     """
 
     def __init__(
-        self, generator: Generator, owners: Owners, relay: Relay, processes: Processes
+        self,
+        generator: Generator,
+        owners: Owners,
+        relay: Relay,
+        processes: Processes,
+        move_after_s: float | None = None,
     ) -> None:
         self._generator = generator
         self._owners = owners
         self._relay = relay
         self._processes = processes
+        self._move_after_s = move_after_s
         self._turnstile = Turnstile()
 
     async def Generate(  # type: ignore[override] # or bytes: see rpc_boundary
@@ -98,7 +105,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request_iterator: Any, context: Context
     ) -> None:
         """Carries many generations on one stream."""
-        session = Session(self._generator, self._owners, self._relay, context)
+        session = Session(self._generator, self._owners, self._relay, context, self._move_after_s)
         await session.run(request_iterator)
 
     async def Attach(  # type: ignore[override] # as above

@@ -94,6 +94,7 @@ class Session:
         owners: tells whose a generation is that outlives its calls.
         relay: asks the owner.
         context: of the call.
+        move_after_s: age at which the client is asked to open another session; None: it never is.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Session:
         owners: Owners,
         relay: Relay,
         context: grpc.aio.ServicerContext[Any, Any],
+        move_after_s: float | None = None,
     ) -> None:
         self._generator = generator
         self._owners = owners
@@ -109,6 +111,7 @@ class Session:
         self._sender = Sender.of(context)
         self._context = context
         self._lane = context.peer()
+        self._move_after_s = move_after_s
         self._scope = Scope("session")
         self._span = trace.get_current_span().get_span_context()
         self._open: dict[int, _Opened] = {}
@@ -134,6 +137,8 @@ class Session:
         async with self._scope as scope:
             scope.start(self._read(requests), on_fault=self._break)
             scope.start(self._await_drain(), on_fault=self._break)
+            if self._move_after_s is not None:
+                scope.start(self._ask_to_move(self._move_after_s), on_fault=self._break)
             await self._write()
         if self._overdue is not None:
             raise self._overdue
@@ -357,6 +362,11 @@ class Session:
         grace = duration(admission.grace_left_s)
         self._events.append(as_message(Event(draining=generation_pb2.Draining(grace=grace))))
         self._draining = True
+        self._news.set()
+
+    async def _ask_to_move(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        self._events.append(as_message(Event(move=generation_pb2.Move(reason="connection_age"))))
         self._news.set()
 
     async def _write(self) -> None:

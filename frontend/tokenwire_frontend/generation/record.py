@@ -24,7 +24,7 @@ from tokenwire_frontend.core.request import GenerationRequest
 from tokenwire_frontend.core.routing.router import Choice
 from tokenwire_frontend.generation import span_content
 from tokenwire_frontend.generation.incoming import Incoming
-from tokenwire_frontend.metrics import FrontendMetrics
+from tokenwire_frontend.metrics import FrontendMetrics, peer
 
 log = structlog.get_logger()
 
@@ -352,13 +352,11 @@ class Hop:
     """The generation at one worker: a call inside a stream that all generations share."""
 
     def __init__(self, address: str, parent: OwnSpan) -> None:
-        host, _, port = address.rpartition(":")
         self._began_s = time.monotonic()
         self._attributes: dict[str, str | int] = {
             semconv.RPC_SYSTEM_NAME: semconv.GRPC,
             semconv.RPC_METHOD: EXCHANGE_METHOD,
-            semconv.SERVER_ADDRESS: host.strip("[]"),
-            semconv.SERVER_PORT: int(port),
+            **peer(address),
         }
         self._span = parent.child(EXCHANGE_METHOD, SpanKind.CLIENT, self._began_s)
         self.trace_context = tracing.inject(self._span.context)

@@ -71,6 +71,8 @@ class Exchange:
     ) -> None:
         self.unreported = 0
         """Requests submitted, less those ended, since the last load report."""
+        self.moves = False
+        """The worker has asked for another connection."""
         self._worker = worker
         self._vocabulary_size = info.limits.vocabulary_size
         self._handles = handles
@@ -189,6 +191,8 @@ class Exchange:
             yield from pieces(fields["completions"], self._take_completion)
         if "failures" in fields:
             yield from pieces(fields["failures"], self._take_failure)
+        if "move" in fields:
+            self.moves = True
 
     def _take_acceptance(self, handle: int) -> None:
         call = self._named(handle, "an acceptance")

@@ -1,10 +1,10 @@
 """One worker: its connection, its state, its load, and the generations that it holds.
 
-A link lives as long as the frontend. It makes one connection after the other; each has a channel,
-an Exchange stream and a watch of the load, which begin and end together. Whatever ends them, or
-goes wrong before, is the reason of the link's state; what the worker held fails as WORKER_LOST, and
-the next connection is tried after a wait. Frames are always read at once: what a slow client has
-not taken yet waits in that client's generation, not in the stream.
+A link lives until its worker is not listed any more and holds nothing. It makes one connection
+after the other. Whatever ends one, or goes wrong before, is the reason of the link's state; what
+the worker held fails as WORKER_LOST, and the next connection is tried after a wait. Where the
+worker asks for another connection, the one before goes on until it is empty. Frames are always read
+at once: what a slow client has not taken yet waits in that client's generation, not in the stream.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError
-from tokenwire.worker.v1 import execution_pb2, worker_pb2
+from tokenwire.worker.v1 import execution_pb2
 from tokenwire_service.tasks import Scope
 from tokenwire_service.tls import Credentials
 
@@ -28,6 +28,11 @@ from tokenwire_frontend.core.call_order import Handles
 from tokenwire_frontend.core.link_state import AwakeClock, LinkState, LinkStatus, Liveness
 from tokenwire_frontend.workers import messages
 from tokenwire_frontend.workers.complaints import Complaints
+from tokenwire_frontend.workers.connection import (
+    Connection,
+    ConnectionOverError,
+    pings_are_too_many,
+)
 from tokenwire_frontend.workers.exchange import Exchange
 from tokenwire_frontend.workers.messages import WorkerInfo, WorkerLoad
 from tokenwire_frontend.workers.outgoing import Outgoing
@@ -48,15 +53,12 @@ see whether it has been mended."""
 SETTLED_S = 5.0
 """A connection that served for so long was sound: the wait after it is the first again."""
 
-HEARTBEAT_S = 1.0
-"""Longest time between two signs of life that a worker promises; also how often one is asked for
-that promises none."""
+CONNECTIONS_LIMIT = 4
+"""Connections to one worker at once: the newest, and those before it that still hold something.
+With so many, a worker that asks for another has to wait."""
 
 HEARTBEAT_REVISION = 2
 """Contract revision from which on WatchLoad has a message at least once a second."""
-
-TURN_S = 0.005
-"""Time after which a frame lets others run."""
 
 REASON_LIMIT = 300
 """Most characters of a state's reason: some of it comes from the peer."""
@@ -77,28 +79,6 @@ class LinkLimits:
     """Most bytes of a message that the worker reads."""
 
 
-class ConnectionOverError(Exception):
-    """The streams of a connection have ended."""
-
-
-class _Serving:
-    """The streams of one connection."""
-
-    def __init__(self, exchange: Exchange, liveness: Liveness) -> None:
-        self.exchange = exchange
-        self.liveness = liveness
-        self.load = WorkerLoad()
-        self.over = asyncio.Event()
-        self.reason: Exception | None = None
-        """Why it is over."""
-
-    def end(self, reason: Exception) -> None:
-        """Ends the streams; the first reason counts."""
-        if not self.over.is_set():
-            self.reason = reason
-            self.over.set()
-
-
 class WorkerLink:
     """The link to one worker.
 
@@ -110,6 +90,7 @@ class WorkerLink:
         meet: called with each worker that answers, before it gets requests; raises
             WorkerRefusedError where it can't serve here. It may fetch the worker's text files.
         on_change: called when the state has changed.
+        tls_name: name that the worker's certificate has; empty: the address's host.
     """
 
     def __init__(
@@ -120,12 +101,14 @@ class WorkerLink:
         clock: AwakeClock,
         meet: Callable[[WorkerLink, WorkerInfo, Remote], Awaitable[None]],
         on_change: Callable[[], None],
+        tls_name: str = "",
     ) -> None:
         self.address = address
         self.info: WorkerInfo | None = None
         self.breaker = Breaker()
         """Told of the outcome of each request."""
         self._credentials = credentials
+        self._tls_name = tls_name
         self._limits = limits
         self._clock = clock
         self._meet = meet
@@ -133,7 +116,8 @@ class WorkerLink:
         self._status = LinkStatus()
         self._handles = Handles()
         self._complain = Complaints(address)
-        self._serving: _Serving | None = None
+        self._connections: list[Connection] = []
+        """Oldest first: the newest gets what is new, the others end when they are empty."""
 
     @property
     def state(self) -> LinkState:
@@ -146,19 +130,24 @@ class WorkerLink:
         return self._status.reason
 
     @property
+    def listed(self) -> bool:
+        """Whether the worker is to get requests as soon as it can."""
+        return self._status.listed
+
+    @property
     def load(self) -> WorkerLoad:
         """What the worker last reported; of one that is not connected nothing."""
-        return self._serving.load if self._serving else WorkerLoad()
+        return self._connections[-1].load if self._connections else WorkerLoad()
 
     @property
     def in_flight(self) -> int:
         """Generations that the worker holds for this frontend."""
-        return len(self._serving.exchange) if self._serving else 0
+        return sum([len(connection.exchange) for connection in self._connections])
 
     @property
     def unreported(self) -> int:
         """Requests submitted, less those ended, since the last load report."""
-        return self._serving.exchange.unreported if self._serving else 0
+        return self._connections[-1].exchange.unreported if self._connections else 0
 
     def submit(self, request: execution_pb2.Request, receiver: Receiver) -> int:
         """Sends a generation; the receiver hears of it from now on. Returns its handle.
@@ -166,64 +155,78 @@ class WorkerLink:
         Raises:
             ServiceError: it can't be sent; the receiver hears nothing.
         """
-        if self._serving is None:
+        if not self._connections:
             raise errors.worker_lost(self.address, self.state_reason)
-        return self._serving.exchange.submit(request, receiver)
+        return self._connections[-1].exchange.submit(request, receiver)
 
     def cancel(self, handle: int, sequence: int | None = None) -> None:
         """Cancels a generation or one of its sequences; on_ending and on_completed still come."""
-        if self._serving is not None:
-            self._serving.exchange.cancel(handle, sequence)
+        for connection in self._connections:
+            connection.exchange.cancel(handle, sequence)
 
     def detach(self, handle: int) -> None:
         """Cancels a generation whose receiver is to hear nothing more."""
-        if self._serving is not None:
-            self._serving.exchange.detach(handle)
+        for connection in self._connections:
+            connection.exchange.detach(handle)
+
+    def set_listed(self, *, listed: bool) -> None:
+        """Notes whether the worker is to get requests; one that is not finishes what it has."""
+        if self._status.set_listed(listed=listed):
+            self._tell()
 
     def fail_unaccepted(self) -> None:
         """Fails what a silent worker has not accepted yet, so that another is tried."""
-        if self._serving is not None:
-            reason = self.state_reason
-            self._serving.exchange.fail_unaccepted(lambda: errors.worker_lost(self.address, reason))
+        reason = self.state_reason
+        for connection in self._connections:
+            connection.exchange.fail_unaccepted(lambda: errors.worker_lost(self.address, reason))
 
     def tick(self) -> None:
         """Draws the consequences of what the worker has not said; to be called every TICK_S."""
-        serving = self._serving
-        if serving is None:
+        if not self._connections:
             return
-        if self._status.judge(serving.liveness):
+        if self._status.judge(self._connections[-1].liveness):
             self._tell()
-        if self.state is LinkState.LOST:
-            serving.end(ConnectionOverError(self.state_reason))
-        else:
-            serving.exchange.expire(self._limits.answer_s)
+        *older, newest = self._connections
+        newest.expire(self._limits.answer_s)
+        for connection in older:
+            connection.expire(self._limits.answer_s)
+            if not len(connection.exchange):
+                connection.end(ConnectionOverError("it was left for another, and is empty"))
 
     async def run(self) -> None:
         """Connects, serves and reconnects, until cancelled."""
         wait_s = RECONNECT_FIRST_S
-        while True:
-            began_s = time.monotonic()
-            await self._connect()
-            if time.monotonic() - began_s >= SETTLED_S:
-                wait_s = RECONNECT_FIRST_S
-            # Jitter, so that many frontends do not return to a restarted worker together.
-            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311
-            refused = self.state is LinkState.REFUSED
-            wait_s = min(wait_s * 2, REFUSED_MOST_S if refused else RECONNECT_MOST_S)
+        async with Scope("worker_link") as scope:
+            while True:
+                began_s = time.monotonic()
+                if len(self._connections) < CONNECTIONS_LIMIT:
+                    await self._connect(scope)
+                if time.monotonic() - began_s >= SETTLED_S:
+                    wait_s = RECONNECT_FIRST_S
+                # Jitter, so that many frontends do not return to a restarted worker together.
+                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311
+                refused = self.state is LinkState.REFUSED
+                wait_s = min(wait_s * 2, REFUSED_MOST_S if refused else RECONNECT_MOST_S)
 
-    async def _connect(self) -> None:
-        """Makes one connection, and serves on it until it is over."""
-        remote = Remote(self.address, self._credentials)
-        try:
+    async def _connect(self, scope: Scope) -> None:
+        """Makes one connection, and returns when there is to be another."""
+        async with AsyncExitStack() as unless_served:
+            remote = Remote(self.address, self._credentials, self._tls_name)
+            unless_served.push_async_callback(remote.close)
             try:
-                self.info = await self._described(remote)
-                await self._meet(self, self.info, remote)
+                info = await self._described(remote)
+                if not self._connections:
+                    self.info = info
+                await self._meet(self, info, remote)
             except Exception as error:  # noqa: BLE001 - whatever it is, the state tells it
-                self._note(error)
-            else:
-                await self._serve(remote, self.info)
-        finally:
-            await remote.close()
+                if not self._connections:
+                    self._note(error)
+                else:
+                    log.warning("worker_not_moved", address=self.address, reason=_told(error))
+                return
+            unless_served.pop_all()
+        self.info = info
+        await self._serve(scope, remote, info)
 
     async def _described(self, remote: Remote) -> WorkerInfo:
         try:
@@ -237,114 +240,53 @@ class WorkerLink:
             )
         return info
 
-    async def _serve(self, remote: Remote, info: WorkerInfo) -> None:
-        """Holds the streams until one says that they are over."""
+    async def _serve(self, scope: Scope, remote: Remote, info: WorkerInfo) -> None:
+        """Gives a connection what is new, until it is over or the worker asks for another."""
         limits = self._limits
         outgoing = Outgoing(self.address, info.contract_revision, limits.request_bytes)
-        serving = self._serving = _Serving(
+        connection = Connection(
+            remote,
             Exchange(self.address, info, outgoing, self._handles, self._clock),
             Liveness(self._clock, limits.suspect_s, limits.lost_s),
+            promised=info.contract_revision >= HEARTBEAT_REVISION,
+            complain=self._complain,
+            on_report=lambda: self._on_report(connection),
         )
-        call = remote.exchange()
-        promised = info.contract_revision >= HEARTBEAT_REVISION
-        works = [
-            self._read(call, serving),
-            self._write(call, serving),
-            self._watch(remote, serving, quiet_s=None if promised else HEARTBEAT_S),
-        ]
-        reason = "this frontend has stopped"
-        async with Scope("worker_link") as scope:
-            for work in works:
-                scope.start(work, on_fault=serving.end, address=self.address)
-            if self._status.serve():
-                self._tell()
-            try:
-                await serving.over.wait()
-                assert serving.reason is not None  # noqa: S101 - for the type checker
-                self._note(serving.reason)
-                reason = self.state_reason
-            finally:
-                self._serving = None
-                if len(serving.exchange):
-                    self.breaker.failed(time.monotonic())
-                serving.exchange.fail_all(lambda: errors.worker_lost(self.address, reason))
-
-    async def _read(
-        self,
-        call: grpc.aio.StreamStreamCall[bytes, execution_pb2.ExchangeResponse | DecodeError],
-        serving: _Serving,
-    ) -> None:
-        try:
-            async for frame in call:
-                serving.liveness.hear()
-                if isinstance(frame, DecodeError):
-                    # Which generations it was about can't be told.
-                    serving.end(ConnectionOverError(f"a frame {frame}"))
-                    return
-                await _in_turns(serving.exchange.deliver(frame))
-        except grpc.aio.AioRpcError as error:
-            serving.end(_unless_unimplemented(error, "Exchange"))
-        else:
-            serving.end(ConnectionOverError("the worker closed the stream"))
-
-    @staticmethod
-    async def _write(call: grpc.aio.StreamStreamCall[bytes, object], serving: _Serving) -> None:
-        try:
-            async for message in serving.exchange.commands():
-                await call.write(message)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            return  # the stream is over: its reader tells why
-
-    async def _watch(self, remote: Remote, serving: _Serving, quiet_s: float | None) -> None:
-        """Takes the worker's load reports, which are its heartbeat too.
-
-        Args:
-            remote: the connection.
-            serving: its streams.
-            quiet_s: time after which a worker that promises no heartbeat is asked for a report, as
-                the first of a new watch; None: it promises one.
-        """
-        while not serving.over.is_set():
-            wait_s = HEARTBEAT_S
-            try:
-                async with asyncio.timeout(None) as quiet:
-                    async for report in remote.watch_load():
-                        self._on_report(report, serving)
-                        if quiet_s is not None:
-                            quiet.reschedule(asyncio.get_running_loop().time() + quiet_s)
-            except TimeoutError:
-                wait_s = 0.0
-            except grpc.aio.AioRpcError as error:
-                told = _unless_unimplemented(error, "WatchLoad")
-                if told is not error or _pings_are_too_many(error):
-                    serving.end(told)
-            # It ends with the Exchange where the worker stops; else it is opened again.
-            await asyncio.sleep(wait_s)
-
-    def _on_report(
-        self, report: worker_pb2.WatchLoadResponse | DecodeError, serving: _Serving
-    ) -> None:
-        serving.liveness.hear()
-        if isinstance(report, DecodeError):
-            self._complain(f"a load report {report}")
-            return
-        serving.load = messages.worker_load(report)
-        serving.exchange.unreported = 0
-        if serving.load.draining and self._status.drain():
+        self._connections.append(connection)
+        scope.start(
+            connection.run(self.address, lambda: self._on_over(connection)),
+            on_fault=connection.end,
+            address=self.address,
+        )
+        if self._status.serve():
             self._tell()
+        await connection.turned.wait()
+
+    def _on_report(self, connection: Connection) -> None:
+        newest = self._connections[-1:] == [connection]
+        if newest and connection.load.draining and self._status.drain():
+            self._tell()
+
+    def _on_over(self, connection: Connection) -> None:
+        """Fails what a connection had that is over."""
+        self._connections.remove(connection)
+        reason = "this frontend has stopped"
+        if connection.reason is not None:
+            reason = _told(connection.reason)
+            if not self._connections:
+                self._note(connection.reason)
+                reason = self.state_reason
+        if len(connection.exchange):
+            self.breaker.failed(time.monotonic())
+        connection.exchange.fail_all(lambda: errors.worker_lost(self.address, reason))
 
     def _note(self, error: Exception) -> None:
         """Lets the state tell how a connection has ended."""
-        if isinstance(error, grpc.aio.AioRpcError):
-            changed = self._status.fail(_reason(error))
-        elif isinstance(error, ConnectionOverError):
-            changed = self._status.fail(str(error)[:REASON_LIMIT])
-        elif isinstance(error, WorkerRefusedError):
-            changed = self._status.refuse(str(error)[:REASON_LIMIT])
+        if isinstance(error, grpc.aio.AioRpcError | ConnectionOverError):
+            changed = self._status.fail(_told(error))
         else:
-            reason = f"this frontend failed at it: {error!r}"[:REASON_LIMIT]
-            changed = self._status.refuse(reason)
-            if changed:
+            changed = self._status.refuse(_told(error))
+            if changed and not isinstance(error, WorkerRefusedError):
                 log.error("worker_fault", address=self.address, exc_info=error)
         if changed:
             self._tell()
@@ -355,29 +297,13 @@ class WorkerLink:
         self._on_change()
 
 
-async def _in_turns(pieces: Iterator[None]) -> None:
-    """Does the work of an iterator, and lets others run whenever a turn has taken its time."""
-    over_s = time.monotonic() + TURN_S
-    for _ in pieces:
-        if time.monotonic() >= over_s:
-            await asyncio.sleep(0)
-            over_s = time.monotonic() + TURN_S
-
-
-def _unless_unimplemented(error: grpc.aio.AioRpcError, method: str) -> Exception:
-    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-        return WorkerRefusedError(f"it does not implement {method}")
-    return error
-
-
-def _pings_are_too_many(error: grpc.aio.AioRpcError) -> bool:
-    told = f"{error.details()} {error.debug_error_string()}".lower().replace(" ", "_")
-    return "too_many_pings" in told
-
-
-def _reason(error: grpc.aio.AioRpcError) -> str:
-    """Returns why a call failed, and what to do where it is known."""
-    if _pings_are_too_many(error):
+def _told(error: Exception) -> str:
+    """Returns why a connection has ended, and what to do where it is known."""
+    if isinstance(error, ConnectionOverError | WorkerRefusedError):
+        return str(error)[:REASON_LIMIT]
+    if not isinstance(error, grpc.aio.AioRpcError):
+        return f"this frontend failed at it: {error!r}"[:REASON_LIMIT]
+    if pings_are_too_many(error):
         return (
             "too_many_pings: the worker's server, or a proxy before it, permits fewer keepalive "
             "pings than one in 20 s; let it permit one in 10 s, with calls and without"

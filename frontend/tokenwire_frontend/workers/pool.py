@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping
 from weakref import WeakValueDictionary
 
 import structlog
@@ -29,28 +29,32 @@ log = structlog.get_logger()
 
 
 class WorkerPool:
-    """All links and models.
+    """All links and models; `set_workers` says which workers there are.
 
     Args:
-        addresses: the workers' HOST:PORT.
         credentials: of each connection to a worker.
         router: chooses among the ready workers.
         tokenizers: what builds the workers' models.
         limits: what links bear and send.
         parsers: in which formats the models' outputs are read.
         supervisor: owns the links' tasks.
+        on_gone: told of the address of each worker that is known no more.
     """
 
     def __init__(
         self,
-        addresses: Sequence[str],
         credentials: Credentials,
         router: Router,
         tokenizers: TokenizerPool,
         limits: LinkLimits,
         parsers: ParserNames,
         supervisor: Supervisor,
+        on_gone: Callable[[str], None],
     ) -> None:
+        self._credentials = credentials
+        self._limits = limits
+        self._supervisor = supervisor
+        self._on_gone = on_gone
         self._router = router
         self._parsers = parsers
         self._tokenizers = tokenizers
@@ -58,21 +62,69 @@ class WorkerPool:
         """What the silence of workers is counted on."""
         self.models: dict[str, Model] = {}
         """By name: of each worker the one that it last described, ready or not. So a worker that is
-        down keeps its model known, and one that comes back with another lets go of it."""
+        down keeps its model known while it is listed, and one that comes back with another lets go
+        of it."""
         self._meeting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By the fingerprint of a tokenizer: held while a worker with it is met."""
-        self.links = [
-            WorkerLink(address, credentials, limits, self.clock, self._meet, self._update)
-            for address in addresses
-        ]
+        self.links: tuple[WorkerLink, ...] = ()
+        """To the workers that are listed, and those that were and still hold something. Another
+        takes its place when one comes or goes, since other threads read it."""
+        self._tasks: dict[WorkerLink, asyncio.Task[None]] = {}
+        self._leaving: list[WorkerLink] = []
+        """Those whose workers are not listed."""
         self.changed = asyncio.Event()
         """Set whenever a worker has come, gone or changed its state."""
         self._turned = asyncio.Event()
         """Set at the next such change, once; another takes its place."""
-        self._tasks = [
-            supervisor.keep("worker_link", link.run, address=link.address) for link in self.links
-        ]
-        self._tasks.append(supervisor.keep("worker_clock", self._tick))
+        self._clock_task = supervisor.keep("worker_clock", self._tick)
+
+    def set_workers(self, workers: Mapping[str, str]) -> None:
+        """Takes the list of workers.
+
+        Those that are new are connected. Those that have gone from it get nothing new, and their
+        links end once they hold nothing.
+
+        Args:
+            workers: by address, HOST:PORT, the name that the worker's certificate has; empty: the
+                address's host.
+        """
+        for link in self.links:
+            if link.listed != (link.address in workers):
+                link.set_listed(listed=not link.listed)
+        self._leaving = [link for link in self.links if not link.listed]
+        self._let_go()
+        known = {link.address for link in self.links}
+        for address, tls_name in workers.items():
+            if address not in known:
+                self._join(address, tls_name)
+        self._update()
+
+    def _join(self, address: str, tls_name: str) -> None:
+        link = WorkerLink(
+            address,
+            self._credentials,
+            self._limits,
+            self.clock,
+            self._meet,
+            self._update,
+            tls_name,
+        )
+        self.links = (*self.links, link)
+        self._tasks[link] = self._supervisor.keep("worker_link", link.run, address=address)
+
+    def _let_go(self) -> None:
+        """Ends the links of workers that are not listed and hold nothing."""
+        gone = {link for link in self._leaving if not link.in_flight}
+        if not gone:
+            return
+        self._leaving = [link for link in self._leaving if link not in gone]
+        self.links = tuple(link for link in self.links if link not in gone)
+        for link in gone:
+            self._tasks.pop(link).cancel()
+            self._router.forget(link.address)
+            self._on_gone(link.address)
+            log.info("worker_gone", address=link.address)
+        self._update()
 
     def model(self, name: str, field: str) -> Model:
         """Returns the named model, or the only one if the name is empty.
@@ -171,6 +223,7 @@ class WorkerPool:
             self.clock.tick(time.monotonic())
             for link in self.links:
                 link.tick()
+            self._let_go()
             await asyncio.sleep(TICK_S)
 
     async def _meet(self, link: WorkerLink, info: WorkerInfo, remote: Remote) -> None:
@@ -255,9 +308,10 @@ class WorkerPool:
 
     async def close(self) -> None:
         """Ends every link."""
-        for task in self._tasks:
+        tasks = [self._clock_task, *self._tasks.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.wait(self._tasks)
+        await asyncio.wait(tasks)
 
 
 def _candidate(link: WorkerLink) -> Candidate:

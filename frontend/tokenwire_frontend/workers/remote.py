@@ -15,8 +15,10 @@ from google.protobuf.message import DecodeError
 from tokenwire.channel_arguments import (
     HOP_FRAME_BYTES,
     RESPONSE_BYTES,
+    TLS_NAME,
     USE_LOCAL_SUBCHANNEL_POOL,
     WORKER_HOP,
+    merged,
 )
 from tokenwire.worker.v1 import execution_pb2, worker_pb2
 from tokenwire_service.tls import Credentials
@@ -48,14 +50,16 @@ class Remote:
     Args:
         address: HOST:PORT.
         credentials: of the connection.
+        tls_name: name that the worker's certificate has; empty: the address's host.
     """
 
-    def __init__(self, address: str, credentials: Credentials) -> None:
+    def __init__(self, address: str, credentials: Credentials, tls_name: str = "") -> None:
         own = credentials()
         if own is None:
             self._channel = grpc.aio.insecure_channel(address, options=ARGUMENTS)
         else:
-            self._channel = grpc.aio.secure_channel(address, own, options=ARGUMENTS)
+            named = merged(ARGUMENTS, (TLS_NAME, tls_name)) if tls_name else ARGUMENTS
+            self._channel = grpc.aio.secure_channel(address, own, options=named)
         self._describe = self._channel.unary_unary(
             f"{WORKER_SERVICE}GetWorkerInfo",
             worker_pb2.GetWorkerInfoRequest.SerializeToString,

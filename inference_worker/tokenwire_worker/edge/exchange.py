@@ -42,8 +42,17 @@ log = structlog.get_logger()
 class ExchangeStream:
     """Runs one stream: a task that reads, a task that writes, and the generations between them."""
 
-    def __init__(self, dispatcher: Dispatcher, recorder: Recorder, context: Any) -> None:
-        """Takes a call's context; `run` does the rest."""
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        recorder: Recorder,
+        context: Any,
+        move_after_s: float | None = None,
+    ) -> None:
+        """Takes a call's context; `run` does the rest.
+
+        `move_after_s` is the age at which the caller is asked to open another stream.
+        """
         self._dispatcher = dispatcher
         self._recorder = recorder
         self._context = context
@@ -54,6 +63,7 @@ class ExchangeStream:
         """Guided generations, by handle, whose form the engine is trying."""
         self._scope = Scope("exchange")
         self._half_closed = False
+        self._move_after_s = move_after_s
 
     async def run(self) -> None:
         """Serves the stream until the caller has closed it and everything has ended.
@@ -67,6 +77,8 @@ class ExchangeStream:
             async with self._scope as scope:
                 scope.start(self._read(), on_fault=self._outbox.end_with)
                 scope.start(self._wait_for_the_end(), on_fault=self._outbox.end_with)
+                if self._move_after_s is not None:
+                    scope.start(self._ask_to_move(self._move_after_s))
                 await self._outbox.run(scope)
         finally:
             for key in list(self._keys.values()):
@@ -79,6 +91,10 @@ class ExchangeStream:
             self._drop_try(submission.handle)
             self._refuse(submission, self._dispatcher.closing_error())
         self._outbox.news.set()
+
+    async def _ask_to_move(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        self._outbox.add_apart(pb.ExchangeResponse(move=True))
 
     def _is_over(self) -> bool:
         left = self._keys or self._tries

@@ -24,10 +24,16 @@ from tokenwire_worker.generation_record import Recorder
 class ExecutionServicer:
     """Serves ExecutionService from a dispatcher."""
 
-    def __init__(self, dispatcher: Dispatcher, recorder: Recorder) -> None:
-        """Takes what runs the generations and what writes down those that are refused."""
+    def __init__(
+        self, dispatcher: Dispatcher, recorder: Recorder, move_after_s: float | None = None
+    ) -> None:
+        """Takes what runs the generations and what writes down those that are refused.
+
+        `move_after_s` is the age at which the caller of an Exchange is asked to open another.
+        """
         self._dispatcher = dispatcher
         self._recorder = recorder
+        self._move_after_s = move_after_s
 
     async def Execute(self, message: pb.ExecuteRequest, context: Any) -> None:
         """Runs one generation on one stream."""
@@ -49,7 +55,8 @@ class ExecutionServicer:
 
     async def Exchange(self, _messages: Any, context: Any) -> None:
         """Runs any number of generations on one stream."""
-        await ExchangeStream(self._dispatcher, self._recorder, context).run()
+        stream = ExchangeStream(self._dispatcher, self._recorder, context, self._move_after_s)
+        await stream.run()
 
 
 class _ExecuteSink:

@@ -67,6 +67,8 @@ class Outbox:
         """What waits; never kept across an await."""
         self.news = asyncio.Event()
         """Set when there is something to write, or when `is_over` may have changed."""
+        self._apart: list[Any] = []
+        """Messages of no frame that wait."""
         self._write = write
         self._messages = messages
         self._is_over = is_over
@@ -93,6 +95,11 @@ class Outbox:
         if self.frame.prompts_bytes > MOST_UNREAD_PROMPT_BYTES:
             raise errors.prompt_logprobs_unread(MOST_UNREAD_PROMPT_BYTES)
         self.frame.add_prompt_logprobs(handle, logprobs, 0, len(logprobs))
+        self.news.set()
+
+    def add_apart(self, message: Any) -> None:
+        """Takes a message that no frame carries, to be sent after the next frame."""
+        self._apart.append(message)
         self.news.set()
 
     async def run(self, scope: Scope) -> None:
@@ -141,10 +148,15 @@ class Outbox:
             self._room.set()
             for part in frame.parts(PART_BYTES):
                 for message in self._messages(part):
-                    self._writing = True
-                    await self._write(message)
-                    self._writing = False
-                    self._written += 1
+                    await self._send(message)
+        while self._apart:
+            await self._send(self._apart.pop(0))
+
+    async def _send(self, message: Any) -> None:
+        self._writing = True
+        await self._write(message)
+        self._writing = False
+        self._written += 1
 
     async def _watch(self) -> None:
         """Gives up a caller that does not read."""

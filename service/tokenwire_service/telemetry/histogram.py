@@ -108,6 +108,13 @@ class Histogram:
             if span.trace_flags.sampled:
                 point.exemplars[bucket] = (value, time.time_ns(), span)
 
+    def forget(self, attributes: Mapping[str, str | int]) -> None:
+        """Drops what was recorded with these values, among others, of attributes."""
+        told = [(self._names.index(name), value) for name, value in attributes.items()]
+        for key in list(self._points):
+            if all(key[place] == value for place, value in told):
+                del self._points[key]
+
     def collect(self, now_ns: int) -> MetricData | None:
         """Returns everything since the start, or None where nothing was recorded."""
         points = [self._data_point(point, now_ns) for point in list(self._points.values())]

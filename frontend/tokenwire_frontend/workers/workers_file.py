@@ -1,0 +1,81 @@
+"""The file that lists workers: what it may hold, and what is wrong with one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tokenwire_service.settings import check_address
+
+FILE_BYTES_LIMIT = 64 * 1024
+"""Room for as many workers as a frontend connects to."""
+
+FIELD = "workers"
+
+
+class WorkersFileError(Exception):
+    """A file that can't be used; the message names the place."""
+
+
+def read(path: Path) -> bytes:
+    """Returns what the file holds.
+
+    Raises:
+        WorkersFileError: it can't be read, or is too large.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(FILE_BYTES_LIMIT + 1)
+    except OSError as error:
+        raise WorkersFileError(error.strerror or str(error)) from error
+    if len(content) > FILE_BYTES_LIMIT:
+        raise WorkersFileError(f"has more than {FILE_BYTES_LIMIT} bytes")
+    return content
+
+
+def parse(content: bytes) -> list[str]:
+    """Returns the addresses, HOST:PORT, that a file with this content lists.
+
+    The content is a mapping in YAML or JSON, with one field: `workers`, a list of addresses, which
+    may be empty.
+
+    Raises:
+        WorkersFileError: it is not.
+    """
+    found = _loaded(content)
+    if not isinstance(found, dict) or FIELD not in found:
+        raise WorkersFileError(f"is not a mapping with a field `{FIELD}`")
+    strangers = sorted(str(name) for name in found if name != FIELD)
+    if strangers:
+        raise WorkersFileError(f"{strangers[0][:100]}: unknown field; the only one is `{FIELD}`")
+    workers = found[FIELD]
+    if not isinstance(workers, list):
+        raise WorkersFileError(f"{FIELD}: is not a list")
+    for place, address in enumerate(workers):
+        try:
+            check_address(address if isinstance(address, str) else str(address)[:100])
+        except ValueError as error:
+            raise WorkersFileError(f"{FIELD}[{place}]: {error}") from error
+    return workers
+
+
+def _loaded(content: bytes) -> Any:
+    try:
+        text = content.decode()
+        # What JSON may have and YAML may not is a tab before a field.
+        if text.lstrip().startswith("{"):
+            return json.loads(text)
+        # In Python, since deep nesting ends a process that parses it in C.
+        return yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        raise WorkersFileError(f"byte {error.start}: is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise WorkersFileError(f"line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+        raise WorkersFileError(f"{place}{error.problem}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise WorkersFileError(f"can't be parsed: {str(error)[:100]}") from error
