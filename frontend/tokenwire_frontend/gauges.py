@@ -10,6 +10,18 @@ from tokenwire_service.telemetry.metrics import Attributes
 
 from tokenwire_frontend.core.link_state import LinkState
 from tokenwire_frontend.generation.generator import Generator
+from tokenwire_frontend.generation.queues import Queues
+
+
+def _queued(queues: Queues) -> Iterable[tuple[float, Attributes]]:
+    return [
+        (
+            queues.depths[model, priority],
+            {semconv.GEN_AI_REQUEST_MODEL: model, semconv.PRIORITY_CLASS: priority},
+        )
+        for model in queues.models
+        for priority in semconv.PRIORITY_CLASSES
+    ]
 
 
 def offer_gauges(generator: Generator, process: Attributes) -> None:
@@ -31,13 +43,7 @@ def offer_gauges(generator: Generator, process: Attributes) -> None:
     metrics.gauge(registry.WORKERS, workers)
     metrics.gauge(registry.ACTIVE_GENERATIONS, lambda: [(admission.held, {})])
     metrics.gauge(registry.GENERATIONS_LIMIT, lambda: [(admission.limit, {})])
-    depths = admission.queues.depths
-    metrics.gauge(
-        registry.QUEUED_REQUESTS,
-        lambda: [
-            (depths[each], {semconv.PRIORITY_CLASS: each}) for each in semconv.PRIORITY_CLASSES
-        ],
-    )
+    metrics.gauge(registry.QUEUED_REQUESTS, lambda: _queued(admission.queues))
     metrics.gauge(registry.KEPT_GENERATIONS, lambda: [(len(generator.keeper), {})])
     metrics.gauge(registry.RETAINED_BYTES, lambda: [(generator.keeper.held_bytes, {})])
     conversations = generator.conversations

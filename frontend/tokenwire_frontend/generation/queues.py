@@ -12,6 +12,7 @@ import asyncio
 import math
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -227,11 +228,16 @@ class Queues:
 
     def __init__(self, workers: Workers, limits: QueueLimits) -> None:
         self.limits = limits
-        self.depths: Counter[str] = Counter()
-        """Requests that wait, by class of priority."""
+        self.depths: Counter[tuple[str, str]] = Counter()
+        """Requests that wait, by model and class of priority."""
         self._workers = workers
         self._lines: dict[str, Line] = {}
         self._ticking = False
+
+    @property
+    def models(self) -> Iterable[str]:
+        """Models that requests came for and that have workers."""
+        return self._lines.keys()
 
     def check(self, model: str, ticket: Ticket) -> None:
         """Refuses a request that would find no place, before anything is done for it.
@@ -302,7 +308,7 @@ class Queues:
                 line.dispatch()
 
     async def _wait(self, ticket: Ticket, line: Line, model: str, budget_s: float | None) -> bool:
-        depth = depth_class(ticket.priority)
+        depth = model, depth_class(ticket.priority)
         limit_s = self.limits.wait_s
         if budget_s is not None:
             limit_s = min(limit_s, max(budget_s, 0.0))

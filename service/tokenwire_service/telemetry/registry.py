@@ -166,7 +166,7 @@ GENERATIONS_LIMIT = Metric(
 QUEUED_REQUESTS = Metric(
     "tokenwire.frontend.queued_requests", Kind.GAUGE, "{request}",
     "Requests that wait for a worker with room, by priority: above 0, 0 and below.",
-    (names.PRIORITY_CLASS,), services=(FRONTEND,),
+    (names.GEN_AI_REQUEST_MODEL, names.PRIORITY_CLASS), services=(FRONTEND,),
 )  # fmt: skip
 FRONTEND_QUEUE_DURATION = Metric(
     "tokenwire.frontend.queue.duration", Kind.HISTOGRAM, "s",
