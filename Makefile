@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 IMAGE := build/contract.binpb
 SOURCES := clients/python service frontend inference_worker
 
-.PHONY: help setup demo serve test real-model prometheus lint types proto baseline telemetry-reference chaos bench bench-engine clean
+.PHONY: help setup demo serve test real-model prometheus helm test-helm lint types proto baseline telemetry-reference chaos bench bench-engine clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -50,6 +50,12 @@ real-model: setup  ## fetch SmolLM2-135M-Instruct (98 MB) and test both services
 
 prometheus:  ## fetch Prometheus and promtool, with which tests/deploy tests dashboards and alerts
 	tools/fetch_prometheus.sh
+
+helm: setup  ## fetch Helm and schemas of custom resources, with which tests/deploy tests the chart
+	@$(BIN)/python tools/fetch_helm.py
+
+test-helm: helm  ## render the chart and check what it makes
+	$(BIN)/python -m pytest tests/deploy/test_helm.py
 
 lint: setup $(BUF)  ## style, import rules, types, contract
 	$(BIN)/ruff check .
