@@ -304,6 +304,26 @@ def refused(make: Callable[[], Any]) -> Refusal:
     raise AssertionError(f"was not refused: {answer}")
 
 
+def status_of_empty(
+    channel: grpc.Channel, path: str, metadata: Sequence[tuple[str, str]] = ()
+) -> tuple[grpc.StatusCode, str]:
+    """Returns how a method of any kind ends that is sent an empty request, and the reason.
+
+    The code is OK where it answers. Blocking, since a grpc.aio call whose request can't be sent any
+    more, for it is refused already, ends as INTERNAL by itself.
+    """
+    call = channel.stream_stream(path)(iter([b""]), metadata=metadata, timeout=WAIT_S)
+    try:
+        next(call, None)
+    except grpc.RpcError as error:
+        details = dict(error.trailing_metadata() or ())
+        known = "grpc-status-details-bin" in details
+        return error.code(), refusal_of(error).reason if known else ""
+    finally:
+        call.cancel()
+    return grpc.StatusCode.OK, ""
+
+
 def check_draining(refusal: Refusal) -> None:
     """Checks that a service which stops has refused it."""
     assert refusal.code is grpc.StatusCode.UNAVAILABLE

@@ -23,7 +23,7 @@ from tokenwire_service.settings import ServerTlsSettings, TlsSettings
 
 from tests.frontend.frontend_here import frontend_of, until
 from tests.frontend.scripted_worker import ScriptedWorker
-from tests.services.calls import Frontend, generation, refusal_of
+from tests.services.calls import Frontend, generation, refusal_of, status_of_empty
 from tests.services.fields import methods, path_of
 from tests.services.processes import (
     SERVING,
@@ -202,18 +202,6 @@ async def test_a_call_is_forwarded_over_mutual_tls(pki, tmp_path):
 
 
 # --- who may call --------------------------------------------------------------------------------
-
-
-def status_of_empty(channel: grpc.Channel, path: str) -> tuple[grpc.StatusCode, str]:
-    """Returns how a call without a message's content ends, and the reason if there is one."""
-    try:
-        for _ in channel.stream_stream(path)(iter([b""]), timeout=WAIT_S):
-            return grpc.StatusCode.OK, ""
-    except grpc.RpcError as error:
-        if "grpc-status-details-bin" in dict(error.trailing_metadata() or ()):
-            return error.code(), refusal_of(error).reason
-        return error.code(), ""
-    return grpc.StatusCode.OK, ""
 
 
 def test_no_rpc_of_a_worker_lets_in_another_certificate(lasting, pki):
