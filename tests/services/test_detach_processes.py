@@ -91,14 +91,14 @@ def test_another_process_knows_who_calls(clients):
     what = fg.StreamGenerateRequest(
         generation=generation("A story", 5, on_disconnect=DETACH, idempotency_key="same")
     )
-    asked: dict[str, Any] = {}
-    for name, metadata in (("ours", ours), ("theirs", theirs)):
-        asked[name] = first.generations.StreamGenerate(what, metadata=metadata, timeout=WAIT_S)
-        asked[name] = next(asked[name]).accepted
-    assert asked["ours"].request_id != asked["theirs"].request_id
-    request = fg.AttachRequest(resume_token=asked["ours"].resume_token)
-    found = second.generations.Attach(request, metadata=ours, timeout=WAIT_S)
-    assert next(found).accepted.request_id == asked["ours"].request_id
+    asked = [
+        read(first.generations.StreamGenerate(what, metadata=metadata, timeout=WAIT_S)).accepted
+        for metadata in (ours, theirs)
+    ]
+    assert asked[0].request_id != asked[1].request_id
+    request = fg.AttachRequest(resume_token=asked[0].resume_token)
+    found = read(second.generations.Attach(request, metadata=ours, timeout=WAIT_S))
+    assert found.accepted.request_id == asked[0].request_id
     refusal = refused(lambda: second.generations.Attach(request, metadata=theirs, timeout=WAIT_S))
     assert refusal.reason == "UNKNOWN_GENERATION"
 
