@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--engine", choices=("simulated", "openvino"), default="simulated")
     chosen, words = parser.parse_known_args()
     words = words or list(A_MINUTE)
-    model, options = _simulated() if chosen.engine == "simulated" else (OPENVINO, ())
+    model, options = simulated() if chosen.engine == "simulated" else (OPENVINO, ())
     given = ["--target", f"127.0.0.1:{FRONTEND_PORT}", "--out", str(LOGS / words[0])]
     try:
         with Pair(model, WORKER_PORT, FRONTEND_PORT, LOGS, options) as pair:
@@ -50,7 +50,7 @@ def main() -> int:
         return 1
 
 
-def _simulated() -> tuple[Path, Sequence[str]]:
+def simulated() -> tuple[Path, Sequence[str]]:
     """Returns a model folder and the worker's options.
 
     The folder has the demo model's tokenizer and chat template without its config.json, which

@@ -53,12 +53,14 @@ class Pair:
         frontend_port: int,
         logs: Path,
         worker_options: Sequence[str] = (),
+        frontend_options: Sequence[str] = (),
     ) -> None:
         self.worker = f"{HOST}:{worker_port}"
         self.frontend = f"{HOST}:{frontend_port}"
         self._model = model
         self._logs = logs
         self._worker_options = worker_options
+        self._frontend_options = frontend_options
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._started_s = 0.0
 
@@ -71,9 +73,8 @@ class Pair:
         self._started_s = time.monotonic()
         model = ["--model", str(self._model), *self._worker_options]
         self._start("worker", "tokenwire_worker", "--listen", self.worker, *model)
-        self._start(
-            "frontend", "tokenwire_frontend", "--listen", self.frontend, "--worker", self.worker
-        )
+        named = ["--worker", self.worker, *self._frontend_options]
+        self._start("frontend", "tokenwire_frontend", "--listen", self.frontend, *named)
         return self
 
     def __exit__(

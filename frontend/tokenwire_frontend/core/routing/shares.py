@@ -10,11 +10,11 @@ REMEMBERED = 128
 """Requests for each worker after which one counts a third: so many that chance alone seldom takes a
 worker over its share."""
 
-SHARE = 1.25
+SHARE = 1.2
 """How many times its share a worker may get."""
 
 SPARE = 8
-"""Requests that it may get above its share in any case: of a few requests a quarter is chance."""
+"""Requests that it may get above its share in any case: of few requests the excess is chance."""
 
 _LARGE = 1e12
 

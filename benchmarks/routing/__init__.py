@@ -1,0 +1,1 @@
+"""Routing policies on traces: simulated at many sizes, and on simulated engines."""
