@@ -46,6 +46,7 @@ def offer_gauges(generator: Generator, process: Attributes) -> None:
     metrics.gauge(registry.QUEUED_REQUESTS, lambda: _queued(admission.queues))
     metrics.gauge(registry.KEPT_GENERATIONS, lambda: [(len(generator.keeper), {})])
     metrics.gauge(registry.RETAINED_BYTES, lambda: [(generator.keeper.held_bytes, {})])
+    metrics.gauge(registry.KV_INDEX_BLOCKS, lambda: [(len(pool.router.index or ()), {})])
     conversations = generator.conversations
     metrics.gauge(registry.CONVERSATIONS, lambda: [(len(conversations), {})])
     metrics.gauge(registry.CONVERSATION_BYTES, lambda: [(conversations.bytes_held, {})])

@@ -271,6 +271,9 @@ class ScriptedWorker:
         finally:
             self._reports.discard(changed)
 
+    async def _WatchKvEvents(self, request: Any, context: Any) -> None:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "it has no KV events")
+
     async def _Exchange(self, _requests: Any, context: Any) -> None:
         stream = Stream(self)
         self.streams.append(stream)
@@ -296,6 +299,11 @@ class ScriptedWorker:
                     "WatchLoad": grpc.unary_stream_rpc_method_handler(
                         self._method("WatchLoad"),
                         worker_pb2.WatchLoadRequest.FromString,
+                        _serialize,
+                    ),
+                    "WatchKvEvents": grpc.unary_stream_rpc_method_handler(
+                        self._method("WatchKvEvents"),
+                        worker_pb2.WatchKvEventsRequest.FromString,
                         _serialize,
                     ),
                 },

@@ -16,9 +16,9 @@ from tokenwire_frontend.core.routing.kv_index import KvIndex, WorkerBlocks
 from tokenwire_frontend.workers import kv_watch
 from tokenwire_frontend.workers.kv_watch import KvWatch
 
-from tests.frontend.fleet import generation
 from tests.frontend.frontend_here import frontend_of, until
 from tests.frontend.scripted_worker import ScriptedWorker
+from tests.services.calls import generation
 
 SIZE = 4
 IDS = list(range(3 * SIZE))
@@ -139,13 +139,16 @@ class Teller(ScriptedWorker):
 
 
 async def test_a_request_goes_where_the_events_say_its_prompt_is():
-    async with Teller() as teller, ScriptedWorker() as other:
-        async with frontend_of(teller, other, routing="prefix") as frontend:
-            await until(lambda: len(frontend.pool.router.index or ()) == 3)
-            call = frontend.stream(generation([*IDS, 300]))
-            placed = await (await teller.stream()).submit()
-            assert list(placed.request.prompt_token_ids) == [*IDS, 300]
-            call.cancel()
+    async with (
+        Teller() as teller,
+        ScriptedWorker() as other,
+        frontend_of(teller, other, routing="prefix") as frontend,
+    ):
+        await until(lambda: len(frontend.pool.router.index or ()) == 3)
+        call = frontend.stream(generation([*IDS, 300]))
+        placed = await (await teller.stream()).submit()
+        assert list(placed.request.prompt_token_ids) == [*IDS, 300]
+        call.cancel()
 
 
 async def test_a_single_worker_is_not_watched():

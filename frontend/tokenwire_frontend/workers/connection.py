@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -40,6 +41,7 @@ class Connection:
         promised: the worker promises a heartbeat.
         complain: told of load reports that can't be read.
         on_report: called after each load report.
+        follow: what else is done for as long as it lasts.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Connection:
         promised: bool,
         complain: Complaints,
         on_report: Callable[[], None],
+        follow: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self.exchange = exchange
         self.liveness = liveness
@@ -64,6 +67,7 @@ class Connection:
         self._quiet_s = None if promised else HEARTBEAT_S
         self._complain = complain
         self._on_report = on_report
+        self._follow = follow
 
     def end(self, reason: Exception) -> None:
         """Ends the streams; the first reason counts."""
@@ -91,7 +95,8 @@ class Connection:
             async with Scope("worker_link") as scope:
                 try:
                     call = self._remote.exchange()
-                    for work in (self._read(call), self._write(call), self._watch()):
+                    works = self._read(call), self._write(call), self._watch(), self._follow()
+                    for work in works:
                         scope.start(work, on_fault=self.end, address=address)
                     await self._over.wait()
                 finally:

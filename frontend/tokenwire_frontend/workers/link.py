@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import structlog
@@ -90,6 +91,7 @@ class WorkerLink:
         meet: called with each worker that answers, before it gets requests; raises
             WorkerRefusedError where it can't serve here. It may fetch the worker's text files.
         on_change: called when the state has changed.
+        follow: what else is done with a worker for as long as a connection to it lasts.
         tls_name: name that the worker's certificate has; empty: the address's host.
     """
 
@@ -101,6 +103,7 @@ class WorkerLink:
         clock: AwakeClock,
         meet: Callable[[WorkerLink, WorkerInfo, Remote], Awaitable[None]],
         on_change: Callable[[], None],
+        follow: Callable[[WorkerLink, Remote], Coroutine[Any, Any, None]],
         tls_name: str = "",
     ) -> None:
         self.address = address
@@ -113,6 +116,7 @@ class WorkerLink:
         self._clock = clock
         self._meet = meet
         self._on_change = on_change
+        self._follow = follow
         self._status = LinkStatus()
         self._handles = Handles()
         self._complain = Complaints(address)
@@ -250,6 +254,7 @@ class WorkerLink:
             Liveness(self._clock, limits.suspect_s, limits.lost_s),
             promised=info.contract_revision >= HEARTBEAT_REVISION,
             complain=self._complain,
+            follow=lambda: self._follow(self, remote),
             on_report=lambda: self._on_report(connection),
         )
         self._connections.append(connection)

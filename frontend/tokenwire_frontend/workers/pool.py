@@ -21,6 +21,7 @@ from tokenwire_frontend.models.files import ModelFilesError
 from tokenwire_frontend.models.model import Model, build_model
 from tokenwire_frontend.models.output_formats import ParserNames
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
+from tokenwire_frontend.workers.kv_watch import KvWatch
 from tokenwire_frontend.workers.link import LinkLimits, WorkerLink
 from tokenwire_frontend.workers.messages import WorkerInfo
 from tokenwire_frontend.workers.remote import Remote, WorkerRefusedError
@@ -55,7 +56,8 @@ class WorkerPool:
         self._limits = limits
         self._supervisor = supervisor
         self._on_gone = on_gone
-        self._router = router
+        self.router = router
+        """Chooses among the ready workers."""
         self._parsers = parsers
         self._tokenizers = tokenizers
         self.clock = AwakeClock()
@@ -107,6 +109,7 @@ class WorkerPool:
             self.clock,
             self._meet,
             self._update,
+            self._follow,
             tls_name,
         )
         self.links = (*self.links, link)
@@ -121,7 +124,7 @@ class WorkerPool:
         self.links = tuple(link for link in self.links if link not in gone)
         for link in gone:
             self._tasks.pop(link).cancel()
-            self._router.forget(link.address)
+            self.router.forget(link.address)
             self._on_gone(link.address)
             log.info("worker_gone", address=link.address)
         self._update()
@@ -166,7 +169,7 @@ class WorkerPool:
         links = [link for link in self.ready(model.name) if link not in tried]
         if not links:
             raise errors.no_worker(model.name)
-        choice = self._router.choose(prompt, [_candidate(link) for link in links])
+        choice = self.router.choose(prompt, [_candidate(link) for link in links])
         return links[choice.index], choice
 
     def ready(self, model: str) -> list[WorkerLink]:
@@ -250,6 +253,16 @@ class WorkerPool:
             self.models[info.model] = model
             log.info("model", model=model.name, tokenizer=model.fingerprint[:12])
 
+    async def _follow(self, link: WorkerLink, remote: Remote) -> None:
+        """Takes a worker's KV events into the router's index, once there is a choice to make."""
+        index, info = self.router.index, link.info
+        if index is None or info is None or not info.kv_events:
+            return
+        while len(self.ready(info.model)) < 2:
+            await self._turned.wait()
+        held = index.worker(link.address, info.kv_blocks)
+        await KvWatch(link.address, info.model, held).run(remote)
+
     def _suits(self, link: WorkerLink, info: WorkerInfo) -> bool:
         """Tells whether the model is known with the worker's tokenizer.
 
@@ -282,7 +295,7 @@ class WorkerPool:
         described = {link.info.model for link in self.links if link.info}
         for link in self.links:
             if link.state not in SERVING:
-                self._router.forget(link.address)
+                self.router.forget(link.address)
         for name in self.models.keys() - described:
             del self.models[name]
             log.info("model_gone", model=name)

@@ -143,6 +143,11 @@ EXPECTED_CACHE_TOKENS = Metric(
     "tokenwire.prefix_cache.tokens (hit), it knows too little of the workers' caches.",
     (names.GEN_AI_REQUEST_MODEL,), services=(FRONTEND,),
 )  # fmt: skip
+KV_INDEX_BLOCKS = Metric(
+    "tokenwire.frontend.kv_index.blocks", Kind.GAUGE, "{block}",
+    "KV blocks of all workers that prefix routing knows of; at most --routing-index-mib.",
+    services=(FRONTEND,),
+)  # fmt: skip
 ROUTED = Metric(
     "tokenwire.frontend.routed", Kind.COUNTER, "{request}",
     "Requests for which a worker was chosen, tries at further workers included, by the policy and "
