@@ -1,10 +1,12 @@
 """`tokenwire-frontend`, and `python -m tokenwire_frontend`."""
 
+from tokenwire_service import completion
 from tokenwire_service.launcher import launch
 
 
 def main() -> None:
     """Runs the frontend until SIGTERM or SIGINT."""
+    completion.answer("tokenwire-frontend", "tokenwire_frontend.settings:FrontendSettings")
     launch("tokenwire-frontend", "tokenwire_frontend.main", "frontend")
 
 

@@ -95,7 +95,7 @@ def execute(
         process: which of several processes this is, for log lines.
     """
     logs.configure(chosen.log_level, chosen.log_format, PROGRAM, process)
-    settings.refuse_if(PROGRAM, variables.faults())
+    variables.tell()
     telemetry = Telemetry(
         PROGRAM, secrets.token_hex(4), VERSION, scraped=chosen.admin_listen is not None
     )

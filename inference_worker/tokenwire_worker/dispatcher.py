@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from opentelemetry.context import Context
@@ -120,7 +120,9 @@ class Dispatcher:
             kv_log: where the KV cache's events are kept, empty; None: in one of the usual size.
         """
         self.info: EngineInfo = engine.info
-        """What the engine serves."""
+        """What the engine serves, with the LoRA adapters that requests may name now."""
+        self.description_number = 1
+        """Raised with each change of `info`."""
         self.waiting_limit = waiting_limit
         """Requests that may wait for the engine."""
         self.draining = False
@@ -172,7 +174,7 @@ class Dispatcher:
         Raises:
             ServiceError: fields are at fault, or the worker does not accept new requests.
         """
-        self._refuse_if_closing()
+        self.refuse_if_closing()
         found = validation.violations(request, self.info)
         if found:
             raise errors.invalid_fields(found)
@@ -242,9 +244,12 @@ class Dispatcher:
             The number by which it may be cancelled.
 
         Raises:
-            ServiceError: the queue is full, or the worker does not accept new requests.
+            ServiceError: the queue is full, the worker does not accept new requests, or the LoRA
+                adapter has been unloaded since it was checked.
         """
-        self._refuse_if_closing()
+        self.refuse_if_closing()
+        if fault := validation.adapter_fault(generation.lora_adapter, self.info):
+            raise errors.refused_by_engine(Refused("lora_adapter", fault))
         self._last_key = key = self._last_key + 1
         left_s = _left(request.time_budget_s, received_s)
         ended = ending_of_carried(generation)
@@ -260,7 +265,7 @@ class Dispatcher:
                 place.close()
             raise
         live = Live(key, handle, record.request_id, generation, sink, received_s)
-        flight = Flight(key, live, record, place)
+        flight = Flight(key, live, record, place, generation.lora_adapter)
         self._flights.add(flight)
         sink.accepted(handle, live.request_id)
         if cancelled:
@@ -344,6 +349,28 @@ class Dispatcher:
         """Ends what `watch_load` began."""
         self._watchers.discard(event)
 
+    # --- LoRA adapters ---------------------------------------------------------------------------
+
+    def offer_adapters(self, names: Iterable[str]) -> None:
+        """Has requests name these LoRA adapters from now on, and tells who watches the load."""
+        self.info = replace(self.info, lora_adapters=tuple(names))
+        self.description_number += 1
+        self._load_changed()
+
+    def using(self, lora_adapter: str) -> int:
+        """Returns how many generations have a LoRA adapter, waiting or in the engine."""
+        return sum(flight.lora_adapter == lora_adapter for flight in self._flights)
+
+    async def unused(self, lora_adapter: str) -> None:
+        """Waits until no generation has a LoRA adapter."""
+        changed = self.watch_load()
+        try:
+            while self.using(lora_adapter):
+                changed.clear()
+                await changed.wait()
+        finally:
+            self.unwatch_load(changed)
+
     # --- the end ---------------------------------------------------------------------------------
 
     async def drain(self, grace_s: float) -> None:
@@ -417,7 +444,8 @@ class Dispatcher:
         """Returns what requests are refused with once none is accepted any more."""
         return self._gone or errors.draining(self._worker)
 
-    def _refuse_if_closing(self) -> None:
+    def refuse_if_closing(self) -> None:
+        """Raises the ServiceError that new work is refused with, where none is accepted."""
         if self._gone is not None or self.draining:
             raise self.closing_error()
 

@@ -3,9 +3,14 @@
     INVALID_ARGUMENT     INVALID_FIELD     fields at fault, each named
                          DUPLICATE_HANDLE  two live generations of one stream under one handle
     FAILED_PRECONDITION  OUTPUT_NOT_CARRIED  fields with which the engine can't go on exactly
+                         LORA_NOT_SET_UP   the worker is not set up to load LoRA adapters
+                         LORA_CHANGING     the adapter is being loaded or unloaded
+    NOT_FOUND            LORA_NOT_FOUND    no LoRA adapter of that name, or at that path
+    ALREADY_EXISTS       LORA_EXISTS       there is a LoRA adapter of that name
     RESOURCE_EXHAUSTED   QUEUE_FULL        as many requests wait as may; RetryInfo and QuotaFailure
                          GUIDE_QUEUE_FULL  as many new forms wait to be tried as may; RetryInfo
                          GUIDE_MEMORY      the engine holds as many forms as may be; RetryInfo
+                         LORA_LIMIT        the worker has as many LoRA adapters as it may
     UNAVAILABLE          GUIDE_UNTRIED     the form of a guide could not be tried; RetryInfo
                          DRAINING          the worker is being stopped; RetryInfo
                          ENGINE_DIED       the engine is gone and the worker with it; RetryInfo
@@ -14,6 +19,7 @@
                          INTERNAL_FAULT    a fault of the worker's met this one generation
     RESOURCE_EXHAUSTED   NOT_READING       a caller leaves too much unread, or for too long
     UNIMPLEMENTED        NO_KV_EVENTS      the engine has no KV cache events
+                         LORA_FIXED        the engine can't change its LoRA adapters while it runs
     OUT_OF_RANGE         KV_EVENTS_GONE    a number that is not kept any more, or never was
 
 `ServiceError` and its mapping to gRPC are tokenwire_service's.
@@ -197,6 +203,58 @@ def no_kv_events(engine: str) -> ServiceError:
         Code.UNIMPLEMENTED,
         "NO_KV_EVENTS",
         f"the engine of this worker, {engine}, publishes no KV cache events",
+    )
+
+
+def lora_fixed(engine: str) -> ServiceError:
+    """Returns the refusal of a change of adapters that the engine can't make."""
+    return ServiceError(
+        Code.UNIMPLEMENTED,
+        "LORA_FIXED",
+        f"engine {engine} can't load or unload LoRA adapters while it runs",
+    )
+
+
+def lora_not_set_up(why: str) -> ServiceError:
+    """Returns the refusal of a change of adapters that other settings would allow."""
+    return ServiceError(
+        Code.FAILED_PRECONDITION,
+        "LORA_NOT_SET_UP",
+        f"this worker can't load LoRA adapters: {why}",
+    )
+
+
+def lora_not_found(field: str, description: str) -> ServiceError:
+    """Returns the refusal of a request for an adapter that is not there."""
+    error = ServiceError(Code.NOT_FOUND, "LORA_NOT_FOUND", f"{field}: {description}")
+    error.violations = [FieldViolation(field, description)]
+    return error
+
+
+def lora_exists(name: str, state: str) -> ServiceError:
+    """Returns the refusal to load an adapter under a name that is taken."""
+    return ServiceError(
+        Code.ALREADY_EXISTS,
+        "LORA_EXISTS",
+        f"the worker has an adapter {name!r} already, which is {state}",
+    )
+
+
+def lora_changing(name: str, state: str) -> ServiceError:
+    """Returns the refusal to unload an adapter that somebody else changes."""
+    return ServiceError(
+        Code.FAILED_PRECONDITION, "LORA_CHANGING", f"adapter {name!r} is {state} already"
+    )
+
+
+def lora_limit(limit: int) -> ServiceError:
+    """Returns the refusal of one adapter more than a worker may have."""
+    description = f"at most {counted(limit, 'LoRA adapter')}"
+    return ServiceError(
+        Code.RESOURCE_EXHAUSTED,
+        "LORA_LIMIT",
+        f"the worker has {description}",
+        quota=Quota("worker/lora_adapters", description),
     )
 
 

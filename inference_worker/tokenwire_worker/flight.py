@@ -25,6 +25,8 @@ class Flight:
     record: GenerationRecord
     place: Place | None
     """In the queue or in the engine; None of one that never gets there."""
+    lora_adapter: str = ""
+    """The LoRA adapter that it has."""
     budget: asyncio.TimerHandle | None = None
     """Ends it when its time is over."""
 

@@ -210,12 +210,14 @@ class GenerationRecord:
                 semconv.GEN_AI_REQUEST_MAX_TOKENS: (
                     live.generation.carried_tokens + live.generation.max_tokens
                 ),
-                semconv.GEN_AI_USAGE_INPUT_TOKENS: completion.prompt_tokens,
-                semconv.GEN_AI_USAGE_OUTPUT_TOKENS: completion.completion_tokens,
+                # Not by the conventions' names: a backend that sums those would count a
+                # generation twice, here and in the frontend.
+                semconv.PROMPT_TOKENS: completion.prompt_tokens,
+                semconv.COMPLETION_TOKENS: completion.completion_tokens,
             }
         )
         if cached is not None:
-            self._span.attributes[semconv.GEN_AI_USAGE_CACHED_TOKENS] = cached
+            self._span.attributes[semconv.CACHED_PROMPT_TOKENS] = cached
         if live.generation.carried_tokens:
             self._span.attributes[semconv.CARRIED_TOKENS] = live.generation.carried_tokens
         if self._span.sampled:

@@ -14,7 +14,7 @@ import uvloop
 from tokenwire_service import logs, memory, signals
 from tokenwire_service.admin import administered
 from tokenwire_service.ports import ListenError, check_free
-from tokenwire_service.settings import parse, refuse, refuse_if
+from tokenwire_service.settings import parse, refuse
 from tokenwire_service.tasks import EX_SOFTWARE, Supervisor
 from tokenwire_service.telemetry import variables
 from tokenwire_service.telemetry.providers import Telemetry
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(command(PROGRAM, arguments[1:]))
     settings = parse(WorkerSettings, PROGRAM, arguments)
     logs.configure(settings.log_level, settings.log_format, PROGRAM)
-    refuse_if(PROGRAM, variables.faults())
+    variables.tell()
     memory.settle()
     try:
         code = uvloop.run(_run(settings))

@@ -66,6 +66,11 @@ class WorkerSettings(ServiceSettings):
         description="folder for what is made of models: text files of a GGUF file, converted "
         "models; default: tokenwire in XDG_CACHE_HOME or in ~/.cache",
     )
+    lora_folder: Path | None = Field(
+        default=None,
+        description="folder that LoRA adapters may be loaded from while the worker serves "
+        "(`tokenwire lora load`); default: none may",
+    )
     stall_s: float | None = Field(
         default=None,
         ge=0,
@@ -90,6 +95,13 @@ class WorkerSettings(ServiceSettings):
         if engine not in ADAPTERS:
             raise ValueError(f"{engine!r} is none of: {', '.join(sorted(ADAPTERS))}")
         return engine
+
+    @field_validator("lora_folder")
+    @classmethod
+    def _a_folder(cls, folder: Path | None) -> Path | None:
+        if folder is not None and not folder.expanduser().is_dir():
+            raise ValueError(f"{folder} is not a folder")
+        return folder
 
     @model_validator(mode="after")
     def _ports_for_all(self) -> Self:

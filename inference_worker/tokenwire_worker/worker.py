@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 from tokenwire.channel_arguments import HOP_EXTRA_BYTES
-from tokenwire.worker.v1 import execution_pb2_grpc, worker_pb2_grpc
+from tokenwire.worker.v1 import admin_pb2_grpc, execution_pb2_grpc, worker_pb2_grpc
 from tokenwire_service.client_names import ClientNames
 from tokenwire_service.server import RpcServer, Service, log_draining
 from tokenwire_service.tasks import EX_SOFTWARE, Supervisor, first_of
@@ -14,10 +14,12 @@ from tokenwire_service.watching import Watcher
 
 from tokenwire_worker.core.kv_events import KEPT_EVENTS, KEPT_WORDS, KvEventLog
 from tokenwire_worker.dispatcher import Dispatcher
+from tokenwire_worker.edge.admin_servicer import AdminServicer
 from tokenwire_worker.edge.execution_servicer import ExecutionServicer
 from tokenwire_worker.edge.worker_servicer import Identity, WorkerServicer
 from tokenwire_worker.generation_record import Recorder
 from tokenwire_worker.loading import Loaded
+from tokenwire_worker.lora import LoraAdapters
 from tokenwire_worker.metrics import WorkerMetrics
 from tokenwire_worker.model_files import TextFiles
 
@@ -62,8 +64,14 @@ class Worker:
             settings.stall_s,
             KvEventLog(KEPT_EVENTS // workers, KEPT_WORDS // workers),
         )
+        self._adapters = LoraAdapters(self.dispatcher, loaded.engine.lora, settings.lora_folder)
         services = _services(
-            identity, self.dispatcher, recorder, loaded.files, settings.move_after_s
+            identity,
+            self.dispatcher,
+            self._adapters,
+            recorder,
+            loaded.files,
+            settings.move_after_s,
         )
         request_bytes = settings.max_request_bytes + HOP_EXTRA_BYTES
         names = settings.tls.client_names
@@ -96,6 +104,7 @@ class Worker:
             log_draining(self._settings.drain_grace_s)
             await dispatcher.drain(self._settings.drain_grace_s)
             await server.stop()
+        await self._adapters.close()
         await dispatcher.close()
         if dispatcher.died.done():
             log.critical(
@@ -114,6 +123,7 @@ class Worker:
 def _services(
     identity: Identity,
     dispatcher: Dispatcher,
+    adapters: LoraAdapters,
     recorder: Recorder,
     files: TextFiles,
     move_after_s: float | None,
@@ -128,5 +138,10 @@ def _services(
             "tokenwire.worker.v1.WorkerService",
             worker_pb2_grpc.add_WorkerServiceServicer_to_server,
             WorkerServicer(identity, dispatcher, files),
+        ),
+        Service(
+            "tokenwire.worker.v1.AdminService",
+            admin_pb2_grpc.add_AdminServiceServicer_to_server,
+            AdminServicer(adapters),
         ),
     ]

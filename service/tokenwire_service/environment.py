@@ -43,7 +43,7 @@ class Environment(EnvSettingsSource):
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         """Returns a list of what stands between commas, or what the JSON says."""
-        if get_origin(_plain(field.annotation)) is list and not value.lstrip().startswith("["):
+        if get_origin(plain(field.annotation)) is list and not value.lstrip().startswith("["):
             return [part.strip() for part in value.split(",")]
         return super().decode_complex_value(field_name, field, value)
 
@@ -90,13 +90,13 @@ def _names(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, bool]]:
     """Yields each variable's name, and whether it is a mapping, whose keys are free."""
     for name, field in model.model_fields.items():
         full = f"{prefix}{name.upper()}"
-        plain = _plain(field.annotation)
-        yield full, get_origin(plain) is dict
-        if isinstance(plain, type) and issubclass(plain, BaseModel):
-            yield from _names(plain, f"{full}{NESTED}")
+        kind = plain(field.annotation)
+        yield full, get_origin(kind) is dict
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _names(kind, f"{full}{NESTED}")
 
 
-def _plain(annotation: Any) -> Any:
+def plain(annotation: Any) -> Any:
     """Returns what an optional annotation is when it is not None."""
     if get_origin(annotation) in (Union, UnionType):
         return next(each for each in get_args(annotation) if each is not type(None))

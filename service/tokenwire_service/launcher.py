@@ -10,6 +10,7 @@ import os
 import sys
 
 from tokenwire_service import signals
+from tokenwire_service.telemetry import variables
 
 EX_USAGE = 64
 OWN = ("tokenwire", "tokenwire_service", "tokenwire_frontend", "tokenwire_worker")
@@ -19,6 +20,7 @@ def launch(program: str, module: str, extra: str) -> None:
     """Runs `main` of the module; ends with 64 where a package that it needs is not installed."""
     _open_standard_files()
     signals.end_at_once()
+    variables.settle()
     try:
         main = importlib.import_module(module).main
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Settings of a service: from the command line, the environment, and defaults, in this order.
+"""Settings of a service: command line, environment, a file, and defaults, in this order.
 
 Every setting is a field of one pydantic model; an unknown name or a bad value ends the process with
 exit code 64 (EX_USAGE), one line for each setting at fault, and one that points to --help.
@@ -10,7 +10,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -34,7 +34,8 @@ from pydantic_settings import (
 )
 from tokenwire.channel_arguments import REQUEST_BYTES
 
-from tokenwire_service import environment
+from tokenwire_service import environment, settings_file
+from tokenwire_service.settings_file import SettingsFile, SettingsFileError
 from tokenwire_service.version import VERSION
 
 EX_USAGE = 64
@@ -126,8 +127,13 @@ class ServiceSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Returns where settings come from, beside the command line."""
-        return init_settings, environment.Environment(settings_cls)
+        """Returns where settings come from after the command line; the file's are arguments."""
+        return environment.Environment(settings_cls), init_settings
+
+    config: Path | None = Field(
+        default=None,
+        description="file with settings in YAML; the command line and the environment go first",
+    )
 
     listen: Address
     tls: ServerTlsSettings = Field(
@@ -211,20 +217,32 @@ class ServiceSettings(BaseSettings):
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
 
+def parser(
+    settings: type[SettingsT], program: str
+) -> tuple[LineParser, CliSettingsSource[SettingsT]]:
+    """Returns the parser of a service's command line, and the settings that it fills."""
+    made = LineParser(prog=program, description=settings.__doc__, allow_abbrev=False)
+    made.add_argument("--version", action="version", version=f"{program} {VERSION}")
+    source: CliSettingsSource[SettingsT] = CliSettingsSource(settings, root_parser=made)
+    made.say_what_is_not_set()
+    return made, source
+
+
 def parse(settings: type[SettingsT], program: str, arguments: Sequence[str]) -> SettingsT:
     """Returns the settings, or ends the process with 64, or with 0 after --help or --version."""
-    parser = LineParser(prog=program, description=settings.__doc__, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"{program} {VERSION}")
-    source: CliSettingsSource[SettingsT] = CliSettingsSource(settings, root_parser=parser)
-    parser.say_what_is_not_set()
+    _, source = parser(settings, program)
     strangers = list(environment.unknown(settings))
     if strangers:
         refuse(program, *strangers)
+    file = SettingsFile()
     try:
         source(args=[_unsplit(argument) for argument in arguments])
-        return settings(_cli_settings_source=source)  # type: ignore[call-arg]
+        file = _file(settings, source)
+        return settings(_cli_settings_source=source, **file.values)  # type: ignore[call-arg]
+    except SettingsFileError as error:
+        refuse(program, *(f"--config: {fault}" for fault in error.faults), HELP)
     except ValidationError as error:
-        refuse(program, *_faults(settings, arguments, error), HELP)
+        refuse(program, *_faults(settings, arguments, file, error), HELP)
     except SettingsError as error:
         message = _NO_PAIR.sub(r"--\1: is not KEY=VALUE", str(error))
         prefix = settings.model_config.get("env_prefix", "")
@@ -260,14 +278,25 @@ class LineParser(argparse.ArgumentParser):
 _NO_DEFAULT = re.compile(r" \(default(: (None)?| factory: \w+)\)$")
 
 
+def _file(settings: type[SettingsT], source: CliSettingsSource[SettingsT]) -> SettingsFile:
+    """Reads the file that the command line or the environment names, if one does."""
+    name = settings_file.FIELD
+    path = source().get(name) or environment.Environment(settings)().get(name)
+    return settings_file.read(Path(path), settings) if path else SettingsFile()
+
+
 def _faults(
-    settings: type[ServiceSettings], arguments: Sequence[str], error: ValidationError
+    settings: type[ServiceSettings],
+    arguments: Sequence[str],
+    file: SettingsFile,
+    error: ValidationError,
 ) -> Iterator[str]:
     for fault in error.errors():
         flag = _flag(fault["loc"])
         given = any(argument.partition("=")[0] == flag for argument in arguments)
         variable = None if given else environment.variable(settings, fault["loc"])
-        place = f"{variable} ({flag})" if variable else flag
+        in_file = "" if given or variable else file.place(fault["loc"])
+        place = f"{variable} ({flag})" if variable else in_file or flag
         # What is wrong with several settings together names them itself.
         yield f"{place}: {worded(fault)}" if place else worded(fault)
 
@@ -279,6 +308,7 @@ def worded(fault: ErrorDetails) -> str:
     if fault["type"] == "extra_forbidden":
         return "there is no such setting"
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = message.partition(" for <class ")[0]
     shown = isinstance(fault["input"], str | int | float) and fault["type"] != "value_error"
     return f"{message}, not {fault['input']!r}" if shown else message
 
@@ -303,13 +333,6 @@ def refuse(program: str, *lines: str) -> NoReturn:
     for line in lines:
         print(f"{program}: {line}", file=sys.stderr)
     sys.exit(EX_USAGE)
-
-
-def refuse_if(program: str, faults: Iterable[str]) -> None:
-    """Ends the process with 64 if there are faults, each told on a line."""
-    lines = list(faults)
-    if lines:
-        refuse(program, *lines)
 
 
 def _flag(location: tuple[int | str, ...]) -> str:

@@ -66,7 +66,7 @@ class Receiver:
 
 
 def exchange(revision: int = 2, last_handle: int = 0) -> Exchange:
-    limits = ModelLimits(4096, 4095, 1000, 32, 20, (2,), frozenset(), ())
+    limits = ModelLimits(4096, 4095, 1000, 32, 20, (2,), frozenset(), frozenset())
     info = WorkerInfo("w", "demo", "scripted 0", revision, "", 64, 64, 16, 0, False, limits)
     commands = Outgoing("127.0.0.1:1", revision, REQUEST_BYTES)
     return Exchange("127.0.0.1:1", info, commands, Handles(last_handle), AwakeClock())

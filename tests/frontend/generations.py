@@ -32,7 +32,7 @@ from tokenwire_frontend.models.output_formats import OutputFormats, ParserNames
 from tokenwire_frontend.workers.receiver import Receiver, WorkerReport
 from tokenwire_service.errors import Code, ServiceError
 
-LIMITS = ModelLimits(2048, 2000, 4096, 8, 0, (2,), frozenset(), ())
+LIMITS = ModelLimits(2048, 2000, 4096, 8, 0, (2,), frozenset(), frozenset())
 FAR_S = 86_000.0
 """A time budget whose timer would be seen if it were left behind."""
 
@@ -124,7 +124,7 @@ class Pool:
     def model(self, _name: str, _field: str) -> Model:
         return LETTERS
 
-    def too_late(self, _name: str, _budget_s: float) -> None:
+    def too_late(self, _name: str, _budget_s: float, _lora_adapter: str) -> None:
         """No request would wait for longer than it has."""
 
     def is_ready(self, _name: str) -> bool:
@@ -133,7 +133,7 @@ class Pool:
     def has_room(self, _name: str, _more: int, _ahead: float | None) -> bool:
         return True
 
-    def ready(self, _name: str) -> list[Link]:
+    def ready(self, _name: str, _lora_adapter: str = "") -> list[Link]:
         return self.links
 
     def route(self, _model: Model, _prompt: Any, tried: Any = ()) -> tuple[Link, Choice]:

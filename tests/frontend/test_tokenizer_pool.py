@@ -35,7 +35,7 @@ from tests.frontend.tokenizer_kinds import WholeTokenizer, byte_level
 
 SOURCE = byte_level().to_str()
 WHOLE = WholeTokenizer(SOURCE)
-LIMITS = ModelLimits(2048, 2047, 400, 1, 0, (), frozenset(), ())
+LIMITS = ModelLimits(2048, 2047, 400, 1, 0, (), frozenset(), frozenset())
 
 NATIVE_RUNAWAY = (
     "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}"

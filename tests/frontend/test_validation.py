@@ -31,7 +31,7 @@ LIMITS = ModelLimits(
     top_logprobs=5,
     eos_token_ids=(2,),
     abilities=frozenset(Ability),
-    lora_adapters=("tuned",),
+    lora_adapters=frozenset({"tuned"}),
 )
 GOOD = GenerationRequest(prompt=TextPrompt("hello"))
 

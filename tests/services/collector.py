@@ -1,15 +1,17 @@
-"""A receiver of OTLP over HTTP: what services export, as a collector gets it."""
+"""Receivers of OTLP over HTTP and over gRPC: what services export, as a collector gets it."""
 
 from __future__ import annotations
 
 import gzip
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
@@ -90,10 +92,10 @@ class MetricOf:
         return list(getattr(self.metric, str(self.metric.WhichOneof("data"))).data_points)
 
 
-class Collector:
-    """Listens until it is closed; port 0 takes any."""
+class Received:
+    """What has come."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self) -> None:
         self.spans: list[SpanOf] = []
         self.metrics: list[MetricOf] = []
         self.bodies: list[bytes] = []
@@ -101,24 +103,6 @@ class Collector:
         self.checked: dict[str, int] = {}
         """Traces that a test has seen as it wanted them, and the number of their spans."""
         self._news = threading.Condition()
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                self.send_response(200)
-                self.end_headers()
-                collector._take(self.path, body)
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.port = self._server.server_port
-        self.endpoint = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=[0.05])
-        self._thread.start()
 
     def _take(self, path: str, body: bytes) -> None:
         spans, metrics = [], []
@@ -168,11 +152,65 @@ class Collector:
                 return {tuple(sorted(attributes(point).items())): point for point in each.points}
         return {}
 
+
+class Collector(Received):
+    """Listens over HTTP until it is closed; port 0 takes any."""
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__()
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.headers.get("Content-Encoding") == "gzip":
+                    body = gzip.decompress(body)
+                self.send_response(200)
+                self.end_headers()
+                collector._take(self.path, body)
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.port = self._server.server_port
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=[0.05])
+        self._thread.start()
+
     def close(self) -> None:
         """Stops to listen, as a collector that is killed."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class GrpcCollector(Received):
+    """Listens over gRPC until it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headers: dict[str, str] = {}
+        """Those of the last export."""
+        self._server = grpc.server(ThreadPoolExecutor(2))
+        for signal in ("trace", "metrics"):
+            service = f"opentelemetry.proto.collector.{signal}.v1.{signal.title()}Service"
+            path = f"/v1/{signal.removesuffix('s')}s"
+            handler = grpc.unary_unary_rpc_method_handler(partial(self._export, path))
+            self._server.add_generic_rpc_handlers(
+                [grpc.method_handlers_generic_handler(service, {"Export": handler})]
+            )
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self._server.start()
+
+    def _export(self, path: str, body: bytes, context: grpc.ServicerContext) -> bytes:
+        self.headers = dict(context.invocation_metadata())
+        self._take(path, body)
+        return b""
+
+    def close(self) -> None:
+        """Stops to listen."""
+        self._server.stop(None)
 
 
 def _scopes(resources: Any, scopes: str) -> Iterator[tuple[Origin, Any]]:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from tokenwire.frontend.v1 import activity_pb2, generation_pb2, model_pb2, tokenization_pb2
-from tokenwire.worker.v1 import execution_pb2, worker_pb2
+from tokenwire.worker.v1 import admin_pb2, execution_pb2, worker_pb2
 
 FILES = {
     "frontend": (generation_pb2, tokenization_pb2, model_pb2, activity_pb2),
-    "worker": (execution_pb2, worker_pb2),
+    "worker": (execution_pb2, worker_pb2, admin_pb2),
 }
 
 

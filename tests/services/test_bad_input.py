@@ -20,7 +20,7 @@ from tokenwire.frontend.v1 import (
     model_pb2,
     tokenization_pb2,
 )
-from tokenwire.worker.v1 import execution_pb2, worker_pb2
+from tokenwire.worker.v1 import admin_pb2, admin_pb2_grpc, execution_pb2, worker_pb2
 
 from tests.services.bad_values import (
     ANY_VALUE_IS_VALID,
@@ -152,6 +152,19 @@ CASES: dict[str, Cases] = {
             for path in ("", ".handle", ".sequences")
         },
     },
+    "LoadLoraAdapter": {
+        "name": [Bad({"name": name, "path": "law"}, "name") for name in ("", "x" * 257, "a\n")],
+        "path": [
+            Bad({"name": "law", "path": path}, "path") for path in ("/etc", "a/../..", "x" * 1025)
+        ],
+    },
+    "UnloadLoraAdapter": {
+        "name": [
+            *each_of("name", "", "x" * 257),
+            Bad({"name": "law"}, None, grpc.StatusCode.UNIMPLEMENTED, "LORA_FIXED"),
+        ]
+    },
+    "ListLoraAdapters": {},
     "GetWorkerInfo": {},
     "GetTokenizer": {},
     "WatchLoad": {
@@ -240,7 +253,7 @@ def ask(rpc: str, values: dict[str, Any], frontend: Any, worker: Any) -> Refusal
     ]
     modules = (
         *(generation_pb2, tokenization_pb2, model_pb2, activity_pb2),
-        *(execution_pb2, worker_pb2),
+        *(execution_pb2, worker_pb2, admin_pb2),
     )
     kind = next(
         getattr(module, method.input_type.name)
@@ -255,6 +268,7 @@ def ask(rpc: str, values: dict[str, Any], frontend: Any, worker: Any) -> Refusal
         "ActivityService": frontend.activity,
         "ExecutionService": worker.execution,
         "WorkerService": worker.service,
+        "AdminService": admin_pb2_grpc.AdminServiceStub(worker.raw),
     }
     call = getattr(stubs[method.containing_service.name], rpc)
     streams = rpc in ("StreamTokenize", "StreamDetokenize")

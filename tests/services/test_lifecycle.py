@@ -35,7 +35,11 @@ FRONTEND_SERVICES = [
     "tokenwire.frontend.v1.ModelService",
     "tokenwire.frontend.v1.TokenizationService",
 ]
-WORKER_SERVICES = ["tokenwire.worker.v1.ExecutionService", "tokenwire.worker.v1.WorkerService"]
+WORKER_SERVICES = [
+    "tokenwire.worker.v1.AdminService",
+    "tokenwire.worker.v1.ExecutionService",
+    "tokenwire.worker.v1.WorkerService",
+]
 
 
 @pytest.fixture

@@ -127,13 +127,6 @@ def test_a_bad_variable_ends_with_64_and_its_name(main_here, name, value, settin
     main_here("tokenwire_frontend", *arguments, **{name: value}).check_refused(setting)
 
 
-@pytest.mark.parametrize("module", ["tokenwire_frontend", "tokenwire_worker"])
-def test_a_bad_opentelemetry_variable_ends_with_64_and_its_name(main_here, module):
-    arguments = ONE if module == "tokenwire_frontend" else ["--model", str(MODEL)]
-    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:4318"}
-    main_here(module, *arguments, **variables).check_refused("OTEL_EXPORTER_OTLP_ENDPOINT")
-
-
 @pytest.mark.parametrize(
     ("arguments", "setting"),
     [

@@ -40,8 +40,8 @@ def test_a_stream_is_one_trace_on_both_hops(pair):
         "gen_ai.provider.name": "tokenwire",
         "gen_ai.request.model": "demo",
         "gen_ai.request.max_tokens": 12,
-        "gen_ai.usage.input_tokens": tokens,
-        "gen_ai.usage.output_tokens": 12,
+        "tokenwire.prompt_tokens": tokens,
+        "tokenwire.completion_tokens": 12,
         "gen_ai.response.finish_reasons": ["length"],
         "tokenwire.request_id": "both-hops",
         "tokenwire.worker": "shared",
@@ -109,7 +109,7 @@ def test_a_prompt_of_ids_is_not_tokenised(pair):
     caller = Caller()
     pair.frontend.stream(generation([5, 6, 7], 4), metadata=caller.metadata)
     spans = check_tree(pair.collector, caller, under(call("StreamGenerate"), ran(before=())))
-    assert only(spans, "worker", GENERATION).attributes["gen_ai.usage.input_tokens"] == 3
+    assert only(spans, "worker", GENERATION).attributes["tokenwire.prompt_tokens"] == 3
 
 
 def test_what_was_asked_for_is_told(pair):
@@ -175,7 +175,7 @@ def test_a_stop_string_ends_it_at_the_worker_by_a_cancel(pair):
     assert own["gen_ai.usage.output_tokens"] == streamed.completed.usage.completion_tokens
     assert there["gen_ai.response.finish_reasons"] == ["cancelled"]
     assert there["tokenwire.cancel.cause"] == "caller"
-    assert there["gen_ai.usage.output_tokens"] >= own["gen_ai.usage.output_tokens"]
+    assert there["tokenwire.completion_tokens"] >= own["gen_ai.usage.output_tokens"]
 
 
 INVALID = {

@@ -60,6 +60,8 @@ class ScriptedEngine:
         """One for each check that waits for the test's word."""
         self.uncarried: list[str] = []
         """What it says that it can't go on with."""
+        self.lora: Any = None
+        """What loads and unloads its LoRA adapters."""
         self.steps = 0
         self.killed = False
         self._listener: EngineListener | None = None

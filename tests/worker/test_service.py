@@ -16,6 +16,7 @@ from tests.services.processes import MODEL, MODEL_NAME
 from tests.worker.calls import LONG, Exchange, request
 
 SERVICES = {
+    "tokenwire.worker.v1.AdminService",
     "tokenwire.worker.v1.ExecutionService",
     "tokenwire.worker.v1.WorkerService",
     "grpc.health.v1.Health",
@@ -32,7 +33,7 @@ def test_the_worker_describes_itself(worker):
     told = info(worker)
     config = json.loads((MODEL / "config.json").read_text())
     assert told.worker_name
-    assert told.contract_revision == 4
+    assert told.contract_revision == 5
     assert (told.model, told.engine, told.version) == (MODEL_NAME, "openvino", VERSION)
     assert told.engine_version.startswith("2026.")
     limits = told.limits

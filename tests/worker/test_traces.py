@@ -43,8 +43,8 @@ def check_generation(spans: dict[str, SpanOf], parent: str) -> None:
     assert span.parent_span_id.hex() == parent
     assert told["gen_ai.request.model"] == "demo"
     assert told["tokenwire.worker"] == "traced"
-    assert told["gen_ai.usage.input_tokens"] == 40
-    assert told["gen_ai.usage.output_tokens"] == 12
+    assert told["tokenwire.prompt_tokens"] == 40
+    assert told["tokenwire.completion_tokens"] == 12
     assert told["gen_ai.response.finish_reasons"] == ["length"]
     assert [event.name for event in span.events] == ["tokenwire.first_token"]
     stages = [spans[name].span for name in ("queue", "prefill", "decode")]
@@ -91,7 +91,7 @@ def test_a_cancelled_generation_tells_why(traced):
     spans = collector.wait_for(trace_id, STAGES)
     told = spans["text_completion demo"].attributes
     assert told["tokenwire.cancel.cause"] == "time_budget"
-    assert 0 < told["gen_ai.usage.output_tokens"] < LONG
+    assert 0 < told["tokenwire.completion_tokens"] < LONG
 
 
 def test_one_that_never_ran_has_a_queue_and_no_more(traced):
@@ -112,7 +112,7 @@ def test_one_that_goes_on_after_output_tells_how_much_it_had(traced):
     told = collector.wait_for(trace_id, STAGES)["text_completion demo"].attributes
     assert told["tokenwire.carried_tokens"] == 3
     assert told["gen_ai.request.max_tokens"] == 12
-    assert (told["gen_ai.usage.input_tokens"], told["gen_ai.usage.output_tokens"]) == (40, 9)
+    assert (told["tokenwire.prompt_tokens"], told["tokenwire.completion_tokens"]) == (40, 9)
 
 
 def test_an_unsampled_caller_leaves_no_spans(traced):

@@ -6,20 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import grpc
+from tokenwire.worker.v1 import admin_pb2_grpc, execution_pb2_grpc, worker_pb2_grpc
 from tokenwire.worker.v1 import execution_pb2 as pb
-from tokenwire.worker.v1 import execution_pb2_grpc, worker_pb2_grpc
 from tokenwire_service.server import RpcServer, Service
 from tokenwire_service.settings import ServiceSettings, TlsSettings
 from tokenwire_service.tasks import Supervisor
 from tokenwire_worker.dispatcher import Dispatcher, Held
+from tokenwire_worker.edge.admin_servicer import AdminServicer
 from tokenwire_worker.edge.execution_servicer import ExecutionServicer
 from tokenwire_worker.edge.worker_servicer import Identity, WorkerServicer
 from tokenwire_worker.generation_record import Recorder
+from tokenwire_worker.lora import LoraAdapters
 from tokenwire_worker.metrics import WorkerMetrics
-from tokenwire_worker.model_files import TextFiles
+from tokenwire_worker.model_files import TextFile, TextFiles
 
 from tests.services.processes import WAIT_S
 from tests.worker.calls import Received, request
@@ -76,11 +79,15 @@ def parts(
 
 @asynccontextmanager
 async def worker_of(
-    engine: ScriptedEngine, connection_age_s: float | None = None, **options: Any
+    engine: ScriptedEngine,
+    lora_folder: Path | None = None,
+    connection_age_s: float | None = None,
+    **options: Any,
 ) -> AsyncIterator[WorkerHere]:
     """Runs a worker on the engine."""
     age = ServiceSettings.model_construct(max_connection_age_s=connection_age_s)
     dispatcher, recorder = parts(engine, **options)
+    adapters = LoraAdapters(dispatcher, engine.lora, lora_folder)
     execution = Service(
         "tokenwire.worker.v1.ExecutionService",
         execution_pb2_grpc.add_ExecutionServiceServicer_to_server,
@@ -89,10 +96,19 @@ async def worker_of(
     about = Service(
         "tokenwire.worker.v1.WorkerService",
         worker_pb2_grpc.add_WorkerServiceServicer_to_server,
-        WorkerServicer(Identity("w", "m"), dispatcher, TextFiles(())),
+        WorkerServicer(
+            Identity("w", "m"),
+            dispatcher,
+            TextFiles((TextFile("tokenizer.json", b"{}", "0" * 64),)),
+        ),
+    )
+    admin = Service(
+        "tokenwire.worker.v1.AdminService",
+        admin_pb2_grpc.add_AdminServiceServicer_to_server,
+        AdminServicer(adapters),
     )
     server = RpcServer(
-        "127.0.0.1:0", TlsSettings(), [execution, about], connection_age_s=connection_age_s
+        "127.0.0.1:0", TlsSettings(), [execution, about, admin], connection_age_s=connection_age_s
     )
     async with Supervisor() as supervisor:
         dispatcher.start(supervisor)
@@ -103,6 +119,7 @@ async def worker_of(
         finally:
             await channel.close()
             await server.stop(0.2)
+            await adapters.close()
             await dispatcher.close()
 
 

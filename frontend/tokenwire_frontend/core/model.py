@@ -38,13 +38,16 @@ class ModelLimits:
     top_logprobs: int
     eos_token_ids: tuple[int, ...]
     abilities: frozenset[Ability]
-    lora_adapters: tuple[str, ...]
+    lora_adapters: frozenset[str]
 
 
 def common_limits(limits: Sequence[ModelLimits]) -> ModelLimits:
-    """Returns what every one of a model's workers, at least one, can serve."""
+    """Returns what every one of a model's workers, at least one, can serve.
+
+    LoRA adapters are those that at least one has: a request is sent to one that has its adapter.
+    """
     first = limits[0]
-    adapters = frozenset(first.lora_adapters).intersection(*(each.lora_adapters for each in limits))
+    abilities = [limit.abilities for limit in limits]
     return ModelLimits(
         context_tokens=min(limit.context_tokens for limit in limits),
         prompt_tokens=min(limit.prompt_tokens for limit in limits),
@@ -52,8 +55,9 @@ def common_limits(limits: Sequence[ModelLimits]) -> ModelLimits:
         sequence_count=min(limit.sequence_count for limit in limits),
         top_logprobs=min(limit.top_logprobs for limit in limits),
         eos_token_ids=first.eos_token_ids,
-        abilities=frozenset.intersection(*(limit.abilities for limit in limits)),
-        lora_adapters=tuple(name for name in first.lora_adapters if name in adapters),
+        abilities=frozenset.intersection(*abilities)
+        | (frozenset.union(*abilities) & {Ability.LORA}),
+        lora_adapters=frozenset.union(*(limit.lora_adapters for limit in limits)),
     )
 
 

@@ -361,7 +361,7 @@ def _rest(request: GenerationRequest, limits: ModelLimits) -> Violations:
     if request.output_so_far:
         yield from _so_far(request, limits)
     if request.lora_adapter and request.lora_adapter not in limits.lora_adapters:
-        known = ", ".join(limits.lora_adapters) or "none"
+        known = ", ".join(sorted(limits.lora_adapters)) or "none"
         name = cut(request.lora_adapter, NAME_BYTES)
         yield FieldViolation(
             "lora_adapter", f"{name!r} is not among this model's adapters ({known})"

@@ -173,7 +173,7 @@ def model(value: Model) -> model_pb2.Model:
         capabilities=sorted(
             _CAPABILITIES[ability] for ability in limits.abilities if ability in _CAPABILITIES
         ),
-        lora_adapters=limits.lora_adapters,
+        lora_adapters=sorted(limits.lora_adapters),
         ready_worker_count=value.ready_workers,
         tool_parser=value.formats.tool_parser,
         reasoning_parser=value.formats.reasoning_parser,

@@ -270,7 +270,7 @@ class Generator:
         if request.time_budget_s is None or request.priority > 0:
             return
         left_s = request.time_budget_s - (time.monotonic() - incoming.received_s)
-        late = self.pool.too_late(model.name, left_s)
+        late = self.pool.too_late(model.name, left_s, request.lora_adapter)
         if late is not None and left_s > 0:  # one that is spent has a result, without tokens
             raise late
 

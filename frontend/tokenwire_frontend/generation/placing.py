@@ -210,8 +210,10 @@ class Placing:
                 return
             tried.append(attempt.link)
             sent += attempt.was_sent
-            others = [each for each in self._pool.ready(model.name) if each not in tried]
-            if refusal.code not in _TRY_ANOTHER or sent == ATTEMPTS or not others:
+            ready = self._pool.ready(model.name, self._prepared.request.lora_adapter)
+            others = [each for each in ready if each not in tried]
+            another = refusal.code in _TRY_ANOTHER or _unloaded(refusal)
+            if not another or sent == ATTEMPTS or not others:
                 if refusal.reason != QUEUE_FULL or not await self._wait_again():
                     raise told_of_tools(refusal, self._prepared.request)
                 tried, sent = [], 0
@@ -270,7 +272,7 @@ class Placing:
                     return
                 if self._replays(refusal, mode, course):
                     continue
-                if refusal.code not in _LOST:
+                if refusal.code not in _LOST and not _unloaded(refusal):
                     generation.fail(refusal)
                     return
                 tried = [attempt.link]
@@ -354,3 +356,8 @@ class Placing:
             attempt.sent(handle)
             record.stage(semconv.SPAN_ROUTE, routed_s, attempt.submitted_s)
         return attempt
+
+
+def _unloaded(refusal: ServiceError) -> bool:
+    """Tells whether a worker has unloaded the request's LoRA adapter since it last told of it."""
+    return [each.field for each in refusal.violations] == ["lora_adapter"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import grpc
@@ -52,7 +52,7 @@ class Connection:
         *,
         promised: bool,
         complain: Complaints,
-        on_report: Callable[[], None],
+        on_report: Callable[[], Awaitable[None]],
         follow: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self.exchange = exchange
@@ -140,7 +140,7 @@ class Connection:
             try:
                 async with asyncio.timeout(None) as quiet:
                     async for report in self._remote.watch_load():
-                        self._take(report)
+                        await self._take(report)
                         if self._quiet_s is not None:
                             quiet.reschedule(asyncio.get_running_loop().time() + self._quiet_s)
             except TimeoutError:
@@ -152,14 +152,14 @@ class Connection:
             # It ends with the Exchange where the worker stops; else it is opened again.
             await asyncio.sleep(wait_s)
 
-    def _take(self, report: worker_pb2.WatchLoadResponse | DecodeError) -> None:
+    async def _take(self, report: worker_pb2.WatchLoadResponse | DecodeError) -> None:
         self.liveness.hear()
         if isinstance(report, DecodeError):
             self._complain(f"a load report {report}")
             return
         self.load = messages.worker_load(report)
         self.exchange.unreported = 0
-        self._on_report()
+        await self._on_report()
 
 
 async def _in_turns(pieces: Iterator[None]) -> None:

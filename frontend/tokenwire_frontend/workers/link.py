@@ -255,7 +255,7 @@ class WorkerLink:
             promised=info.contract_revision >= HEARTBEAT_REVISION,
             complain=self._complain,
             follow=lambda: self._follow(self, remote),
-            on_report=lambda: self._on_report(connection),
+            on_report=lambda: self._on_report(connection, remote),
         )
         self._connections.append(connection)
         scope.start(
@@ -267,10 +267,30 @@ class WorkerLink:
             self._tell()
         await connection.turned.wait()
 
-    def _on_report(self, connection: Connection) -> None:
-        newest = self._connections[-1:] == [connection]
-        if newest and connection.load.draining and self._status.drain():
+    async def _on_report(self, connection: Connection, remote: Remote) -> None:
+        if self._connections[-1:] != [connection]:
+            return
+        if connection.load.draining and self._status.drain():
             self._tell()
+        await self._keep_described(connection, remote)
+
+    async def _keep_described(self, connection: Connection, remote: Remote) -> None:
+        """Asks what the worker is where its last report says that this has changed."""
+        known = self.info
+        if known is None or connection.load.description_number == known.description_number:
+            return
+        try:
+            info = await self._described(remote)
+        except WorkerRefusedError as refusal:
+            connection.end(refusal)
+            return
+        if (info.model, info.tokenizer_fingerprint) != (known.model, known.tokenizer_fingerprint):
+            connection.end(ConnectionOverError("it serves another model"))
+            return
+        self.info = info
+        adapters = len(info.limits.lora_adapters)
+        log.info("worker_changed", address=self.address, lora_adapters=adapters)
+        self._on_change()
 
     def _on_over(self, connection: Connection) -> None:
         """Fails what a connection had that is over."""

@@ -110,6 +110,8 @@ class WorkerInfo:
     kv_events: bool
     """Whether it tells what happens to them."""
     limits: ModelLimits
+    description_number: int = 0
+    """Another one with each change; 0: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,8 @@ class WorkerLoad:
     """Mean time of an engine step; None: it does not say."""
     queue_s: float | None = None
     """Time that one more request would wait for the engine; None: it does not say."""
+    description_number: int = 0
+    """`WorkerInfo.description_number` as it was then."""
 
 
 def worker_info(message: worker_pb2.GetWorkerInfoResponse) -> WorkerInfo:
@@ -160,8 +164,9 @@ def worker_info(message: worker_pb2.GetWorkerInfoResponse) -> WorkerInfo:
             abilities=frozenset(
                 _ABILITIES[value] for value in message.capabilities if value in _ABILITIES
             ),
-            lora_adapters=tuple(message.lora_adapters),
+            lora_adapters=frozenset(message.lora_adapters),
         ),
+        description_number=message.description_number,
     )
 
 
@@ -186,6 +191,7 @@ def worker_load(message: worker_pb2.WatchLoadResponse) -> WorkerLoad:
         draining=message.draining,
         step_s=_seconds(message, "step"),
         queue_s=_seconds(message, "queue"),
+        description_number=message.description_number,
     )
 
 

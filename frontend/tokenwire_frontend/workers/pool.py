@@ -166,19 +166,26 @@ class WorkerPool:
         Raises:
             ServiceError: NO_WORKER.
         """
-        links = [link for link in self.ready(model.name) if link not in tried]
+        links = [link for link in self.ready(model.name, prompt.lora_adapter) if link not in tried]
         if not links:
             raise errors.no_worker(model.name)
         choice = self.router.choose(prompt, [_candidate(link) for link in links])
         return links[choice.index], choice
 
-    def ready(self, model: str) -> list[WorkerLink]:
+    def ready(self, model: str, lora_adapter: str = "") -> list[WorkerLink]:
         """Returns the links of the workers that get requests for the model.
 
-        Those that fail or are silent get some only where no worker is better.
+        With a LoRA adapter, only those that have it. Those that fail or are silent get some only
+        where no worker is better.
         """
         now_s = time.monotonic()
-        links = [link for link in self.links if link.info and link.info.model == model]
+        links = [
+            link
+            for link in self.links
+            if link.info
+            and link.info.model == model
+            and (not lora_adapter or lora_adapter in link.info.limits.lora_adapters)
+        ]
         ready = [link for link in links if link.state is LinkState.READY]
         sound = [link for link in ready if link.breaker.allows(now_s)]
         return sound or ready or [link for link in links if link.state is LinkState.SUSPECT]
@@ -206,7 +213,7 @@ class WorkerPool:
                 return True
         return not links
 
-    def too_late(self, model: str, budget_s: float) -> ServiceError | None:
+    def too_late(self, model: str, budget_s: float, lora_adapter: str = "") -> ServiceError | None:
         """Returns the refusal of one more request that would wait for longer than it has.
 
         None where a ready worker has room, or does not say how long it would wait there.
@@ -214,8 +221,10 @@ class WorkerPool:
         Args:
             model: its model.
             budget_s: what is left of its time budget, in seconds.
+            lora_adapter: what its worker has to have; empty: none.
         """
-        waits = [each.wait_s for each in map(_candidate, self.ready(model)) if not each.full]
+        ready = map(_candidate, self.ready(model, lora_adapter))
+        waits = [each.wait_s for each in ready if not each.full]
         known = [wait_s for wait_s in waits if wait_s is not None]
         if not known or len(known) < len(waits) or min(known) <= budget_s:
             return None

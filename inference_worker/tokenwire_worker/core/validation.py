@@ -84,6 +84,14 @@ def violations(request: GenerationRequest, info: EngineInfo) -> list[FieldViolat
     return [FieldViolation(f"request.{field}", description) for field, description in found]
 
 
+def adapter_fault(name: str, info: EngineInfo) -> str:
+    """Returns what is wrong with the name of a LoRA adapter; empty: requests may name it."""
+    if not name or name in info.lora_adapters:
+        return ""
+    known = ", ".join(info.lora_adapters) or "none"
+    return f"{cut(name, NAME_BYTES)!r} is not here; there are: {known}"
+
+
 def complete(request: GenerationRequest, info: EngineInfo) -> Generation:
     """Returns the generation that a request without violations asks for.
 
@@ -327,10 +335,8 @@ def _rest(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
     if request.lora_adapter:
         if Ability.LORA not in info.abilities:
             yield unable(Ability.LORA, info)
-        elif request.lora_adapter not in info.lora_adapters:
-            known = ", ".join(info.lora_adapters)
-            asked = cut(request.lora_adapter, NAME_BYTES)
-            yield "lora_adapter", f"{asked!r} is not here; there are: {known}"
+        elif fault := adapter_fault(request.lora_adapter, info):
+            yield "lora_adapter", fault
     if request.cache_salt:
         if Ability.CACHE_SALT not in info.abilities:
             yield unable(Ability.CACHE_SALT, info)

@@ -108,8 +108,8 @@ def capabilities(abilities: Iterable[Ability]) -> list[worker_pb2.Capability.Val
     return sorted(_CAPABILITIES[ability] for ability in abilities)
 
 
-def load_response(load: Load, pace: Pace) -> worker_pb2.WatchLoadResponse:
-    """Returns a load and a pace."""
+def load_response(load: Load, pace: Pace, description_number: int) -> worker_pb2.WatchLoadResponse:
+    """Returns a load, a pace and the number of the worker's description."""
     return worker_pb2.WatchLoadResponse(
         running_sequences=load.running_sequences,
         waiting_requests=load.waiting_requests,
@@ -119,6 +119,7 @@ def load_response(load: Load, pace: Pace) -> worker_pb2.WatchLoadResponse:
         draining=load.draining,
         step=_duration(pace.step_s),
         queue=_duration(pace.queue_s),
+        description_number=description_number,
     )
 
 

@@ -19,7 +19,7 @@ from tokenwire_worker.edge import from_proto, to_proto
 from tokenwire_worker.engines.port import Ability, EngineInfo
 from tokenwire_worker.model_files import TextFiles
 
-CONTRACT_REVISION = 4
+CONTRACT_REVISION = 5
 """Revision of tokenwire.worker.v1 that this worker speaks."""
 
 CHUNK_BYTES = 512 * 1024
@@ -69,6 +69,7 @@ class WorkerServicer:
             eos_token_ids=info.eos_token_ids,
             lora_adapters=info.lora_adapters,
             simulated=info.simulated,
+            description_number=self._dispatcher.description_number,
         )
 
     async def GetTokenizer(self, _request: pb.GetTokenizerRequest, context: Any) -> None:
@@ -94,7 +95,11 @@ class WorkerServicer:
         try:
             while True:
                 changed.clear()
-                await context.write(to_proto.load_response(dispatcher.load(), dispatcher.pace()))
+                await context.write(
+                    to_proto.load_response(
+                        dispatcher.load(), dispatcher.pace(), dispatcher.description_number
+                    )
+                )
                 if dispatcher.over.is_set():
                     return
                 await _set_within(dispatcher.over, interval_s)

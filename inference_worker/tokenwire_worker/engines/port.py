@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from pathlib import Path
 
 
 class Ability(Enum):
@@ -78,6 +79,7 @@ class EngineInfo:
     top_logprobs: int = 0
     """Most alternatives to a token, of the output or of the prompt."""
     lora_adapters: tuple[str, ...] = ()
+    """LoRA adapters that generations may name; of an engine, those that it was built with."""
     highest_temperature: float = 100.0
     """Most of Sampling.temperature; 100 is the contract's own bound."""
     stop_token_ids: int = 256
@@ -402,12 +404,32 @@ class EngineListener(Protocol):
         """
 
 
+class LoraLoader(Protocol):
+    """Changes an engine's LoRA adapters while it runs. Called on an event loop, one at a time."""
+
+    async def load(self, name: str, path: Path) -> None:
+        """Loads an adapter from its folder or file; generations may name it from then on.
+
+        What was computed with an earlier adapter of the name, such as KV blocks, is not reused.
+
+        Raises:
+            Refused: `path`: what is there is not an adapter that the engine can apply.
+        """
+
+    async def unload(self, name: str) -> None:
+        """Lets go of an adapter, which no generation has any more."""
+
+
 class Engine(Protocol):
     """A running engine. `submit` and `cancel` may be called from any thread and do not block."""
 
     @property
     def info(self) -> EngineInfo:
         """What the engine serves, and its bounds."""
+
+    @property
+    def lora(self) -> LoraLoader | None:
+        """Loads and unloads LoRA adapters; None: they stay as the engine was built with them."""
 
     def start(self, listener: EngineListener) -> None:
         """Starts to step; from now on the listener hears of it."""

@@ -1,9 +1,10 @@
 """Sets up where a process's spans and metrics go.
 
-Both go to an OTLP endpoint over HTTP where OTEL_EXPORTER_OTLP_ENDPOINT, or its variant for one of
-the two, names one; OTEL_TRACES_EXPORTER=none and OTEL_METRICS_EXPORTER=none leave one of them out.
-OTEL_SDK_DISABLED=true leaves out both. OTEL_TRACES_SAMPLER and the SDK's other variables apply;
-`variables` checks them. Metrics can be scraped as well.
+Both go to an OTLP endpoint where OTEL_EXPORTER_OTLP_ENDPOINT, or its variant for one of the two,
+names one, over HTTP or as OTEL_EXPORTER_OTLP_PROTOCOL says; OTEL_TRACES_EXPORTER=none and
+OTEL_METRICS_EXPORTER=none leave one of them out. OTEL_SDK_DISABLED=true leaves out both.
+OTEL_TRACES_SAMPLER and the SDK's other variables apply; `variables` has made them fit for use
+before. Metrics can be scraped as well.
 Without an endpoint no span is recorded, but every request still has a trace id, its caller's or a
 new one, in replies and log lines; and without an endpoint or a scrape nothing is measured.
 
@@ -14,12 +15,15 @@ not take is dropped, and no request waits for it.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import threading
+from typing import Any, Protocol
 
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
     InMemoryMetricReader,
+    MetricExporter,
     MetricReader,
     PeriodicExportingMetricReader,
 )
@@ -31,7 +35,7 @@ from opentelemetry.sdk.resources import (
     Resource,
 )
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from tokenwire_service.telemetry import exposition, histogram, semconv, tracing, variables
@@ -117,20 +121,31 @@ class Telemetry:
 def _tracer_provider(resource: Resource) -> TracerProvider:
     if not variables.exports("TRACES"):
         return TracerProvider(resource=resource, sampler=ALWAYS_OFF, shutdown_on_exit=False)
-    # Imported only where it is used: it brings an HTTP client.
-    from tokenwire_service.telemetry.span_exporter import SpanExporter  # noqa: PLC0415
-
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    processor = BatchSpanProcessor(SpanExporter(), max_export_batch_size=variables.batch_spans())
+    exporter = _over("TRACES").span_exporter()
+    processor = BatchSpanProcessor(exporter, max_export_batch_size=variables.batch_spans())
     provider.add_span_processor(processor)
     tracing.write_to(processor, resource, provider.sampler)
     return provider
 
 
 def _otlp_metrics(resource: Resource) -> MetricReader:
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # noqa: PLC0415
-        OTLPMetricExporter,
-    )
-
-    exporter = HistogramExporter(OTLPMetricExporter(), resource)
+    exporter = HistogramExporter(_over("METRICS").metric_exporter(), resource)
     return PeriodicExportingMetricReader(exporter)
+
+
+class _Exporters(Protocol):
+    """What a module of exporters offers."""
+
+    def span_exporter(self) -> SpanExporter: ...
+    def metric_exporter(self) -> MetricExporter: ...
+
+
+def _over(signal: str) -> _Exporters:
+    """Returns the exporters of the protocol that a signal is sent over.
+
+    They are imported only where they are used: HTTP's bring a client of their own.
+    """
+    name = "otlp_grpc" if variables.protocol(signal) == variables.GRPC else "otlp_http"
+    module: Any = importlib.import_module(f"{__package__}.{name}")
+    return module  # type: ignore[no-any-return]

@@ -323,10 +323,14 @@ METRICS = tuple(each for each in list(globals().values()) if isinstance(each, Me
 
 # --- spans ---------------------------------------------------------------------------------------
 
-_GENERATION_ENDS = (
+_USAGE = (
     names.GEN_AI_USAGE_INPUT_TOKENS,
     names.GEN_AI_USAGE_OUTPUT_TOKENS,
     names.GEN_AI_USAGE_CACHED_TOKENS,
+)
+"""Of the frontend's span of a generation alone, so that a sum over spans counts each once."""
+_WORKERS_USAGE = (names.PROMPT_TOKENS, names.COMPLETION_TOKENS, names.CACHED_PROMPT_TOKENS)
+_GENERATION_ENDS = (
     names.GEN_AI_RESPONSE_FINISH_REASONS,
     names.GEN_AI_REQUEST_MAX_TOKENS,
     names.CANCEL_CAUSE,
@@ -342,7 +346,8 @@ SPANS = (
         "A generation in the frontend, from receipt to end.", (FRONTEND,),
         (*_GEN_AI, names.REQUEST_ID),
         (
-            *_GENERATION_ENDS, names.WORKER, names.ROUTE_REASON, names.ROUTE_EXPECTED_TOKENS,
+            *_USAGE, *_GENERATION_ENDS, names.WORKER, names.ROUTE_REASON,
+            names.ROUTE_EXPECTED_TOKENS,
             names.GEN_AI_REQUEST_TEMPERATURE, names.GEN_AI_REQUEST_TOP_P,
             names.GEN_AI_REQUEST_TOP_K, names.GEN_AI_REQUEST_SEED,
             names.GEN_AI_REQUEST_CHOICE_COUNT, names.GEN_AI_INPUT_MESSAGES,
@@ -373,7 +378,7 @@ SPANS = (
         "A generation in a worker, from receipt to end. INTERNAL under a call of Execute.",
         (WORKER,),
         (*_GEN_AI, names.REQUEST_ID, names.WORKER, names.ENGINE),
-        (*_GENERATION_ENDS, names.CARRIED_TOKENS, names.SIMULATED),
+        (*_WORKERS_USAGE, *_GENERATION_ENDS, names.CARRIED_TOKENS, names.SIMULATED),
         (names.EVENT_FIRST_TOKEN, names.EVENT_CANCELLED),
     ),
     SpanForm(names.SPAN_QUEUE, "INTERNAL", "The generation waits for the engine.", (WORKER,)),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from itertools import pairwise
 
 import pytest
-from tokenwire_worker.engines.port import Finish, Sampling
+from tokenwire_worker.engines.port import Finish, Refused, Sampling
 from tokenwire_worker.engines.tensorrt_llm.watchdog import LOOP_STUCK_S, Watchdog
 
 from tests.engines.tensorrt_llm.conftest import EOS, LONG, VOCABULARY, chat, generation
@@ -35,6 +36,21 @@ def test_cache_salt_lora_and_retention_go_with_the_request(started, tmp_path):
     engine.run(generation(lora_adapter=""))
     asked = engine.last_request
     assert (asked["cache_salt"], asked["lora"], asked["retention"]) == (None, None, None)
+
+
+def test_adapters_are_loaded_and_unloaded_while_it_runs(started, tmp_path):
+    engine = started("--tensorrt-llm.lora-config.enabled")
+    live = engine.engine.lora
+    asyncio.run(live.load("law", tmp_path))
+    trial = engine.last_request
+    assert (trial["lora"].lora_name, trial["params"].max_tokens) == ("law", 1)
+    engine.run(generation(lora_adapter="law"))
+    assert engine.last_request["lora"] is trial["lora"]
+    asyncio.run(live.unload("law"))
+    with pytest.raises(Refused, match="does not exist"):
+        asyncio.run(live.load("law", tmp_path / "nothing"))
+    asyncio.run(live.load("law", tmp_path))
+    assert engine.last_request["lora"].lora_int_id > trial["lora"].lora_int_id
 
 
 def test_speculative_decoding_is_configured_by_its_own_class(started):

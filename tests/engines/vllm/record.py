@@ -42,7 +42,8 @@ SIGNATURES = {
     "v1/engine/async_llm.py": [
         f"AsyncLLM.{name}"
         for name in (
-            *("from_engine_args", "generate", "abort", "shutdown", "errored", "add_lora"),
+            *("from_engine_args", "generate", "abort", "shutdown", "errored"),
+            *("add_lora", "remove_lora"),
             *("get_supported_tasks", "get_tokenizer", "is_tracing_enabled"),
         )
     ],

@@ -327,6 +327,10 @@ class AsyncLLM:
         self.adapters.append(lora_request)
         return True
 
+    async def remove_lora(self, lora_id: int) -> bool:
+        self.adapters = [each for each in self.adapters if each.lora_int_id != lora_id]
+        return True
+
     async def generate(self, *arguments: Any, **named: Any) -> Any:
         _check_call("vllm.v1.engine.async_llm.AsyncLLM.generate", len(arguments), named)
         prompt, params, request_id = arguments

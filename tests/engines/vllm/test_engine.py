@@ -340,9 +340,30 @@ def test_priority_lora_and_salt_reach_vllm(build, tmp_path):
     engine.listener.one()
     call = llm().calls[-1]
     assert call["priority"] == -7
-    assert (call["lora_request"].lora_name, call["lora_request"].lora_int_id) == ("mine", 1)
+    assert (call["lora_request"].lora_name, call["lora_request"].lora_int_id) == ("mine-1", 1)
     assert call["trace_headers"] is None  # vLLM does not trace itself
     assert [each.lora_path for each in llm().adapters] == [str(adapter)]
+
+
+def test_adapters_are_loaded_and_unloaded_while_it_runs(build, tmp_path):
+    engine = build(enable_lora=True, max_loras=3, max_lora_rank=20)
+    assert (llm().arguments.max_lora_rank, llm().arguments.max_loras) == (32, 3)
+    assert Ability.LORA in engine.info.abilities
+
+    def used(key: int) -> tuple[str, int]:
+        engine.submit(key, Generation([40], 2, lora_adapter="law"))
+        engine.listener.one()
+        request = llm().calls[-1]["lora_request"]
+        return request.lora_name, request.lora_int_id
+
+    asyncio.run(engine.lora.load("law", tmp_path))
+    assert used(1) == ("law-1", 1)
+    asyncio.run(engine.lora.unload("law"))
+    assert llm().adapters == []
+    with pytest.raises(Refused, match=r"path: adapter_model\.safetensors is missing"):
+        asyncio.run(engine.lora.load("law", tmp_path / "broken"))
+    asyncio.run(engine.lora.load("law", tmp_path))
+    assert used(2) == ("law-3", 3), "another one, of whose blocks nothing is reused"
 
 
 def test_trace_context_reaches_a_vllm_that_traces(build):

@@ -71,9 +71,12 @@ class Conversation:
     def say(self, content: str) -> None:
         """Prints the answer to a message, and keeps both; of a stopped answer, what had come."""
         asked = [*self._messages, ChatMessage("user", content)]
-        stream = self._client.stream(chat=asked, max_delay=self._args.max_delay, **self._options)
+        args = self._args
+        stream = self._client.stream(
+            chat=asked, max_delay=args.max_delay, content=args.content, **self._options
+        )
         try:
-            print_stream(stream, self._args)
+            print_stream(stream, args, count=args.n or 1, limited=args.max_tokens is not None)
         finally:
             answer = stream.message()
             if answer.content or answer.tool_calls:

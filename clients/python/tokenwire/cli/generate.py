@@ -26,4 +26,5 @@ def run(client: Client, args: argparse.Namespace) -> None:
     text = arguments.text(args.prompt)
     prompt = arguments.token_ids("PROMPT", text.split()) if args.token_ids else text
     options = generation_options.given(args)
-    print_stream(client.stream(prompt, max_delay=args.max_delay, **options), args)
+    stream = client.stream(prompt, max_delay=args.max_delay, content=args.content, **options)
+    print_stream(stream, args, count=args.n or 1, limited=args.max_tokens is not None)

@@ -22,15 +22,57 @@ from tokenwire.options import GenerationOptions
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
+    add_shown(parser)
+    _add_request(parser.add_argument_group("request"))
+    delivery = parser.add_argument_group("delivery")
+    add_delivery(delivery)
+    _add_keeping(delivery)
+    _add_sampling(parser.add_argument_group("sampling (default: the model's own)"))
+    _add_stop(parser.add_argument_group("stop conditions"))
+    _add_guided(parser.add_argument_group("guided decoding (at most one)"))
+
+
+def add_shown(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say what is shown."""
     shown = parser.add_argument_group("output")
     shown.add_argument("--json", action="store_true", help="print one JSON object at the end")
     shown.add_argument(
         "--explain", action="store_true", help="end with a waterfall of the request's stages"
     )
-    _add_request(parser.add_argument_group("request"))
-    _add_sampling(parser.add_argument_group("sampling (default: the model's own)"))
-    _add_stop(parser.add_argument_group("stop conditions"))
-    _add_guided(parser.add_argument_group("guided decoding (at most one)"))
+
+
+def add_delivery(group: argparse._ArgumentGroup) -> None:
+    """Adds the options that say how deltas come."""
+    add = group.add_argument
+    add("--max-delay", type=seconds, metavar="SECONDS", help="merge deltas of up to this time")
+    add(
+        "--content",
+        choices=["text_and_ids", "text", "ids"],
+        help="what is sent of the output; what is not sent is not shown",
+    )
+
+
+def _add_keeping(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--detach",
+        dest="on_disconnect",
+        action="store_const",
+        const="detach",
+        help="keep the generation when this command ends, for `tokenwire attach`; prints its "
+        "resume token on standard error",
+    )
+    add(
+        "--detach-ttl",
+        type=seconds,
+        metavar="SECONDS",
+        help="time that it is kept without a caller; default: 60",
+    )
+    add(
+        "--idempotency-key",
+        metavar="KEY",
+        help="attach to the generation of this key where there is one, instead of a second one",
+    )
 
 
 def given(args: argparse.Namespace) -> GenerationOptions:
@@ -52,7 +94,6 @@ def _add_request(group: argparse._ArgumentGroup) -> None:
         help="sequences to generate, 1 to 32; shown at the end",
     )
     add("--time-budget", type=seconds, metavar="SECONDS", help="return what exists by then")
-    add("--max-delay", type=seconds, metavar="SECONDS", help="merge deltas of up to this time")
     add(
         "--logprobs",
         action="store_true",

@@ -14,14 +14,17 @@ from typing import Any, NoReturn
 
 from tokenwire import __version__
 from tokenwire.cli import (
+    attach,
     bench,
     cancel,
     chat,
+    completion,
     conformance,
     connection,
     detokenize,
     evaluate,
     generate,
+    lora,
     models,
     tokenize,
     top,
@@ -42,22 +45,27 @@ PIPE_CLOSED = 141
 _COMMANDS = {
     "generate": generate,
     "chat": chat,
+    "attach": attach,
+    "cancel": cancel,
     "tokenize": tokenize,
     "detokenize": detokenize,
     "models": models,
     "workers": workers,
+    "lora": lora,
     "top": top,
     "trace": trace,
-    "cancel": cancel,
     "bench": bench,
     "conformance": conformance,
     "evaluate": evaluate,
+    "completion": completion,
 }
 _READ_A_TEXT = (generate.run, chat.run, tokenize.run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code; wrong usage ends the process with 2."""
+    if completion.ASKED in os.environ:
+        completion.answer(_parser(whole=True))
     args, unknown = _parser().parse_known_args(arguments)
     if unknown:
         _refuse(args, unknown)
@@ -108,12 +116,16 @@ class _LineParser(argparse.ArgumentParser):
     configure_later: Callable[[argparse.ArgumentParser], None] | None = None
     """Adds a command's own arguments once that command is the one that was chosen."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's, with the command's own arguments."""
+    def configure(self) -> None:
+        """Adds the command's own arguments, where they are not there yet."""
         configure, self.configure_later = self.configure_later, None
         if configure is not None:
             connection.configure(self, subcommand=True)
             configure(self)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, with the command's own arguments."""
+        self.configure()
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -127,7 +139,8 @@ class _LineParser(argparse.ArgumentParser):
         return [name for action in self._actions for name in action.option_strings]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*, whole: bool = False) -> argparse.ArgumentParser:
+    """Returns the parser; `whole` with the arguments of every command."""
     parser = _LineParser(
         prog="tokenwire",
         description=__doc__,
@@ -148,4 +161,6 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.set_defaults(run=module.run, command=command)
         command.configure_later = module.configure
+        if whole:
+            command.configure()
     return parser

@@ -7,7 +7,7 @@ import os
 import sys
 from argparse import Namespace
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -18,6 +18,7 @@ from tokenwire.streams import GenerationStream
 from tokenwire.types import (
     Alternative,
     Answer,
+    Delta,
     FinishReason,
     TokenLogprob,
     ToolCall,
@@ -30,18 +31,27 @@ EMPTY = (
 )
 
 
-def print_stream(stream: GenerationStream, args: Namespace) -> None:
-    """Prints an answer as it comes, or as the options say; Ctrl-C cancels it.
+def print_stream(
+    stream: GenerationStream, args: Namespace, *, count: int, limited: bool = True
+) -> None:
+    """Prints an answer as it comes, or as the options say; Ctrl-C ends the stream.
+
+    Args:
+        stream: the answer.
+        args: with `json` and `explain`.
+        count: its sequences.
+        limited: the caller has set an end.
 
     Raises:
-        KeyboardInterrupt: the answer was cancelled.
+        KeyboardInterrupt: the stream was ended.
     """
+    live = not args.json and count == 1
     with cancelled_by_ctrl_c(stream), stream:
-        live = not args.json and (args.n or 1) == 1
+        deltas = _naming_the_generation(stream, known=getattr(args, "resume_token", ""))
         if live:
-            _print_live(stream)
+            _print_live(deltas)
         else:
-            deque(stream, maxlen=0)
+            deque(deltas, maxlen=0)
         answer = stream.result
     if args.json:
         print_json(answer_object(answer))
@@ -51,7 +61,7 @@ def print_stream(stream: GenerationStream, args: Namespace) -> None:
         print(EMPTY, file=sys.stderr)
     if answer.finish_reason is FinishReason.TIME_BUDGET:
         print("tokenwire: the time budget ended the answer", file=sys.stderr)
-    if answer.finish_reason is FinishReason.LENGTH and args.max_tokens is None:
+    if answer.finish_reason is FinishReason.LENGTH and not limited:
         print("tokenwire: the context is full; --max-tokens sets an earlier end", file=sys.stderr)
     if args.explain:
         # Beside --json, whose output stays one object.
@@ -133,10 +143,19 @@ def _print_sequences(answer: Answer) -> None:
         printer.end()
 
 
-def _print_live(stream: GenerationStream) -> None:
+def _naming_the_generation(stream: GenerationStream, known: str) -> Iterator[Delta]:
+    """Yields the deltas; before the first it prints the resume token, where there is a new one."""
+    for place, delta in enumerate(stream):
+        token = stream.accepted.resume_token if stream.accepted else ""
+        if place == 0 and token not in ("", known):
+            print(f"tokenwire: resume token {token}", file=sys.stderr, flush=True)
+        yield delta
+
+
+def _print_live(deltas: Iterator[Delta]) -> None:
     printer = _SequencePrinter()
     try:
-        for delta in stream:
+        for delta in deltas:
             printer.take(delta.reasoning, delta.text, delta.tool_calls)
     finally:
         # What follows, be it a failure, starts on a line of its own.

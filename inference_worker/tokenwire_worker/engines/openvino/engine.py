@@ -107,6 +107,10 @@ class OpenVinoEngine:
         """What the engine serves, and its bounds."""
         return self._info
 
+    @property
+    def lora(self) -> None:
+        """Returns None: a pipeline takes its adapters only as it is built."""
+
     def start(self, listener: EngineListener) -> None:
         """Starts to listen to the process."""
         self._listener = listener

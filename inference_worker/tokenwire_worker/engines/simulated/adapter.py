@@ -51,7 +51,8 @@ def build(settings: WorkerSettings) -> SimulatedEngine:
             "--simulated.mean-output-tokens: the model's files tell no eos_token_id to end with"
         )
     cached_tokens = own.kv_blocks * own.kv_block_tokens
-    abilities = ABILITIES | ({Ability.LORA} if own.lora else frozenset())
+    takes_lora = bool(own.lora) or settings.lora_folder is not None
+    abilities = ABILITIES | ({Ability.LORA} if takes_lora else frozenset())
     if own.prefix_caching:
         abilities |= {Ability.KV_EVENTS}
     pace = Pace(

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import structlog
 
@@ -25,6 +26,16 @@ LATE_S = 0.1
 process's threads; beyond this the time is lost, as after the machine was suspended."""
 
 log = structlog.get_logger()
+
+
+class NamedAdapters:
+    """LoRA adapters of which only the names count: they are a part of what each id follows from."""
+
+    async def load(self, name: str, path: Path) -> None:
+        """Does nothing: the files are not looked at."""
+
+    async def unload(self, name: str) -> None:
+        """Does nothing."""
 
 
 class SimulatedEngine:
@@ -61,6 +72,11 @@ class SimulatedEngine:
     def info(self) -> EngineInfo:
         """What the engine serves, and its bounds."""
         return self._info
+
+    @property
+    def lora(self) -> NamedAdapters:
+        """Takes any adapter."""
+        return NamedAdapters()
 
     def start(self, listener: EngineListener) -> None:
         """Has the listener hear of it from now on."""

@@ -22,10 +22,10 @@ from tokenwire_worker.model_files import read_limits
 # The package prints its version to standard output when it is imported.
 with contextlib.redirect_stdout(sys.stderr):
     import tensorrt_llm
-    from tensorrt_llm.llmapi import LoRARequest
 
 from tokenwire_worker.engines.guides.checker import compiler_checker
 from tokenwire_worker.engines.tensorrt_llm.engine import TensorRtLlmEngine
+from tokenwire_worker.engines.tensorrt_llm.lora import Adapters
 from tokenwire_worker.engines.tensorrt_llm.sampling import Fixed
 from tokenwire_worker.engines.tensorrt_llm.warm_up import warm_up
 from tokenwire_worker.engines.text import told
@@ -68,10 +68,7 @@ def build(settings: WorkerSettings) -> TensorRtLlmEngine:
     fixed = Fixed(
         eos_token_ids=limits.eos_token_ids,
         pad_id=limits.eos_token_ids[0] if limits.eos_token_ids else 0,
-        lora={
-            name: LoRARequest(name, number, str(path.expanduser()))
-            for number, (name, path) in enumerate(own.lora.items(), start=1)
-        },
+        lora=Adapters(own.lora.items()),
         guide_backend=own.guided_decoding_backend or "",
         vocabulary_size=limits.vocabulary_size,
         kv_retention=own.kv_retention,

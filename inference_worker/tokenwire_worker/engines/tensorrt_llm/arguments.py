@@ -26,7 +26,7 @@ RESERVED = {
     "skip_tokenizer_init": "it follows from --tensorrt-llm.guided-decoding-backend",
     "return_perf_metrics": _BY_THE_WORKER,
     "enable_iter_perf_stats": _BY_THE_WORKER,
-    "enable_lora": "it follows from --tensorrt-llm.lora",
+    "enable_lora": "it follows from --tensorrt-llm.lora and lora-config.enabled",
     "num_postprocess_workers": _IDS_ONLY,
     "postprocess_tokenizer_dir": _IDS_ONLY,
     "reasoning_parser": _IDS_ONLY,
@@ -113,7 +113,7 @@ def constructor_arguments(
             "guided_decoding_backend",
         ),
     }
-    if own.lora:
+    if own.takes_lora:
         arguments["lora_config"] = _lora(own.lora_config, len(own.lora))
     _refuse(_pass_through(own, arguments))
     _refuse((f"{FLAG}.arg {path}", fault) for path, fault in faults(recorded(), "LLM", arguments))
@@ -169,7 +169,7 @@ def _conflicts(own: TensorRtLlmSettings) -> Iterator[tuple[str, str]]:
 
 
 def _cuda_graphs(graphs: CudaGraphSettings, own: TensorRtLlmSettings) -> dict[str, Any] | None:
-    if not graphs.enabled or own.lora:  # LoRA does not go with CUDA graphs in 1.2
+    if not graphs.enabled or own.takes_lora:  # LoRA does not go with CUDA graphs in 1.2
         return None
     sizes: dict[str, Any] = {"enable_padding": graphs.enable_padding}
     if graphs.batch_sizes:

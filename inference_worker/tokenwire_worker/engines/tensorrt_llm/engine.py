@@ -43,6 +43,7 @@ from tokenwire_worker.engines.tensorrt_llm import sampling
 from tokenwire_worker.engines.tensorrt_llm.feeds import follow_kv_events, follow_statistics
 from tokenwire_worker.engines.tensorrt_llm.kv_events import KvEventReader
 from tokenwire_worker.engines.tensorrt_llm.load_meter import LoadMeter
+from tokenwire_worker.engines.tensorrt_llm.lora import LiveAdapters
 from tokenwire_worker.engines.tensorrt_llm.results import SequenceReader
 from tokenwire_worker.engines.tensorrt_llm.watchdog import LOOK_S, Watchdog
 from tokenwire_worker.engines.text import told
@@ -116,6 +117,8 @@ class TensorRtLlmEngine:
         self._progress = 0
         self._watchdog = Watchdog(self._is_healthy, self._die)
         self._thread = LoopThread()
+        self.lora = LiveAdapters(llm, fixed.lora, self._thread)
+        """Loads and unloads LoRA adapters."""
 
     # --- from any thread -------------------------------------------------------------------------
 
@@ -278,7 +281,7 @@ class TensorRtLlmEngine:
         fixed, prompt = self._fixed, generation.prompt
         further: dict[str, Any] = {}
         if generation.lora_adapter:
-            further["lora_request"] = fixed.lora[generation.lora_adapter]
+            further["lora_request"] = fixed.lora.request(generation.lora_adapter)
         if generation.cache_salt:
             further["cache_salt"] = generation.cache_salt
         if fixed.kv_retention and generation.priority:

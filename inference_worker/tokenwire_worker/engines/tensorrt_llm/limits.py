@@ -27,13 +27,13 @@ def abilities(own: TensorRtLlmSettings) -> frozenset[Ability]:
     if cache.enable_block_reuse:
         found.add(Ability.CACHED_PROMPT_TOKENS)
         # Its events do not tell a block of one LoRA adapter from one of another.
-        if cache.event_buffer_max_size and not own.lora:
+        if cache.event_buffer_max_size and not own.takes_lora:
             found.add(Ability.KV_EVENTS)
     if own.guided_decoding_backend:
         found |= GUIDED
     if own.guided_decoding_backend == "llguidance":  # its grammars are Lark's, not EBNF
         found -= {Ability.GUIDED_GRAMMAR, Ability.FREE_PREFIX}
-    if own.lora:
+    if own.takes_lora:
         found.add(Ability.LORA)
     if not drafts_within_the_model(own.speculative_config):
         found.add(Ability.LOGPROBS)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from tensorrt_llm import SamplingParams
-from tensorrt_llm.llmapi import GuidedDecodingParams, KvCacheRetentionConfig, LoRARequest
+from tensorrt_llm.llmapi import GuidedDecodingParams, KvCacheRetentionConfig
 
 from tokenwire_worker.engines.guides.choices import choice_pattern
 from tokenwire_worker.engines.guides.prepare import grammar_text
 from tokenwire_worker.engines.port import Ability, Generation, Guide, Sampling
+from tokenwire_worker.engines.tensorrt_llm.lora import Adapters
 
 NEVER = -1
 """An end_id that no token has: what TensorRT-LLM itself uses for ignore_eos."""
@@ -39,8 +40,8 @@ class Fixed:
     """The model's."""
     pad_id: int
     """An id that fills up; without one it would be `end_id`, which may be none."""
-    lora: dict[str, LoRARequest]
-    """LoRA adapters by name."""
+    lora: Adapters
+    """LoRA adapters."""
     guide_backend: str
     """Compiler of guides; empty without one."""
     vocabulary_size: int

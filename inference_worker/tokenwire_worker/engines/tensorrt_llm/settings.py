@@ -135,6 +135,11 @@ class LoraSettings(BaseModel):
 
     model_config = _GROUP
 
+    enabled: bool = Field(
+        default=False,
+        description="make room for adapters that are loaded while the worker serves; implied by "
+        "--tensorrt-llm.lora",
+    )
     max_lora_rank: int = Field(default=64, ge=1, description="highest rank of an adapter")
     max_loras: int = Field(default=4, ge=1, description="adapters on the GPU at once")
     max_cpu_loras: int | None = Field(
@@ -223,6 +228,11 @@ class TensorRtLlmSettings(BaseModel):
     @classmethod
     def _from_json(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         return values_of(arguments)
+
+    @property
+    def takes_lora(self) -> bool:
+        """Whether there is room for LoRA adapters."""
+        return bool(self.lora) or self.lora_config.enabled
 
 
 def values_of(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from tokenwire_worker.engines import EngineError
 
 if TYPE_CHECKING:
+    from tokenwire_worker.engines.vllm.settings import VllmSettings
     from tokenwire_worker.settings import WorkerSettings
 
 NAMED = (
@@ -41,6 +42,9 @@ NAMED = (
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM makes room for (vllm.config.lora.MaxLoRARanks)."""
 
+DEFAULT_LORA_RANK = 16
+"""Room for adapters of which none is known yet; vLLM's own default."""
+
 
 def engine_arguments(settings: WorkerSettings, kv_events_endpoint: str) -> Any:
     """Returns the AsyncEngineArgs that the settings ask for.
@@ -62,8 +66,8 @@ def engine_arguments(settings: WorkerSettings, kv_events_endpoint: str) -> Any:
         arguments["kv_events_config"] = KVEventsConfig(
             enable_kv_cache_events=True, publisher="zmq", endpoint=kv_events_endpoint
         )
-    if own.lora:
-        arguments.update(_lora(own.lora))
+    if takes_lora(own):
+        arguments.update(_lora(own))
     _check_passed_through(own.arg, arguments)
     try:
         return AsyncEngineArgs(**{**arguments, **own.arg})
@@ -90,15 +94,21 @@ def _fixed(settings: WorkerSettings) -> dict[str, Any]:
     }
 
 
-def _lora(adapters: dict[str, Path]) -> dict[str, Any]:
-    rank = max(_lora_rank(name, path) for name, path in adapters.items())
+def takes_lora(own: VllmSettings) -> bool:
+    """Tells whether vLLM makes room for LoRA adapters."""
+    return bool(own.lora) or own.enable_lora
+
+
+def _lora(own: VllmSettings) -> dict[str, Any]:
+    ranks = [_lora_rank(name, path) for name, path in own.lora.items()]
+    rank = max([own.max_lora_rank or 0, *ranks]) or DEFAULT_LORA_RANK
     fitting = [each for each in LORA_RANKS if each >= rank]
     if not fitting:
         raise EngineError(f"--vllm.lora: rank {rank}; vLLM takes at most {LORA_RANKS[-1]}")
     return {
         "enable_lora": True,
         # All of them in one batch: a request never waits for its adapter to be loaded.
-        "max_loras": len(adapters),
+        "max_loras": own.max_loras or max(len(own.lora), 1),
         "max_lora_rank": fitting[0],
     }
 

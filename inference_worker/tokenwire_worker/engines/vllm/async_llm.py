@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vllm.lora.request import LoRARequest
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import PrometheusStatLogger
@@ -15,7 +14,8 @@ from vllm.version import __version__
 from tokenwire_worker.engines import EngineError
 from tokenwire_worker.engines.port import GUIDED, Ability, EngineInfo
 from tokenwire_worker.engines.vllm import params
-from tokenwire_worker.engines.vllm.arguments import engine_arguments
+from tokenwire_worker.engines.vllm.arguments import engine_arguments, takes_lora
+from tokenwire_worker.engines.vllm.lora import Adapters
 from tokenwire_worker.model_files import read_eos_token_ids
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class Started:
     info: EngineInfo
     guide_stops: tuple[int, ...]
     """Ids that end a guided output; empty where there is none."""
-    adapters: dict[str, Any]
-    """LoRARequest of each adapter, by name."""
+    adapters: Adapters
+    """Its LoRA adapters."""
     traced: bool
     """Whether vLLM writes spans of its own."""
 
@@ -83,13 +83,12 @@ async def start(
         raise
 
 
-async def _load_adapters(llm: Any, settings: WorkerSettings) -> dict[str, Any]:
+async def _load_adapters(llm: Any, settings: WorkerSettings) -> Adapters:
     """Loads every adapter, so that a broken one is found now and none is waited for later."""
-    adapters = {}
-    for number, (name, path) in enumerate(settings.vllm.lora.items(), start=1):
-        adapters[name] = LoRARequest(name, number, str(path.expanduser().resolve()))
+    adapters = Adapters(llm)
+    for name, path in settings.vllm.lora.items():
         try:
-            await llm.add_lora(adapters[name])
+            await adapters.load(name, path.expanduser().resolve())
         except Exception as error:
             raise EngineError(f"--vllm.lora {name}: {error}") from error
     return adapters
@@ -146,7 +145,7 @@ def _abilities(config: Any, settings: WorkerSettings, *, guided: bool) -> frozen
     }
     if guided:
         abilities |= GUIDED
-    if settings.vllm.lora:
+    if takes_lora(settings.vllm):
         abilities.add(Ability.LORA)
     if settings.vllm.speculative_config is None:
         abilities |= {Ability.MIN_P, Ability.LOGIT_BIAS}  # vLLM refuses them with drafted tokens

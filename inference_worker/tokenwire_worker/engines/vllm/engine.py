@@ -43,6 +43,7 @@ from tokenwire_worker.engines.port import (
 from tokenwire_worker.engines.text import told
 from tokenwire_worker.engines.vllm import async_llm, params
 from tokenwire_worker.engines.vllm.kv_events import KvEventReader
+from tokenwire_worker.engines.vllm.lora import LiveAdapters
 
 if TYPE_CHECKING:
     from tokenwire_worker.settings import WorkerSettings
@@ -100,6 +101,8 @@ class VllmEngine:
             self._end_thread()
             raise
         self._llm = self._started.llm
+        self.lora = LiveAdapters(self._started.adapters, self._thread)
+        """Loads and unloads LoRA adapters."""
         self._guides = compiler_checker(settings.text_folder, self.info.vocabulary_size)
 
     @property
@@ -248,7 +251,7 @@ class VllmEngine:
                 params.prompt(generation),
                 params.sampling_params(generation, sequence.number, self._started.guide_stops),
                 sequence.request_id,
-                lora_request=self._started.adapters.get(generation.lora_adapter),
+                lora_request=self._started.adapters.request(generation.lora_adapter),
                 trace_headers=dict(generation.trace_headers) if self._started.traced else None,
                 priority=-generation.priority,  # vLLM has the lowest go first
             )

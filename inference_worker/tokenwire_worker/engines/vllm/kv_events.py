@@ -14,6 +14,7 @@ import zmq.asyncio
 from vllm.distributed.kv_events import AllBlocksCleared, BlockRemoved, BlockStored, KVEventBatch
 
 from tokenwire_worker.engines.port import KvCleared, KvEvent, KvRemoved, KvStored
+from tokenwire_worker.engines.vllm.lora import own_name
 
 log = structlog.get_logger()
 
@@ -104,7 +105,7 @@ def _stored(event: Any) -> KvStored:
         parent_hash=0 if parent is None else _hash(parent),
         block_hashes=[_hash(each) for each in event.block_hashes],
         token_ids=event.token_ids,
-        lora_adapter=event.lora_name or "",
+        lora_adapter=own_name(event.lora_name),
         cache_salt=_salt(event),
     )
 

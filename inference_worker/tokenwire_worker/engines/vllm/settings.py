@@ -78,6 +78,22 @@ class VllmSettings(BaseModel):
         default_factory=dict,
         description="NAME=PATH of a LoRA adapter that requests may name; repeatable",
     )
+    enable_lora: bool = Field(
+        default=False,
+        description="make room for LoRA adapters that are loaded while the worker serves; implied "
+        "by --vllm.lora",
+    )
+    max_loras: int | None = Field(
+        default=None,
+        ge=1,
+        description="adapters that one batch may have; default: as many as --vllm.lora names",
+    )
+    max_lora_rank: int | None = Field(
+        default=None,
+        ge=1,
+        le=512,
+        description="highest rank of an adapter; default: the highest of --vllm.lora, or 16",
+    )
     arg: dict[str, Any] = Field(
         default_factory=dict,
         description="KEY=VALUE of any other argument of vLLM, the value in JSON; repeatable",

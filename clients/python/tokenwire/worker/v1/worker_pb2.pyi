@@ -135,11 +135,12 @@ class GetWorkerInfoResponse(_message.Message):
     EOS_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     LORA_ADAPTERS_FIELD_NUMBER: _builtins.int
     SIMULATED_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
     worker_name: _builtins.str
     """Name that the worker gives itself; unique among workers that serve together."""
     contract_revision: _builtins.int
     """Revision of this contract that the worker speaks: raised by 1 with each addition that a caller may
-    have to know of. This file is revision 4.
+    have to know of. This file is revision 5.
     """
     model: _builtins.str
     """Name of the model."""
@@ -153,6 +154,8 @@ class GetWorkerInfoResponse(_message.Message):
     """SHA-256 of tokenizer.json, 64 lower-case hex digits."""
     simulated: _builtins.bool
     """Set by an engine that computes nothing and only keeps time."""
+    description_number: _builtins.int
+    """Raised by 1 with each change of this description. 0: it never changes. From revision 5 on."""
     @_builtins.property
     def limits(self) -> Global___Limits:
         """What requests may hold."""
@@ -184,10 +187,11 @@ class GetWorkerInfoResponse(_message.Message):
         eos_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         lora_adapters: _abc.Iterable[_builtins.str] | None = ...,
         simulated: _builtins.bool = ...,
+        description_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "contract_revision", b"contract_revision", "engine", b"engine", "engine_version", b"engine_version", "eos_token_ids", b"eos_token_ids", "limits", b"limits", "lora_adapters", b"lora_adapters", "model", b"model", "simulated", b"simulated", "tokenizer_fingerprint", b"tokenizer_fingerprint", "version", b"version", "worker_name", b"worker_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "contract_revision", b"contract_revision", "description_number", b"description_number", "engine", b"engine", "engine_version", b"engine_version", "eos_token_ids", b"eos_token_ids", "limits", b"limits", "lora_adapters", b"lora_adapters", "model", b"model", "simulated", b"simulated", "tokenizer_fingerprint", b"tokenizer_fingerprint", "version", b"version", "worker_name", b"worker_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -336,6 +340,7 @@ class WatchLoadResponse(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
     running_sequences: _builtins.int
     """Sequences that run in the engine."""
     waiting_requests: _builtins.int
@@ -348,6 +353,10 @@ class WatchLoadResponse(_message.Message):
     """Tokens generated since start."""
     draining: _builtins.bool
     """The worker finishes what it has and does not accept new requests."""
+    description_number: _builtins.int
+    """GetWorkerInfoResponse.description_number as it is now. Where the caller knows another one, it asks
+    GetWorkerInfo again. From revision 5 on.
+    """
     @_builtins.property
     def step(self) -> _duration_pb2.Duration:
         """Mean time of an engine step of late. Unset: none was made yet, or the worker is of revision 3."""
@@ -370,10 +379,11 @@ class WatchLoadResponse(_message.Message):
         draining: _builtins.bool = ...,
         step: _duration_pb2.Duration | None = ...,
         queue: _duration_pb2.Duration | None = ...,
+        description_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "generated_tokens", b"generated_tokens", "kv_cache_usage", b"kv_cache_usage", "queue", b"queue", "running_sequences", b"running_sequences", "step", b"step", "steps", b"steps", "waiting_requests", b"waiting_requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description_number", b"description_number", "draining", b"draining", "generated_tokens", b"generated_tokens", "kv_cache_usage", b"kv_cache_usage", "queue", b"queue", "running_sequences", b"running_sequences", "step", b"step", "steps", b"steps", "waiting_requests", b"waiting_requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
