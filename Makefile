@@ -55,7 +55,7 @@ helm: setup  ## fetch Helm and schemas of custom resources, with which tests/dep
 	@$(BIN)/python tools/fetch_helm.py
 
 test-helm: helm  ## render the chart and check what it makes
-	$(BIN)/python -m pytest tests/deploy/test_helm.py
+	$(BIN)/python -m pytest tests/deploy/test_helm.py tests/deploy/test_helm_scaling.py
 
 lint: setup $(BUF)  ## style, import rules, types, contract
 	$(BIN)/ruff check .

@@ -12,10 +12,8 @@ import yaml
 from tokenwire_frontend.settings import FrontendSettings
 from tokenwire_frontend.tenants_file import read_tenants
 from tokenwire_service.settings import parse
-from tokenwire_service.telemetry import registry
 from tokenwire_worker.settings import WorkerSettings
 
-from tests.deploy.files import load
 from tests.deploy.kubernetes import (
     CHART,
     EXAMPLES,
@@ -31,16 +29,11 @@ from tests.deploy.kubernetes import (
     selects,
     template,
 )
-from tests.deploy.promql import named
 from tests.deploy.schemas import faults, needs_schemas
 from tests.table import table
 
 pytestmark = needs_helm
 
-SCALED = (
-    "gpu",
-    "two-nodes",
-)
 CALLED_BY_NAME = re.compile(r"[-\w.]+\.svc\.cluster\.local")
 
 
@@ -379,50 +372,6 @@ def test_who_reaches_frontends_is_a_value():
     assert _allowed(restricted, f"{NAME}-frontend", "grpc") == [web, frontends]
 
 
-def test_workers_are_scaled_by_metrics_that_exist():
-    objects = rendered("gpu")
-    (scaled,) = of_kind(objects, "ScaledObject").values()
-    queries = [each["metadata"]["query"] for each in scaled["spec"]["triggers"]]
-    asked = [named(query).metrics for query in queries]
-    assert {metric for each in asked for metric in each} == SCALED_BY
-    # The labels are those that the monitors give, as Prometheus sees them.
-    for selectors in asked:
-        for metric, labels in selectors.items():
-            whose = "gen_ai_request_model" if "frontend" in metric else "tokenwire_pool"
-            assert labels == {"namespace", whose}
-    monitor = of_kind(objects, "PodMonitor")[f"{NAME}-worker"]
-    relabelled = {
-        each["targetLabel"] for each in monitor["spec"]["podMetricsEndpoints"][0]["relabelings"]
-    }
-    assert relabelled == {"job", "instance", "tokenwire_pool"}
-    (by_adapter,) = [
-        each
-        for each in of_kind(rendered("two-nodes"), "HorizontalPodAutoscaler").values()
-        if "worker" in each["metadata"]["name"]
-    ]
-    metrics = [each.get("pods", each.get("external")) for each in by_adapter["spec"]["metrics"]]
-    assert {each["metric"]["name"] for each in metrics} == SCALED_BY
-    assert {each.prometheus_name for each in registry.METRICS} >= SCALED_BY
-
-
-SCALED_BY = {
-    "tokenwire_frontend_queued_requests",
-    "tokenwire_worker_waiting_requests",
-    "tokenwire_worker_kv_cache_usage_ratio",
-}
-
-
-def test_what_is_scaled_exists_and_has_no_replicas_of_its_own():
-    for example in SCALED:
-        objects = rendered(example)
-        for kind in ("ScaledObject", "HorizontalPodAutoscaler"):
-            for each in of_kind(objects, kind).values():
-                target = each["spec"]["scaleTargetRef"]
-                scaled = of_kind(objects, target["kind"])[target["name"]]
-                assert scaled["apiVersion"] == target["apiVersion"]
-                assert "replicas" not in scaled["spec"]
-
-
 def test_an_engine_of_two_nodes_is_one_worker():
     objects = rendered("two-nodes")
     (group,) = of_kind(objects, "LeaderWorkerSet").values()
@@ -435,24 +384,6 @@ def test_an_engine_of_two_nodes_is_one_worker():
     assert not any(name.startswith("TOKENWIRE_") for name in environment(follower))
     for pod in (leader, follower):
         assert container(pod)["resources"]["limits"]["nvidia.com/gpu"] == 8
-
-
-def test_alerts_and_dashboards_are_those_of_the_repository():
-    objects = rendered("gpu")
-    (rules,) = of_kind(objects, "PrometheusRule").values()
-    assert rules["spec"] == load("alerts.yaml")
-    boards = of_kind(objects, "ConfigMap")
-    for name in ("capacity", "service"):
-        (text,) = boards[f"{NAME}-dashboard-{name}"]["data"].values()
-        assert json.loads(text)["title"]
-    jobs = {
-        each["replacement"]
-        for monitor in of_kind(objects, "PodMonitor").values()
-        for each in monitor["spec"]["podMetricsEndpoints"][0]["relabelings"]
-        if each["targetLabel"] == "job"
-    }
-    alerts = (CHART / "files/alerts.yaml").read_text()
-    assert jobs == set(re.findall(r'job="(tokenwire-\w+)"', alerts))
 
 
 def test_values_that_the_page_names_exist():
