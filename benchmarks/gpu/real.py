@@ -32,10 +32,12 @@ TOOL: dict[str, Any] = {
     "function": {
         "name": "get_weather",
         "description": "Get the weather in a city.",
+        "strict": True,
         "parameters": {
             "type": "object",
-            "properties": {"city": {"type": "string", "maxLength": 40}},
+            "properties": {"city": {"enum": ["Paris", "London", "Rome"]}},
             "required": ["city"],
+            "additionalProperties": False,
         },
     },
 }
@@ -155,7 +157,7 @@ def _seeds(client: Client, _: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reuse(client: Client, _: dict[str, Any]) -> dict[str, Any]:
-    prompt = f"{PASSAGE} " * 30
+    prompt = f"{PASSAGE} " * 40
     ids = client.tokenize(prompt).token_ids[:1201]
     first = client.generate(ids, max_tokens=16, temperature=0.0)
     again = client.generate(ids, max_tokens=16, temperature=0.0)

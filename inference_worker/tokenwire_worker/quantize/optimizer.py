@@ -19,6 +19,7 @@ import modelopt.torch.quantization as mtq
 import torch
 from modelopt.torch.export import export_hf_checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from tokenwire_worker.model_files import TEXT_FILES
 from tokenwire_worker.quantize.formats import FORMATS, KV_CACHE_FORMATS
@@ -65,6 +66,7 @@ def quantize(
         OptimizerError: there is no such device, or no memory for the model.
     """
     start_s = time.monotonic()
+    disable_progress_bar()  # the command says how far it has come, by lines
     if device == "cuda" and not torch.cuda.is_available():
         raise OptimizerError("--device cuda: PyTorch sees no GPU; --device cpu works, slowly")
     tokenizer = AutoTokenizer.from_pretrained(model)
