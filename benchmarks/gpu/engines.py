@@ -36,8 +36,10 @@ LARGE = {**SERVED, "load_format": "dummy", "max_model_len": 33_000}
 REAL = {
     "max_model_len": 4096,
     "max_num_seqs": 64,
+    # Log probabilities of prompts take 49,152 floats for each token of a step.
+    "max_num_batched_tokens": 2048,
     "gpu_memory_utilization": 0.02,
-    "kv_cache_memory_bytes": GB,
+    "kv_cache_memory_bytes": GB // 2,
 }
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from tokenwire import Client
+
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 300.0
 """Bound of a start: loading and compiling an 8B model takes about 40 s, and longer where several do
@@ -195,10 +197,16 @@ class Services:
         return self._start("tokenwire_worker", f"{name}-worker", options, environment)
 
     def frontend(self, name: str, workers: Sequence[Service], *options: str) -> Service:
-        """Starts a frontend of workers that run, and waits until it serves."""
+        """Starts a frontend of workers that run, and waits until each of them is ready there."""
         named = [word for each in workers for word in ("--worker", each.address)]
         service = self._start("tokenwire_frontend", f"{name}-frontend", [*named, *options])
         service.wait_until_serving()
+        with Client(service.address) as client:
+            deadline_s = time.monotonic() + SERVING_S
+            while any(each.state != "ready" for each in client.workers()):
+                if time.monotonic() > deadline_s:
+                    raise RuntimeError(f"{service.name} has not reached every worker")
+                time.sleep(0.1)
         return service
 
     def pair(

@@ -232,7 +232,8 @@ def rolling(run: Run) -> None:
     frontend = _frontend(run, "rolling", workers)
     run.results["rolling"] = asyncio.run(_rolling(run, frontend, workers))
     run.say(f"rolling restart: {run.results['rolling']}")
-    killed = asyncio.run(under_load(frontend, workers[1], run.models.vocabulary_size, 2 * STREAMS))
+    fresh = _frontend(run, "failover", workers)  # which knows that both are there again
+    killed = asyncio.run(under_load(fresh, workers[1], run.models.vocabulary_size, 2 * STREAMS))
     run.results["failover"] = {"killed": killed}
     run.say(f"failover: {killed}")
 
