@@ -7,9 +7,9 @@ Simulates each policy on a trace of chats and one of shared system prompts. The 
 cache that all workers share, without bound (BEST) or of all workers' size (SHARED). Exits with 1
 where `prefix` finds less than 0.9 of the best, or a worker gets more than 1.25 times its share.
 
---live runs the traces on simulated engines too, with one worker process and one frontend, a minute
-for each policy and trace. Exits with 1 where its hit rate is not the simulation's, give or take
-0.05.
+--live runs the traces on simulated engines too, with one worker process and one frontend, two
+minutes for each policy and trace. Exits with 1 where its hit rate is not the simulation's, give or
+take 0.05.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ WORKER_PORT, FRONTEND_PORT = 30_961, 30_951
 """The ports after the worker's are those of the other workers. Below those that Linux gives to
 connections."""
 
-SPEED = 4.0
-"""How many times as fast as in the simulation time goes."""
+SPEED = 1.0
+"""How many times as fast as in the trace time goes; a machine has to keep up."""
 
 
 @dataclass(frozen=True, slots=True)
