@@ -102,7 +102,7 @@ class Connection:
                 finally:
                     on_over()
         finally:
-            await self._remote.close()
+            self._remote.close()
 
     async def _read(
         self, call: grpc.aio.StreamStreamCall[bytes, execution_pb2.ExchangeResponse | DecodeError]

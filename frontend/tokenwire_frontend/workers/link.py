@@ -13,7 +13,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -214,9 +214,9 @@ class WorkerLink:
 
     async def _connect(self, scope: Scope) -> None:
         """Makes one connection, and returns when there is to be another."""
-        async with AsyncExitStack() as unless_served:
+        with ExitStack() as unless_served:
             remote = Remote(self.address, self._credentials, self._tls_name)
-            unless_served.push_async_callback(remote.close)
+            unless_served.callback(remote.close)
             try:
                 info = await self._described(remote)
                 if not self._connections:

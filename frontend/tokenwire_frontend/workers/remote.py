@@ -60,6 +60,8 @@ class Remote:
         else:
             named = merged(ARGUMENTS, (TLS_NAME, tls_name)) if tls_name else ARGUMENTS
             self._channel = grpc.aio.secure_channel(address, own, options=named)
+        self._calls: dict[str, grpc.aio.Call] = {}
+        """Streams by method."""
         self._describe = self._channel.unary_unary(
             f"{WORKER_SERVICE}GetWorkerInfo",
             worker_pb2.GetWorkerInfoRequest.SerializeToString,
@@ -128,8 +130,9 @@ class Remote:
         return {name: bytes(data) for name, data in parts.items()}
 
     def watch_load(self) -> AsyncIterable[worker_pb2.WatchLoadResponse | DecodeError]:
-        """Opens a stream of load reports."""
-        return self._watch_load(worker_pb2.WatchLoadRequest())
+        """Opens a stream of load reports, in the place of the one before."""
+        call = self._calls["WatchLoad"] = self._watch_load(worker_pb2.WatchLoadRequest())
+        return call
 
     def watch_kv_events(
         self, interval_s: float
@@ -141,11 +144,16 @@ class Remote:
 
     def exchange(self) -> grpc.aio.StreamStreamCall[bytes, Any]:
         """Opens an Exchange stream: takes serialised requests, yields frames or DecodeErrors."""
-        return self._exchange()
+        call = self._calls["Exchange"] = self._exchange()
+        return call
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Ends every call, and closes the connection."""
-        await self._channel.close()
+        for call in self._calls.values():
+            call.cancel()
+        # What Channel.close does in the end. First it looks for its calls among all tasks of the
+        # event loop: with 256 links to close that takes seconds, and holds up every stream.
+        self._channel._channel.close()  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def _lenient(
