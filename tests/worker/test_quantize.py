@@ -21,11 +21,13 @@ def optimizer(monkeypatch):
     made.fails = None
     made.capability = (9, 0)
 
-    def quantize(model, out, format_name, kv_cache, prompts, held_out, sample_tokens, device):
+    def quantize(
+        model, out, format_name, kv_cache, prompts, held_out, sample_tokens, device, block
+    ):
         made.calls.append(
             SimpleNamespace(
                 model=model, format=format_name, kv_cache=kv_cache, prompts=prompts,
-                held_out=held_out, sample_tokens=sample_tokens, device=device,
+                held_out=held_out, sample_tokens=sample_tokens, device=device, block=block,
             )
         )  # fmt: skip
         out.mkdir()
@@ -84,7 +86,7 @@ def test_the_folder_is_written_and_what_it_costs_is_told(quantize, optimizer, tm
     ]
     (call,) = optimizer.calls
     assert (call.model, call.format, call.kv_cache) == (model, "fp8", "fp8")
-    assert (call.sample_tokens, call.device) == (512, "cuda")
+    assert (call.sample_tokens, call.device, call.block) == (512, "cuda", None)
     assert not set(call.prompts) & set(call.held_out)
 
 
@@ -149,6 +151,7 @@ def test_a_folder_that_exists_is_never_written_over(quantize, optimizer, tmp_pat
     ("options", "says"),
     [
         (("--format", "fp4"), "--format: invalid choice: 'fp4'"),
+        (("--block-size", "64"), "--block-size: 64 is not one of fp8"),
         (("--samples", "0"), "--samples: '0' is not a whole number from 1 on"),
         (("--prompts", "nowhere.txt"), "--prompts: nowhere.txt: No such file"),
     ],

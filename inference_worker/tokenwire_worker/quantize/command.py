@@ -35,6 +35,9 @@ def main(program: str, arguments: Sequence[str]) -> int:
     program = f"{program} quantize"
     asked = _parser(program).parse_args(arguments)
     _check_folders(program, asked)
+    format_ = FORMATS[asked.format]
+    if asked.block_size not in (None, format_.block, *format_.blocks):
+        refuse(program, f"--block-size: {asked.block_size} is not one of {asked.format}")
     try:
         prompts = read(asked.prompts)
     except PromptsError as error:
@@ -72,6 +75,7 @@ def _quantised(
             held_out,
             asked.sample_tokens,
             asked.device,
+            asked.block_size,
         )
     except optimizer.OptimizerError as error:
         refuse(program, str(error))
@@ -100,6 +104,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--kv-cache", choices=KV_CACHE_FORMATS, help="scales for a KV cache of this format"
+    )
+    parser.add_argument(
+        "--block-size",
+        type=int,
+        choices=sorted({size for each in FORMATS.values() for size in each.blocks}),
+        help="weights that share a scale, where rows are no multiple of int4_awq's 128",
     )
     parser.add_argument(
         "--prompts",

@@ -16,12 +16,16 @@ class Format:
     TensorRT-LLM 1.2's matrix for its PyTorch backend."""
     capability: tuple[int, int]
     """Least CUDA compute capability whose matrix units compute it."""
+    block: int = 1
+    """Weights of a row that share a scale; a row is a whole number of these."""
+    blocks: tuple[int, ...] = ()
+    """Other sizes that the engines load."""
 
 
 FORMATS = {
     "fp8": Format("FP8_DEFAULT_CFG", ("vllm", "tensorrt_llm"), (8, 9)),
-    "nvfp4": Format("NVFP4_DEFAULT_CFG", ("vllm", "tensorrt_llm"), (10, 0)),
-    "int4_awq": Format("INT4_AWQ_CFG", ("tensorrt_llm",), (8, 0)),
+    "nvfp4": Format("NVFP4_DEFAULT_CFG", ("vllm", "tensorrt_llm"), (10, 0), 16),
+    "int4_awq": Format("INT4_AWQ_CFG", ("tensorrt_llm",), (8, 0), 128, (64,)),
     "int8_sq": Format("INT8_SMOOTHQUANT_CFG", (), (8, 0)),
 }
 

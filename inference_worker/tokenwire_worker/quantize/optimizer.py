@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import shutil
@@ -59,11 +60,13 @@ def quantize(
     held_out: Sequence[Prompt],
     sample_tokens: int,
     device: str,
+    block_size: int | None = None,
 ) -> Written:
     """Calibrates the model on the prompts, quantises it and writes the folder.
 
     Raises:
-        OptimizerError: there is no such device, or no memory for the model.
+        OptimizerError: there is no such device, or no memory for the model, or the format's blocks
+            do not fit its rows.
     """
     start_s = time.monotonic()
     disable_progress_bar()  # the command says how far it has come, by lines
@@ -78,9 +81,12 @@ def quantize(
         loaded = AutoModelForCausalLM.from_pretrained(
             model, dtype="auto", device_map="auto" if device == "cuda" else "cpu"
         ).eval()
+        _check_rows(loaded, format_name, block_size or FORMATS[format_name].block)
         with torch.inference_mode():
             before, tokens = _perplexity(loaded, kept, "before")
-            mtq.quantize(loaded, _configuration(format_name, kv_cache), _calibration(samples))
+            mtq.quantize(
+                loaded, _configuration(format_name, kv_cache, block_size), _calibration(samples)
+            )
             after, _ = _perplexity(loaded, kept, "after")
             export_hf_checkpoint(loaded, export_dir=out)
     except torch.cuda.OutOfMemoryError as error:
@@ -100,8 +106,23 @@ def quantize(
     )
 
 
-def _configuration(format_name: str, kv_cache: str | None) -> Any:
-    configuration = getattr(mtq, FORMATS[format_name].configuration)
+def _check_rows(model: Any, format_name: str, block: int) -> None:
+    """Refuses what Model Optimizer would refuse after the calibration."""
+    for name, module in model.named_modules():
+        quantised = isinstance(module, torch.nn.Linear) and "lm_head" not in name
+        if quantised and module.in_features % block:
+            raise OptimizerError(
+                f"--format {format_name}: {name} has rows of {module.in_features} weights, "
+                f"which is not a multiple of its block size, {block}"
+            )
+
+
+def _configuration(format_name: str, kv_cache: str | None, block_size: int | None) -> Any:
+    configuration = copy.deepcopy(getattr(mtq, FORMATS[format_name].configuration))
+    for quantizer in configuration["quant_cfg"]:
+        sizes = (quantizer.get("cfg") or {}).get("block_sizes") or {}
+        if block_size is not None and -1 in sizes:
+            sizes[-1] = block_size
     if kv_cache is None:
         return configuration
     of_the_cache = getattr(mtq, KV_CACHE_FORMATS[kv_cache])
