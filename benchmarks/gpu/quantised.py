@@ -110,7 +110,13 @@ def _finished(run: Run, name: str, process: subprocess.Popen[bytes]) -> dict[str
     if code:
         last = said.strip().splitlines()[-1:] or [f"exit code {code}"]
         return {"failed": last[0][:400]}
-    return {"said": [line for line in said.splitlines() if re.match("perplexity of|/|note:", line)]}
+    return {
+        "said": [
+            line
+            for line in said.splitlines()
+            if re.match(r"perplexity of|note:|\S+: (fp8|nvfp4|int)", line)
+        ]
+    }
 
 
 def _evaluate(run: Run, name: str, text: Path) -> dict[str, Any]:
