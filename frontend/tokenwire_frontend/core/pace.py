@@ -66,6 +66,11 @@ class Duration:
         self._tokens += (tokens - self._tokens) * share
         self._token_s += (took_s / tokens - self._token_s) * share
 
+    @property
+    def mean_s(self) -> float:
+        """Time of a generation; 0: not known."""
+        return self._token_s * self._tokens
+
     def expected_s(self, most_tokens: int) -> float:
         """Returns the time of one with at most so many tokens a sequence; 0: not known."""
         return self._token_s * min(self._tokens, most_tokens)

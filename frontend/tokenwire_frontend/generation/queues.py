@@ -41,6 +41,11 @@ be spent in the queue: what is expected may be wrong by so much, and a deadline 
 way has cost a worker for nothing."""
 
 
+MARGIN = 1.5
+"""Times the expected time of a generation that a deadline has to leave when its turn comes: some
+take longer than most, and there are others that wait."""
+
+
 @dataclass(frozen=True)
 class QueueLimits:
     """How much may wait for the workers of each model, and how long."""
@@ -66,6 +71,10 @@ class Workers(Protocol):
 
         `ahead` is QueueLimits.ahead; None: what may wait at a worker is room.
         """
+        ...
+
+    def places(self, model: str) -> int:
+        """Returns how many sequences the ready workers' engines run at once."""
         ...
 
 
@@ -171,7 +180,9 @@ class Line:
     def wait_s(self, ticket: Ticket, now_s: float) -> float | None:
         """Returns about how long a new request would wait here; None: not known."""
         rate = self._pace.rate(now_s)
-        return None if rate is None else self.queue.ahead(ticket) / rate
+        if rate is None and self.duration.mean_s:  # too few have left: as fast as workers can be
+            rate = self._workers.places(self._model) / self.duration.mean_s
+        return self.queue.ahead(ticket) / rate if rate else None
 
     def join(self, ticket: Ticket) -> asyncio.Future[ServiceError | None]:
         """Has a request wait for which there is no `refusal`; returns its verdict."""
@@ -196,11 +207,12 @@ class Line:
         """Lets go to workers what they have room for."""
         while self.queue and self._workers.is_ready(self._model) and self.has_room():
             ticket, now_s = self.queue.pop(), time.monotonic()
-            self._pace.note(now_s)
-            run_s, left_s = self.duration.expected_s(ticket.output_tokens), ticket.ends_s - now_s
+            run_s = self.duration.expected_s(ticket.output_tokens) * MARGIN
+            left_s = ticket.ends_s - now_s
             if run_s > left_s:
                 self._settle(ticket, no_room.deadline_too_short(self._model, left_s, run_s))
             elif self._settle(ticket, None):
+                self._pace.note(now_s)  # those that go by another way tell nothing of the workers
                 self.take(ticket)
 
     @property

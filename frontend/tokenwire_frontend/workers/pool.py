@@ -194,6 +194,10 @@ class WorkerPool:
         """Returns whether any worker gets requests for the model."""
         return bool(self.ready(model))
 
+    def places(self, model: str) -> int:
+        """Returns how many sequences the ready workers' engines run at once."""
+        return sum(link.info.running_limit for link in self.ready(model) if link.info)
+
     def has_room(self, model: str, more: int, ahead: float | None) -> bool:
         """Returns whether ready workers have room for so many more requests.
 
