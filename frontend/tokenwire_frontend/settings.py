@@ -160,8 +160,8 @@ class FrontendSettings(ServiceSettings):
         ge=1.5,
         le=3600,
         description="silence in seconds after which a worker gets no requests, unless all are "
-        "silent, and what it has not accepted goes to another; a worker is heard at least once a "
-        "second",
+        "silent, and what it has not accepted goes to another; a worker is heard at least "
+        "twice in it",
     )
     worker_lost_s: float = Field(
         8.0,

@@ -160,6 +160,21 @@ async def test_a_worker_that_promises_no_heartbeat_is_asked_for_it(worker):
         await frontend.wait_for(worker, LOST)
 
 
+@pytest.mark.parametrize(("suspect_s", "longest_s"), [(1.5, 1), (3, 1.5), (60, 10)])
+async def test_a_worker_is_asked_for_two_heartbeats_before_it_is_suspect(
+    worker, suspect_s, longest_s
+):
+    asked: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    async def watch(request: Any, context: Any) -> None:
+        asked.set_result(request.max_interval.ToNanoseconds() / 1e9)
+        await asyncio.get_running_loop().create_future()
+
+    worker.overrides["WatchLoad"] = watch
+    async with frontend_of(worker, worker_suspect_s=suspect_s, worker_lost_s=60):
+        assert await asyncio.wait_for(asked, 60) == longest_s
+
+
 @pytest.mark.parametrize("revision", [1, 2])
 @pytest.mark.parametrize("how", ["ends", "says nothing"])
 async def test_a_worker_whose_load_is_not_told_any_more_is_suspect_then_lost(worker, revision, how):

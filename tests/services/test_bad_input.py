@@ -175,7 +175,13 @@ CASES: dict[str, Cases] = {
             duration_pb2.Duration(seconds=1, nanos=1),
             duration_pb2.Duration(seconds=-1),
             *NOT_DURATIONS,
-        )
+        ),
+        "max_interval": each_of(
+            "max_interval",
+            duration_pb2.Duration(nanos=999_999_999),
+            duration_pb2.Duration(seconds=10, nanos=1),
+            *NOT_DURATIONS,
+        ),
     },
     "WatchKvEvents": {
         "first_number": [

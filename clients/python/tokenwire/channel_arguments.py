@@ -30,6 +30,8 @@ MIN_RECONNECT_BACKOFF_MS = "grpc.min_reconnect_backoff_ms"
 MAX_RECONNECT_BACKOFF_MS = "grpc.max_reconnect_backoff_ms"
 INITIAL_RECONNECT_BACKOFF_MS = "grpc.initial_reconnect_backoff_ms"
 SERVICE_CONFIG = "grpc.service_config"
+BDP_PROBE = "grpc.http2.bdp_probe"
+LOOKAHEAD_BYTES = "grpc.http2.lookahead_bytes"
 TLS_NAME = "grpc.ssl_target_name_override"
 MAX_CONNECTION_AGE_MS = "grpc.max_connection_age_ms"
 
@@ -107,6 +109,10 @@ WORKER_HOP = merged(
     CLIENT,
     # Workers are beside their frontends: a proxy of the environment's is for the world outside.
     (ENABLE_HTTP_PROXY, 0),
+    # A probe of the bandwidth is a ping for each message that comes: with 256 idle workers, more
+    # than all else together. Without probes the window stays as it is set, here to a whole frame.
+    (BDP_PROBE, 0),
+    (LOOKAHEAD_BYTES, HOP_FRAME_BYTES),
 )
 
 SERVER: ChannelArguments = (

@@ -39,6 +39,7 @@ class Connection:
         exchange: the generations.
         liveness: told of each sign of life.
         promised: the worker promises a heartbeat.
+        longest_s: time between two of them that it is asked for.
         complain: told of load reports that can't be read.
         on_report: called after each load report.
         follow: what else is done for as long as it lasts.
@@ -51,6 +52,7 @@ class Connection:
         liveness: Liveness,
         *,
         promised: bool,
+        longest_s: float,
         complain: Complaints,
         on_report: Callable[[], Awaitable[None]],
         follow: Callable[[], Coroutine[Any, Any, None]],
@@ -65,6 +67,7 @@ class Connection:
         self._over = asyncio.Event()
         self._remote = remote
         self._quiet_s = None if promised else HEARTBEAT_S
+        self._longest_s = longest_s
         self._complain = complain
         self._on_report = on_report
         self._follow = follow
@@ -139,7 +142,7 @@ class Connection:
             wait_s = HEARTBEAT_S
             try:
                 async with asyncio.timeout(None) as quiet:
-                    async for report in self._remote.watch_load():
+                    async for report in self._remote.watch_load(self._longest_s):
                         await self._take(report)
                         if self._quiet_s is not None:
                             quiet.reschedule(asyncio.get_running_loop().time() + self._quiet_s)

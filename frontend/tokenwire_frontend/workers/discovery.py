@@ -22,7 +22,7 @@ DNS = "dns:///"
 """Begins a setting that is a name; NAME:PORT follows."""
 
 WORKERS_LIMIT = 1024
-"""Workers that a frontend connects to; each costs about 0.2 MB, and a report a second."""
+"""Workers that a frontend connects to; each costs about 0.2 MB, and some reports."""
 
 RESOLVE_S = 10.0
 """Time that one lookup may take; resolvers give up after 5 to 30 s."""

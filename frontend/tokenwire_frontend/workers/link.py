@@ -61,6 +61,10 @@ With so many, a worker that asks for another has to wait."""
 HEARTBEAT_REVISION = 2
 """Contract revision from which on WatchLoad has a message at least once a second."""
 
+LEAST_HEARTBEAT_S, MOST_HEARTBEAT_S = 1.0, 10.0
+"""Bounds of the time between two heartbeats that a worker can be asked for. It is asked for two in
+the silence after which it is suspect: each costs 0.1 to 0.2 ms, and most say nothing new."""
+
 REASON_LIMIT = 300
 """Most characters of a state's reason: some of it comes from the peer."""
 
@@ -253,6 +257,7 @@ class WorkerLink:
             Exchange(self.address, info, outgoing, self._handles, self._clock),
             Liveness(self._clock, limits.suspect_s, limits.lost_s),
             promised=info.contract_revision >= HEARTBEAT_REVISION,
+            longest_s=min(max(limits.suspect_s / 2, LEAST_HEARTBEAT_S), MOST_HEARTBEAT_S),
             complain=self._complain,
             follow=lambda: self._follow(self, remote),
             on_report=lambda: self._on_report(connection, remote),

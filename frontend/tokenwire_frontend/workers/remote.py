@@ -129,9 +129,18 @@ class Remote:
             parts.setdefault(part.file_name, bytearray()).extend(part.data)
         return {name: bytes(data) for name, data in parts.items()}
 
-    def watch_load(self) -> AsyncIterable[worker_pb2.WatchLoadResponse | DecodeError]:
-        """Opens a stream of load reports, in the place of the one before."""
-        call = self._calls["WatchLoad"] = self._watch_load(worker_pb2.WatchLoadRequest())
+    def watch_load(
+        self, longest_s: float
+    ) -> AsyncIterable[worker_pb2.WatchLoadResponse | DecodeError]:
+        """Opens a stream of load reports, in the place of the one before.
+
+        Args:
+            longest_s: time between two reports, at most; a worker may send more.
+        """
+        longest = duration_pb2.Duration()
+        longest.FromNanoseconds(round(longest_s * 1e9))
+        request = worker_pb2.WatchLoadRequest(max_interval=longest)
+        call = self._calls["WatchLoad"] = self._watch_load(request)
         return call
 
     def watch_kv_events(

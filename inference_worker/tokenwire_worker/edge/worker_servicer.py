@@ -8,6 +8,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
 from tokenwire.worker.v1 import worker_pb2 as pb
 from tokenwire_service.errors import invalid
 
@@ -29,9 +30,11 @@ DEFAULT_INTERVAL_S, LEAST_INTERVAL_S, MOST_INTERVAL_S = 0.2, 0.01, 1.0
 """WatchLoadRequest.min_interval: where it is unset, and its bounds; the last is also that of
 WatchKvEventsRequest.interval."""
 
-HEARTBEAT_S = 0.9
-"""Longest time between two messages of WatchLoad, by which a worker is known to live: the contract
-has one a second, and a busy event loop is late."""
+LEAST_HEARTBEAT_S, MOST_HEARTBEAT_S = 1.0, 10.0
+"""WatchLoadRequest.max_interval: its bounds; where it is unset, it is the first."""
+
+HEARTBEAT_SHARE = 0.9
+"""Of that time, after which there is a message of WatchLoad: a busy event loop is late."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,8 @@ class WorkerServicer:
                 )
 
     async def WatchLoad(self, request: pb.WatchLoadRequest, context: Any) -> None:
-        """Streams the load: at once, then when it has changed, and once a second at the least."""
-        interval_s = _interval_s(request)
+        """Streams the load: at once, then when it has changed, and as a heartbeat."""
+        interval_s, heartbeat_s = _interval_s(request), _heartbeat_s(request)
         dispatcher = self._dispatcher
         changed = dispatcher.watch_load()
         try:
@@ -103,7 +106,7 @@ class WorkerServicer:
                 if dispatcher.over.is_set():
                     return
                 await _set_within(dispatcher.over, interval_s)
-                await _set_within(changed, HEARTBEAT_S - interval_s)
+                await _set_within(changed, heartbeat_s - interval_s)
         finally:
             dispatcher.unwatch_load(changed)
 
@@ -125,11 +128,23 @@ class WorkerServicer:
 def _interval_s(request: pb.WatchLoadRequest) -> float:
     if not request.HasField("min_interval"):
         return DEFAULT_INTERVAL_S
-    asked_s = from_proto.seconds(request.min_interval)
+    return _within(request.min_interval, "min_interval", LEAST_INTERVAL_S, MOST_INTERVAL_S)
+
+
+def _heartbeat_s(request: pb.WatchLoadRequest) -> float:
+    longest_s = LEAST_HEARTBEAT_S
+    if request.HasField("max_interval"):
+        bounds = LEAST_HEARTBEAT_S, MOST_HEARTBEAT_S
+        longest_s = _within(request.max_interval, "max_interval", *bounds)
+    return longest_s * HEARTBEAT_SHARE
+
+
+def _within(asked: Duration, field: str, least_s: float, most_s: float) -> float:
+    asked_s = from_proto.seconds(asked)
     if math.isnan(asked_s):
-        raise invalid("min_interval", "not a valid duration")
-    if not LEAST_INTERVAL_S <= asked_s <= MOST_INTERVAL_S:
-        raise invalid("min_interval", f"{asked_s:g} s is not within 10 ms to 1 s")
+        raise invalid(field, "not a valid duration")
+    if not least_s <= asked_s <= most_s:
+        raise invalid(field, f"{asked_s:g} s is not within {least_s:g} s to {most_s:g} s")
     return asked_s
 
 

@@ -309,18 +309,26 @@ class WatchLoadRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MIN_INTERVAL_FIELD_NUMBER: _builtins.int
+    MAX_INTERVAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def min_interval(self) -> _duration_pb2.Duration:
         """Shortest time between two messages. Unset: 200 ms; bounds 10 ms to 1 s."""
+
+    @_builtins.property
+    def max_interval(self) -> _duration_pb2.Duration:
+        """Longest time between two messages. Unset: 1 s; bounds 1 s to 10 s. A caller with many workers spends
+        less on those that are idle. A worker may send more often, as one of before this field does.
+        """
 
     def __init__(
         self,
         *,
         min_interval: _duration_pb2.Duration | None = ...,
+        max_interval: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["min_interval", b"min_interval"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_interval", b"max_interval", "min_interval", b"min_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_interval", b"min_interval"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_interval", b"max_interval", "min_interval", b"min_interval"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -78,7 +78,7 @@ class WorkerServiceServicer(object):
 
     def WatchLoad(self, request, context):
         """Streams the worker's load: at once, then whenever it has changed, at most once an interval, and at
-        least once a second, so that it is the worker's heartbeat too.
+        least once a second, or as `max_interval` says, so that it is the worker's heartbeat too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,7 @@ class WorkerServiceStub:
     """
     WatchLoad: _grpc.UnaryStreamMultiCallable[_worker_pb2.WatchLoadRequest, _worker_pb2.WatchLoadResponse]
     """Streams the worker's load: at once, then whenever it has changed, at most once an interval, and at
-    least once a second, so that it is the worker's heartbeat too.
+    least once a second, or as `max_interval` says, so that it is the worker's heartbeat too.
     """
     WatchKvEvents: _grpc.UnaryStreamMultiCallable[_worker_pb2.WatchKvEventsRequest, _worker_pb2.WatchKvEventsResponse]
     """Streams the KV cache's events. UNIMPLEMENTED where the engine has none
@@ -61,7 +61,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     """
     WatchLoad: _aio.UnaryStreamMultiCallable[_worker_pb2.WatchLoadRequest, _worker_pb2.WatchLoadResponse]  # type: ignore[assignment]
     """Streams the worker's load: at once, then whenever it has changed, at most once an interval, and at
-    least once a second, so that it is the worker's heartbeat too.
+    least once a second, or as `max_interval` says, so that it is the worker's heartbeat too.
     """
     WatchKvEvents: _aio.UnaryStreamMultiCallable[_worker_pb2.WatchKvEventsRequest, _worker_pb2.WatchKvEventsResponse]  # type: ignore[assignment]
     """Streams the KV cache's events. UNIMPLEMENTED where the engine has none
@@ -96,7 +96,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_worker_pb2.WatchLoadResponse], _abc.AsyncIterator[_worker_pb2.WatchLoadResponse]]:
         """Streams the worker's load: at once, then whenever it has changed, at most once an interval, and at
-        least once a second, so that it is the worker's heartbeat too.
+        least once a second, or as `max_interval` says, so that it is the worker's heartbeat too.
         """
 
     @_abc_1.abstractmethod
