@@ -33,6 +33,7 @@ Each function makes one tokenwire_service.errors.ServiceError:
     retention_full      RESOURCE_EXHAUSTED  RETENTION_FULL
     idempotency_conflict ALREADY_EXISTS     IDEMPOTENCY_CONFLICT
     other_ids           ALREADY_EXISTS      IDEMPOTENCY_CONFLICT
+    less_output         ALREADY_EXISTS      IDEMPOTENCY_CONFLICT
     key_moved           UNAVAILABLE         KEY_MOVED
     unknown_owner       FAILED_PRECONDITION UNKNOWN_OWNER
     owner_unreachable   UNAVAILABLE         OWNER_UNREACHABLE
@@ -334,6 +335,14 @@ def idempotency_conflict(key: str) -> ServiceError:
 def other_ids(field: str) -> ServiceError:
     """A repeated request has other output so far than the generation of its key."""
     fault = "are not the ids that the generation of this idempotency key begins with"
+    error = ServiceError(Code.ALREADY_EXISTS, "IDEMPOTENCY_CONFLICT", f"{field} {fault}")
+    error.violations = [FieldViolation(field, fault)]
+    return error
+
+
+def less_output(field: str, tokens: int) -> ServiceError:
+    """A repeated request lacks output that the generation of its key began with."""
+    fault = f"lacks output that the generation of this idempotency key began with: {tokens} tokens"
     error = ServiceError(Code.ALREADY_EXISTS, "IDEMPOTENCY_CONFLICT", f"{field} {fault}")
     error.violations = [FieldViolation(field, fault)]
     return error

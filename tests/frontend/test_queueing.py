@@ -17,6 +17,7 @@ from tokenwire.frontend.v1 import generation_pb2_grpc
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_frontend.core.link_state import LinkState
 from tokenwire_frontend.core.tenants import STRANGERS, TenantLimits, Tenants, TenantTable
+from tokenwire_frontend.generation import generation as generation_module
 from tokenwire_frontend.settings import FrontendSettings
 from tokenwire_frontend.tenants_file import read_tenants
 from tokenwire_frontend.workers.messages import duration
@@ -286,6 +287,18 @@ async def test_a_request_that_a_worker_has_no_room_for_after_all_comes_back_to_t
     await until(lambda: here.came == ["patient"])
     await here.end_one()
     assert (await call).usage.completion_tokens == 1
+
+
+async def test_the_time_budget_of_one_that_came_back_to_the_queue_ends_there(here, monkeypatch):
+    monkeypatch.setattr(generation_module, "BUDGET_BACKSTOP_S", 1000.0)
+
+    def refuse(stream: Stream, submit: pb.Submit) -> None:
+        here.worker.report(running_sequences=1, waiting_requests=64)  # of another frontend
+        stream.fail(submit.handle)
+
+    here.worker.script = refuse
+    answer = await here.ask("patient", time_budget=duration(1.0))
+    assert answer.sequences[0].end.reason == fg.FINISH_REASON_TIME_BUDGET
 
 
 async def test_requests_wait_for_a_worker_that_restarts(here, at_once):

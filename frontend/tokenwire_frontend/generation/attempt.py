@@ -45,7 +45,7 @@ class Attempt:
     """
 
     __slots__ = (
-        "_first", "_generation", "_handle", "_lease", "_prompt_known", "_unverified", "accepted",
+        "_first", "_generation", "_handle", "_lease", "_prompt_told", "_unverified", "accepted",
         "hop", "link", "mode", "on_token", "sequence", "settled", "submitted_s", "token_offset",
     )  # fmt: skip
 
@@ -71,9 +71,8 @@ class Attempt:
         self.token_offset = 0 if sequence is None else generation.logs[sequence].token_count
         """Ids that the sequence has when it begins."""
         self._first = sequence or 0
-        prompt_log = generation.prompt_log
-        self._prompt_known = prompt_log.token_count if prompt_log is not None else 0
-        """Tokens of the prompt of which another worker has told already."""
+        self._prompt_told = 0
+        """Tokens of the prompt of which this worker has told."""
         self._unverified = self.token_offset if mode is Mode.REPLAYED else 0
         """Ids of the sequence that the worker has yet to generate once more."""
         self.on_token: Callable[[int, float], None]
@@ -135,11 +134,12 @@ class Attempt:
     def on_prompt_logprobs(self, logprobs: Sequence[TokenLogprob]) -> None:
         """Log probabilities of the prompt's next tokens."""
         generation = self._generation
-        if generation is None:
+        if generation is None or generation.prompt_log is None:
             return
         try:
-            known = min(self._prompt_known, len(logprobs))
-            self._prompt_known -= known
+            # Another worker may have told of them before, or tells of them now.
+            known = generation.prompt_log.token_count - self._prompt_told
+            self._prompt_told += len(logprobs)
             if known < len(logprobs):
                 generation.prompt_logprobs(logprobs[known:])
         except Exception as error:  # noqa: BLE001 - as above

@@ -86,6 +86,8 @@ class Generation:
         self._deadline_first = False
         self._interrupt: asyncio.Timeout | None = None
         self._ending = Finish.CANCELLED
+        self._cancelled = False
+        # The workers were asked to end it: it goes on at no other.
         self.answer_bytes_limit: int | None = None
         """Where the whole answer has to fit into one message."""
         self._unchecked_tokens = 0
@@ -203,9 +205,13 @@ class Generation:
 
     def settle(self) -> None:
         """Completes it once every sequence has ended and no worker has it."""
-        moves = self._placing is not None and self._placing.moves
-        if not (self.done or self._attempts or moves):
+        if not (self.done or self._attempts or self._seeks):
             self._complete()
+
+    @property
+    def _seeks(self) -> bool:
+        """A worker is being found for a part of it."""
+        return self._placing is not None and self._placing.seeking > 0
 
     # How it ends, by the frontend's or the client's will.
 
@@ -214,7 +220,8 @@ class Generation:
         if self.done:
             return
         self.record.cancelled(cause)
-        if self.state is State.STARTING or (self._placing is not None and self._placing.moves):
+        self._cancelled = True
+        if self.state is State.STARTING or self._seeks:
             self.end(Finish.CANCELLED)
         for attempt in self._attempts:
             attempt.cancel()
@@ -365,6 +372,8 @@ class Generation:
         unfinished = [sequence for sequence in had if not self.stopped(sequence)]
         if not unfinished:
             self.settle()  # all that the client asked for was there already
+        elif self._cancelled:
+            self.end(Finish.CANCELLED)
         elif self._placing is None or not self._placing.go_on(attempt, unfinished, error):
             self.fail(error)
 

@@ -345,9 +345,12 @@ def _go_on(reader: Reader, terms: Terms, generation: Generation, path: str) -> N
     if terms.so_far and len(terms.so_far) != len(logs):
         given = counted(len(terms.so_far), "sequence")
         raise invalid(field, f"has {given}; the generation has {len(logs)}")
-    for place, ((ids, _), log) in enumerate(zip(terms.so_far, logs, strict=False)):
+    so_far = terms.so_far or [((), False)] * len(logs)
+    for place, ((ids, ended), log) in enumerate(zip(so_far, logs, strict=True)):
         if array("I", ids) != log.ids[: len(ids)]:
             raise errors.other_ids(f"{field}[{place}].token_ids")
+        if len(ids) < log.resumed or log.told > ended:
+            raise errors.less_output(f"{field}[{place}]", log.resumed)
     reader.offsets = [len(ids) for ids, _ in terms.so_far]
     reader.ended = frozenset(place for place, (_, ended) in enumerate(terms.so_far) if ended)
 

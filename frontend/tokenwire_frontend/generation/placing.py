@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tokenwire_service.errors import Code, ServiceError
 from tokenwire_service.tasks import Scope
@@ -86,8 +86,8 @@ class _Course:
 
     moves: int = 0
     deaths: int = 0
-    replays: bool = False
-    """Workers can't carry its output."""
+    unable: list[WorkerLink] = field(default_factory=list)
+    """Workers that can't carry its output."""
     move: asyncio.Task[None] | None = None
     """The last."""
 
@@ -120,8 +120,8 @@ class Placing:
         incoming: Incoming,
         prepared: Prepared,
     ) -> None:
-        self.moves = 0
-        """Sequences that are being moved."""
+        self.seeking = 0
+        """Sequences for which workers are being found, of a generation that may run already."""
         self._pool = pool
         self._queues = queues
         self._budget = budget
@@ -140,12 +140,16 @@ class Placing:
             ServiceError: none takes it.
         """
         if not self._prepared.request.output_so_far:
-            await self._start(None, Mode.NEW)
+            await self._start(None, Mode.NEW, [])
             return
         generation = self._generation
-        for log in generation.logs:
-            if not (generation.done or generation.stopped(log.index)):
-                await self._resume(log.index, self._course(log.index))
+        self.seeking += 1
+        try:
+            for log in generation.logs:
+                if not (generation.done or generation.stopped(log.index)):
+                    await self._resume(log.index, self._course(log.index))
+        finally:
+            self.seeking -= 1
         if not generation.done:
             generation.resumed()
             generation.settle()
@@ -173,7 +177,7 @@ class Placing:
             return False
         for sequence, course in zip(sequences, courses, strict=True):
             generation.record.moved(error, generation.logs[sequence].token_count)
-            self.moves += 1
+            self.seeking += 1
             course.move = self._scope.start(
                 self._move(sequence, course, lost.link, error),
                 on_fault=self._fault,
@@ -195,10 +199,13 @@ class Placing:
 
     # At the start.
 
-    async def _start(self, sequence: int | None, mode: Mode) -> None:
-        """Submits to one worker after the other until one takes it."""
+    async def _start(self, sequence: int | None, mode: Mode, unable: list[WorkerLink]) -> None:
+        """Submits to one worker after the other until one takes it.
+
+        Those that are `unable` to carry output are passed over, and noted.
+        """
         generation, model = self._generation, self._prepared.model
-        tried: list[WorkerLink] = []
+        tried = [*unable]
         sent = 0
         while not generation.done:
             attempt = await self._submit(sequence, mode, tried)
@@ -209,6 +216,8 @@ class Placing:
                 self._budget.earn()
                 return
             tried.append(attempt.link)
+            if _is_unable(refusal):
+                unable.append(attempt.link)
             sent += attempt.was_sent
             ready = self._pool.ready(model.name, self._prepared.request.lora_adapter)
             others = [each for each in ready if each not in tried]
@@ -216,11 +225,29 @@ class Placing:
             if not another or sent == ATTEMPTS or not others:
                 if refusal.reason != QUEUE_FULL or not await self._wait_again():
                     raise told_of_tools(refusal, self._prepared.request)
-                tried, sent = [], 0
+                tried, sent = [*unable], 0
 
     async def _wait_again(self) -> bool:
-        """Returns once workers have room that had none; False: they had none too often."""
-        return await self._queues.again(self._prepared.ticket, self._prepared.model.name)
+        """Returns once workers have room that had none; False: they had none too often.
+
+        Where its time budget is spent before, the generation is done.
+        """
+        prepared = self._prepared
+        if await self._queues.again(prepared.ticket, prepared.model.name, self._budget_left_s()):
+            return True
+        left_s = self._budget_left_s()
+        if left_s is None or left_s > 0:
+            return False
+        self._generation.end(Finish.TIME_BUDGET)
+        return True
+
+    def _budget_left_s(self) -> float | None:
+        """Returns what is left of the time budget; None: it has none."""
+        budget_s = self._prepared.request.time_budget_s
+        return None if budget_s is None else budget_s - self._elapsed_s()
+
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._incoming.received_s
 
     async def _resume(self, sequence: int, course: _Course) -> None:
         """Places a sequence that began elsewhere."""
@@ -230,9 +257,9 @@ class Placing:
                 self._generation.interrupt(sequence)
                 return
             try:
-                await self._start(sequence, mode)
+                await self._start(sequence, mode, course.unable if mode is Mode.CARRIED else [])
             except ServiceError as refusal:
-                if not self._replays(refusal, mode, course):
+                if mode is not Mode.CARRIED or not _is_unable(refusal):
                     raise
             else:
                 return
@@ -245,7 +272,7 @@ class Placing:
         try:
             await self._find(sequence, course, lost, error)
         finally:
-            self.moves -= 1
+            self.seeking -= 1
         self._generation.settle()
 
     async def _find(
@@ -263,14 +290,16 @@ class Placing:
                 return
             refusal: ServiceError | None
             try:
-                attempt = await self._submit(sequence, mode, tried)
+                unable = course.unable if mode is Mode.CARRIED else []
+                attempt = await self._submit(sequence, mode, [*tried, *unable])
             except ServiceError as none_ready:
                 refusal, tried = none_ready, []
             else:
                 refusal = None if attempt is None else await attempt.settled
                 if attempt is None or refusal is None:
                     return
-                if self._replays(refusal, mode, course):
+                if mode is Mode.CARRIED and _is_unable(refusal):
+                    course.unable.append(attempt.link)
                     continue
                 if refusal.code not in _LOST and not _unloaded(refusal):
                     generation.fail(refusal)
@@ -283,20 +312,21 @@ class Placing:
             wait_s = min(wait_s * 2, WAIT_MOST_S)
 
     def _mode(self, sequence: int, course: _Course) -> Mode | None:
-        """Returns how a worker is to begin with a sequence; None: none can go on with it."""
+        """Returns how a worker is to begin with a sequence; None: none can go on with it.
+
+        What can be generated again is, once a worker can't carry it: the next ones most likely
+        can't either.
+        """
+        prepared = self._prepared
         if not self._generation.logs[sequence].token_count:
             return Mode.NEW
-        if not course.replays:
+        if not course.unable:
             return Mode.CARRIED
-        return Mode.REPLAYED if self._prepared.repeatable else None
-
-    @staticmethod
-    def _replays(refusal: ServiceError, mode: Mode, course: _Course) -> bool:
-        """Notes that output can't be carried, where a refusal says so; returns whether it does."""
-        if mode is Mode.CARRIED and refusal.reason == OUTPUT_NOT_CARRIED:
-            course.replays = True
-            return True
-        return False
+        if prepared.repeatable:
+            return Mode.REPLAYED
+        ready = self._pool.ready(prepared.model.name, prepared.request.lora_adapter)
+        none_is_able = ready and all(each in course.unable for each in ready)
+        return None if none_is_able else Mode.CARRIED
 
     # Both.
 
@@ -327,7 +357,7 @@ class Placing:
         )
         link, choice = self._pool.route(prepared.model, prompt, tried)
         budget_s, deadline_s = prepared.request.time_budget_s, incoming.deadline_s
-        elapsed_s = time.monotonic() - incoming.received_s
+        elapsed_s = self._elapsed_s()
         if budget_s is not None and budget_s <= elapsed_s:
             generation.end(Finish.TIME_BUDGET)
             return None
@@ -356,6 +386,11 @@ class Placing:
             attempt.sent(handle)
             record.stage(semconv.SPAN_ROUTE, routed_s, attempt.submitted_s)
         return attempt
+
+
+def _is_unable(refusal: ServiceError) -> bool:
+    """Tells whether a worker can't go on after ids that exist."""
+    return refusal.reason == OUTPUT_NOT_CARRIED
 
 
 def _unloaded(refusal: ServiceError) -> bool:

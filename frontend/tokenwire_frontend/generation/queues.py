@@ -298,10 +298,11 @@ class Queues:
                 raise no_room.budget_too_short(model, budget_s, wait_s)
         return await self._wait(ticket, line, model, budget_s)
 
-    async def again(self, ticket: Ticket, model: str) -> bool:
-        """Has a request wait anew for which no worker had room after all.
+    async def again(self, ticket: Ticket, model: str, budget_s: float | None) -> bool:
+        """Has a request wait anew for which no worker had room after all; see `turn`.
 
-        Returns whether it is its turn; False: it has come back too often.
+        Returns whether it is its turn; False: it has come back too often, or its time budget is
+        spent.
 
         Raises:
             ServiceError: as `turn`.
@@ -310,8 +311,9 @@ class Queues:
         if not self.limits.requests or ticket.returns > RETURNS:
             return False
         ticket.continues = True
-        await asyncio.sleep(REPORT_S)
-        return await self.turn(ticket, model, None)
+        await asyncio.sleep(REPORT_S if budget_s is None else min(REPORT_S, max(budget_s, 0.0)))
+        left_s = None if budget_s is None else budget_s - REPORT_S
+        return await self.turn(ticket, model, left_s)
 
     def look(self) -> None:
         """Looks for room: a generation has ended."""
