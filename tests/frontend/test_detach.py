@@ -339,6 +339,19 @@ async def test_in_a_session(here, at):
         assert again.ids() == [300, 301]
 
 
+async def test_sequences_beyond_the_offsets_begin_anew(here):
+    what = detached(tokens=2, sequence_count=2, sampling={"temperature": 1.0, "seed": 1})
+    token, stream, handle = await here.begun(what)
+    for sequence, ids in enumerate([(300, 301), (310, 311)]):
+        stream.tokens(handle, *ids, sequence=sequence)
+        stream.end(handle, sequence)
+    stream.complete(handle)
+    rest: dict[int, list[int]] = {0: [], 1: []}
+    async for event in here.attach(token, 1):
+        rest[event.delta.sequence].extend(event.delta.token_ids)
+    assert rest == {0: [301], 1: [310, 311]}
+
+
 @pytest.mark.parametrize("at", [0, 1], ids=["here", "elsewhere"])
 @pytest.mark.parametrize(
     ("offsets", "code", "reason", "fields"),

@@ -170,7 +170,7 @@ class Keeper:
         if kept.tenant != caller.tenant:  # also for administrators, who do not read texts
             raise errors.not_kept(UNKNOWN)
         async with self._read(kept, reader) as generation:
-            _check_offsets(reader, generation, path)
+            _begin_at_offsets(reader, generation, path)
             self._metrics.attaches.count("token").value += 1
             yield generation
 
@@ -355,12 +355,19 @@ def _go_on(reader: Reader, terms: Terms, generation: Generation, path: str) -> N
     reader.ended = frozenset(place for place, (_, ended) in enumerate(terms.so_far) if ended)
 
 
-def _check_offsets(reader: Reader, generation: Generation, path: str) -> None:
+def _begin_at_offsets(reader: Reader, generation: Generation, path: str) -> None:
+    """Has a reader begin after the ids that it says, and after none of sequences beyond them.
+
+    Raises:
+        ServiceError: there are no such places.
+    """
     offsets, logs = reader.offsets, generation.logs
-    if offsets and len(offsets) != len(logs):
+    if len(offsets) > len(logs):
         raise invalid(
             path, f"has {len(offsets)} entries; the generation has {counted(len(logs), 'sequence')}"
         )
     for place, (offset, log) in enumerate(zip(offsets, logs, strict=False)):
         if offset > log.token_count:
             raise errors.offset_beyond(f"{path}[{place}]", offset, log.token_count)
+    if offsets:
+        reader.offsets = [*offsets, *[0] * (len(logs) - len(offsets))]

@@ -912,8 +912,8 @@ class AttachRequest(_message.Message):
     """Accepted.resume_token."""
     @_builtins.property
     def token_offsets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of each sequence that the caller has, from its first on. Empty: none of any. What is sent begins
-        after them, or after the request's `output_so_far` where that has more. The text of a sequence's last
+        """Ids of each sequence that the caller has, from its first on; of sequences beyond the list, none. What is
+        sent begins after them, or after the request's `output_so_far` where that has more. The text of a sequence's last
         delta may have been sent before: it takes the place of what the caller has from `text_offset` on.
         """
 
