@@ -180,6 +180,21 @@ async def test_credit_is_granted_and_goes_on_where_it_stood(client, server, othe
             session.open("q", credit_messages=0, credit_tokens=1)
 
 
+async def test_credit_goes_on_where_it_is_attached_again(client, server, other, naps):
+    told = generation_pb2.Accepted(request_id="r", resume_token="t")
+    kept = generation_pb2.StreamGenerateResponse(accepted=told)
+    server.play("p", kept, delta("One ", [1]), Hold())
+    server.play("die", Disconnect())
+    other.play("t", kept, *REST[1:])
+    async with client.session() as session:
+        generation = session.open("p", credit_messages=3, on_disconnect="detach")
+        await anext(generation)
+        await session.generate("die")
+        assert await read(generation) == ["two"]
+    [attach] = [each for call in other.calls if call.request for each in call.request.attaches]
+    assert attach.credit_messages == 2
+
+
 async def test_how_deltas_come_is_the_caller_s(client, server):
     async with client.session() as session:
         await read(session.open("hi", max_delta_tokens=4, content="ids", max_delay=0.5))

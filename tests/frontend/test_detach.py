@@ -13,7 +13,7 @@ import grpc
 import pytest
 import pytest_asyncio
 from tokenwire.frontend.v1 import generation_pb2 as fg
-from tokenwire.frontend.v1 import generation_pb2_grpc
+from tokenwire.frontend.v1 import generation_pb2_grpc, options_pb2
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire.worker.v1 import worker_pb2
 from tokenwire_frontend.core.link_state import LinkState
@@ -350,6 +350,25 @@ async def test_sequences_beyond_the_offsets_begin_anew(here):
     async for event in here.attach(token, 1):
         rest[event.delta.sequence].extend(event.delta.token_ids)
     assert rest == {0: [301], 1: [310, 311]}
+
+
+@pytest.mark.parametrize("at", [0, 1], ids=["here", "elsewhere"])
+async def test_in_a_session_with_credit(here, at):
+    token, stream, handle = await here.begun(endless([7, 8], on_disconnect=fg.ON_DISCONNECT_DETACH))
+    stream.tokens(handle, 300, 301, 302)
+    async with here.frontends[at].session() as session:
+        session.expect(1)
+        attach = fg.Attach(id=1, generation={"resume_token": token}, credit_tokens=1)
+        await session.call.write(fg.SessionRequest(attaches=[attach]))
+        await session.read_until(lambda: session[1].ids() == [300])
+        await session.call.write(fg.SessionRequest(credits=[{"id": 1, "amount": 1}]))
+        await session.read_until(lambda: session[1].ids() == [300, 301])
+        session.expect(2)
+        attach = fg.Attach(id=2, generation={"resume_token": token}, credit_tokens=1)
+        attach.generation.stream.content = options_pb2.STREAM_CONTENT_TEXT
+        await session.call.write(fg.SessionRequest(attaches=[attach]))
+        await session.finish(2)
+        assert refusal_of_status(session[2].error).fields == ["attach.credit_tokens"]
 
 
 @pytest.mark.parametrize("at", [0, 1], ids=["here", "elsewhere"])

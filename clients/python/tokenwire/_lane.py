@@ -100,15 +100,19 @@ class Lane:
         self._link = link
         if isinstance(request, generation_pb2.AttachRequest):
             attach = generation_pb2.Attach(id=number, generation=request)
+            self._allow(attach)
             link.send(generation_pb2.SessionRequest(attaches=[attach]))
             return
         opening = generation_pb2.Open(id=number, generation=request, stream=self._course.stream)
         if self._span is not None and self._span.headers:
             context = generation_pb2.TraceContext(**self._span.headers)
             opening.trace_context.CopyFrom(context)
-        if self._credit is not None:
-            setattr(opening, self._credit.field, self._credit.left)
+        self._allow(opening)
         link.send(generation_pb2.SessionRequest(open=opening))
+
+    def _allow(self, beginning: generation_pb2.Open | generation_pb2.Attach) -> None:
+        if self._credit is not None:
+            setattr(beginning, self._credit.field, self._credit.left)
 
     def receive(self, event: generation_pb2.SessionEvent) -> TokenwireError | None:
         """Takes an event; returns what the stream's part of the generation failed with."""

@@ -133,15 +133,18 @@ class Session:
         max_delay: float | None = None,
         max_delta_tokens: int | None = None,
         content: str | None = None,
+        credit_tokens: int | None = None,
+        credit_messages: int | None = None,
     ) -> SessionGeneration:
         """Opens what follows of a generation that was begun with `on_disconnect="detach"`.
 
-        The arguments are those of `AsyncClient.attach`. `SessionGeneration.cancel` ends it; the
-        session's end does not. Raises as `open`.
+        The arguments are those of `AsyncClient.attach`, and credit as with `open`.
+        `SessionGeneration.cancel` ends it; the session's end does not. Raises as `open`.
         """
         how = _requests.stream(max_delay, max_delta_tokens, content)
         request = _requests.attach(resume_token, token_offsets, how)
-        return self._begin(request, how, token_offsets, None)
+        credit = Credit.of(credit_tokens, credit_messages)
+        return self._begin(request, how, token_offsets, credit)
 
     async def generate(
         self,

@@ -28,9 +28,9 @@ from tokenwire_frontend.edge.relay import Relay
 from tokenwire_frontend.edge.session_messages import (
     as_message,
     first_credit,
-    is_uncountable,
     news_events,
     trace_context,
+    uncountable,
 )
 from tokenwire_frontend.edge.session_relay import SessionRelay
 from tokenwire_frontend.generation.credit import CREDIT_LIMIT
@@ -208,10 +208,7 @@ class Session:
         except ServiceError as error:  # the session's credential is not good any more
             self._refuse(message.id, self._refusal(message.id, "open.id") or error)
             return
-        refusal = self._refusal(message.id, "open.id")
-        if refusal is None and is_uncountable(message):
-            fault = "does not go with `open.stream.content` TEXT, which has no token ids to count"
-            refusal = invalid("open.credit_tokens", fault)
+        refusal = self._refusal(message.id, "open.id") or uncountable(message)
         if refusal is not None:
             self._generator.refuse(refusal, incoming)
             self._refuse(message.id, refusal)
@@ -221,9 +218,9 @@ class Session:
         self._begin(opened, self._open_here(opened, reader, incoming))
 
     def _attach(self, message: generation_pb2.Attach) -> None:
-        reader = Reader(lambda: self._tell(opened))
+        reader = Reader(lambda: self._tell(opened), credit=first_credit(message))
         opened = _Opened(message.id, reader)
-        refusal = self._refusal(message.id, "attach.id")
+        refusal = self._refusal(message.id, "attach.id") or uncountable(message)
         if refusal is None:
             self._begin(opened, self._attach_here(opened, reader, message))
         else:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from opentelemetry.context import Context
 from tokenwire.frontend.v1 import generation_pb2, options_pb2
+from tokenwire_service.errors import ServiceError, invalid
 from tokenwire_service.telemetry import tracing
 
 from tokenwire_frontend.core.events import News
@@ -39,7 +40,7 @@ def trace_context(message: generation_pb2.Open) -> Context | None:
     return tracing.extract(carrier) if carrier[tracing.TRACEPARENT] else None
 
 
-def first_credit(message: generation_pb2.Open) -> Credit | None:
+def first_credit(message: generation_pb2.Open | generation_pb2.Attach) -> Credit | None:
     """Returns the credit that a generation begins with; None: it needs none."""
     kind = message.WhichOneof("credit")
     if kind is None:
@@ -47,9 +48,16 @@ def first_credit(message: generation_pb2.Open) -> Credit | None:
     return Credit(getattr(message, kind), counts_tokens=kind == "credit_tokens")
 
 
-def is_uncountable(message: generation_pb2.Open) -> bool:
-    """Whether its credit is of tokens, and the client could not tell how many were used."""
-    return (
-        message.HasField("credit_tokens")
-        and message.stream.content == options_pb2.STREAM_CONTENT_TEXT
+def uncountable(message: generation_pb2.Open | generation_pb2.Attach) -> ServiceError | None:
+    """Returns a refusal where credit is of tokens, and deltas do not tell how many were used."""
+    if isinstance(message, generation_pb2.Open):
+        stream, field, content = message.stream, "open", "open.stream.content"
+    else:
+        stream, field = message.generation.stream, "attach"
+        content = "attach.generation.stream.content"
+    if not message.HasField("credit_tokens") or stream.content != options_pb2.STREAM_CONTENT_TEXT:
+        return None
+    return invalid(
+        f"{field}.credit_tokens",
+        f"does not go with `{content}` TEXT, which has no token ids to count",
     )

@@ -50,9 +50,10 @@ class SessionRelay:
         """
         if reader.cancelled:
             self.cancel()
-        kind = request.open.WhichOneof("credit")
+        beginning = request.attaches[0] if request.attaches else request.open
+        kind = beginning.WhichOneof("credit")
         if kind is not None and reader.credit is not None:
-            setattr(request.open, kind, reader.credit.left)
+            setattr(beginning, kind, reader.credit.left)
 
     def cancel(self) -> None:
         """Ends the generation; what exists and the end still come."""

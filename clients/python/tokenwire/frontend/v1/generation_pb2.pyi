@@ -686,8 +686,14 @@ class Attach(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    CREDIT_TOKENS_FIELD_NUMBER: _builtins.int
+    CREDIT_MESSAGES_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """The client's number for it, as with Open."""
+    credit_tokens: _builtins.int
+    """Tokens. Not with STREAM_CONTENT_TEXT."""
+    credit_messages: _builtins.int
+    """Messages: events that have a delta."""
     @_builtins.property
     def generation(self) -> Global___AttachRequest:
         """Which, and from where."""
@@ -697,12 +703,16 @@ class Attach(_message.Message):
         *,
         id: _builtins.int = ...,
         generation: Global___AttachRequest | None = ...,
+        credit_tokens: _builtins.int = ...,
+        credit_messages: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit", "credit_messages", b"credit_messages", "credit_tokens", b"credit_tokens", "generation", b"generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit", "credit_messages", b"credit_messages", "credit_tokens", b"credit_tokens", "generation", b"generation", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_credit: _TypeAlias = _typing.Literal["credit_tokens", "credit_messages"]  # noqa: Y015
+    _WhichOneofArgType_credit: _TypeAlias = _typing.Literal["credit", b"credit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_credit) -> _WhichOneofReturnType_credit | None: ...
 
 Global___Attach: _TypeAlias = Attach  # noqa: Y015
 
