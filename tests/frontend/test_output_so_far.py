@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tokenwire.frontend.v1 import tokenization_pb2
 
 from tests.frontend.fleet import fleet
 from tests.frontend.frontend_here import refused
@@ -83,6 +84,16 @@ async def test_bad_output_so_far_is_refused_by_field(so_far, field):
     async with fleet(1) as made:
         refusal = await refused(read(made.frontend.stream(what)))
         assert refusal.fields == [field]
+
+
+async def test_output_that_goes_on_after_a_stop_string_is_refused():
+    async with fleet(1) as made:
+        request = tokenization_pb2.TokenizeRequest(text="the end", add_special_tokens=False)
+        ended = list((await made.frontend.tokenization.Tokenize(request)).token_ids)
+        what = generation(max_tokens=16, stop={"stop": ["the end"]})
+        what.output_so_far.add(token_ids=[*ended, 300])
+        refusal = await refused(read(made.frontend.stream(what)))
+        assert refusal.fields == [f"generation.output_so_far[0].token_ids[{len(ended)}]"]
 
 
 async def test_generate_takes_no_output_so_far():

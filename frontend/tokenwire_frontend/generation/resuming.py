@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tokenwire_service.errors import invalid
+
 from tokenwire_frontend.core.decoder import SequenceDecoder
 from tokenwire_frontend.core.model import SamplingDefaults
 from tokenwire_frontend.core.request import GenerationRequest, SoFar
@@ -26,14 +28,18 @@ async def resume(
     What these write is a function of the request and the ids, so the same ids are enough.
 
     Raises:
-        InvalidRequestError: an id that the vocabulary lacks.
+        InvalidRequestError: an id that the vocabulary lacks, or that comes after a stop.
     """
     for index, (decoder, given) in enumerate(zip(decoders, so_far, strict=True)):
-        ids = await read_ids(given.token_ids, vocabulary_size, f"output_so_far[{index}].token_ids")
+        field = f"output_so_far[{index}].token_ids"
+        ids = await read_ids(given.token_ids, vocabulary_size, field)
         for start in range(0, len(ids), SLICE_IDS):
             if start:
                 await asyncio.sleep(0)
             decoder.push(ids[start : start + SLICE_IDS])
+        count = decoder.log.token_count
+        if count < len(ids):
+            raise invalid(f"{field}[{count}]", "comes after the id that ends the sequence")
         decoder.log.resume(ended=given.ended)
 
 
