@@ -42,6 +42,7 @@ from tests.services.bad_values_of_the_frontend import (
     DETOKENIZE_IDS,
     OPEN,
     STREAM_GENERATE,
+    TEXT,
     good_with,
 )
 from tests.services.bad_values_of_the_worker import EXECUTE, REQUEST_GOOD
@@ -52,8 +53,8 @@ from tests.services.processes import WAIT_S
 # --- all RPCs ------------------------------------------------------------------------------------
 
 
-def attaching(values: dict[str, Any]) -> dict[str, Any]:
-    return {"attaches": [{"id": 1, "generation": values}]}
+def attaching(values: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"attaches": [{"id": 1, "generation": values, **more}]}
 
 
 CASES: dict[str, Cases] = {
@@ -71,6 +72,10 @@ CASES: dict[str, Cases] = {
         "attaches": [Bad({"attaches": [{"id": 1}]}, "attach.generation.resume_token")],
         "attaches.id": [Bad({"attaches": [{"id": 0}]}, "attach.id")],
         "attaches.generation": ANY_VALUE_IS_VALID,
+        "attaches.credit_tokens": [
+            Bad(attaching({"stream": {"content": TEXT}}, credit_tokens=5), "attach.credit_tokens")
+        ],
+        "attaches.credit_messages": ANY_VALUE_IS_VALID,
         **{
             f"attaches.generation.{path}": [
                 bad.under("attach.generation.", attaching) for bad in bads
@@ -79,7 +84,13 @@ CASES: dict[str, Cases] = {
         },
     },
     "Attach": ATTACH,
-    "CancelGeneration": {"resume_token": ATTACH["resume_token"]},
+    "CancelGeneration": {
+        "resume_token": ATTACH["resume_token"],
+        "request_id": [
+            Bad({"request_id": "r", "resume_token": "t"}, "request_id"),
+            Bad({"request_id": "r"}, None, grpc.StatusCode.NOT_FOUND, "UNKNOWN_REQUEST"),
+        ],
+    },
     "Tokenize": {
         "model": [UNKNOWN_MODEL],
         "text": ANY_VALUE_IS_VALID,
@@ -187,7 +198,9 @@ CASES: dict[str, Cases] = {
         "first_number": [
             Bad({"first_number": number}, None, grpc.StatusCode.UNIMPLEMENTED, "NO_KV_EVENTS")
             for number in (0, 1, 2**64 - 1)
-        ]
+        ],
+        # This engine has no events, which is said first.
+        "interval": ANY_VALUE_IS_VALID,
     },
 }
 
