@@ -151,7 +151,7 @@ async def _answers(pair: Pair, chats: list[str], at_once: int) -> dict[str, Any]
         async def one(chat: str) -> Any:
             async with places:
                 return await client.generate(
-                    chat=messages(chat), max_tokens=128, temperature=0.0, ignore_eos=True
+                    chat=messages(chat), max_tokens=128, temperature=0.0, min_p=0.0, ignore_eos=True
                 )
 
         await one(chats[0])
