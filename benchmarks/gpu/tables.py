@@ -145,7 +145,7 @@ def quantised(found: Mapping[str, Any]) -> str:
         "rise as quantize tells it",
     )
     return (
-        "SmolLM2-135M-Instruct quantised by `tokenwire-worker quantize` on 512 paragraphs, served "
+        "SmolLM2-135M-Instruct quantised by `tokenwire-worker quantize` on 128 paragraphs, served "
         "and compared with BF16 by `tokenwire evaluate`."
         f"\n\n{table(titles, rows)}"
     )
