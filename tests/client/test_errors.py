@@ -46,7 +46,9 @@ def test_all_details_are_read():
         ("INTERNAL", tokenwire.InternalError),
         ("UNKNOWN", tokenwire.InternalError),
         ("DATA_LOSS", tokenwire.InternalError),
-        ("PERMISSION_DENIED", tokenwire.TokenwireError),
+        ("UNAUTHENTICATED", tokenwire.UnauthenticatedError),
+        ("PERMISSION_DENIED", tokenwire.PermissionDeniedError),
+        ("ABORTED", tokenwire.TokenwireError),
     ],
 )
 def test_each_code_has_its_error(code, kind):
