@@ -27,6 +27,7 @@ from tokenwire_frontend.settings import FrontendSettings
 from tokenwire_frontend.workers.link import WorkerLink
 from tokenwire_service.tasks import Supervisor
 
+from tests.farewell import nobody_listens
 from tests.frontend.scripted_worker import ScriptedWorker
 from tests.frontend.text_here import texts_here
 from tests.services.calls import Refusal, SessionEvents, Streamed, refusal_of
@@ -144,7 +145,8 @@ async def frontend_of(
                 yield frontend
             finally:
                 await frontend.channel.close()
-                await frontend.stop(0.0)
+                with nobody_listens():
+                    await frontend.stop(0.0)
 
 
 async def until(holds: Callable[[], Any], within_s: float = WAIT_S) -> None:

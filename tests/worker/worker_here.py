@@ -24,6 +24,7 @@ from tokenwire_worker.lora import LoraAdapters
 from tokenwire_worker.metrics import WorkerMetrics
 from tokenwire_worker.model_files import TextFile, TextFiles
 
+from tests.farewell import nobody_listens
 from tests.services.processes import WAIT_S
 from tests.worker.calls import Received, request
 from tests.worker.scripted_engine import ScriptedEngine
@@ -118,7 +119,8 @@ async def worker_of(
             yield WorkerHere(engine, dispatcher, recorder, server, channel)
         finally:
             await channel.close()
-            await server.stop(0.2)
+            with nobody_listens():
+                await server.stop(0.2)
             await adapters.close()
             await dispatcher.close()
 
