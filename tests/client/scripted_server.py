@@ -30,7 +30,7 @@ from tests.client.activity_messages import DONE, FIRST, SECOND
 Event = generation_pb2.StreamGenerateResponse
 TRACE_ID = "ab" * 16
 ACTIVITY = "(the activity)"
-WAIT_S = 20
+WAIT_S = 60
 """Bound on every wait of a test; it is only reached by a failure."""
 
 

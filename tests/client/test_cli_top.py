@@ -247,8 +247,11 @@ def restarted(server):
     return back
 
 
-def test_a_terminal_shows_a_view_that_is_renewed(terminal):
+def test_a_terminal_shows_a_view_that_is_renewed(server, terminal):
+    seen = Hold()
+    server.play(ACTIVITY, FIRST, seen, SECOND, Hold())
     assert b"\x1b[?1049h" in terminal.wait_for("requests -", "completed 100", "ea0d8bda55f8184c")
+    seen.cancelled.set()
     terminal.wait_for("out 150/s", "completed 103")
     written, code = terminal.interrupt()
     assert (code, b"\x1b[?1049l" in written) == (0, True)  # the screen is as it was before

@@ -18,7 +18,6 @@ from tokenwire_frontend.models import tokenizer_pool
 from tokenwire_frontend.models.process import HEADER, Jobs, result
 from tokenwire_frontend.models.text_process import TextProcess, TimeLimit
 
-
 MODELS_LIMIT = 8
 """Models that are kept loaded; most tests have the demo model."""
 

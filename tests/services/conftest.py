@@ -6,10 +6,12 @@ Tests that break services start their own, through `processes`.
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 
 import pytest
 
 from tests.services.calls import Frontend, Worker
+from tests.services.groups import adjacent
 from tests.services.processes import SERVING, Process, Processes, wait_for_health
 
 
@@ -65,6 +67,27 @@ def worker(services):
 def frontend(services, worker):
     """A client of the shared frontend, whose worker is idle when the test begins."""
     return services[1]
+
+
+@pytest.fixture(scope="session")
+def _groups():
+    """The frontend of two processes that runs, or nothing."""
+    return []
+
+
+@pytest.fixture
+def two(_shared, _groups, plain_worker):
+    """A frontend of two processes; tests end processes of it, and one ends it whole."""
+    if not _groups or _groups[0].process.process.poll() is not None:
+        _groups[:] = [adjacent(_shared, plain_worker)]
+    return _groups[0]
+
+
+@pytest.fixture
+def clients(two):
+    """A client of each of its processes by itself; both serve."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(Frontend(each["address"])) for each in two.both_serve()]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.ports import free_ports
 from tests.services.processes import WAIT_S, Process, Processes
 
 TWO = ("--processes", "2", "--admin-listen", "127.0.0.1:0")
@@ -49,6 +50,15 @@ class Group:
 
     def both_serve(self) -> list[dict[str, Any]]:
         return self.until(lambda told: all(each["state"] == "serving" for each in told))
+
+
+def adjacent(processes: Processes, worker: Process) -> Group:
+    """Returns two processes that serve, at ports of their own that follow each other."""
+    first = free_ports(2)
+    group = group_of(processes, "--process-listen", f"127.0.0.1:{first}", workers=[worker])
+    told = group.both_serve()
+    assert [each["address"] for each in told] == [f"127.0.0.1:{first + n}" for n in range(2)]
+    return group
 
 
 def group_of(processes: Processes, *arguments: str, **options: Any) -> Group:

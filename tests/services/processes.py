@@ -182,6 +182,22 @@ class Processes:
             environment,
         )
 
+    def simulated(
+        self,
+        *arguments: str,
+        listen: str = "127.0.0.1:0",
+        environment: dict[str, str] | None = None,
+    ) -> Process:
+        """Starts a worker whose engine simulates: where ids may be any, at a third of the cost."""
+        return self.run(
+            "tokenwire_worker",
+            [
+                *("--model", str(MODEL), "--model-name", MODEL_NAME, "--engine", "simulated"),
+                *("--listen", listen, "--log-format", "json", *arguments),
+            ],
+            environment,
+        )
+
     def frontend(
         self,
         *arguments: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import Any
 
@@ -9,6 +10,7 @@ import grpc
 import pytest
 from tokenwire.frontend.v1 import activity_pb2 as fa
 
+from tests.frontend.frontend_here import frontend_of
 from tests.services.calls import (
     Frontend,
     duration,
@@ -163,9 +165,13 @@ def test_names_beyond_all_bounds_are_cut(own):
     assert (newest.model, newest.request_id) == ("m" * 128, "r" * 128)
 
 
-def test_nothing_is_remembered_where_nothing_shall_be(processes, plain_worker):
-    process = processes.frontend("--records-limit", "0", workers=[plain_worker])
-    with Frontend(process.address) as client:
+async def test_nothing_is_remembered_where_nothing_shall_be(plain_worker):
+    async with frontend_of(plain_worker.address, records_limit=0) as frontend:
+        await asyncio.to_thread(check_nothing_is_remembered, frontend.server.address)
+
+
+def check_nothing_is_remembered(address: str) -> None:
+    with Frontend(address) as client:
         wait_for_health(client.raw, SERVING)
         client.generate(generation(max_tokens=2, request_id="gone"))
         activity = now(client)
@@ -173,16 +179,3 @@ def test_nothing_is_remembered_where_nothing_shall_be(processes, plain_worker):
         assert not activity.total.HasField("p50")
         assert outcomes(activity)[COMPLETED] == 1
         assert refused(lambda: record(client, "gone")).reason == "UNKNOWN_REQUEST"
-
-
-def test_a_watch_ends_when_the_frontend_drains(processes, plain_worker):
-    """At once, though its next message is a minute away."""
-    process = processes.frontend(workers=[plain_worker])
-    with Frontend(process.address) as client:
-        wait_for_health(client.raw, SERVING)
-        activity = watch(client, interval_s=60)
-        next(activity)
-        process.terminate()
-        refusal = refused(lambda: list(activity))
-        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
-    assert process.wait() == 0

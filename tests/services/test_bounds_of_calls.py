@@ -18,6 +18,7 @@ from tokenwire_service.errors import Code, InvalidRequestError, Quota, ServiceEr
 from tokenwire_service.errors import FieldViolation as Violation
 from tokenwire_service.status import TRAILER_BYTES, from_status, to_status
 
+from tests.frontend.frontend_here import frontend_of
 from tests.services.calls import Frontend, generation, refusal_of
 from tests.services.processes import MODEL_NAME, SERVING, WAIT_S, free_address, wait_for_health
 
@@ -133,16 +134,14 @@ async def test_a_message_beyond_the_limit_ends_a_stream(services, worker, method
         assert f"{size} vs." in await call.details()
 
 
-def test_the_limit_is_a_setting(processes):
-    process = processes.frontend("--max-request-bytes", "65536", workers=[free_address()])
-    with grpc.insecure_channel(process.address) as channel:
-        method = channel.unary_stream("/tokenwire.frontend.v1.GenerationService/StreamGenerate")
+async def test_the_limit_is_a_setting():
+    async with frontend_of(free_address(), max_request_bytes=65536) as frontend:
         for size, code in [
             (65536, grpc.StatusCode.UNAVAILABLE),
             (65537, grpc.StatusCode.RESOURCE_EXHAUSTED),
         ]:
-            with pytest.raises(grpc.RpcError) as error:
-                next(method(text_of(size).SerializeToString(), timeout=WAIT_S))
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await frontend.generations.StreamGenerate(text_of(size), timeout=WAIT_S).read()
             assert error.value.code() is code
 
 
@@ -222,7 +221,7 @@ def test_a_proxy_stands_neither_between_a_frontend_and_its_workers_nor_on_loopba
     names = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "grpc_proxy")
     nobody = {name: f"http://{free_address()}" for name in names}
     environment = {**nobody, "no_proxy": "", "NO_PROXY": ""}
-    worker = processes.worker(environment=environment)
+    worker = processes.simulated(environment=environment)
     frontend = processes.frontend(workers=[worker], environment=environment)
     with Frontend(frontend.address) as client:
         wait_for_health(client.raw, SERVING)

@@ -139,7 +139,7 @@ def test_errors_arrive_with_their_fields(client):
 
 
 def test_retries_ride_out_a_restart(processes):
-    worker = processes.worker()
+    worker = processes.simulated()
     address = worker.address
     started = processes.frontend(workers=[worker])
     started.wait_for("worker", state="ready")
@@ -153,7 +153,7 @@ def test_retries_ride_out_a_restart(processes):
             pytest.raises(UnavailableError),
         ):
             impatient.generate(PROMPT)
-        processes.worker(listen=address)
+        processes.simulated(listen=address)
         answer = client.generate(PROMPT, max_tokens=2)
         assert answer.usage.completion_tokens == 2
 

@@ -23,20 +23,28 @@ READ = 4
 """Deltas that are read before the frontend is killed."""
 
 
+@pytest.fixture(scope="module")
+def started(lasting):
+    """The frontends that run; tests end some of them."""
+    return []
+
+
 @pytest.fixture
-def two(processes, plain_worker, monkeypatch):
+def two(lasting, started, plain_worker, monkeypatch):
     """Two frontends of one worker, of which clients use the first first."""
     monkeypatch.setattr("tokenwire._frontends.shuffle", lambda _: None)
-    started = [processes.frontend(workers=[plain_worker]) for _ in range(2)]
+    started[:] = [each for each in started if each.process.poll() is None]
+    while len(started) < 2:
+        started.append(lasting.frontend(workers=[plain_worker]))
     for each in started:
         each.wait_for("worker", state="ready")
-    return started
+    return list(started)
 
 
-@pytest.fixture
-def expected(two):
+@pytest.fixture(scope="module")
+def expected(shared_frontend, services):
     """The answers without a fault."""
-    with Client(two[1].address) as client:
+    with Client(shared_frontend.address) as client:
         return {name: client.generate(**case) for name, case in CASES.items()}
 
 

@@ -6,11 +6,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
-import pytest
 from tokenwire.frontend.v1 import generation_pb2 as fg
 
 from tests.services.calls import (
@@ -23,22 +20,9 @@ from tests.services.calls import (
     read_to_first_token,
     refused,
 )
-from tests.services.groups import group_of
 from tests.services.processes import WAIT_S
 
 DETACH = fg.ON_DISCONNECT_DETACH
-
-
-@pytest.fixture(scope="module")
-def two(lasting, shared_worker):
-    return group_of(lasting, workers=[shared_worker])
-
-
-@pytest.fixture
-def clients(two) -> Iterator[list[Frontend]]:
-    """A client of each process by itself; both serve."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(Frontend(each["address"])) for each in two.both_serve()]
 
 
 def attach(client: Frontend, token: str, *offsets: int) -> Any:

@@ -123,7 +123,8 @@ def test_callers_in_full_swing_hear_that_it_drains(processes, plain_worker, tria
 
 
 def test_what_does_not_finish_within_the_grace_is_ended(processes, plain_worker):
-    """Generations of every entry point, and streams with nothing open."""
+    """Generations of every entry point, and streams with nothing open: a session, and a watch whose
+    next message is a minute away."""
     started = processes.frontend("--drain-grace-s", "0.5", workers=[plain_worker])
     with Frontend(started.address) as client, client.session() as busy:
         wait_for_health(client.raw, SERVING)

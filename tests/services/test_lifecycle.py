@@ -178,7 +178,7 @@ def test_nohup_keeps_it_running(processes, plain_worker):
 
 def test_both_stop_when_they_are_told_at_once(processes):
     """As a machine that shuts down does; the worker's streams end while the frontends stop."""
-    worker = processes.worker()
+    worker = processes.simulated()
     frontends = [processes.frontend(workers=[worker]) for _ in range(2)]
     for each in frontends:
         each.wait_for("worker", state="ready")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -28,33 +26,7 @@ from tests.services.calls import (
     refused,
 )
 from tests.services.groups import group_of
-from tests.services.processes import WAIT_S, check_refused, free_address
-
-
-def adjacent_ports() -> int:
-    """Returns the first of two ports of this host, one after the other, that nothing listens on."""
-    while True:
-        first = int(free_address().rpartition(":")[2])
-        with socket.socket() as probe, suppress(OSError, OverflowError):
-            probe.bind(("127.0.0.1", first + 1))
-            return first
-
-
-@pytest.fixture(scope="module")
-def two(lasting, shared_worker):
-    """Two processes that serve, at ports of their own that follow each other."""
-    first = adjacent_ports()
-    group = group_of(lasting, "--process-listen", f"127.0.0.1:{first}", workers=[shared_worker])
-    told = group.both_serve()
-    assert [each["address"] for each in told] == [f"127.0.0.1:{first + n}" for n in range(2)]
-    return group
-
-
-@pytest.fixture
-def clients(two) -> Iterator[list[Frontend]]:
-    """A client of each process by itself; both serve."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(Frontend(each["address"])) for each in two.both_serve()]
+from tests.services.processes import WAIT_S, check_refused
 
 
 def rest_of(call: Any, begun: Streamed) -> Streamed:
@@ -128,7 +100,8 @@ def test_one_that_hangs_is_told_and_holds_up_nobody(two, clients):
 
 def test_one_that_is_killed_takes_its_own_streams_and_comes_back(two, clients):
     killed, lives = clients
-    pid = two.processes()[0]["pid"]
+    before = two.processes()[0]
+    pid, seen = before["pid"], two.process.event_count
     lost = killed.start(endless())
     read_to_first_token(lost)
     kept = lives.start(generation("One day", 200))
@@ -138,12 +111,13 @@ def test_one_that_is_killed_takes_its_own_streams_and_comes_back(two, clients):
     with pytest.raises(grpc.RpcError) as failure:
         list(lost)
     assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert two.process.wait_for("process_ended", process=0)["exit_code"] == -signal.SIGKILL
+    ended = two.process.wait_for("process_ended", after=seen, process=0)
+    assert ended["exit_code"] == -signal.SIGKILL
     with Frontend(two.address) as client:  # whoever connects now is served
         assert len(client.stream(generation(max_tokens=3)).ids()) == 3
     assert len(rest_of(kept, begun).ids()) == 200
     [first, _] = two.until(lambda told: told[0]["pid"] not in (None, pid))
-    assert first["restarts"] == 1
+    assert first["restarts"] == before["restarts"] + 1
     two.both_serve()
     assert two.counter("tokenwire_tokens_total") >= tokens, "counts of the dead one stay"
 
@@ -174,7 +148,7 @@ class Callers(threading.Thread):
 
 def test_each_drains_and_starts_anew_while_the_other_serves(two, clients):
     pids = [each["pid"] for each in two.processes()]
-    seen = two.process.event_count
+    seen, drained = two.process.event_count, len(two.process.events(event="draining"))
     calls = [client.start(generation("Once", 250)) for client in clients]
     begun = [read_to_first_token(call) for call in calls]
     sessions = [client.session() for client in clients]
@@ -202,7 +176,7 @@ def test_each_drains_and_starts_anew_while_the_other_serves(two, clients):
     assert callers.answers
     now = two.both_serve()
     assert not {each["pid"] for each in now} & set(pids)
-    drains = [each["process"] for each in two.process.events(event="draining")]
+    drains = [each["process"] for each in two.process.events(event="draining")[drained:]]
     assert drains == [0, 1]
 
 
@@ -290,7 +264,6 @@ def test_none_outlives_the_one_that_supervises(processes):
 
 
 def test_all_finish_what_they_have_when_they_are_told_to_stop(two, clients):
-    """The file's last: it stops what the others have used."""
     pids = family(two.process.process.pid)
     assert len(pids) == 7, "one that supervises, two that serve, and two texts' processes of each"
     calls = [client.start(generation("One day", 250)) for client in clients]

@@ -202,7 +202,9 @@ def test_many_refusals_come_in_order_and_are_all_told(frontend):
 
 def test_a_full_session_still_hears_cancels(processes):
     """As many generations as one session may hold, all but one waiting for the engine."""
-    narrow = processes.worker("--openvino.max-sequences", "1", "--max-waiting-requests", "5000")
+    narrow = processes.simulated(
+        *("--simulated.max-sequences", "1", "--max-waiting-requests", "5000")
+    )
     started = processes.frontend(
         *("--generations-limit", "5000", "--queue-limit", "5000"), workers=[narrow]
     )

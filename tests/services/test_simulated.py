@@ -49,8 +49,8 @@ def workers() -> list[str]:
 def process(lasting, collector, workers) -> Process:
     """A process of five workers: the first fails generations, two meet faults, two are well."""
     faults = [part for each in FAULTS for part in ("--simulated.fault", each)]
-    started = lasting.worker(
-        *("--engine", "simulated", "--simulated.workers", str(WORKERS), "--worker-name", "sim"),
+    started = lasting.simulated(
+        *("--simulated.workers", str(WORKERS), "--worker-name", "sim"),
         *("--simulated.step-ms", "2", "--stall-s", "0.4", *faults),
         *("--admin-listen", "127.0.0.1:0"),
         listen=workers[0],
@@ -163,7 +163,7 @@ def test_faults_on_command_end_as_those_of_a_real_engine(workers, process, lasti
 
 
 def test_a_worker_alone_ends_with_its_engine(processes):
-    process = processes.worker("--engine", "simulated", "--simulated.fault", "die@step2")
+    process = processes.simulated("--simulated.fault", "die@step2")
     assert failure(process.address).reason == "ENGINE_DIED"
     assert process.wait() == EX_SOFTWARE
 

@@ -18,9 +18,8 @@ WAITING = 16
 
 
 def test_one_that_would_wait_beyond_its_budget_is_refused_until_there_is_room(processes):
-    worker = processes.worker(
-        *("--engine", "simulated", "--simulated.max-sequences", "1"),
-        *("--simulated.step-ms", str(HELD_S * 1e3 / 25)),
+    worker = processes.simulated(
+        *("--simulated.max-sequences", "1", "--simulated.step-ms", str(HELD_S * 1e3 / 25))
     )
     frontend = processes.frontend(workers=[worker])
     short = generation(max_tokens=1, time_budget=seconds(4 * HELD_S))

@@ -126,7 +126,7 @@ def test_tls_on_both_hops(processes, pki, frontend):
 
 
 def test_mutual_tls_on_both_hops(processes, pki):
-    worker = processes.worker(*pki.settings("tls"))
+    worker = processes.simulated(*pki.settings("tls"))
     started = processes.frontend(
         *pki.settings("tls"), *pki.settings("worker-tls"), workers=[worker]
     )

@@ -191,7 +191,7 @@ def test_the_last_generations_of_a_draining_worker_are_whole(two, lasting, start
 @pytest.fixture(scope="module")
 def narrow(lasting):
     """A worker of one sequence at a time, with room for two requests to wait."""
-    worker = lasting.worker("--openvino.max-sequences", "1", "--max-waiting-requests", "2")
+    worker = lasting.simulated("--simulated.max-sequences", "1", "--max-waiting-requests", "2")
     limits = ("--generations-limit", "6", "--queue-limit", "0")
     started = lasting.frontend(*limits, workers=[worker])
     started.wait_for("worker", state="ready")

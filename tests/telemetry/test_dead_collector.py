@@ -55,7 +55,7 @@ def services(collectors) -> Iterator[Services]:
     collector, started = Collector(), Processes()
     collectors.append(collector)
     environment = exporting(collector, OTEL_BSP_MAX_QUEUE_SIZE=str(QUEUE_SPANS))
-    worker = started.worker("--openvino.kv-blocks", "256", environment=environment)
+    worker = started.simulated(environment=environment)
     frontend = started.frontend("--trace-content", workers=[worker], environment=environment)
     with Worker(worker.address) as direct, Frontend(frontend.address) as client:
         wait_for_health(client.raw, SERVING)

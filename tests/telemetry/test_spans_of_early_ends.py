@@ -189,9 +189,9 @@ class Narrow:
 @pytest.fixture(scope="module")
 def narrow(lasting, collector) -> Iterator[Narrow]:
     environment = exporting(collector)
-    fixed = ("--openvino.max-sequences", "1", "--openvino.kv-blocks", "256", "--worker-name")
+    fixed = ("--simulated.max-sequences", "1", "--worker-name")
     workers = [
-        lasting.worker(*fixed, name, "--max-waiting-requests", places, environment=environment)
+        lasting.simulated(*fixed, name, "--max-waiting-requests", places, environment=environment)
         for name, places in (("a", "0"), ("b", "2"))
     ]
     limits = ("--generations-limit", "2", "--queue-limit", "0")
@@ -321,7 +321,7 @@ def test_overload_of_the_frontend(narrow, collector):
 @pytest.fixture
 def doomed(processes, collector) -> Iterator[tuple[Frontend, Process]]:
     """A worker to be killed, and a client of its frontend."""
-    worker = processes.worker("--openvino.kv-blocks", "256", environment=exporting(collector))
+    worker = processes.simulated(environment=exporting(collector))
     started = processes.frontend(
         "--move-wait-s", "0.2", workers=[worker], environment=exporting(collector)
     )

@@ -27,11 +27,6 @@ from tests.telemetry.trees import check_declared, form_of
 
 METRICS = {metric.name: metric for metric in registry.METRICS}
 
-NEVER_SENT = {
-    # No engine of this version simulates; the contract has it for those that will.
-    semconv.SIMULATED,
-}
-
 
 @pytest.fixture(scope="module")
 def everything(request, collectors) -> list[Collector]:
@@ -71,7 +66,7 @@ def test_every_declared_span_attribute_and_event_is_sent(spans):
     for form in registry.SPANS:
         sent = [each for each in spans if form_of(each) is form]
         told = {name for each in sent for name in each.attributes}
-        assert {*form.attributes, *form.optional} - told - NEVER_SENT == set(), form.name
+        assert {*form.attributes, *form.optional} - told == set(), form.name
         events = {event.name for each in sent for event in each.span.events}
         assert events == set(form.events), form.name
 

@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from tests.services.calls import Worker
-from tests.services.processes import SERVING, Processes, wait_for_health
+from tests.services.processes import SERVING, Process, Processes, wait_for_health
 from tests.worker.scripted_engine import ScriptedEngine
 from tests.worker.worker_here import worker_of
 
@@ -55,18 +55,29 @@ def processes():
 
 
 @pytest.fixture
-def own_worker(processes):
+def own_worker(processes, serving):
     """Starts a worker of the test's own and returns it with a client, once it serves."""
+    return lambda *arguments: serving(processes.worker("--openvino.kv-blocks", "1024", *arguments))
+
+
+@pytest.fixture
+def simulated_worker(processes, serving):
+    """Likewise, one whose engine simulates."""
+    return lambda *arguments: serving(processes.simulated(*arguments))
+
+
+@pytest.fixture
+def serving():
+    """Waits until a worker serves and returns it with a client."""
     clients: list[Worker] = []
 
-    def start(*arguments: str):
-        process = processes.worker("--openvino.kv-blocks", "1024", *arguments)
+    def wait(process: Process):
         client = Worker(process.address)
         clients.append(client)
         wait_for_health(client.raw, SERVING)
         return process, client
 
-    yield start
+    yield wait
     for client in clients:
         client.raw.close()
 

@@ -288,8 +288,8 @@ def test_sigterm_lets_what_is_in_flight_finish(own_worker):
     assert "Traceback" not in process.output
 
 
-def test_an_idle_worker_stops_at_once(own_worker):
-    process, worker = own_worker()
+def test_an_idle_worker_stops_at_once(simulated_worker):
+    process, worker = simulated_worker()
     with Exchange(worker) as exchange:
         exchange.submit(1, request())
         exchange.finish(1)
@@ -302,8 +302,8 @@ def test_an_idle_worker_stops_at_once(own_worker):
     assert time.monotonic() - began < 20
 
 
-def test_what_outlasts_the_grace_fails(own_worker):
-    process, worker = own_worker("--drain-grace-s", "0.3")
+def test_what_outlasts_the_grace_fails(simulated_worker):
+    process, worker = simulated_worker("--drain-grace-s", "0.3")
     with Exchange(worker) as exchange:
         exchange.submit(1, request(max_tokens=LONG))
         call = worker.execution.Execute(
