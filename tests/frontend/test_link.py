@@ -15,7 +15,7 @@ from tokenwire.channel_arguments import KEEPALIVE_TIME_MS, MIN_PING_INTERVAL_WIT
 from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.frontend.v1 import model_pb2
 from tokenwire.worker.v1 import execution_pb2 as pb
-from tokenwire_frontend.core.link_state import LinkState
+from tokenwire_frontend.core.link_state import AwakeClock, LinkState
 from tokenwire_frontend.workers import link as link_module
 from tokenwire_frontend.workers import remote
 from tokenwire_service.errors import ServiceError
@@ -50,6 +50,18 @@ async def hear(frontend: FrontendHere, worker: ScriptedWorker) -> None:
     await until(lambda: link.load.running_sequences == mark)
 
 
+async def hush(frontend: FrontendHere, worker: ScriptedWorker) -> None:
+    """Ends a worker's heartbeats: what it has sent is heard when this returns."""
+    worker.heartbeat_s = None
+    await hear(frontend, worker)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock that workers' silence is counted on goes on in `let_pass` alone."""
+    monkeypatch.setattr(AwakeClock, "tick", lambda *_: None)
+
+
 def let_pass(frontend: FrontendHere, seconds: float) -> None:
     """Lets time pass on the clock that workers' silence is counted on, and looks at them."""
     frontend.pool.clock.now_s += seconds
@@ -66,6 +78,7 @@ async def test_a_silent_worker_is_suspect_then_lost_and_gets_nothing(worker, oth
         for each in (worker, other):
             await frontend.wait_for(each, READY)
         stream = await worker.stream()
+        await hush(frontend, worker)
         worker.freeze()
         let_pass(frontend, 2.5)
         assert frontend.link(worker).state is READY
@@ -113,6 +126,7 @@ async def test_what_a_lost_worker_had_fails_as_worker_lost(worker, frontend):
     stream = await worker.stream()
     stream.accept((await stream.submit()).handle)
     await until(lambda: frontend.link(worker).in_flight == 1)
+    await hush(frontend, worker)
     worker.freeze()
     let_pass(frontend, 8)
     refusal = await refused(call)
@@ -125,9 +139,7 @@ async def test_what_a_lost_worker_had_fails_as_worker_lost(worker, frontend):
 
 async def test_where_all_workers_are_suspect_they_are_used(worker, frontend):
     worker.script = answers
-    worker.heartbeat_s = None
-    worker.report()
-    await hear(frontend, worker)
+    await hush(frontend, worker)
     let_pass(frontend, 3)
     await frontend.wait_for(worker, SUSPECT)
     call = generate(frontend)
@@ -137,6 +149,7 @@ async def test_where_all_workers_are_suspect_they_are_used(worker, frontend):
 
 
 async def test_a_draining_worker_is_lost_too_but_never_ready_again(worker, frontend):
+    worker.heartbeat_s = None
     worker.report(draining=True)
     await frontend.wait_for(worker, DRAINING)
     let_pass(frontend, 3)
@@ -187,10 +200,10 @@ async def test_a_worker_whose_load_is_not_told_any_more_is_suspect_then_lost(wor
     worker.info.contract_revision = revision
     async with frontend_of(worker) as frontend:
         await frontend.wait_for(worker, READY)
-        await hear(frontend, worker)
+        await hush(frontend, worker)
         worker.overrides["WatchLoad"] = watch
         worker.end_watches()
-        let_pass(frontend, 2.9)
+        let_pass(frontend, 3)
         await frontend.wait_for(worker, SUSPECT)
         let_pass(frontend, 5)
         assert frontend.link(worker).state is LOST
@@ -200,6 +213,7 @@ async def test_a_worker_whose_load_is_not_told_any_more_is_suspect_then_lost(wor
 
 async def test_a_connection_that_was_lost_is_not_taken_up_again(worker, frontend, at_once):
     """A peer that accepts connections and says nothing is LOST for as long as it does so."""
+    await hush(frontend, worker)
     worker.freeze()
     let_pass(frontend, 8)
     await frontend.wait_for(worker, LOST)

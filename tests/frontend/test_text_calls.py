@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
 
 import grpc
 import pytest
@@ -27,6 +26,10 @@ HELD_CPU_S = 0.2
 """CPU time of the loop in one piece: 20 ms of its own, and gRPC's parsing of a request, which takes
 0.1 s where it is a million empty messages."""
 
+TRIES = 3
+"""The same work takes several times as much CPU time where other cores are busy, for a while."""
+
+T = TypeVar("T")
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -48,9 +51,17 @@ async def refusal(call: Any) -> tuple[str, list[str], str]:
     return error.reason, [each.field for each in error.violations], error.message
 
 
-@asynccontextmanager
-async def watched() -> AsyncIterator[None]:
-    """Fails where the loop is held for too long in one piece, by its CPU time."""
+async def holds_nobody_up(work: Callable[[], Awaitable[T]]) -> T:
+    """Does it; fails where it holds the loop for too long in one piece, each time."""
+    for _ in range(TRIES):
+        held_s, done = await watched(work)
+        if held_s < HELD_CPU_S:
+            return done
+    raise AssertionError(f"the loop was held for {held_s} s")
+
+
+async def watched(work: Callable[[], Awaitable[T]]) -> tuple[float, T]:
+    """Does it; returns as well for how long it held the loop in one piece, by its CPU time."""
     longest_s = 0.0
 
     async def tick() -> None:
@@ -68,11 +79,11 @@ async def watched() -> AsyncIterator[None]:
     try:
         async with asyncio.TaskGroup() as group:
             ticking = group.create_task(tick())
-            yield
+            done = await work()
             ticking.cancel()
     finally:
         gc.unfreeze()
-    assert longest_s < HELD_CPU_S
+    return longest_s, done
 
 
 WIDE = 1_300_000
@@ -190,8 +201,7 @@ def generated(frontend: FrontendHere, **fields: Any) -> Any:
 @pytest.mark.parametrize("name", HEAVY)
 async def test_what_fills_a_request_is_refused_by_name_and_holds_up_nobody(frontend, name):
     call, reason, field = HEAVY[name]
-    async with watched():
-        told, fields, message = await refusal(call(frontend))
+    told, fields, message = await holds_nobody_up(lambda: refusal(call(frontend)))
     assert told == reason
     assert field in fields
     assert len(message) < 4096
@@ -200,13 +210,15 @@ async def test_what_fills_a_request_is_refused_by_name_and_holds_up_nobody(front
 @pytest.mark.parametrize("with_offsets", [False, True])
 async def test_many_tokens_come_whole_and_hold_up_nobody(frontend, with_offsets):
     text = "ab " * 100_000
-    async with watched():
+
+    async def there_and_back() -> tuple[tk.TokenizeResponse, tk.DetokenizeResponse]:
         answer = await frontend.tokenization.Tokenize(
             tk.TokenizeRequest(text=text, with_offsets=with_offsets)
         )
-        again = await frontend.tokenization.Detokenize(
-            tk.DetokenizeRequest(token_ids=answer.token_ids)
-        )
+        ids = tk.DetokenizeRequest(token_ids=answer.token_ids)
+        return answer, await frontend.tokenization.Detokenize(ids)
+
+    answer, again = await holds_nobody_up(there_and_back)
     assert again.text == text
     assert len(answer.offset_starts) == len(answer.offset_ends)
     assert len(answer.offset_starts) == (len(answer.token_ids) if with_offsets else 0)
