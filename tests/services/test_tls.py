@@ -206,7 +206,7 @@ async def test_a_call_is_forwarded_over_mutual_tls(pki, tmp_path):
 
 def test_no_rpc_of_a_worker_lets_in_another_certificate(lasting, pki):
     names = ("--tls.client-names", "spiffe://test/frontend", "--tls.client-names", "frontend.test")
-    worker = lasting.worker("--engine", "simulated", *pki.settings("tls"), *names)
+    worker = lasting.simulated(*pki.settings("tls"), *names)
     paths = [*map(path_of, methods("worker"))]
     paths.append("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
     unreachable, denied = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.PERMISSION_DENIED
