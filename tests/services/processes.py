@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = Path(os.environ.get("TOKENWIRE_TEST_MODEL", ROOT / "models/demo/openvino"))
 MODEL_NAME = "demo"
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 """Bound of every wait: longer than a loaded machine takes, so that a hang fails instead."""
 
 EX_USAGE = 64

@@ -25,9 +25,9 @@ def workers(lasting: Processes, collector: Collector) -> list[str]:
     """Where simulated workers listen."""
     first = free_ports(WORKERS)
     addresses = [f"127.0.0.1:{first + number}" for number in range(WORKERS)]
-    started = lasting.worker(
-        *("--engine", "simulated", "--simulated.workers", str(WORKERS)),
-        *("--simulated.step-ms", "1", "--worker-name", "routed", "--admin-listen", "127.0.0.1:0"),
+    started = lasting.simulated(
+        *("--simulated.workers", str(WORKERS), "--simulated.step-ms", "1"),
+        *("--worker-name", "routed", "--admin-listen", "127.0.0.1:0"),
         listen=addresses[0],
         environment=exporting(collector),
     )
