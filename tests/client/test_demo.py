@@ -12,7 +12,8 @@ from tokenwire.cli.main import main
 
 from demo.__main__ import main as demo
 
-WAIT_S = 60
+WAIT_S = 240
+"""Of a whole run, which takes a busy machine minutes."""
 
 
 @pytest.fixture
