@@ -76,7 +76,8 @@ def execute(address: str, seed: int = 0) -> list[int]:
 
 def frontend_of(lasting: Processes, addresses: list[str]) -> Frontend:
     """Returns a client of a frontend of these workers, once all of them are ready."""
-    started = lasting.frontend("--move-wait-s", "0", workers=addresses)
+    chosen = ("--move-wait-s", "0", "--routing", "least_loaded")
+    started = lasting.frontend(*chosen, workers=addresses)
     for address in addresses:
         started.wait_for("worker", address=address, state="ready")
     return Frontend(started.address)

@@ -35,8 +35,8 @@ def workers(lasting, shared_worker):
 
 @pytest.fixture(scope="module")
 def started(lasting, workers):
-    """The process of a frontend of both workers."""
-    started = lasting.frontend(workers=workers)
+    """The process of a frontend of both workers, which goes by their loads alone."""
+    started = lasting.frontend("--routing", "least_loaded", workers=workers)
     for worker in workers:
         started.wait_for("worker", address=worker.address, state="ready")
     return started

@@ -199,13 +199,14 @@ def test_otlp_tells_the_same(pair, worked, service):
 
 
 def test_what_runs_and_waits_is_told_while_it_does(pair):
-    """The shared worker runs four at once."""
+    """The shared worker runs four at once and gets one more; the sixth waits at the frontend."""
     idle(pair)
     with ExitStack() as calls:
         for number in range(6):
             started = pair.frontend.start(endless(f"Number {number}"))
             calls.callback(started.cancel)
-            next(started)
+            if number < 5:
+                next(started)
         pair.worker.wait_for_load(
             lambda load: load.running_sequences == 4 and load.kv_cache_usage > 0.05
         )
@@ -224,7 +225,8 @@ def test_what_runs_and_waits_is_told_while_it_does(pair):
     }
     assert worker.value("tokenwire_worker_running_sequences") == 4
     assert worker.value("tokenwire_worker_running_sequences_limit") == 4
-    assert worker.value("tokenwire_worker_waiting_requests") == 2
+    assert frontend.value("tokenwire_frontend_queued_requests", gen_ai_request_model="demo") == 1
+    assert worker.value("tokenwire_worker_waiting_requests") == 1
     assert worker.value("tokenwire_worker_waiting_requests_limit") == 256
     used = worker.value("tokenwire_worker_kv_blocks_used")
     assert 512 * 0.05 <= used <= 512 == worker.value("tokenwire_worker_kv_blocks_capacity")
@@ -260,7 +262,7 @@ def held(collector: Collector) -> bool:
     [active] = collector.points(
         "tokenwire-frontend", "tokenwire.frontend.active_generations"
     ).values()
-    return (waiting.as_int, active.as_int) == (2, 6)
+    return (waiting.as_int, active.as_int) == (1, 6)
 
 
 # --- formats -------------------------------------------------------------------------------------
