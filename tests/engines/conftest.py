@@ -23,12 +23,12 @@ from tests.services.processes import MODEL, ROOT
 CONTRACT = {
     "openvino": (
         "openvino_genai",
-        ["--openvino.exact", "--openvino.kv-blocks", "1024", "--context-tokens", "2048"],
+        ["--openvino.exact", "--openvino.kv-blocks", "1024", "--context-tokens", "1024"],
     ),
     "simulated": (
         "tokenwire_worker",
         [
-            *("--context-tokens", "2048", "--simulated.step-ms", "1"),
+            *("--context-tokens", "1024", "--simulated.step-ms", "1"),
             # Small steps, so that a prompt takes several; ends, as models have them.
             *("--simulated.step-tokens", "300", "--simulated.mean-output-tokens", "40"),
         ],
@@ -36,11 +36,11 @@ CONTRACT = {
     "tensorrt_llm": (
         "tensorrt_llm",
         [
-            *("--context-tokens", "2048", "--tensorrt-llm.max-num-tokens", "256"),
+            *("--context-tokens", "1024", "--tensorrt-llm.max-num-tokens", "256"),
             *("--tensorrt-llm.kv-cache-config.event-buffer-max-size", "0"),
         ],
     ),
-    "vllm": ("vllm", ["--context-tokens", "2048", "--no-vllm.kv-events"]),
+    "vllm": ("vllm", ["--context-tokens", "1024", "--no-vllm.kv-events"]),
 }
 """Package that an engine needs, and the settings that it is tested with."""
 

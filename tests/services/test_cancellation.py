@@ -364,7 +364,7 @@ def test_an_exchange_that_is_not_read_slows_no_other(frontend, worker):
     request = execution_pb2.Request(
         prompt_token_ids=[5, 6],
         stopping={"max_tokens": 300, "ignore_eos": True},
-        sequence_count=16,
+        sequence_count=8,
         logprobs=True,
     )
     submits = [
@@ -383,7 +383,7 @@ def test_an_exchange_that_is_not_read_slows_no_other(frontend, worker):
         for handle, size in zip(frame.handles, sizes, strict=True):
             counts[handle] += size
         completed |= {end.handle for end in frame.completions}
-    assert counts == {1: 16 * 300, 2: 16 * 300}
+    assert counts == {1: 8 * 300, 2: 8 * 300}
     assert completed == {1, 2}
 
 

@@ -122,7 +122,7 @@ def test_a_step_does_not_hold_up_the_worker(own_worker):
     # The whole prompt in one step: a worker that is held up answers before and after it.
     _, worker = own_worker("--openvino.max-batched-tokens", "4096")
     health = health_pb2_grpc.HealthStub(worker.raw)
-    asked = request(tokens=3500, max_tokens=1)
+    asked = request(tokens=1500, max_tokens=1)
     call = worker.execution.Execute(pb.ExecuteRequest(request=asked), timeout=WAIT_S)
     assert next(call).HasField("accepted")
     rest: list[pb.ExecuteResponse] = []
