@@ -61,7 +61,7 @@ def test_tokens_come_as_deltas_up_to_max_tokens(recorder):
 def test_progress_counts_steps_also_those_that_bring_no_token(recorder):
     before, steps = recorder.engine.progress(), []
     # Many steps of prefill before the first token; a late one of an earlier test may be among them.
-    key = recorder.submit(generation(9, tokens=1500, max_tokens=1))
+    key = recorder.submit(generation(9, tokens=900, max_tokens=1))
     recorder.wait(lambda: steps.append(recorder.engine.progress()) or recorder.of(key)[0].finish)
     assert recorder.engine.progress() - before > 2
     assert steps == sorted(steps)
