@@ -35,9 +35,16 @@ DOOMED = "doomed"
 
 ABSENT = {
     metric.prometheus_name
-    for metric in (registry.PREFIX_CACHE_TOKENS, registry.PROCESSES, registry.PROCESS_RESTARTS)
-}
-"""What the CPU engine and a frontend of one process do not tell."""
+    for metric in (
+        registry.PREFIX_CACHE_TOKENS,
+        registry.PROCESSES,
+        registry.PROCESS_RESTARTS,
+        registry.REFUSALS,
+        registry.EXPECTED_CACHE_TOKENS,
+    )
+} | {f"{registry.FRONTEND_QUEUE_DURATION.prometheus_name}_bucket"}
+"""What the CPU engine, a frontend of one process, one worker of a model and a load that finds room
+do not tell."""
 
 
 def _work(client: Client) -> list[str]:
