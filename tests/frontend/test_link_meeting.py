@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.frontend.v1 import tokenization_pb2
 from tokenwire_frontend.core.link_state import LinkState
 from tokenwire_frontend.core.model import common_limits
@@ -15,6 +16,7 @@ from tokenwire_frontend.workers import remote
 from tests.frontend.frontend_here import frontend_of, until
 from tests.frontend.scripted_worker import ScriptedWorker
 from tests.frontend.text_here import TextHere
+from tests.services.calls import generation
 
 READY, REFUSED = LinkState.READY, LinkState.REFUSED
 
@@ -171,3 +173,20 @@ async def test_an_exception_in_meeting_is_told_and_met_again(worker, monkeypatch
         monkeypatch.setattr(frontend.link(worker), "_meet", None)
         await frontend.wait_for(worker, REFUSED, "TypeError")
     assert [line["address"] for line in lines if line["event"] == "worker_fault"]
+
+
+async def test_a_greedy_request_does_not_ask_for_the_models_min_p(worker):
+    """An engine without min_p would refuse what the caller never asked for."""
+    worker.files["generation_config.json"] = b'{"temperature": 0.7, "min_p": 0.1}'
+    async with frontend_of(worker) as frontend:
+        await frontend.wait_for(worker, READY)
+        stream = await worker.stream()
+        asked = []
+        for sampling in ({}, {"temperature": 0.0}):
+            asked_for = generation([7, 8], 1, sampling=sampling)
+            call = frontend.generations.Generate(fg.GenerateRequest(generation=asked_for))
+            submit = await stream.submit()
+            asked.append(submit.request.sampling.min_p)
+            stream.generate(submit.handle, 5)
+            await call
+    assert asked == pytest.approx([0.1, 0.0])

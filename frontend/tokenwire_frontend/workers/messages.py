@@ -354,11 +354,13 @@ def _sampling(
         value = getattr(wanted, name)
         return getattr(defaults, name) if value is None else value  # type: ignore[no-any-return]
 
+    temperature = chosen("temperature")
     return execution_pb2.Sampling(
-        temperature=chosen("temperature"),
+        temperature=temperature,
         top_p=chosen("top_p"),
         top_k=int(chosen("top_k")),
-        min_p=chosen("min_p"),
+        # Greedy decoding needs none, and an engine without it would refuse the model's default.
+        min_p=chosen("min_p") if temperature else wanted.min_p or 0.0,
         repetition_penalty=chosen("repetition_penalty"),
         presence_penalty=wanted.presence_penalty or 0.0,
         frequency_penalty=wanted.frequency_penalty or 0.0,
