@@ -78,7 +78,7 @@ def unknown(settings: type[BaseSettings]) -> Iterator[str]:
         if name.startswith(prefix) and not known and not _of_kubernetes(name, value):
             close = difflib.get_close_matches(name, exact, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            yield f"{given}: there is no such setting{hint}"
+            yield f"{given}: unknown setting{hint}"
 
 
 def _others(settings: type[BaseSettings]) -> list[str]:

@@ -17,7 +17,7 @@ OWN = ("tokenwire", "tokenwire_service", "tokenwire_frontend", "tokenwire_worker
 
 
 def launch(program: str, module: str, extra: str) -> None:
-    """Runs `main` of the module; ends with 64 where a package that it needs is not installed."""
+    """Runs `main` of the module; exits with code 64 where a required package is missing."""
     _open_standard_files()
     signals.end_at_once()
     variables.settle()

@@ -259,7 +259,7 @@ _NO_JSON = re.compile(r'^error parsing value for field "(\w+)" from source .*')
 
 
 class LineParser(argparse.ArgumentParser):
-    """Says what is wrong in one line and ends with 64; argparse would list every option first."""
+    """Says what is wrong in one line and exits with code 64; argparse would list all options."""
 
     def error(self, message: str) -> NoReturn:
         """Ends the process with 64."""
@@ -306,7 +306,7 @@ def worded(fault: ErrorDetails) -> str:
     if fault["type"] == "missing":
         return "is required"
     if fault["type"] == "extra_forbidden":
-        return "there is no such setting"
+        return "unknown setting"
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
     message = message.partition(" for <class ")[0]
     shown = isinstance(fault["input"], str | int | float) and fault["type"] != "value_error"

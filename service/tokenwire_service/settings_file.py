@@ -100,7 +100,7 @@ def _faults(model: type[BaseModel], values: dict[Any, Any], within: str) -> Iter
         if key not in fields:
             near = difflib.get_close_matches(str(key).replace("-", "_"), fields, n=1)
             hint = f"; did you mean {within}{near[0]}?" if near else ""
-            yield f"{path}: there is no such setting{hint}"
+            yield f"{path}: unknown setting{hint}"
             continue
         if not within and key == FIELD:
             yield f"{path}: a file of settings can't name another"

@@ -251,7 +251,7 @@ def wait_for_health(
 
 
 def check_refused(process, setting: str) -> None:
-    """Checks that the process ends with 64 and one readable line that names the setting."""
+    """Checks that the process exits with code 64 and one readable line that names the setting."""
     assert process.wait() == EX_USAGE, process.output
     assert setting in process.output
     assert "Traceback" not in process.output

@@ -55,7 +55,7 @@ def test_workers_as_a_variable(monkeypatch, name, value, workers):
 def test_a_misspelt_variable_is_refused_by_its_name(monkeypatch, capsys, settings, name, meant):
     monkeypatch.setenv(name, "1")
     (line,) = refused(capsys, settings, "--help-is-not-reached")
-    assert line.startswith(f"service: {name}: there is no such setting")
+    assert line.startswith(f"service: {name}: unknown setting")
     assert meant is None or f"did you mean {meant}" in line
 
 

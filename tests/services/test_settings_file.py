@@ -92,7 +92,7 @@ def test_an_empty_file_says_nothing(write, text):
         (
             "workers: [a:1]\nworker-tls: {}\ntls: {certificat: x}\n",
             [
-                f"--config: FILE: {wrong}: there is no such setting; did you mean {right}?"
+                f"--config: FILE: {wrong}: unknown setting; did you mean {right}?"
                 for wrong, right in (
                     ("workers", "worker"),
                     ("worker-tls", "worker_tls"),

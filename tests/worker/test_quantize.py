@@ -96,7 +96,7 @@ def test_a_run_that_fails_leaves_nothing_under_the_name(quantize, optimizer, tmp
     assert (code, (tmp_path / "out").exists()) == (64, False)
     assert "the GPU's memory is too small" in err
     optimizer.fails = None
-    assert quantize()[0] == 0  # what was left is no obstacle
+    assert quantize()[0] == 0  # what was left does not stand in the way
 
 
 @pytest.mark.parametrize(

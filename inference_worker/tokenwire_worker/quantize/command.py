@@ -31,7 +31,7 @@ NEEDS = ("modelopt", "torch", "transformers", "accelerate")
 
 
 def main(program: str, arguments: Sequence[str]) -> int:
-    """Quantises a model folder; returns 0, or ends with 64 where it was asked for what can't be."""
+    """Quantises a model folder; returns 0, or exits with code 64 where that is not possible."""
     program = f"{program} quantize"
     asked = _parser(program).parse_args(arguments)
     _check_folders(program, asked)

@@ -65,8 +65,8 @@ def quantize(
     """Calibrates the model on the prompts, quantises it and writes the folder.
 
     Raises:
-        OptimizerError: there is no such device, or no memory for the model, or the format's blocks
-            do not fit its rows.
+        OptimizerError: the device is not available, or has no memory for the model, or the
+            format's blocks do not fit its rows.
     """
     start_s = time.monotonic()
     disable_progress_bar()  # the command says how far it has come, by lines
