@@ -162,12 +162,15 @@ class RpcServer:
 
         New calls are refused so to the end. Then the connections are closed before gRPC stops,
         since it ends with a bare CANCELLED what arrives between its stop and the caller's hearing
-        of it; over a closed connection a call is UNAVAILABLE.
+        of it; over a closed connection a call is UNAVAILABLE. Before that no new one is accepted:
+        a caller that calls without a pause connects anew at once.
         """
         await self._health.enter_graceful_shutdown()
         await self._boundary.close(grace_s)
         await asyncio.sleep(FAREWELL_S)
-        disconnect(_port(self.address))
+        port = _port(self.address)
+        stop_listening(port)
+        disconnect(port)
         if self._shared is not None:
             disconnect(self._shared_port)
             await self._shared.stop(grace_s)

@@ -221,7 +221,7 @@ def test_a_models_invented_name_is_in_no_metric(pair):
     spans = check_tree(
         pair.collector, caller, under(call("StreamGenerate", error="NOT_FOUND"), line)
     )
-    assert only(spans, "frontend", GENERATION).attributes["gen_ai.request.model"] == ""
+    assert only(spans, "frontend", "text_completion").attributes["gen_ai.request.model"] == ""
 
     def counted() -> bool:
         points = pair.collector.points("tokenwire-frontend", "tokenwire.generations")
@@ -239,7 +239,7 @@ def test_names_beyond_all_bounds_are_cut(pair):
     spans = check_tree(
         pair.collector, caller, under(call("StreamGenerate", error="NOT_FOUND"), line)
     )
-    own = only(spans, "frontend", GENERATION).attributes
+    own = only(spans, "frontend", "text_completion").attributes
     assert own["tokenwire.request_id"] == "r" * 128
 
 
