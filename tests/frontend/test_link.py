@@ -90,7 +90,7 @@ async def test_a_silent_worker_is_suspect_then_lost_and_gets_nothing(worker, oth
             assert (await generate(frontend)).timings.worker == "other"
         await hear(frontend, other)
         let_pass(frontend, 5)
-        await frontend.wait_for(worker, LOST, "silent for")
+        await frontend.wait_for(worker, LOST, "silent for 8 s")
         assert (await frontend.listed(worker)).state == model_pb2.WORKER_STATE_LOST
         assert not stream.messages
         worker.thaw()

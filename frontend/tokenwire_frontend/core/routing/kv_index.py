@@ -112,7 +112,7 @@ class WorkerBlocks:
             parent: the engine's hash of the block before the first; 0: none.
             engine_hashes: its hashes of the blocks.
             token_ids: their ids, one block after the other.
-            domain: model, adapter and salt; counts where there is no parent.
+            domain: model, adapter and salt; counts for a first block alone.
         """
         above = self._names.get(parent) if parent else root(domain)
         count = len(engine_hashes)
