@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 IMAGE := build/contract.binpb
 SOURCES := clients/python service frontend inference_worker
 
-.PHONY: help setup demo serve test real-model prometheus helm test-helm lint types proto baseline telemetry-reference chaos bench bench-engine clean
+.PHONY: help setup demo serve test test-typescript real-model prometheus helm test-helm lint types proto proto-typescript baseline telemetry-reference chaos bench bench-engine clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -42,6 +42,10 @@ test: setup  ## run the whole suite, as two processes side by side
 	$(BIN)/python -m pytest tests $(WITH_SERVICES:%=--ignore=%) || failed=1; \
 	wait $$services || failed=1; cat build/test-services.log; exit $${failed:-0}
 
+test-typescript:  ## build and test the TypeScript client; skipped without Node.js
+	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory $(TYPESCRIPT)/node_modules && \
+		cd $(TYPESCRIPT) && npm test --silent; else echo 'test-typescript: skipped, npm is not installed'; fi
+
 REAL_MODEL := build/real-model
 
 real-model: setup  ## fetch SmolLM2-135M-Instruct (98 MB) and test both services with it
@@ -71,6 +75,15 @@ types: setup  ## check types
 
 proto: setup  ## regenerate the Python stubs from protos/
 	$(BIN)/python tools/generate_stubs.py
+
+TYPESCRIPT := clients/typescript
+
+proto-typescript: $(BUF) $(TYPESCRIPT)/node_modules  ## regenerate the TypeScript stubs from protos/
+	$(BUF) generate --template $(TYPESCRIPT)/buf.gen.yaml --path protos/tokenwire/frontend --path protos/google
+
+$(TYPESCRIPT)/node_modules: $(TYPESCRIPT)/package.json
+	cd $(TYPESCRIPT) && npm install --silent --no-audit --no-fund
+	touch $@
 
 baseline: proto  ## make today's contract the one that later changes must not break
 	cp $(IMAGE) protos/landed.binpb

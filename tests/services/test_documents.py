@@ -38,7 +38,13 @@ def test_the_examples_of_a_document_run_one_after_another(frontend, capsys, docu
     "document",
     [
         str(path.relative_to(ROOT))
-        for pattern in ("*.md", "docs/**/*.md", "models/**/*.md", "benchmarks/**/*.md")
+        for pattern in (
+            "*.md",
+            "docs/**/*.md",
+            "clients/*/*.md",
+            "models/**/*.md",
+            "benchmarks/**/*.md",
+        )
         for path in sorted(ROOT.glob(pattern))
     ],
 )
