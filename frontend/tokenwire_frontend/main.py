@@ -197,6 +197,7 @@ class Frontend:
             chosen.workers_file,
             chosen.worker_dns_interval_s,
             self.pool.set_workers,
+            self._files,
             supervisor,
         )
         recorder = Recorder(metrics, Activity(chosen.records_limit), content=chosen.trace_content)

@@ -326,10 +326,7 @@ class FrontendSettings(ServiceSettings):
     @classmethod
     def _usable_file(cls, value: Path | None) -> Path | None:
         if value is not None:
-            try:
-                workers_file.parse(workers_file.read(value))
-            except workers_file.WorkersFileError as error:
-                raise ValueError(f"{value}: {error}") from error
+            workers_file.read(value)
         return value
 
     @field_validator("processes")

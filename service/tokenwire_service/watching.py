@@ -1,7 +1,8 @@
 """Files that are read again when they change, and when SIGHUP asks for it.
 
-What can't be read leaves what was read before it, and a line in the log: nobody is shut out, and
-no service ends, since a file was written halfway.
+What can't be read leaves what was read before it, and a line in the log. A file that has changed is
+read once it rests: one that is being written may be a shorter list of keys or of workers, and
+nobody is to be shut out for that.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-POLL_S = 2.0
-"""Between two looks at the files, each a stat of some microseconds."""
+POLL_S = 0.5
+"""Between two looks at the files, each a stat of some microseconds; also the time that a file has
+to rest before it is read."""
 
 ValueT = TypeVar("ValueT")
 
@@ -28,34 +30,57 @@ class Watched(Generic[ValueT]):
     Args:
         setting: which setting names them, for log lines.
         paths: the files.
-        read: returns what they say; raises ValueError, which names the setting.
+        read: returns what they say; raises ValueError, which names the file and the place.
+        changed: told of what they say now, on the event loop.
 
     Raises:
         ValueError: as `read`, the first time.
     """
 
-    def __init__(self, setting: str, paths: Sequence[Path], read: Callable[[], ValueT]) -> None:
+    def __init__(
+        self,
+        setting: str,
+        paths: Sequence[Path],
+        read: Callable[[], ValueT],
+        changed: Callable[[ValueT], None] | None = None,
+    ) -> None:
         self._setting = setting
         self._paths = tuple(paths)
         self._read = read
-        self._state = self._look()
+        self._changed = changed
+        self._seen = self._used = self._look()
         self.value = read()
         """As of the last time that they could be read."""
 
-    def refresh(self, *, asked: bool = False) -> None:
-        """Reads the files again where one has changed, or where that is asked for; blocks."""
+    async def follow(self, *, asked: bool = False) -> None:
+        """Looks at the files, on a thread, and tells of what is new."""
+        if await asyncio.to_thread(self.refresh, asked=asked) and self._changed is not None:
+            self._changed(self.value)
+
+    def refresh(self, *, asked: bool = False) -> bool:
+        """Reads the files again; blocks.
+
+        Args:
+            asked: whatever their state; else only where one has changed, and none since the last
+                look.
+
+        Returns:
+            Whether they were read anew.
+        """
         state = self._look()
-        if state == self._state and not asked:
-            return
+        rests, self._seen = state == self._seen, state
+        if not asked and (state == self._used or not rests):
+            return False
         # From before the files are read: what changes meanwhile is seen the next time.
-        self._state = state
+        self._used = state
         try:
             self.value = self._read()
         except ValueError as error:
             # Without a traceback: the file is at fault.
             log.error("files_not_read", setting=self._setting, reason=str(error))  # noqa: TRY400
-        else:
-            log.info("files_read", setting=self._setting)
+            return False
+        log.info("files_read", setting=self._setting)
+        return True
 
     def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
         """Returns what tells a changed file from the one before, also behind a symbolic link."""
@@ -75,15 +100,22 @@ class Watcher:
 
     def __init__(self) -> None:
         self._files: list[Watched[Any]] = []
+        self._also: list[Callable[[], None]] = []
         self._asked = asyncio.Event()
 
     def add(self, *files: Watched[Any] | None) -> None:
         """Watches these from now on; None is nothing to watch."""
         self._files += [each for each in files if each is not None]
 
+    def also(self, look_again: Callable[[], None]) -> None:
+        """Has `reload` call this too, of a source that is not a file."""
+        self._also.append(look_again)
+
     def reload(self) -> None:
-        """Has every file read again soon, changed or not."""
+        """Has every source read again soon, changed or not."""
         self._asked.set()
+        for look_again in self._also:
+            look_again()
 
     async def run(self) -> None:
         """Watches until it is cancelled."""
@@ -94,6 +126,6 @@ class Watcher:
             asked = self._asked.is_set()
             self._asked.clear()
             for file in self._files:
-                await asyncio.to_thread(file.refresh, asked=asked)
+                await file.follow(asked=asked)
             if asked:
                 log.info("reloaded", files=len(self._files))

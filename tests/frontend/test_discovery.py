@@ -13,8 +13,10 @@ from tokenwire.frontend.v1 import activity_pb2, model_pb2
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_frontend.core.link_state import LinkState
 from tokenwire_frontend.workers import discovery, workers_file
-from tokenwire_frontend.workers.discovery import FollowedFile, Name
+from tokenwire_frontend.workers.discovery import Name
+from tokenwire_service import watching
 from tokenwire_service.telemetry import histogram, semconv
+from tokenwire_service.watching import Watched
 
 from tests.frontend.frontend_here import FrontendHere, frontend_of, refused, until
 from tests.frontend.scripted_worker import ScriptedWorker, Stream
@@ -47,7 +49,7 @@ class Listed:
 
 @pytest.fixture
 def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Listed:
-    monkeypatch.setattr(discovery, "POLL_S", 0.01)
+    monkeypatch.setattr(watching, "POLL_S", 0.01)
     file = Listed(tmp_path / "workers.yaml")
     file.put("workers: []")
     return file
@@ -181,8 +183,8 @@ async def test_more_workers_than_a_frontend_connects_to_are_left_out_by_name(
 def test_what_is_wrong_with_a_file_is_told_with_its_place(tmp_path, text, fault):
     path = tmp_path / "workers"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(workers_file.WorkersFileError) as caught:
-        workers_file.parse(workers_file.read(path))
+    with pytest.raises(ValueError, match=str(path)) as caught:
+        workers_file.read(path)
     assert fault in str(caught.value)
 
 
@@ -205,7 +207,7 @@ async def test_a_bad_file_is_refused_and_the_list_before_it_stays(worker, listed
         link = await frontend.wait_for(worker, READY)
 
         def refusals() -> list[str]:
-            refused = [each for each in lines if each["event"] == "workers_file_refused"]
+            refused = [each for each in lines if each["event"] == "files_not_read"]
             return [each["reason"] for each in refused]
 
         listed.put("workers: [nowhere]")
@@ -221,6 +223,10 @@ async def test_a_bad_file_is_refused_and_the_list_before_it_stays(worker, listed
     assert len(refusals()) == 2, "told again though it did not change"
 
 
+def watched(path: Path) -> Watched[list[str]]:
+    return Watched("--workers-file", [path], lambda: workers_file.read(path))
+
+
 def test_a_link_that_points_to_another_folder_is_seen(tmp_path):
     """As Kubernetes changes the files of a ConfigMap."""
     for name, address in (("one", "a:1"), ("two", "b:2")):
@@ -229,25 +235,43 @@ def test_a_link_that_points_to_another_folder_is_seen(tmp_path):
     data = tmp_path / "..data"
     data.symlink_to("one")
     (tmp_path / "workers.yaml").symlink_to("..data/workers.yaml")
-    followed = FollowedFile(tmp_path / "workers.yaml")
-    assert followed.look() == {"a:1": ""}
+    followed = watched(tmp_path / "workers.yaml")
+    assert followed.value == ["a:1"]
     (tmp_path / "new").symlink_to("two")
     (tmp_path / "new").replace(data)
-    assert followed.look() is None
-    assert followed.look() == {"b:2": ""}
+    assert not followed.refresh()
+    assert followed.refresh()
+    assert followed.value == ["b:2"]
 
 
 def test_a_file_that_is_being_written_is_read_once_it_rests(tmp_path):
     path = tmp_path / "workers.yaml"
     path.write_text("workers:\n- a:1\n- b:2\n")
-    followed = FollowedFile(path)
-    assert followed.look() == {"a:1": "", "b:2": ""}
+    followed = watched(path)
     for text in ("", "workers:\n", "workers:\n- a:1\n"):
         path.write_text(text)
-        assert followed.look() is None
-    path.write_text("workers:\n- a:1\n- b:2\n")
-    assert followed.look() is None
-    assert followed.look() is None
+        assert not followed.refresh()
+    path.write_text("workers:\n- a:1\n- b:2\n- c:3\n")
+    assert not followed.refresh()
+    assert followed.value == ["a:1", "b:2"]
+    assert followed.refresh()
+    assert followed.value == ["a:1", "b:2", "c:3"]
+
+
+async def test_workers_are_looked_up_at_once_where_that_is_asked_for(
+    worker, listed, resolver, monkeypatch
+):
+    """As SIGHUP does: the file and the names, of which neither would be looked at for an hour."""
+    monkeypatch.setattr(watching, "POLL_S", 3600.0)
+    resolver.answer = ["127.0.0.1"]
+    named = "dns:///workers.example:7"
+    async with frontend_of(named, workers_file=listed.path, worker_dns_interval_s=3600) as frontend:
+        await until(lambda: [each.address for each in frontend.pool.links] == ["127.0.0.1:7"])
+        resolver.answer = ["127.0.0.2"]
+        listed.write(worker)
+        frontend._files.reload()
+        expected = {"127.0.0.2:7", worker.address}
+        await until(lambda: {each.address for each in frontend.pool.links} == expected)
 
 
 # --- DNS -----------------------------------------------------------------------------------------

@@ -9,14 +9,15 @@ import asyncio
 import random
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import structlog
 from tokenwire_service.tasks import Supervisor
+from tokenwire_service.watching import Watched, Watcher
 
 from tokenwire_frontend.workers import workers_file
-from tokenwire_frontend.workers.workers_file import WorkersFileError
 
 DNS = "dns:///"
 """Begins a setting that is a name; NAME:PORT follows."""
@@ -30,10 +31,6 @@ RESOLVE_S = 10.0
 EMPTY_ANSWERS = 3
 """Answers without an address, in a row, until a name is believed to have none: a name server that
 was just started, or is out of date, gives one too."""
-
-POLL_S = 0.5
-"""Between two reads of the file. What is new counts once it was read twice, so that a file that is
-being written is not taken for a shorter one."""
 
 Workers = dict[str, str]
 """By address, HOST:PORT: the name that the worker's certificate has; empty: the address's host."""
@@ -51,7 +48,11 @@ class Discovery:
         file: lists more of them; None: no file.
         interval_s: between two lookups of a name, in seconds, less up to a quarter.
         on_change: told of all workers, at once and whenever the list has changed.
+        files: watches the file, and says when everything is to be looked up again.
         supervisor: owns the tasks.
+
+    Raises:
+        ValueError: the file can't be used.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Discovery:
         file: Path | None,
         interval_s: float,
         on_change: Callable[[Workers], None],
+        files: Watcher,
         supervisor: Supervisor,
     ) -> None:
         self._on_change = on_change
@@ -72,9 +74,10 @@ class Discovery:
             supervisor.keep("worker_name", partial(self._follow_name, name, interval_s))
             for name in names
         ]
+        for name in names:
+            files.also(name.again.set)
         if file is not None:
-            self._listed[str(file)] = {}
-            self._tasks.append(supervisor.keep("workers_file", partial(self._follow_file, file)))
+            self._follow_file(file, files)
         self._tell()
 
     async def close(self) -> None:
@@ -90,16 +93,18 @@ class Discovery:
             if found is not None:
                 self._take(name.target, found)
             # Jitter, so that many frontends do not ask together.
-            await asyncio.sleep(interval_s * random.uniform(0.75, 1.0))  # noqa: S311
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval_s * random.uniform(0.75, 1.0)):  # noqa: S311
+                    await name.again.wait()
+            name.again.clear()
 
-    async def _follow_file(self, path: Path) -> None:
-        followed = FollowedFile(path)
-        while True:
-            # On a thread: the file may be far away, and parsing takes a while.
-            found = await asyncio.to_thread(followed.look)
-            if found is not None:
-                self._take(str(path), found)
-            await asyncio.sleep(POLL_S)
+    def _follow_file(self, path: Path, files: Watcher) -> None:
+        def listed() -> Workers:
+            return dict.fromkeys(workers_file.read(path), "")
+
+        watched = Watched("--workers-file", [path], listed, partial(self._take, str(path)))
+        self._listed[str(path)] = watched.value
+        files.add(watched)
 
     def _take(self, source: str, workers: Workers) -> None:
         before = self._listed[source]
@@ -136,6 +141,8 @@ class Name:
         self._port = int(port)
         self._empty = 0
         self._fault = ""
+        self.again = asyncio.Event()
+        """Set where it is to be looked up at once."""
 
     async def look_up(self) -> Workers | None:
         """Returns the workers that it stands for now; None where that can't be told."""
@@ -163,42 +170,6 @@ class Name:
             self._fault = fault
             log.warning("name_not_resolved", name=self.target, reason=fault)
         return None
-
-
-class FollowedFile:
-    """A file that lists workers, read again and again.
-
-    Args:
-        path: the file, or a link to it, which may come to point elsewhere.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen: bytes | str | None = None
-        """What it held the last time, or why it could not be read."""
-        self._taken: bytes | str | None = None
-
-    def look(self) -> Workers | None:
-        """Returns the workers where the file has changed and can be used; blocks."""
-        held = self._read()
-        settled, self._seen = held == self._seen, held
-        if held == self._taken or not (settled or self._taken is None):
-            return None
-        self._taken = held
-        try:
-            if isinstance(held, str):
-                raise WorkersFileError(held)
-            return dict.fromkeys(workers_file.parse(held), "")
-        except WorkersFileError as error:
-            fault = str(error)
-        log.error("workers_file_refused", file=str(self._path), reason=fault)
-        return None
-
-    def _read(self) -> bytes | str:
-        try:
-            return workers_file.read(self._path)
-        except WorkersFileError as error:
-            return str(error)
 
 
 async def resolve(host: str, port: int) -> list[str]:

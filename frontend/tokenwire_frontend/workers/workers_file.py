@@ -15,24 +15,23 @@ FILE_BYTES_LIMIT = 64 * 1024
 FIELD = "workers"
 
 
-class WorkersFileError(Exception):
-    """A file that can't be used; the message names the place."""
-
-
-def read(path: Path) -> bytes:
-    """Returns what the file holds.
+def read(path: Path) -> list[str]:
+    """Returns the addresses, HOST:PORT, that the file lists.
 
     Raises:
-        WorkersFileError: it can't be read, or is too large.
+        ValueError: it can't be read, or says something else; names the file and the place.
     """
     try:
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_LIMIT + 1)
     except OSError as error:
-        raise WorkersFileError(error.strerror or str(error)) from error
+        raise ValueError(f"{path}: {error.strerror}") from error
     if len(content) > FILE_BYTES_LIMIT:
-        raise WorkersFileError(f"has more than {FILE_BYTES_LIMIT} bytes")
-    return content
+        raise ValueError(f"{path}: has more than {FILE_BYTES_LIMIT} bytes")
+    try:
+        return parse(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def parse(content: bytes) -> list[str]:
@@ -42,22 +41,22 @@ def parse(content: bytes) -> list[str]:
     may be empty.
 
     Raises:
-        WorkersFileError: it is not.
+        ValueError: it is not; names the place.
     """
     found = _loaded(content)
     if not isinstance(found, dict) or FIELD not in found:
-        raise WorkersFileError(f"is not a mapping with a field `{FIELD}`")
+        raise ValueError(f"is not a mapping with a field `{FIELD}`")
     strangers = sorted(str(name) for name in found if name != FIELD)
     if strangers:
-        raise WorkersFileError(f"{strangers[0][:100]}: unknown field; the only one is `{FIELD}`")
+        raise ValueError(f"{strangers[0][:100]}: unknown field; the only one is `{FIELD}`")
     workers = found[FIELD]
     if not isinstance(workers, list):
-        raise WorkersFileError(f"{FIELD}: is not a list")
+        raise ValueError(f"{FIELD}: is not a list")  # noqa: TRY004 - as all that is wrong with it
     for place, address in enumerate(workers):
         try:
             check_address(address if isinstance(address, str) else str(address)[:100])
         except ValueError as error:
-            raise WorkersFileError(f"{FIELD}[{place}]: {error}") from error
+            raise ValueError(f"{FIELD}[{place}]: {error}") from error
     return workers
 
 
@@ -70,12 +69,12 @@ def _loaded(content: bytes) -> Any:
         # In Python, since deep nesting ends a process that parses it in C.
         return yaml.safe_load(text)
     except UnicodeDecodeError as error:
-        raise WorkersFileError(f"byte {error.start}: is not UTF-8") from error
+        raise ValueError(f"byte {error.start}: is not UTF-8") from error
     except json.JSONDecodeError as error:
-        raise WorkersFileError(f"line {error.lineno}, column {error.colno}: {error.msg}") from error
+        raise ValueError(f"line {error.lineno}, column {error.colno}: {error.msg}") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
-        raise WorkersFileError(f"{place}{error.problem}") from error
+        raise ValueError(f"{place}{error.problem}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise WorkersFileError(f"can't be parsed: {str(error)[:100]}") from error
+        raise ValueError(f"can't be parsed: {str(error)[:100]}") from error
