@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 IMAGE := build/contract.binpb
 SOURCES := clients/python service frontend inference_worker
 
-.PHONY: help setup demo serve test test-typescript real-model prometheus helm test-helm lint types proto proto-typescript baseline telemetry-reference chaos bench bench-engine clean
+.PHONY: help setup demo serve test test-go test-typescript real-model prometheus helm test-helm lint types proto proto-go proto-typescript baseline telemetry-reference chaos bench bench-engine clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -45,6 +45,15 @@ test: setup  ## run the whole suite, as two processes side by side
 test-typescript:  ## build and test the TypeScript client; skipped without Node.js
 	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory $(TYPESCRIPT)/node_modules && \
 		cd $(TYPESCRIPT) && npm test --silent; else echo 'test-typescript: skipped, npm is not installed'; fi
+
+GO := $(shell command -v go)
+
+test-go:  ## build and test the Go client, with both services where `make setup` has been run
+ifeq ($(GO),)
+	@echo 'test-go: skipped, Go 1.26 or later is required'
+else
+	cd clients/go && test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./... && go test ./...
+endif
 
 REAL_MODEL := build/real-model
 
@@ -84,6 +93,10 @@ proto-typescript: $(BUF) $(TYPESCRIPT)/node_modules  ## regenerate the TypeScrip
 $(TYPESCRIPT)/node_modules: $(TYPESCRIPT)/package.json
 	cd $(TYPESCRIPT) && npm install --silent --no-audit --no-fund
 	touch $@
+
+proto-go: $(BUF)  ## regenerate the Go stubs from protos/
+	rm -rf clients/go/tokenwire/frontend
+	$(BUF) generate --template clients/go/buf.gen.yaml
 
 baseline: proto  ## make today's contract the one that later changes must not break
 	cp $(IMAGE) protos/landed.binpb

@@ -1,0 +1,356 @@
+package tokenwire_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+
+	"example.com/tokenwire/clients/go/tokenwire"
+	frontendv1 "example.com/tokenwire/clients/go/tokenwire/frontend/v1"
+)
+
+// prompt returns the text that a generation was opened with.
+func prompt(open *frontendv1.Open) string {
+	return open.Generation.GetPrompt().GetText()
+}
+
+// TestSlowReaderHoldsUpNobody: what nobody reads uses up its credit; the others go on, and the server
+// never sends more than the window.
+func TestSlowReaderHoldsUpNobody(t *testing.T) {
+	const deltas = 1000
+	credits := make(chan uint32, 1)
+	target, _ := serve(t, &scripted{
+		session: func(stream frontendv1.GenerationService_SessionServer) error {
+			var credit, sent, slow uint32
+			for {
+				request, err := stream.Recv()
+				if err != nil {
+					return nil
+				}
+				for _, open := range request.Opens {
+					if prompt(open) == "slow" {
+						slow, credit = open.Id, open.GetCreditMessages()
+						credits <- credit
+						err = sendIn(stream, open.Id, accepted("slow"))
+					} else {
+						err = sendIn(stream, open.Id, accepted("fast"), last(piece(0, 0, 1, 0, "f")), completed)
+					}
+				}
+				for _, more := range request.Credits {
+					credit += more.Amount
+				}
+				for ; err == nil && slow > 0 && credit > 0 && sent < deltas; sent, credit = sent+1, credit-1 {
+					err = sendIn(stream, slow, piece(0, sent, 1, uint64(sent), "s"))
+				}
+				if err == nil && sent == deltas {
+					sent++
+					err = sendIn(stream, slow, last(piece(0, deltas, 0, 0, "")), completed)
+				}
+				if err != nil {
+					return err
+				}
+			}
+		},
+	})
+	session := connect(t, tokenwire.Options{}, target).Session(bounded(t))
+	defer session.Close()
+	slow := session.Open(t.Context(), asking("slow", 1))
+	if credit := await(t, credits); credit == 0 || credit > deltas/2 {
+		t.Errorf("it was opened with a credit of %d", credit)
+	}
+	read(t, session.Open(t.Context(), asking("fast", 1)))
+	read(t, slow)
+	if text := slow.Answer().Sequences[0].Text; len(text) != deltas {
+		t.Errorf("%d of %d came", len(text), deltas)
+	}
+}
+
+// TestCreditIsTheCallers: nothing is granted but what the caller grants.
+func TestCreditIsTheCallers(t *testing.T) {
+	granted := make(chan uint32)
+	target, _ := serve(t, &scripted{
+		session: func(stream frontendv1.GenerationService_SessionServer) error {
+			for {
+				request, err := stream.Recv()
+				if err != nil {
+					return nil
+				}
+				for _, open := range request.Opens {
+					granted <- open.GetCreditTokens()
+					err = sendIn(stream, open.Id, accepted("r"), piece(0, 0, 2, 0, "ab"))
+				}
+				for _, more := range request.Credits {
+					granted <- more.Amount
+					err = sendIn(stream, more.Id, last(piece(0, 2, 1, 2, "c")), completed)
+				}
+				if err != nil {
+					return err
+				}
+			}
+		},
+	})
+	session := connect(t, tokenwire.Options{}, target).Session(bounded(t))
+	defer session.Close()
+	g := session.Open(t.Context(), asking("a", 1), tokenwire.CreditTokens(2))
+	if first := await(t, granted); first != 2 {
+		t.Errorf("it was opened with a credit of %d", first)
+	}
+	if delta, err := g.Recv(); err != nil || delta.Text != "ab" {
+		t.Fatal(delta, err)
+	}
+	g.Grant(7)
+	if more := await(t, granted); more != 7 {
+		t.Errorf("%d was granted", more)
+	}
+	if delta, err := g.Recv(); err != nil || delta.Text != "c" {
+		t.Error(delta, err)
+	}
+}
+
+// TestBrokenSessionGoesOnElsewhere: of four generations one had begun, one had come to its last
+// token, one had not been accepted, and one is cancelled.
+func TestBrokenSessionGoesOnElsewhere(t *testing.T) {
+	opened := make(chan struct{})
+	cutOff := make(chan struct{})
+	first, dying := serve(t, &scripted{
+		session: func(stream frontendv1.GenerationService_SessionServer) error {
+			for seen := 0; seen < 4; {
+				request, err := stream.Recv()
+				if err != nil {
+					return err
+				}
+				for _, open := range request.Opens {
+					seen++
+					switch prompt(open) {
+					case "begun":
+						err = sendIn(stream, open.Id, accepted("begun"), piece(0, 0, 2, 0, "ab"))
+					case "ended":
+						err = sendIn(stream, open.Id, accepted("ended"), last(piece(0, 0, 1, 0, "e")))
+					case "cancelled":
+						err = sendIn(stream, open.Id, accepted("cancelled"), piece(0, 0, 1, 0, "c"))
+					}
+					if err != nil {
+						return err
+					}
+				}
+			}
+			close(opened)
+			<-cutOff
+			return nil
+		},
+	})
+	var mu sync.Mutex
+	var again []string
+	second, _ := serve(t, &scripted{
+		session: func(stream frontendv1.GenerationService_SessionServer) error {
+			for {
+				request, err := stream.Recv()
+				if err != nil {
+					return nil
+				}
+				for _, open := range request.Opens {
+					mu.Lock()
+					again = append(again, prompt(open))
+					mu.Unlock()
+					if so := open.Generation.OutputSoFar; len(so) == 1 && slices.Equal(so[0].TokenIds, []uint32{0, 1}) {
+						err = sendIn(stream, open.Id, accepted("begun"), last(piece(0, 2, 1, 2, "c")), completed)
+					} else {
+						err = sendIn(stream, open.Id, accepted("new"), last(piece(0, 0, 1, 0, "n")), completed)
+					}
+					if err != nil {
+						return err
+					}
+				}
+			}
+		},
+	})
+	session := connect(t, tokenwire.Options{}, first, second).Session(bounded(t))
+	defer session.Close()
+	open := func(name string) *tokenwire.SessionGeneration {
+		return session.Open(t.Context(), asking(name, 1))
+	}
+	begun, ended, waiting, cancelled := open("begun"), open("ended"), open("waiting"), open("cancelled")
+	await(t, opened)
+	readers := map[*tokenwire.SessionGeneration]*reader{waiting: newReader(waiting)}
+	for _, each := range []*tokenwire.SessionGeneration{begun, ended, cancelled} {
+		readers[each] = newReader(each)
+		readers[each].next(t)
+	}
+	cancelled.Cancel()
+	dying.Stop()
+	t.Cleanup(func() { close(cutOff) })
+	texts := map[*tokenwire.SessionGeneration]string{begun: "abc", ended: "e", waiting: "n", cancelled: "c"}
+	for g, expected := range texts {
+		readers[g].end(t)
+		if text := g.Answer().Sequences[0].Text; text != expected {
+			t.Errorf("the text is %q, not %q", text, expected)
+		}
+	}
+	slices.Sort(again)
+	if !slices.Equal(again, []string{"begun", "waiting"}) {
+		t.Errorf("opened again: %v", again)
+	}
+}
+
+// TestFailureLeavesOthersAlone: an error ends one generation; its fields are those of the request.
+func TestFailureLeavesOthersAlone(t *testing.T) {
+	target, _ := serve(t, &scripted{session: refusing})
+	session := connect(t, tokenwire.Options{}, target).Session(bounded(t))
+	defer session.Close()
+	bad, good := session.Open(t.Context(), asking("bad", 1)), session.Open(t.Context(), asking("good", 1))
+	_, err := bad.Recv()
+	var failed *tokenwire.Error
+	if !errors.As(err, &failed) || failed.Code != codes.NotFound || failed.Reason != "UNKNOWN_MODEL" {
+		t.Errorf("it failed with %v", err)
+	}
+	read(t, good)
+}
+
+func refusing(stream frontendv1.GenerationService_SessionServer) error {
+	for {
+		request, err := stream.Recv()
+		if err != nil {
+			return nil
+		}
+		for _, open := range request.Opens {
+			if prompt(open) == "bad" {
+				err = stream.Send(errorEvent(open.Id, failure(codes.NotFound, "no such model",
+					&errdetails.ErrorInfo{Reason: "UNKNOWN_MODEL"})))
+			} else {
+				err = sendIn(stream, open.Id, accepted("r"), last(piece(0, 0, 1, 0, "g")), completed)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// TestContextLetsOneGenerationGo: its context cancels it, at the server too, and no other.
+func TestContextLetsOneGenerationGo(t *testing.T) {
+	cancels := make(chan uint32, 1)
+	target, _ := serve(t, &scripted{
+		session: func(stream frontendv1.GenerationService_SessionServer) error {
+			var other uint32
+			for {
+				request, err := stream.Recv()
+				if err != nil {
+					return nil
+				}
+				for _, open := range request.Opens {
+					other = open.Id // the last one
+					err = sendIn(stream, open.Id, accepted("r"), piece(0, 0, 1, 0, "a"))
+				}
+				for _, cancel := range request.Cancels {
+					cancels <- cancel.Id
+					err = sendIn(stream, cancel.Id, completed)
+					if err == nil {
+						err = sendIn(stream, other, last(piece(0, 1, 1, 1, "b")), completed)
+					}
+				}
+				if err != nil {
+					return err
+				}
+			}
+		},
+	})
+	session := connect(t, tokenwire.Options{}, target).Session(bounded(t))
+	defer session.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	gone, other := session.Open(ctx, asking("gone", 1)), session.Open(t.Context(), asking("other", 1))
+	if _, err := gone.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if _, err := gone.Recv(); !errors.Is(err, context.Canceled) {
+		t.Errorf("it ended with %v", err)
+	}
+	if id := await(t, cancels); id != 1 {
+		t.Errorf("generation %d was cancelled", id)
+	}
+	read(t, other)
+}
+
+// TestDrainingSendsNewOnesElsewhere: what is open is read to its end where it is.
+func TestDrainingSendsNewOnesElsewhere(t *testing.T) {
+	goOn := make(chan struct{})
+	first, _ := serve(t, &scripted{
+		session: func(stream frontendv1.GenerationService_SessionServer) error {
+			request, err := stream.Recv()
+			if err != nil {
+				return err
+			}
+			id := request.Opens[0].Id
+			if err := sendIn(stream, id, accepted("first"), piece(0, 0, 1, 0, "a")); err != nil {
+				return err
+			}
+			if err := sendIn(stream, 0, &frontendv1.Draining{}); err != nil {
+				return err
+			}
+			if err := sendIn(stream, id, piece(0, 1, 1, 1, "b")); err != nil {
+				return err
+			}
+			<-goOn
+			if err := sendIn(stream, id, last(piece(0, 2, 1, 2, "c")), completed); err != nil {
+				return err
+			}
+			if _, err := stream.Recv(); err != io.EOF {
+				return failure(codes.Internal, "the client did not end the stream")
+			}
+			return failure(codes.Unavailable, "drained", &errdetails.ErrorInfo{Reason: "DRAINING"})
+		},
+	})
+	second, _ := serve(t, &scripted{session: refusing})
+	session := connect(t, tokenwire.Options{}, first, second).Session(bounded(t))
+	defer session.Close()
+	old := session.Open(t.Context(), asking("old", 1))
+	for range 2 { // the second delta came after the word that it drains
+		if _, err := old.Recv(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read(t, session.Open(t.Context(), asking("good", 1)))
+	close(goOn)
+	if delta, err := old.Recv(); err != nil || delta.Text != "c" || old.Continued() != 0 {
+		t.Errorf("%v, %v, after %d continuations", delta, err, old.Continued())
+	}
+	if _, err := old.Recv(); err != io.EOF {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
+// TestCloseDuringReopen: a session that ends does not wait for what it would have opened again.
+func TestCloseDuringReopen(t *testing.T) {
+	target, _ := serve(t, &scripted{
+		session: func(stream frontendv1.GenerationService_SessionServer) error {
+			request, err := stream.Recv()
+			if err != nil {
+				return err
+			}
+			return sendIn(stream, request.Opens[0].Id, accepted("r"), piece(0, 0, 1, 0, "a"))
+		},
+	})
+	policy := tokenwire.DefaultRetryPolicy()
+	policy.FirstDelay, policy.LongestDelay = time.Hour, time.Hour
+	session := connect(t, tokenwire.Options{Retry: &policy}, target).Session(bounded(t))
+	g := session.Open(t.Context(), asking("a", 1))
+	if _, err := g.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	if err := session.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Recv(); err != io.EOF {
+		t.Errorf("it ended with %v", err)
+	}
+	if _, err := session.Open(t.Context(), asking("a", 1)).Recv(); err == nil || err == io.EOF {
+		t.Errorf("a session that has ended opened a generation: %v", err)
+	}
+}
