@@ -10,7 +10,12 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 from tokenwire_service.limits import NAME_CHARACTERS
-from tokenwire_service.settings import HIGHEST_PORT, Address, ServiceSettings
+from tokenwire_service.settings import (
+    HIGHEST_PORT,
+    Address,
+    ServerTlsSettings,
+    ServiceSettings,
+)
 
 from tokenwire_worker import cache
 from tokenwire_worker.engines.adapters import ADAPTERS
@@ -21,6 +26,17 @@ from tokenwire_worker.engines.vllm.settings import VllmSettings
 
 Name = Annotated[str, Field(max_length=NAME_CHARACTERS)]
 """A name that frontends take: they refuse a worker with a longer one."""
+
+
+class WorkerTlsSettings(ServerTlsSettings):
+    """TLS of a worker's port."""
+
+    admin_names: list[str] = Field(
+        default=[],
+        description="DNS names and URIs of which the certificate of a caller of AdminService, such "
+        "as `tokenwire lora`, must have one; repeat for several; where there is `ca`, and no "
+        "name here, nobody may call it",
+    )
 
 
 class WorkerSettings(ServiceSettings):
@@ -42,6 +58,10 @@ class WorkerSettings(ServiceSettings):
     )
     listen: Address = Field(
         default="127.0.0.1:50061", description="address to listen on; port 0: any that is free"
+    )
+    tls: WorkerTlsSettings = Field(
+        default=WorkerTlsSettings(),
+        description="TLS of the listening port; with `ca`, callers must show a certificate",
     )
     engine: str = Field(
         default="openvino", description=f"the engine, one of: {', '.join(sorted(ADAPTERS))}"
@@ -102,6 +122,12 @@ class WorkerSettings(ServiceSettings):
         if folder is not None and not folder.expanduser().is_dir():
             raise ValueError(f"{folder} is not a folder")
         return folder
+
+    @model_validator(mode="after")
+    def _names_of_administrators(self) -> Self:
+        if self.tls.admin_names and self.tls.ca is None:
+            raise ValueError("--tls.admin-names requires --tls.ca")
+        return self
 
     @model_validator(mode="after")
     def _ports_for_all(self) -> Self:

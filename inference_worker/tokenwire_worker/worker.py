@@ -7,7 +7,6 @@ import asyncio
 import structlog
 from tokenwire.channel_arguments import HOP_EXTRA_BYTES
 from tokenwire.worker.v1 import admin_pb2_grpc, execution_pb2_grpc, worker_pb2_grpc
-from tokenwire_service.client_names import ClientNames
 from tokenwire_service.server import RpcServer, Service, log_draining
 from tokenwire_service.tasks import EX_SOFTWARE, Supervisor, first_of
 from tokenwire_service.watching import Watcher
@@ -15,6 +14,7 @@ from tokenwire_service.watching import Watcher
 from tokenwire_worker.core.kv_events import KEPT_EVENTS, KEPT_WORDS, KvEventLog
 from tokenwire_worker.dispatcher import Dispatcher
 from tokenwire_worker.edge.admin_servicer import AdminServicer
+from tokenwire_worker.edge.callers import ADMIN_SERVICE, admission
 from tokenwire_worker.edge.execution_servicer import ExecutionServicer
 from tokenwire_worker.edge.worker_servicer import Identity, WorkerServicer
 from tokenwire_worker.generation_record import Recorder
@@ -74,13 +74,12 @@ class Worker:
             settings.move_after_s,
         )
         request_bytes = settings.max_request_bytes + HOP_EXTRA_BYTES
-        names = settings.tls.client_names
         self._server = RpcServer(
             settings.listen,
             settings.tls,
             services,
             request_bytes,
-            admit=ClientNames(names).admit if names else None,
+            admit=admission(settings.tls),
             connection_age_s=settings.max_connection_age_s,
         )
         files.add(self._server.tls.files)
@@ -140,7 +139,7 @@ def _services(
             WorkerServicer(identity, dispatcher, files),
         ),
         Service(
-            "tokenwire.worker.v1.AdminService",
+            ADMIN_SERVICE,
             admin_pb2_grpc.add_AdminServiceServicer_to_server,
             AdminServicer(adapters),
         ),

@@ -23,10 +23,12 @@ class ClientNames:
     """Admits the callers whose certificate has one of these names.
 
     Args:
-        allowed: DNS names and URIs, compared as they are written.
+        setting: which setting names them, for errors.
+        allowed: DNS names and URIs, compared as they are written; empty: nobody is admitted.
     """
 
-    def __init__(self, allowed: Collection[str]) -> None:
+    def __init__(self, setting: str, allowed: Collection[str]) -> None:
+        self._setting = setting
         self._allowed = frozenset(allowed)
 
     def admit(self, _method: str, context: Context) -> None:
@@ -40,6 +42,6 @@ class ClientNames:
             raise ServiceError(
                 Code.PERMISSION_DENIED,
                 "CLIENT_NOT_ALLOWED",
-                "the client's certificate has none of the names of --tls.client-names; "
+                f"the client's certificate has none of the names of {self._setting}; "
                 f"its names are: {', '.join(names) or 'none'}",
             )

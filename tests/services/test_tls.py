@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
+from tokenwire.cli.main import main
 from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.frontend.v1 import generation_pb2_grpc, model_pb2
 from tokenwire_frontend.core.link_state import LinkState
@@ -205,24 +206,40 @@ async def test_a_call_is_forwarded_over_mutual_tls(pki, tmp_path):
 
 
 def test_no_rpc_of_a_worker_lets_in_another_certificate(lasting, pki):
-    names = ("--tls.client-names", "spiffe://test/frontend", "--tls.client-names", "frontend.test")
+    names = (
+        *("--tls.client-names", "spiffe://test/frontend", "--tls.client-names", "frontend.test"),
+        *("--tls.admin-names", "spiffe://test/second"),
+    )
     worker = lasting.simulated(*pki.settings("tls"), *names)
     paths = [*map(path_of, methods("worker"))]
     paths.append("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
-    unreachable, denied = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.PERMISSION_DENIED
+    unreachable = grpc.StatusCode.UNAVAILABLE, ""
+    denied = grpc.StatusCode.PERMISSION_DENIED, "CLIENT_NOT_ALLOWED"
     with table() as row:
         for name, credentials, expected in [
-            ("plain text", None, (unreachable, "")),
-            ("no certificate", pki.credentials(), (unreachable, "")),
-            ("another authority's", pki.credentials(own="other"), (unreachable, "")),
-            ("another name", pki.credentials(own="own"), (denied, "CLIENT_NOT_ALLOWED")),
+            ("plain text", None, unreachable),
+            ("no certificate", pki.credentials(), unreachable),
+            ("another authority's", pki.credentials(own="other"), unreachable),
+            ("another name", pki.credentials(own="own"), denied),
+            ("an administrator's name", pki.credentials(own="second"), denied),
         ]:
             with Frontend(worker.address, credentials) as client:
                 for path in paths:
+                    admitted = "administrator" in name and "AdminService" in path
                     with row(f"{path} with {name}"):
-                        assert status_of_empty(client.raw, path) == expected
+                        assert (status_of_empty(client.raw, path) == expected) != admitted
     with Frontend(worker.address, pki.credentials(own="own")) as client:
         wait_for_health(client.raw, SERVING)  # which anybody with a certificate may ask
+
+
+def test_nobody_administers_a_worker_that_knows_its_callers_and_no_administrator(
+    lasting, pki, capsys
+):
+    worker = lasting.simulated(*pki.settings("tls"))
+    own = ("--tls-ca", pki.path("ca.pem"), "--tls-certificate", pki.path("own.pem"))
+    listed = ["lora", "list", "--target", worker.address, *own, "--tls-key", pki.path("own.key")]
+    assert main(listed) == 1
+    assert "has none of the names of --tls.admin-names" in capsys.readouterr().err
 
 
 async def test_a_frontend_knows_callers_by_their_certificates(pki):

@@ -106,7 +106,7 @@ class Callers:
         self._keys = keys
         self._jwts = jwts
         self._certificates = certificates
-        self._names = ClientNames(names) if names else None
+        self._names = ClientNames("--tls.client-names", names) if names else None
         self._asks = bool(keys or jwts or certificates)
 
     def admit(self, method: str, context: Context) -> None:

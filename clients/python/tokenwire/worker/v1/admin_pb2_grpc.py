@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AdminServiceStub(object):
-    """Administers a worker. From revision 5 on.
+    """Administers a worker. From revision 5 on. A worker that knows its callers by their certificates asks for
+    an administrator's: PERMISSION_DENIED otherwise.
     """
 
     def __init__(self, channel):
@@ -53,7 +54,8 @@ class AdminServiceStub(object):
 
 
 class AdminServiceServicer(object):
-    """Administers a worker. From revision 5 on.
+    """Administers a worker. From revision 5 on. A worker that knows its callers by their certificates asks for
+    an administrator's: PERMISSION_DENIED otherwise.
     """
 
     def LoadLoraAdapter(self, request, context):
@@ -119,7 +121,8 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService(object):
-    """Administers a worker. From revision 5 on.
+    """Administers a worker. From revision 5 on. A worker that knows its callers by their certificates asks for
+    an administrator's: PERMISSION_DENIED otherwise.
     """
 
     @staticmethod

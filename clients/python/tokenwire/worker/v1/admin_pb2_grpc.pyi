@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """Administers a worker. From revision 5 on."""
+    """Administers a worker. From revision 5 on. A worker that knows its callers by their certificates asks for
+    an administrator's: PERMISSION_DENIED otherwise.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -59,7 +61,9 @@ class AdminServiceStub:
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """Administers a worker. From revision 5 on."""
+    """Administers a worker. From revision 5 on. A worker that knows its callers by their certificates asks for
+    an administrator's: PERMISSION_DENIED otherwise.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     LoadLoraAdapter: _aio.UnaryUnaryMultiCallable[_admin_pb2.LoadLoraAdapterRequest, _admin_pb2.LoadLoraAdapterResponse]  # type: ignore[assignment]
@@ -87,7 +91,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Lists the LoRA adapters, sorted by name."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Administers a worker. From revision 5 on."""
+    """Administers a worker. From revision 5 on. A worker that knows its callers by their certificates asks for
+    an administrator's: PERMISSION_DENIED otherwise.
+    """
 
     @_abc_1.abstractmethod
     def LoadLoraAdapter(
