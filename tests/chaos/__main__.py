@@ -28,7 +28,7 @@ def main() -> int:
     seed = random.randrange(10**6) if args.seed is None else args.seed
     settings = Settings(
         engine=args.engine,
-        requests=args.requests or REQUESTS[args.engine],
+        requests=args.requests or (sys.maxsize if args.rolling else REQUESTS[args.engine]),
         minutes=args.minutes,
         seed=seed,
         callers=args.callers or CALLERS[args.engine],
@@ -36,6 +36,7 @@ def main() -> int:
         step_ms=args.step_ms,
         pause_s=args.pause_s,
         kinds=tuple(args.kind),
+        rolling=args.rolling,
     )
     print(f"chaos: seed {seed}", flush=True)
     with guarded():
@@ -70,6 +71,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--kind", action="append", choices=KINDS, default=[],
         help="of faults, such as 'worker kill'; repeatable; default: all that the engine can have",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rolling", type=int, default=0, metavar="ROUNDS",
+        help="restart all services in turn, one every --pause-s; instead of other faults",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=ROOT / "build/chaos")
     args = parser.parse_args()

@@ -19,6 +19,12 @@ AT_ONCE_S = 1.0
 SILENT_S = 10.0
 """Longest gap after one that only silence tells: a worker is lost after 8 s without a sign."""
 
+SEVERAL_SILENT = "several silent workers"
+"""What is behind a gap in which more than one worker was silent."""
+
+SEVERAL_SILENT_S = 2 * SILENT_S
+"""Longest gap of a stream that goes on at a second worker as that falls silent too."""
+
 LONGEST_SILENCE_S = 12.0
 """Of what is stopped or held, so that some are heard again before they are lost and some not."""
 
@@ -239,13 +245,17 @@ class Storm:
     async def _target(self, sound: Sound, source: Random) -> Service | None:
         """Returns the service of a fault as soon as one may have it; None: the storm is to stop."""
         while not self.stopping.is_set():
-            if any(task.done() and task.exception() for task in self._going_on):
-                return None  # `rage` raises it
+            self._raise_what_failed()
             services = await sound()
             if len(services) > 1:  # of which one is left
                 return source.choice(services)
             await asyncio.sleep(POLL_S)
         return None
+
+    def _raise_what_failed(self) -> None:
+        for task in self._going_on:
+            if task.done():
+                task.result()
 
     async def _sound_frontends(self) -> list[Service]:
         return [

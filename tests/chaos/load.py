@@ -115,6 +115,10 @@ class Load:
                 group.create_task(caller(number))
         await self._by_hand.close()
 
+    def end(self) -> None:
+        """Lets no further request begin."""
+        self._requests = self.sent
+
     def _more(self) -> bool:
         return self.sent < self._requests and time.monotonic() < self._end_s
 

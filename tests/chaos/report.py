@@ -9,7 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.faults import KINDS, Fault, is_of_frontends
+from tests.chaos.faults import (
+    KINDS,
+    SEVERAL_SILENT,
+    SEVERAL_SILENT_S,
+    Fault,
+    is_of_frontends,
+)
 from tests.chaos.load import Outcome
 
 SHOWN = 20
@@ -127,11 +133,14 @@ class Report:
 
     def _kind_behind(self, outcome: Outcome, begin_s: float, end_s: float) -> str:
         """Returns what is behind a wait: of several kinds, the one that may take longest."""
-        kinds = [
-            each.kind
+        faults = [
+            each
             for each in self.faults
             if each.concerns(begin_s, end_s) and _may_be_behind(each, outcome)
         ]
+        kinds = [each.kind for each in faults]
+        if sum(each.silent and not is_of_frontends(each.kind) for each in faults) > 1:
+            kinds.append(SEVERAL_SILENT)
         return max(kinds, key=_patience_s, default=QUIET)
 
     def _longest_waits(self) -> dict[str, list[dict[str, Any]]]:
@@ -312,6 +321,8 @@ def _waits_for(outcome: Outcome, begin_s: float) -> str:
 
 
 def _bound_s(name: str) -> float | None:
+    if name == SEVERAL_SILENT:
+        return SEVERAL_SILENT_S
     return None if name == QUIET else KINDS[name].gap_s
 
 

@@ -18,6 +18,7 @@ from tests.chaos.faults import Storm, kinds_of
 from tests.chaos.fleet import Fleet
 from tests.chaos.load import HUNG_S, Load
 from tests.chaos.report import Report
+from tests.chaos.rolling import Rolling
 
 PROGRESS_S = 5.0
 LAG_S = 0.05
@@ -47,6 +48,8 @@ class Settings:
     """Mean time between two faults of workers."""
     kinds: tuple[str, ...] = ()
     """Faults; empty: all that the engine can have."""
+    rolling: int = 0
+    """Times that all services are restarted in turn, instead of faults; the load ends then."""
 
 
 async def run(settings: Settings, folder: Path) -> Report:
@@ -88,8 +91,7 @@ async def _under_faults(fleet: Fleet, known: list[Known], settings: Settings) ->
         settings.requests,
         begun_s + settings.minutes * 60,
     )
-    kinds = settings.kinds or kinds_of(settings.engine)
-    storm = Storm(fleet, str(settings.seed), settings.pause_s, kinds)
+    storm = _storm(fleet, settings)
     lag = _Lag()
 
     async def all_requests() -> None:
@@ -99,6 +101,7 @@ async def _under_faults(fleet: Fleet, known: list[Known], settings: Settings) ->
     async with asyncio.TaskGroup() as group:
         watches = [group.create_task(lag.watch()), group.create_task(_progress(load, storm))]
         raging = group.create_task(storm.rage())
+        raging.add_done_callback(lambda _: load.end())
         await all_requests()
         took_s = time.monotonic() - begun_s
         await raging
@@ -116,6 +119,13 @@ async def _under_faults(fleet: Fleet, known: list[Known], settings: Settings) ->
         longest_lag_s=lag.longest_s,
         logs_of=lambda trace_id: fleet.lines_of(trace_id, LOG_LINES) if trace_id else [],
     )
+
+
+def _storm(fleet: Fleet, settings: Settings) -> Storm:
+    seed = str(settings.seed)
+    if settings.rolling:
+        return Rolling(fleet, seed, settings.pause_s, settings.rolling)
+    return Storm(fleet, seed, settings.pause_s, settings.kinds or kinds_of(settings.engine))
 
 
 class _Lag:

@@ -10,9 +10,8 @@ import grpc
 import pytest
 from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.worker.v1 import execution_pb2 as pb
-from tokenwire_frontend.core.breaker import FAILURES
+from tokenwire_frontend.core.breaker import DEATHS, DEATHS_SHARED, FAILURES
 from tokenwire_frontend.core.link_state import LinkState
-from tokenwire_frontend.generation.placing import DEATHS
 
 from tests.frontend.fleet import Fleet, Place, attempts, fleet, ids, until_has
 from tests.frontend.frontend_here import refused, until
@@ -340,6 +339,34 @@ async def test_workers_that_die_at_a_generation_are_not_followed_by_more():
         refusal = await refused(read(call, streamed))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "KILLS_ENGINES")
         assert made._places.empty()
+
+
+async def lost_together(made: Fleet, times: int) -> list[tuple[Any, Streamed]]:
+    """Has two generations at one worker, which restarts after a token of each, so many times."""
+    read_so_far = [(made.frontend.stream(generation()), Streamed()) for _ in range(2)]
+    for number in range(times):
+        places = [await made.place() for _ in read_so_far]
+        for place in places:
+            place.tokens(300 + number)
+        for call, streamed in read_so_far:
+            await until_has(streamed, call, number + 1)
+        await places[0].worker.restart()
+    return read_so_far
+
+
+async def test_of_two_that_moved_together_none_is_the_cause_of_two_deaths():
+    async with fleet(1) as made:
+        both = await lost_together(made, DEATHS)
+        for _ in both:
+            (await made.place()).finish()
+        for call, streamed in both:
+            assert ids(await read(call, streamed)) == [300, 301]
+
+
+async def test_of_two_that_moved_together_both_end_at_the_third_death():
+    async with fleet(1) as made:
+        for call, streamed in await lost_together(made, DEATHS_SHARED):
+            assert (await refused(read(call, streamed))).reason == "KILLS_ENGINES"
 
 
 async def test_a_cancel_while_it_is_moved_ends_it_at_once():

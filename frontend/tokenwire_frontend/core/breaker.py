@@ -1,6 +1,8 @@
-"""What keeps failures from multiplying: a breaker for each worker, a budget for each frontend."""
+"""What keeps failures from multiplying: breakers of workers, and what a frontend keeps in mind."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 FAILURES = 8
 """In a row, with no success between, until a worker counts as broken. One request that every worker
@@ -91,3 +93,47 @@ class MoveBudget:
             return False
         self._left -= 1
         return True
+
+
+DEATHS = 2
+"""Workers that may die soon after they were given a generation, before it counts as the cause."""
+
+DEATHS_SHARED = 3
+"""Likewise, of one that was not alone in all of them: of those that moved together at most one is
+the cause, and two workers that are killed in a row are no sign of any."""
+
+TOGETHER_S = 0.5
+"""Within which what one worker fails with is one death; a worker takes longer to start again."""
+
+
+class Casualties:
+    """What was lost with each worker that died soon after it had been given that.
+
+    A death is the set of what was lost with it, whole once the frontend's loop has gone round.
+    Times are time.monotonic()'s.
+    """
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[float, set[object]]] = {}
+        """By the worker's address: when its last death was first noted, and that death."""
+
+    def note(self, worker: str, who: object, now_s: float) -> set[object]:
+        """Notes that a generation was lost with a worker, and returns the death."""
+        recent = {
+            each: (begun_s, death)
+            for each, (begun_s, death) in self._last.items()
+            if now_s - begun_s <= TOGETHER_S
+        }
+        self._last = recent
+        _, death = recent.setdefault(worker, (now_s, set()))
+        death.add(who)
+        return death
+
+
+def is_the_cause(deaths: Sequence[set[object]]) -> bool:
+    """Returns whether what was lost in all of these deaths counts as what caused them."""
+    if len(deaths) < DEATHS:
+        return False
+    return len(deaths) >= DEATHS_SHARED or len(set.intersection(*deaths)) == 1

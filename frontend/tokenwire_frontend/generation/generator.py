@@ -11,7 +11,7 @@ from tokenwire_service.errors import Code, InvalidRequestError, ServiceError, in
 from tokenwire_service.tasks import Scope
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.core.breaker import MoveBudget
+from tokenwire_frontend.core.breaker import Casualties, MoveBudget
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.prompt_log import PromptLog
 from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest
@@ -58,6 +58,7 @@ class Generator:
         keeping: KeepLimits | None = None,
     ) -> None:
         self._budget = MoveBudget(admission.limit, time.monotonic())
+        self._casualties = Casualties()
         self._moves = Scope("move")
         self._move_wait_s = move_wait_s
         self.pool = pool
@@ -166,6 +167,7 @@ class Generator:
             self.pool,
             self.admission.queues,
             self._budget,
+            self._casualties,
             self._moves,
             self._move_wait_s,
             generation,

@@ -13,7 +13,7 @@ from tokenwire_service.tasks import Scope
 from tokenwire_service.telemetry import semconv
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.core.breaker import MoveBudget
+from tokenwire_frontend.core.breaker import Casualties, MoveBudget, is_the_cause
 from tokenwire_frontend.core.events import Mode
 from tokenwire_frontend.core.held_calls import told_of_tools
 from tokenwire_frontend.core.log import Finish
@@ -35,9 +35,6 @@ the next. Those that it can't be sent to are not counted."""
 
 MOVES = 8
 """Workers that one sequence may lose: whoever loses more of them fares no better at the next."""
-
-DEATHS = 2
-"""Workers that may die soon after they were given a generation, before it counts as the cause."""
 
 SOON_TOKENS = 8
 """New tokens of a sequence, up to which a worker's death may be the sequence's doing."""
@@ -85,7 +82,8 @@ class _Course:
     """What has happened to one sequence."""
 
     moves: int = 0
-    deaths: int = 0
+    deaths: list[set[object]] = field(default_factory=list)
+    """Of workers, soon after they were given it."""
     unable: list[WorkerLink] = field(default_factory=list)
     """Workers that can't carry its output."""
     move: asyncio.Task[None] | None = None
@@ -102,6 +100,7 @@ class Placing:
         pool: the workers.
         queues: where it waits again, if they have no room after all.
         budget: of moves, the frontend's.
+        casualties: the frontend's.
         scope: owns the tasks that move sequences.
         wait_s: time that a sequence waits for a worker to go on at; 0: it is never moved.
         generation: what is placed.
@@ -114,6 +113,7 @@ class Placing:
         pool: WorkerPool,
         queues: Queues,
         budget: MoveBudget,
+        casualties: Casualties,
         scope: Scope,
         wait_s: float,
         generation: Generation,
@@ -125,6 +125,9 @@ class Placing:
         self._pool = pool
         self._queues = queues
         self._budget = budget
+        self._casualties = casualties
+        self._who = object()
+        """Stands for the generation among casualties, without keeping it."""
         self._scope = scope
         self._wait_s = wait_s
         self._generation = generation
@@ -166,17 +169,15 @@ class Placing:
         for sequence, course in zip(sequences, courses, strict=True):
             course.moves += 1
             fresh = generation.logs[sequence].token_count - lost.token_offset
-            course.deaths += error.reason in _DEATHS and fresh < SOON_TOKENS
-        if any(course.deaths >= DEATHS for course in courses):
-            generation.fail(errors.kills_engines(DEATHS, error))
-            return True
+            if error.reason in _DEATHS and fresh < SOON_TOKENS:
+                death = self._casualties.note(lost.link.address, self._who, time.monotonic())
+                course.deaths.append(death)
         if any(course.moves > MOVES for course in courses):
             return False
         if not all(self._budget.take(time.monotonic()) for _ in sequences):
             error.message += "; too many generations were moved of late to move this one"
             return False
         for sequence, course in zip(sequences, courses, strict=True):
-            generation.record.moved(error, generation.logs[sequence].token_count)
             self.seeking += 1
             course.move = self._scope.start(
                 self._move(sequence, course, lost.link, error),
@@ -280,6 +281,11 @@ class Placing:
     ) -> None:
         """Submits to workers until one goes on with the sequence, or the generation is done."""
         generation = self._generation
+        # Not before: all that died with the worker has been noted by now.
+        if is_the_cause(course.deaths):
+            generation.fail(errors.kills_engines(len(course.deaths), error))
+            return
+        generation.record.moved(error, generation.logs[sequence].token_count)
         until_s = time.monotonic() + self._wait_s
         wait_s = WAIT_FIRST_S
         tried = [lost]
