@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 IMAGE := build/contract.binpb
 SOURCES := clients/python service frontend inference_worker
 
-.PHONY: help setup demo serve test test-go test-typescript real-model prometheus helm test-helm lint types proto proto-go proto-typescript baseline telemetry-reference chaos bench bench-engine clean
+.PHONY: help setup demo serve test test-clients test-go test-typescript real-model prometheus helm test-helm lint types proto proto-go proto-typescript baseline telemetry-reference chaos bench bench-engine clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -54,6 +54,9 @@ ifeq ($(GO),)
 else
 	cd clients/go && test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./... && go test ./...
 endif
+
+test-clients: setup test-go test-typescript  ## test every client whose toolchain is installed, each alone and all against one deployment
+	TOKENWIRE_TEST_CLIENTS=1 $(BIN)/python -m pytest tests/clients
 
 REAL_MODEL := build/real-model
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from random import Random
 
-from tests.chaos.faults import POLL_S, Sound, Storm
-from tests.chaos.fleet import Fleet, Service
+from tests.chaos.faults import Sound, Storm
+from tests.chaos.fleet import POLL_S, Fleet, Service
 
 
 class Rolling(Storm):
