@@ -37,6 +37,7 @@ Each function makes one tokenwire_service.errors.ServiceError:
     key_moved           UNAVAILABLE         KEY_MOVED
     unknown_owner       FAILED_PRECONDITION UNKNOWN_OWNER
     owner_unreachable   UNAVAILABLE         OWNER_UNREACHABLE
+    peers_unreachable   UNAVAILABLE         OWNER_UNREACHABLE
     supervisor_silent   UNAVAILABLE         SUPERVISOR_SILENT
     (invalid fields)    INVALID_ARGUMENT    INVALID_FIELD
 
@@ -67,6 +68,9 @@ INTERNAL_FAULT = "INTERNAL_FAULT"
 NAME_BYTES = 256
 """Of a caller's name in a message."""
 
+PEERS_SHOWN = 8
+"""Most addresses in a message."""
+
 RETRY_SOON_S = 1.0
 """Suggested to callers where waiting a moment may help: about the time of a short generation."""
 
@@ -90,9 +94,9 @@ def unknown_request(request_id: str) -> ServiceError:
     return ServiceError(
         Code.NOT_FOUND,
         "UNKNOWN_REQUEST",
-        f"generation {request_id!r} is not remembered here; the frontend keeps the last "
-        f"--records-limit generations that have ended",
-        metadata={"request_id": request_id},
+        f"generation {cut(request_id, NAME_BYTES)!r} is not remembered here; the frontend keeps "
+        "the last --records-limit generations that have ended",
+        metadata={"request_id": cut(request_id, NAME_BYTES)},
     )
 
 
@@ -101,8 +105,8 @@ def not_running(request_id: str) -> ServiceError:
     return ServiceError(
         Code.NOT_FOUND,
         "UNKNOWN_REQUEST",
-        f"no generation {cut(request_id, NAME_BYTES)!r} runs at this frontend",
-        metadata={"request_id": request_id},
+        f"no generation {cut(request_id, NAME_BYTES)!r} runs here",
+        metadata={"request_id": cut(request_id, NAME_BYTES)},
     )
 
 
@@ -377,6 +381,19 @@ def owner_unreachable(owner: str) -> ServiceError:
         f"the frontend at {owner}, which has the generation, can't be reached",
         retry_after_s=RETRY_SOON_S,
         metadata={"owner": owner},
+    )
+
+
+def peers_unreachable(request_id: str, peers: Sequence[str]) -> ServiceError:
+    """No generation of this id was found, and these frontends, which may have one, are silent."""
+    shown = ", ".join(peers[:PEERS_SHOWN])
+    return ServiceError(
+        Code.UNAVAILABLE,
+        "OWNER_UNREACHABLE",
+        f"no generation {cut(request_id, NAME_BYTES)!r} was found, and "
+        f"{counted(len(peers), 'frontend')} that may have one can't be reached: {shown}",
+        retry_after_s=RETRY_SOON_S,
+        metadata={"owner": shown},
     )
 
 

@@ -17,7 +17,7 @@ from tokenwire.frontend.v1 import prompt_pb2
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_frontend.core.caller import Role
 from tokenwire_frontend.core.link_state import LinkState
-from tokenwire_frontend.edge import callers
+from tokenwire_frontend.edge import callers, request_cancel
 from tokenwire_frontend.identity import api_keys
 from tokenwire_frontend.settings import JwtSettings
 
@@ -31,6 +31,7 @@ from tests.table import table
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 PERMISSION_DENIED = grpc.StatusCode.PERMISSION_DENIED
 REFLECTION = [
@@ -255,6 +256,46 @@ async def test_what_is_another_tenants_is_not_found(here, folder):
             again.cancel()
         await cancel(other, admin, resume_token=resume_token)
         assert await finish_of(first) == fg.FINISH_REASON_CANCELLED
+
+
+async def test_a_request_id_is_cancelled_at_every_frontend_that_is_known(here, folder, monkeypatch):
+    """As the caller; a frontend that is silent is told of where nothing was found."""
+    monkeypatch.setattr(request_cancel, "PEER_ANSWER_S", 1.0)
+    ours, theirs = (here.key(tenant, Role.CALL) for tenant in ("ours", "theirs"))
+    admin = here.key("operators", Role.ADMIN)
+    here.worker.script = runs_until_cancelled
+    at = free_address()
+    peers = [here.frontend.server.address, at]
+    async with frontend_of(
+        here.worker,
+        api_keys_file=here.keys.path,
+        fleet_key=folder / "fleet",
+        listen=at,
+        advertise_address=at,
+        peer=peers,
+    ) as other:
+        await other.wait_for(here.worker, LinkState.READY)
+
+        async def begun(frontend: FrontendHere, request_id: str) -> Any:
+            call = stream(frontend, generation([7], 5, request_id=request_id), ours)
+            await call.read()
+            return call
+
+        for credential, count in ((ours, 2), (admin, 2)):
+            calls = [await begun(frontend, "everywhere") for frontend in (here.frontend, other)]
+            refusal = await refused(cancel(other, theirs, request_id="everywhere"))
+            assert refusal.reason == "UNKNOWN_REQUEST"
+            told = await cancel(other, credential, request_id="everywhere")
+            assert told.cancelled == count
+            for call in calls:
+                assert await finish_of(call) == fg.FINISH_REASON_CANCELLED
+        other.owners.peers.append(free_address())
+        refusal = await refused(cancel(other, ours, request_id="nowhere"))
+        assert (refusal.code, refusal.reason) == (UNAVAILABLE, "OWNER_UNREACHABLE")
+        assert other.owners.peers[-1] in refusal.message
+        call = await begun(here.frontend, "elsewhere")
+        assert (await cancel(other, ours, request_id="elsewhere")).cancelled == 1
+        assert await finish_of(call) == fg.FINISH_REASON_CANCELLED
 
 
 async def test_names_that_callers_make_up_are_apart_for_each_tenant(here):

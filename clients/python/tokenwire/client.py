@@ -180,7 +180,7 @@ class Client:
     def cancel_request(
         self, request_id: str, *, timeout: float | None = None, traceparent: str | None = None
     ) -> int:
-        """Ends every generation of this request id at the frontend; returns how many.
+        """Ends every generation of this request id at the frontend and its peers; says how many.
 
         They are those of the credential's tenant, or with the role `admin` those of all tenants.
         """

@@ -17,6 +17,7 @@ from tokenwire_frontend.edge.activity import Processes
 from tokenwire_frontend.edge.owners import Owners, Place, Sender
 from tokenwire_frontend.edge.received import begin_at, received
 from tokenwire_frontend.edge.relay import Relay
+from tokenwire_frontend.edge.request_cancel import RequestCancel
 from tokenwire_frontend.edge.session import Session
 from tokenwire_frontend.edge.turnstile import Turnstile
 from tokenwire_frontend.generation.answer import ANSWER_BYTES_LIMIT
@@ -50,7 +51,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self._generator = generator
         self._owners = owners
         self._relay = relay
-        self._processes = processes
+        self._request_cancel = RequestCancel(processes, owners, relay)
         self._move_after_s = move_after_s
         self._turnstile = Turnstile()
 
@@ -131,24 +132,15 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     ) -> generation_pb2.CancelGenerationResponse | bytes:
         """Ends a generation that outlives its calls, or those of a request id."""
         if request.request_id:
-            return await self._cancel_by_id(request)
+            if request.resume_token:
+                raise invalid("request_id", "does not go with `resume_token`")
+            return await self._request_cancel.run(request, context)
         token = self._owners.read(request.resume_token, "resume_token")
         place = await self._owners.locate(token, Sender.of(context))
         if place is not None:
             return await self._relay.unary(place, "CancelGeneration", request, context)
         self._generator.keeper.cancel(token.generation, callers.current())
         return generation_pb2.CancelGenerationResponse()
-
-    async def _cancel_by_id(
-        self, request: generation_pb2.CancelGenerationRequest
-    ) -> generation_pb2.CancelGenerationResponse:
-        if request.resume_token:
-            raise invalid("request_id", "does not go with `resume_token`")
-        tenant = callers.current().seen_tenant
-        count = await self._processes.cancel(request.request_id, tenant)
-        if not count:
-            raise errors.not_running(request.request_id)
-        return generation_pb2.CancelGenerationResponse(cancelled=count)
 
 
 def _may_move(message: generation_pb2.Generation, context: Context) -> bool:

@@ -67,7 +67,7 @@ class Owners:
         secret: of this frontend's processes, which no other has.
         fleet_key: signs tokens for all frontends; None: they are good for this one.
         address: HOST:PORT at which other frontends reach this one; empty: they don't.
-        peers: addresses of the other frontends.
+        peers: addresses of the frontends of the fleet; this one's may be among them.
         process: name of this process; no other run has it.
         siblings: the other processes; None: there are none.
     """
@@ -85,7 +85,8 @@ class Owners:
         self._frontend = hashlib.sha256(b"name of the frontend" + secret).hexdigest()[:16]
         self._signer = TokenSigner(fleet_key or secret)
         self._address = address
-        self._peers = frozenset(peers)
+        self.peers = [peer for peer in dict.fromkeys(peers) if peer != address]
+        """Addresses of the other frontends."""
         self._process = process
         self._siblings = siblings
 
@@ -117,7 +118,7 @@ class Owners:
         if token.frontend != self._frontend:
             if token.owner and token.owner == self._address:
                 raise errors.not_kept("OWNER_GONE")
-            if sender is not Sender.CLIENT or token.owner not in self._peers:
+            if sender is not Sender.CLIENT or token.owner not in self.peers:
                 raise errors.unknown_owner(token.owner)
             return Place(token.owner, Sender.FRONTEND)
         if token.process == self._process:

@@ -1,8 +1,9 @@
 """Cancel what runs under a request id, or one generation that outlives its calls.
 
-It ends every generation of REQUEST_ID that runs at this frontend: those of the credential's tenant,
-or with the role admin those of all. `tokenwire top` and the services' logs show the ids.
---resume-token ends the generation that --detach has named; one that has ended stays as it is.
+It ends every generation of REQUEST_ID that runs at this frontend or one of its peers: those of the
+credential's tenant, or with the role admin those of all. `tokenwire top` and the services' logs
+show the ids. --resume-token ends the generation that --detach has named; one that has ended stays
+as it is.
 """
 
 from __future__ import annotations

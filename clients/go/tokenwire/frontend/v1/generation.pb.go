@@ -1993,9 +1993,9 @@ type CancelGenerationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Accepted.resume_token. One of this and `request_id` is given.
 	ResumeToken string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
-	// Ends every generation of this request id that runs at this frontend, all its processes together,
-	// whether or not it outlives its call: the caller's tenant's, for an administrator anybody's.
-	// NOT_FOUND: none runs.
+	// Ends every generation of this request id that runs at this frontend or at one that it knows as a
+	// peer, whether or not it outlives its call: the caller's tenant's, for an administrator anybody's.
+	// NOT_FOUND: none runs. UNAVAILABLE: none was found, and a peer that may have one is silent.
 	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1001,9 +1001,9 @@ class CancelGenerationRequest(_message.Message):
     resume_token: _builtins.str
     """Accepted.resume_token. One of this and `request_id` is given."""
     request_id: _builtins.str
-    """Ends every generation of this request id that runs at this frontend, all its processes together,
-    whether or not it outlives its call: the caller's tenant's, for an administrator anybody's.
-    NOT_FOUND: none runs.
+    """Ends every generation of this request id that runs at this frontend or at one that it knows as a
+    peer, whether or not it outlives its call: the caller's tenant's, for an administrator anybody's.
+    NOT_FOUND: none runs. UNAVAILABLE: none was found, and a peer that may have one is silent.
     """
     def __init__(
         self,

@@ -996,9 +996,9 @@ export type CancelGenerationRequest = Message<"tokenwire.frontend.v1.CancelGener
   resumeToken: string;
 
   /**
-   * Ends every generation of this request id that runs at this frontend, all its processes together,
-   * whether or not it outlives its call: the caller's tenant's, for an administrator anybody's.
-   * NOT_FOUND: none runs.
+   * Ends every generation of this request id that runs at this frontend or at one that it knows as a
+   * peer, whether or not it outlives its call: the caller's tenant's, for an administrator anybody's.
+   * NOT_FOUND: none runs. UNAVAILABLE: none was found, and a peer that may have one is silent.
    *
    * @generated from field: string request_id = 2;
    */
