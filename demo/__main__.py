@@ -30,14 +30,21 @@ def main() -> int:
     """Runs the demo and returns its exit code: 0, or 1 with the reason on standard error."""
     args = _arguments()
     signal.signal(signal.SIGTERM, _leave)
-    pair = Pair(args.model, args.worker_port, args.frontend_port, args.logs, WORKER_OPTIONS)
+    pair = Pair(
+        args.model,
+        args.worker_port,
+        args.frontend_port,
+        args.logs,
+        WORKER_OPTIONS,
+        openai_port=args.openai_port if args.serve else None,
+    )
     try:
         with pair:
             print("Starting a worker and a frontend ...", flush=True)
             seconds = pair.wait_until_ready()
             print(f"Ready after {seconds:.1f} s: worker {pair.worker}, frontend {pair.frontend}.\n")
             if args.serve:
-                print(_what_to_try(pair.frontend), flush=True)
+                print(_what_to_try(pair), flush=True)
                 pair.watch()
             else:
                 tour.show(pair.frontend)
@@ -57,10 +64,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, default=MODEL, help="model folder")
     parser.add_argument("--worker-port", type=_port, default=50061)
     parser.add_argument("--frontend-port", type=_port, default=50051)
+    parser.add_argument(
+        "--openai-port", type=_port, default=8000, help="of the OpenAI-compatible HTTP interface"
+    )
     parser.add_argument("--logs", type=Path, default=LOGS, help="folder for the services' logs")
     args = parser.parse_args()
     if args.worker_port == args.frontend_port:
         parser.error(f"--frontend-port: {args.frontend_port} is the worker's port too")
+    if args.serve and args.openai_port in (args.worker_port, args.frontend_port):
+        parser.error(f"--openai-port: {args.openai_port} is another service's port too")
     return args
 
 
@@ -74,7 +86,8 @@ def _leave(*_: object) -> NoReturn:
     sys.exit(TERMINATED)
 
 
-def _what_to_try(target: str) -> str:
+def _what_to_try(pair: Pair) -> str:
+    target = pair.frontend
     command = Path(sys.executable).with_name("tokenwire")
     shown = command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command
     option = "" if target == "127.0.0.1:50051" else f" --target {target}"
@@ -84,6 +97,7 @@ def _what_to_try(target: str) -> str:
     {shown} chat{option} "What is the capital of Norway?" --explain
     {shown} generate{option} "Once upon a time" --max-tokens 40
     {shown} workers{option}
+    curl http://{pair.openai}/v1/models        (for clients of OpenAI: base_url http://{pair.openai}/v1)
 
 Ctrl-C stops both."""
 

@@ -54,9 +54,11 @@ class Pair:
         logs: Path,
         worker_options: Sequence[str] = (),
         frontend_options: Sequence[str] = (),
+        openai_port: int | None = None,
     ) -> None:
         self.worker = f"{HOST}:{worker_port}"
         self.frontend = f"{HOST}:{frontend_port}"
+        self.openai = None if openai_port is None else f"{HOST}:{openai_port}"
         self._model = model
         self._logs = logs
         self._worker_options = worker_options
@@ -67,13 +69,17 @@ class Pair:
     def __enter__(self) -> Self:
         if not self._model.is_dir():
             raise PairError(f"there is no model folder {self._model}")
-        for name, address in (("worker", self.worker), ("frontend", self.frontend)):
-            _check_free(name, address)
+        addresses = {"worker": self.worker, "frontend": self.frontend, "openai": self.openai}
+        for name, address in addresses.items():
+            if address is not None:
+                _check_free(name, address)
         self._logs.mkdir(parents=True, exist_ok=True)
         self._started_s = time.monotonic()
         model = ["--model", str(self._model), *self._worker_options]
         self._start("worker", "tokenwire_worker", "--listen", self.worker, *model)
         named = ["--worker", self.worker, *self._frontend_options]
+        if self.openai is not None:
+            named += ["--openai-listen", self.openai]
         self._start("frontend", "tokenwire_frontend", "--listen", self.frontend, *named)
         return self
 

@@ -11,6 +11,6 @@ COPY inference_worker ./inference_worker
 RUN pip install --no-cache-dir -c constraints/cpu.txt '.[frontend]'
 USER 65534
 ENV TOKENWIRE_FRONTEND_LISTEN=0.0.0.0:50051
-EXPOSE 50051
+EXPOSE 50051 8000
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s CMD ["python", "-m", "tokenwire_service.probe", "127.0.0.1:50051"]
 ENTRYPOINT ["tokenwire-frontend"]

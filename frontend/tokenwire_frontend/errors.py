@@ -277,8 +277,8 @@ def answer_too_large(limit_bytes: int) -> ServiceError:
     return ServiceError(
         Code.RESOURCE_EXHAUSTED,
         "ANSWER_TOO_LARGE",
-        f"the answer has more than {limit_bytes:,} bytes, the most of one message; "
-        f"StreamGenerate and Session have no such bound",
+        f"the answer has more than {limit_bytes:,} bytes, the most of a whole answer; a stream has "
+        f"no such bound",
     )
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
 import uvloop
@@ -64,6 +64,9 @@ from tokenwire_frontend.tenants_file import read_tenants
 from tokenwire_frontend.workers.discovery import Discovery
 from tokenwire_frontend.workers.link import LinkLimits
 from tokenwire_frontend.workers.pool import WorkerPool
+
+if TYPE_CHECKING:
+    from tokenwire_frontend.edge.openai.server import OpenAiServer
 
 PROGRAM = "tokenwire-frontend"
 PACKAGE = "tokenwire.frontend.v1"
@@ -236,6 +239,7 @@ class Frontend:
             self.generator, self.owners, self.relay, self.processes, chosen.move_after_s
         )
         services = _services(self.generator, generations, self.processes)
+        callers = _callers(chosen, vouchers, self._files)
         if membership is None:
             own, setting = chosen.listen, "--listen"
         else:
@@ -246,17 +250,23 @@ class Frontend:
             services,
             chosen.max_request_bytes,
             setting,
-            _callers(chosen, vouchers, self._files).admit,
+            callers.admit,
             connection_age_s=chosen.max_connection_age_s,
         )
+        self.openai = _openai(chosen, self.generator, callers, lambda: self.server.serving)
         self._files.add(self.server.tls.files, worker_tls.files, peer_tls.files)
+        if self.openai is not None:
+            self._files.add(self.openai.tls.files)
+        self._openai_listen = chosen.openai_listen
 
     async def start(self) -> None:
         """Listens; health follows the workers from now on."""
         await self.server.start()
         if self._membership is not None:
-            reload = self._files.reload
-            await self._membership.join(self.server, self._supervisor, reload)
+            reload, address = self._files.reload, self.server.address
+            await self._membership.join(address, self._share, self._supervisor, reload)
+        elif self.openai is not None and self._openai_listen is not None:
+            await self.openai.listen(self._openai_listen, shared=False)
         self._supervisor.keep("files", self._files.run)
         self._health = self._supervisor.require("health", self._keep_health)
 
@@ -265,12 +275,16 @@ class Frontend:
         self._health.cancel()
         await self._set_serving(serving=False)
         # Before new calls are refused, however short the drain is.
+        if self.openai is not None:
+            self.openai.drain()
         await self.server.stop_sharing()
         leaving = self._supervisor.keep(
             "leave_shared", partial(self.server.leave_shared, grace_s + STOP_GRACE_S)
         )
         await self.generator.drain(grace_s)
         leaving.cancel()
+        if self.openai is not None:
+            await self.openai.stop(STOP_GRACE_S)
         await self.server.stop()
         await self.generator.keeper.close()
         await self.relay.close()
@@ -280,6 +294,14 @@ class Frontend:
         await self._tokenizers.close()
         if self._membership is not None:
             await self._membership.leave()
+
+    async def _share(self) -> None:
+        """Listens where all processes do."""
+        assert self._membership is not None  # noqa: S101 - there are others; for the type checker
+        seat = self._membership.seat
+        await self.server.share(seat.shared)
+        if self.openai is not None:
+            await self.openai.listen(seat.openai, shared=True)
 
     async def _set_serving(self, *, serving: bool) -> None:
         await self.server.set_serving(serving=serving)
@@ -341,6 +363,22 @@ def _callers(chosen: FrontendSettings, vouchers: Vouchers, files: Watcher) -> Ca
         certificates=chosen.tls.ca is not None,
         names=chosen.tls.client_names,
     )
+
+
+def _openai(
+    chosen: FrontendSettings,
+    generator: Generator,
+    callers: Callers,
+    serving: Callable[[], bool],
+) -> OpenAiServer | None:
+    if chosen.openai_listen is None:
+        return None
+    # Here, since aiohttp takes 0.1 s and 10 MB that frontends without this door have no use for.
+    from tokenwire_frontend.edge.openai.routes import Routes  # noqa: PLC0415
+    from tokenwire_frontend.edge.openai.server import OpenAiServer  # noqa: PLC0415
+
+    routes = Routes(generator, callers, chosen.max_request_bytes, serving)
+    return OpenAiServer(chosen.tls, routes.handle, chosen.max_request_bytes)
 
 
 def _services(

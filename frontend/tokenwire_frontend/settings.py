@@ -119,6 +119,11 @@ class FrontendSettings(ServiceSettings):
         description="time in seconds between two lookups of a name of --worker",
     )
     listen: Address = Field("127.0.0.1:50051", description="address to serve on; port 0 takes any")
+    openai_listen: Address | None = Field(
+        None,
+        description="address of the OpenAI-compatible HTTP interface; port 0 takes any; without "
+        "it the interface is off",
+    )
     api_keys_file: Path | None = Field(
         None,
         description="file (YAML) of API keys that callers may show, as `tokenwire-frontend "
@@ -312,6 +317,8 @@ class FrontendSettings(ServiceSettings):
     def addresses(self) -> Iterator[tuple[str, str]]:
         """Yields each address of the services, after its setting's name."""
         yield from super().addresses()
+        if self.openai_listen is not None:
+            yield "--openai-listen", self.openai_listen
         if self.processes > 1:
             yield "--process-listen", self.process_listen
 

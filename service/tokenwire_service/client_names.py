@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
-
-import grpc
+from collections.abc import Collection, Iterable, Mapping
+from typing import Protocol
 
 from tokenwire_service.errors import Code, ServiceError
 
-Context = grpc.aio.ServicerContext[Any, Any]
+
+class Certified(Protocol):
+    """A call whose caller may have a certificate, such as gRPC's context."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Returns the names of the certificate, by their kind as gRPC calls it."""
 
 
-def names_of(context: Context) -> list[str]:
+def names_of(context: Certified) -> list[str]:
     """Returns the names of the caller's certificate: URIs, then DNS names; without one, none."""
     told = context.auth_context()
     kinds = ("peer_uri", "peer_dns")
@@ -31,7 +34,7 @@ class ClientNames:
         self._setting = setting
         self._allowed = frozenset(allowed)
 
-    def admit(self, _method: str, context: Context) -> None:
+    def admit(self, _method: str, context: Certified) -> None:
         """Checks the caller of a call.
 
         Raises:

@@ -39,11 +39,8 @@ class ServerTls:
         self.files: Watched[grpc.ServerCertificateConfiguration] | None = None
         """To be watched; None: plain text."""
         self._asks = tls.ca is not None
-        if tls.certificate is None and tls.key is None:
-            if tls.ca is not None:
-                raise TlsError(f"{setting}ca needs {setting}certificate and {setting}key")
-            return
-        self.files = Watched(f"{setting}*", _paths(tls), partial(_of_server, tls, setting))
+        if _is_served(tls, setting):
+            self.files = Watched(f"{setting}*", _paths(tls), partial(_of_server, tls, setting))
 
     def credentials(self) -> grpc.ServerCredentials | None:
         """Returns the credentials of one port, or None for plain text."""
@@ -65,6 +62,37 @@ class ServerTls:
             changed,  # type: ignore[arg-type] # it may return None, as gRPC says
             require_client_authentication=self._asks,
         )
+
+
+class HttpTls:
+    """TLS of a port that speaks HTTP.
+
+    Args:
+        tls: the settings.
+        setting: what their names begin with, for errors.
+
+    Raises:
+        TlsError: one of certificate and key is missing, or a file can't be used.
+    """
+
+    def __init__(self, tls: TlsSettings, setting: str = "--tls.") -> None:
+        self.files: Watched[ssl.SSLContext] | None = None
+        """To be watched; None: plain text."""
+        if _is_served(tls, setting):
+            self.files = Watched(f"{setting}*", _paths(tls), partial(_of_http, tls, setting))
+
+    def context(self) -> ssl.SSLContext | None:
+        """Returns what the port is opened with, or None for plain text."""
+        files = self.files
+        if files is None:
+            return None
+
+        def changed(handshake: ssl.SSLObject, _name: str | None, _first: ssl.SSLContext) -> None:
+            """Called before each handshake goes on."""
+            handshake.context = files.value
+
+        files.value.sni_callback = changed
+        return files.value
 
 
 class ChannelTls:
@@ -94,6 +122,28 @@ class ChannelTls:
 
 def _paths(tls: TlsSettings) -> list[Path]:
     return [path for path in (tls.certificate, tls.key, tls.ca) if path is not None]
+
+
+def _is_served(tls: TlsSettings, setting: str) -> bool:
+    """Returns whether a port has TLS."""
+    if tls.certificate is None and tls.key is None:
+        if tls.ca is not None:
+            raise TlsError(f"{setting}ca needs {setting}certificate and {setting}key")
+        return False
+    return True
+
+
+def _of_http(tls: TlsSettings, setting: str) -> ssl.SSLContext:
+    _pair(tls, setting)
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.ca is not None:
+        _authorities(tls.ca, setting)
+        made.verify_mode = ssl.CERT_REQUIRED
+        made.load_verify_locations(tls.ca)
+    assert tls.certificate is not None  # noqa: S101 - checked before; for the type checker
+    made.load_cert_chain(tls.certificate, tls.key, "")
+    return made
 
 
 def _of_server(tls: TlsSettings, setting: str) -> grpc.ServerCertificateConfiguration:

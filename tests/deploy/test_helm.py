@@ -370,6 +370,8 @@ def test_who_reaches_frontends_is_a_value():
     web = {"namespaceSelector": {"matchLabels": {"team": "web"}}}
     restricted = rendered("demo", f"networkPolicy.clients={json.dumps([web])}")
     assert _allowed(restricted, f"{NAME}-frontend", "grpc") == [web, frontends]
+    assert _allowed(restricted, f"{NAME}-frontend", "openai") == [web]
+    assert _allowed(rendered("gpu"), f"{NAME}-frontend", "openai") == []
 
 
 def test_an_engine_of_two_nodes_is_one_worker():

@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-import grpc
-from tokenwire_service.client_names import ClientNames, names_of
+from tokenwire_service.client_names import Certified, ClientNames, names_of
 from tokenwire_service.errors import invalid
 from tokenwire_service.watching import Watched
 
@@ -42,12 +41,21 @@ _REQUIRED: dict[str, Collection[Role]] = {
     f"{SERVICE}TokenizationService": (Role.CALL,),
     f"{SERVICE}ModelService": tuple(Role),
     f"{SERVICE}ActivityService": (Role.LOOK, Role.ADMIN),
+    "openai": (Role.CALL,),
+    "openai/v1/models": tuple(Role),
+    "openai/v1/models/{model}": tuple(Role),
     "grpc.reflection.v1.ServerReflection": tuple(Role),
     "grpc.reflection.v1alpha.ServerReflection": tuple(Role),
 }
 """Roles of which a method's caller must have one, by method or service; of others, ADMIN."""
 
-Context = grpc.aio.ServicerContext[Any, Any]
+
+class Call(Certified, Protocol):
+    """A call that says who makes it, such as gRPC's context."""
+
+    def invocation_metadata(self) -> Any:
+        """Returns pairs of key and value, or None."""
+
 
 Proof = Callable[[], Caller]
 """Returns the caller whose credential it has checked just now; raises ServiceError."""
@@ -109,7 +117,7 @@ class Callers:
         self._names = ClientNames("--tls.client-names", names) if names else None
         self._asks = bool(keys or jwts or certificates)
 
-    def admit(self, method: str, context: Context) -> None:
+    def admit(self, method: str, context: Call) -> None:
         """Lets a call in; its handler learns from `current` who the caller is.
 
         Raises:
@@ -129,7 +137,7 @@ class Callers:
             raise refusals.other_tenant(told[TENANT_KEY])
         _ADMITTED.set(_Admitted(proof, caller))
 
-    def _proof(self, told: dict[str, str], context: Context) -> Proof:
+    def _proof(self, told: dict[str, str], context: Call) -> Proof:
         """Returns what checks the call's credential; raises as `admit`."""
         if VOUCHER_KEY in told:
             vouched = self._vouchers.read(told[VOUCHER_KEY])
@@ -172,7 +180,7 @@ def _permitted(proof: Proof, method: str) -> Caller:
     return caller
 
 
-def _certified(context: Context) -> Caller:
+def _certified(context: Call) -> Caller:
     """Returns whom the caller's certificate names: by its first URI, else DNS name, else CN."""
     common = context.auth_context().get("x509_common_name", ())
     names = [*names_of(context), *(name.decode(errors="replace") for name in common)]

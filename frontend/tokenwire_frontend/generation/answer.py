@@ -31,10 +31,7 @@ def check_size(
         InvalidRequestError: names the field to change, and the calls to use instead.
     """
     output, count = request.output, request.sequence_count
-    advice = (
-        f"bytes; an answer has at most {limit_bytes:,}; use StreamGenerate or Session, which have "
-        f"no such bound"
-    )
+    advice = f"bytes; a whole answer has at most {limit_bytes:,}; a stream has no such bound"
     echoed, whole = 0, not request.truncate_prompt_tokens
     if output.echo and whole and isinstance(request.prompt, TextPrompt):
         echoed = len(request.prompt.text.encode()) * count

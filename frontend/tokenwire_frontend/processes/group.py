@@ -13,6 +13,7 @@ import secrets
 import signal
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
@@ -71,17 +72,19 @@ async def supervise(
     ServerTls(chosen.tls)
     for tls, setting in ((chosen.worker_tls, "--worker-tls."), (chosen.peer_tls, "--peer-tls.")):
         ChannelTls(tls, setting)
-    shared = SharedAddress("--listen", chosen.listen)
-    try:
+    with ExitStack() as kept:
+        shared = kept.enter_context(closing(SharedAddress("--listen", chosen.listen))).address
+        openai = ""
+        if chosen.openai_listen is not None:
+            taken = SharedAddress("--openai-listen", chosen.openai_listen)
+            openai = kept.enter_context(closing(taken)).address
         async with Supervisor() as supervisor:
-            group = ProcessGroup(chosen, arguments, shared.address, telemetry, supervisor)
+            group = ProcessGroup(chosen, arguments, shared, openai, telemetry, supervisor)
             supervisor.keep("reload", partial(group.reload, reloads))
             async with admin_port(
                 chosen.admin_listen, lambda: group.serving, group.scrape, group.describe
             ):
                 return await group.run(stop)
-    finally:
-        shared.close()
 
 
 class ProcessGroup:
@@ -91,6 +94,7 @@ class ProcessGroup:
         chosen: the frontend's settings.
         arguments: what they are from, beside the environment.
         shared: HOST:PORT that all listen on.
+        openai: likewise of the OpenAI-compatible interface; empty: it is off.
         telemetry: of this process.
         supervisor: owns a task for each process.
     """
@@ -100,6 +104,7 @@ class ProcessGroup:
         chosen: FrontendSettings,
         arguments: Sequence[str],
         shared: str,
+        openai: str,
         telemetry: Telemetry,
         supervisor: Supervisor,
     ) -> None:
@@ -114,7 +119,7 @@ class ProcessGroup:
         }
         secret = secrets.token_bytes(KEY_BYTES)
         self._processes = [
-            ServingProcess(index, shared, own, arguments, answers, secret)
+            ServingProcess(index, shared, own, openai, arguments, answers, secret)
             for index, own in enumerate(own_addresses(chosen.process_listen, chosen.processes))
         ]
         self._keys: dict[str, str] = {}

@@ -17,7 +17,7 @@ from tokenwire_frontend.main import PROGRAM, execute, run
 from tokenwire_frontend.processes.membership import Seat
 from tokenwire_frontend.settings import FrontendSettings
 
-SEAT_ARGUMENTS = 6
+SEAT_ARGUMENTS = 7
 
 _PR_SET_PDEATHSIG = 1
 

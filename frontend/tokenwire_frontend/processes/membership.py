@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
 import structlog
-from tokenwire_service.server import RpcServer
 from tokenwire_service.tasks import Supervisor
 from tokenwire_service.telemetry import semconv
 from tokenwire_service.telemetry.providers import Telemetry
@@ -26,6 +25,10 @@ log = structlog.get_logger()
 
 SUPERVISOR_ANSWER_S = 2 * ANSWER_S
 """Time that the supervising process has to answer, which may ask the others first."""
+
+
+Share = Callable[[], Awaitable[None]]
+"""Has a process listen where all do."""
 
 
 class SupervisorGoneError(Exception):
@@ -46,6 +49,8 @@ class Seat:
     """HOST:PORT that all listen on, with the port that was taken."""
     own: str
     """HOST:PORT of this one; port 0 takes any."""
+    openai: str
+    """HOST:PORT of the OpenAI-compatible interface, which all listen on; empty: it is off."""
     waits: bool
     """Whether it listens on the shared address only once it has a worker: others serve there."""
     secret: bytes
@@ -64,7 +69,7 @@ class Seat:
     def arguments(self) -> list[str]:
         """Returns what `parsed` makes it from."""
         numbers = (self.descriptor, self.index, self.run, int(self.waits))
-        return [*map(str, numbers), self.shared, self.own]
+        return [*map(str, numbers), self.shared, self.own, self.openai]
 
     @classmethod
     def parsed(cls, arguments: Sequence[str]) -> Seat:
@@ -72,10 +77,10 @@ class Seat:
 
         Other users of this host see a process's arguments.
         """
-        *numbers, shared, own = arguments
+        *numbers, shared, own, openai = arguments
         descriptor, index, run, waits = map(int, numbers)
         secret = os.read(descriptor, KEY_BYTES)
-        return cls(descriptor, index, run, shared, own, bool(waits), secret)
+        return cls(descriptor, index, run, shared, own, openai, bool(waits), secret)
 
 
 class Membership:
@@ -90,7 +95,7 @@ class Membership:
         self.seat = seat
         self._telemetry = telemetry
         self._view: ActivityView
-        self._server: RpcServer
+        self._share_addresses: Share
         self._shares = False
         self._link: Link | None = None
 
@@ -100,16 +105,17 @@ class Membership:
         return self
 
     async def join(
-        self, server: RpcServer, supervisor: Supervisor, reload: Callable[[], None]
+        self, address: str, share: Share, supervisor: Supervisor, reload: Callable[[], None]
     ) -> None:
         """Answers the supervising process from now on; without it this one can't go on.
 
         Args:
-            server: of this process.
+            address: HOST:PORT of this process alone.
+            share: has it listen where all do.
             supervisor: owns the task that answers.
             reload: called when all processes are to read their files again.
         """
-        self._server = server
+        self._share_addresses = share
         self._reload = reload
         ours = socket.socket(fileno=self.seat.descriptor)
         ours.setblocking(False)  # noqa: FBT003
@@ -123,7 +129,7 @@ class Membership:
         }
         self._link = await Link.over(ours, answers)
         supervisor.require("process_link", partial(self._run, self._link))
-        await self.tell("listening", server.address)
+        await self.tell("listening", address)
         if not self.seat.waits:
             await self._share()
 
@@ -135,7 +141,7 @@ class Membership:
 
     async def _share(self) -> None:
         self._shares = True
-        await self._server.share(self.seat.shared)
+        await self._share_addresses()
 
     async def leave(self) -> None:
         """Tells what the metrics have come to in the end."""

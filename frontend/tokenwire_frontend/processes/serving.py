@@ -51,6 +51,7 @@ class ServingProcess:
         index: which of the processes it is, from 0.
         shared: HOST:PORT that all listen on.
         own: HOST:PORT of this one; port 0 takes any.
+        openai: HOST:PORT of the OpenAI-compatible interface, which all listen on; empty: it is off.
         arguments: the frontend's.
         answers: what it may ask beside telling of itself, by topic.
         secret: which all processes have.
@@ -61,6 +62,7 @@ class ServingProcess:
         index: int,
         shared: str,
         own: str,
+        openai: str,
         arguments: Sequence[str],
         answers: Answers,
         secret: bytes,
@@ -83,7 +85,7 @@ class ServingProcess:
         self.link: Link | None = None
         self.final: Any = None
         """What its metrics have come to at its end."""
-        self._place = shared, own
+        self._place = shared, own, openai
         self._secret = secret
         self._arguments = list(arguments)
         self._answers: Answers = {

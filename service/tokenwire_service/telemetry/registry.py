@@ -93,6 +93,7 @@ class SpanForm:
 
 _GEN_AI = (names.GEN_AI_OPERATION_NAME, names.GEN_AI_PROVIDER_NAME, names.GEN_AI_REQUEST_MODEL)
 _RPC = (names.RPC_SYSTEM_NAME, names.RPC_METHOD, names.RPC_STATUS_CODE)
+_HTTP = (names.HTTP_REQUEST_METHOD, names.HTTP_ROUTE, names.HTTP_RESPONSE_STATUS_CODE)
 _ERROR = (names.ERROR_TYPE,)
 
 # --- metrics -------------------------------------------------------------------------------------
@@ -116,6 +117,11 @@ RPC_SERVER_DURATION = Metric(
     "rpc.server.call.duration", Kind.HISTOGRAM, "s",
     "Time of each call of Tokenwire's own services, until a stream's end.",
     _RPC, _ERROR, bounds=RPC_DURATION_BOUNDS_S,
+)  # fmt: skip
+HTTP_SERVER_DURATION = Metric(
+    "http.server.request.duration", Kind.HISTOGRAM, "s",
+    "Time of each request of the OpenAI-compatible interface, until a stream's end.",
+    _HTTP, _ERROR, (FRONTEND,), RPC_DURATION_BOUNDS_S,
 )  # fmt: skip
 RPC_CLIENT_DURATION = Metric(
     "rpc.client.call.duration", Kind.HISTOGRAM, "s",
@@ -340,6 +346,11 @@ _GENERATION_ENDS = (
 SPANS = (
     SpanForm(
         "{rpc.method}", "SERVER", "A call of one of Tokenwire's own services.", BOTH, _RPC, _ERROR
+    ),
+    SpanForm(
+        "{http.request.method} {http.route}", "SERVER",
+        "A request of the OpenAI-compatible interface; the method alone where no such path is "
+        "served.", (FRONTEND,), _HTTP, _ERROR,
     ),
     SpanForm(
         "{gen_ai.operation.name} {gen_ai.request.model}", "INTERNAL",

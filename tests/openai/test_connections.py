@@ -1,0 +1,126 @@
+"""Clients that leave, that read slowly, that say little; and a frontend that stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+
+import openai
+import pytest
+from tokenwire_frontend.edge.openai import body, server
+
+from tests.frontend.frontend_here import until
+from tests.openai.deployment import deployed, until_idle
+from tests.services.processes import WAIT_S
+
+ASKED = [{"role": "user", "content": "2+2?"}]
+CHAT = {"model": "demo", "messages": ASKED}
+
+
+async def test_a_stream_that_is_closed_is_cancelled(deployment):
+    deployment.waits()
+    stream = await deployment.client.chat.completions.create(**CHAT, stream=True)
+    worker = deployment.worker.streams[-1]
+    assert deployment.frontend.generator.admission.held == 1
+    await stream.close()
+    await worker.cancel()
+    await until_idle(deployment)
+
+
+async def test_an_answer_that_nobody_waits_for_is_cancelled(deployment):
+    deployment.waits()
+    worker = deployment.worker.streams[-1]
+    asking = asyncio.ensure_future(deployment.client.chat.completions.create(**CHAT))
+    await until(lambda: deployment.asked)
+    asking.cancel()
+    await worker.cancel()
+    await until_idle(deployment)
+
+
+def request(body: dict, path: str = "/v1/chat/completions") -> bytes:
+    raw = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(raw)}\r\n\r\n"
+    return head.encode() + raw
+
+
+async def connected(deployment, **options) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, _, port = deployment.address.rpartition(":")
+    return await asyncio.open_connection(host, int(port), **options)
+
+
+async def test_who_reads_slowly_gets_all_and_nothing_piles_up(deployment):
+    """What waits stays in the generation's log, and no write of it in memory."""
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.setblocking(False)
+    host, _, port = deployment.address.rpartition(":")
+    await asyncio.get_running_loop().sock_connect(slow, (host, int(port)))
+    incoming, outgoing = await asyncio.open_connection(sock=slow, limit=2048)
+    deployment.says("word " * 4000, each=50)
+    scored = {"logprobs": True, "top_logprobs": 20, "stream": True}
+    outgoing.write(request({**CHAT, **scored}))
+    generator = deployment.frontend.generator
+    await until(lambda: any(each.done for each in generator.live(None)))
+    connections = deployment.frontend.openai._connections._connections
+    waiting = [each.get_write_buffer_size() for each in connections.values()]
+    assert 0 < max(waiting) < 2 * 2**20
+    async with asyncio.timeout(WAIT_S):
+        raw = b""
+        while not raw.endswith(b"0\r\n\r\n"):
+            raw += await incoming.read(2**16)
+    assert raw.count(b'"top_logprobs":') >= 4000
+    outgoing.close()
+
+
+async def test_a_silent_or_slow_connection_is_closed(monkeypatch):
+    monkeypatch.setattr(server, "IDLE_S", 0.2)
+    monkeypatch.setattr(body, "BODY_S", 0.2)
+    async with deployed() as deployment:
+        silent = await connected(deployment)
+        slow = await connected(deployment)
+        slow[1].write(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nX-Slow")
+        halved = await connected(deployment)
+        halved[1].write(request(CHAT)[:-5])
+        async with asyncio.timeout(WAIT_S):
+            assert await silent[0].read() == b""
+            assert await slow[0].read() == b""
+            assert (await halved[0].readline()).split()[1] == b"408"
+        for _, writer in (silent, slow, halved):
+            writer.close()
+
+
+async def test_more_connections_than_there_may_be_are_closed(monkeypatch):
+    monkeypatch.setattr(server, "CONNECTIONS_LIMIT", 1)
+    async with deployed() as deployment:
+        kept = await connected(deployment)
+        turned_away = await connected(deployment)
+        async with asyncio.timeout(WAIT_S):
+            assert await turned_away[0].read() == b""
+        kept[1].write(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        async with asyncio.timeout(WAIT_S):
+            assert (await kept[0].readline()).split()[1] == b"200"
+        for _, writer in (kept, turned_away):
+            writer.close()
+
+
+async def test_a_drain_ends_what_runs_and_takes_nothing_new():
+    async with deployed() as deployment:
+        deployment.waits()
+        stream = await deployment.client.chat.completions.create(**CHAT, stream=True)
+        worker = deployment.worker.streams[-1]
+        submit = await worker.submit()
+        stopping = asyncio.ensure_future(deployment.frontend.stop(WAIT_S))
+        await deployment.frontend.generator.admission.closing.wait()
+        with pytest.raises(openai.InternalServerError) as refused:
+            await deployment.client.chat.completions.create(**CHAT)
+        assert (refused.value.status_code, refused.value.code) == (503, "draining")
+        assert refused.value.response.headers["connection"] == "close"
+        worker.tokens(submit.handle, 300)
+        worker.end(submit.handle)
+        worker.complete(submit.handle)
+        chunks = [chunk async for chunk in stream]
+        assert chunks[-1].choices[0].finish_reason == "length"
+        await stopping
+        with pytest.raises(openai.APIConnectionError):
+            await deployment.client.chat.completions.create(**CHAT)
