@@ -12,6 +12,7 @@ from tests.services.collector import Collector
 from tests.services.processes import SERVING, Process, Processes, wait_for_health
 
 ADMIN = ("--admin-listen", "127.0.0.1:0")
+OPENAI = ("--openai-listen", "127.0.0.1:0")
 
 
 def exporting(collector: Collector, **more: str) -> dict[str, str]:
@@ -69,7 +70,7 @@ def shared(lasting, collector) -> Iterator[Pair]:
         *("--worker-name", "shared", *ADMIN),
         environment=environment,
     )
-    frontend = lasting.frontend(*ADMIN, workers=[worker], environment=environment)
+    frontend = lasting.frontend(*ADMIN, *OPENAI, workers=[worker], environment=environment)
     with Worker(worker.address) as direct, Frontend(frontend.address) as client:
         wait_for_health(client.raw, SERVING)
         yield Pair(collector, worker, frontend, direct, client)

@@ -23,6 +23,7 @@ from tests.services.calls import generation
 from tests.services.collector import Collector, MetricOf, SpanOf, attributes
 from tests.services.processes import ROOT, WAIT_S
 from tests.telemetry.scrapes import Scrape
+from tests.telemetry.test_http import ask
 from tests.telemetry.trees import check_declared, form_of
 
 METRICS = {metric.name: metric for metric in registry.METRICS}
@@ -109,6 +110,7 @@ def exposed_names(process) -> set[str]:
 
 def test_prometheus_names_are_the_declared_ones(pair):
     pair.frontend.generate(generation(max_tokens=3))
+    ask(pair, "/v1/models")
     pair.worker.wait_until_idle()
     for service, process in (
         (registry.FRONTEND, pair.frontend_process),

@@ -349,7 +349,7 @@ SPANS = (
     ),
     SpanForm(
         "{http.request.method} {http.route}", "SERVER",
-        "A request of the OpenAI-compatible interface; the method alone where no such path is "
+        "A request of the OpenAI-compatible interface; its route is `other` where no such path is "
         "served.", (FRONTEND,), _HTTP, _ERROR,
     ),
     SpanForm(

@@ -107,7 +107,7 @@ class Answer:
     """
 
     def __init__(self, form: ResponseForm, request_id: str, model: str) -> None:
-        self._told = {
+        self._told: dict[str, Any] = {
             "id": PREFIX + request_id,
             "object": "response",
             "created_at": int(time.time()),
@@ -121,8 +121,8 @@ class Answer:
 
     def begun(self) -> dict[str, Any]:
         """Returns the answer before anything has come."""
-        told = {"status": "in_progress", "incomplete_details": None, "output": [], "usage": None}
-        return {**self._told, **told}
+        nothing: dict[str, Any] = {"incomplete_details": None, "output": [], "usage": None}
+        return {**self._told, "status": "in_progress", **nothing}
 
     def ended(self, end: End | None, completion: Completion) -> dict[str, Any]:
         """Returns the whole answer."""

@@ -45,6 +45,9 @@ HEALTH = "/health"
 OTHER = "other"
 """Route of what is not served, in spans and metrics: a caller's invention must not be one."""
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+"""Methods by their names there; others are `_OTHER`, as OpenTelemetry calls them."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 FormT = TypeVar("FormT")
@@ -70,7 +73,8 @@ class Call:
         self.lane = f"http:{peer[0]}:{peer[1]}" if peer else "http"
         self._began_s = time.monotonic() - loop_lag.last_s()
         carrier = {key: request.headers[key] for key in tracing.HEADERS if key in request.headers}
-        name = f"{request.method} {route}" if route != OTHER else request.method[:16]
+        self._method = request.method if request.method in METHODS else "_OTHER"
+        name = f"{self._method} {route}"
         self.span = tracing.begin(name, tracing.extract(carrier), SpanKind.SERVER, self._began_s)
         self.context = self.span.as_parent()
         self._status = 0
@@ -105,7 +109,7 @@ class Call:
         """Writes down how it has ended."""
         status = self._status or (500 if response is None else response.status)
         told: dict[str, str | int] = {
-            semconv.HTTP_REQUEST_METHOD: self.request.method[:16],
+            semconv.HTTP_REQUEST_METHOD: self._method,
             semconv.HTTP_ROUTE: self.route,
             semconv.HTTP_RESPONSE_STATUS_CODE: status,
         }

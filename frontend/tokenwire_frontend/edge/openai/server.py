@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import structlog
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import BadHttpMessage
 from tokenwire_service.ports import ListenError, check_free
 from tokenwire_service.settings import TlsSettings
@@ -134,9 +135,18 @@ class OpenAiServer:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         return await self._handle(request, last=self._closing)
 
-    def _request(self, *made_of: Any) -> web.BaseRequest:
-        loop = asyncio.get_running_loop()
-        return web.BaseRequest(*made_of, loop, client_max_size=self._request_bytes)
+    def _request(
+        self,
+        message: Any,
+        payload: Any,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        loop, limit = asyncio.get_running_loop(), self._request_bytes
+        return web.BaseRequest(
+            message, payload, protocol, writer, task, loop, client_max_size=limit
+        )
 
 
 class _Connections(web.Server):
