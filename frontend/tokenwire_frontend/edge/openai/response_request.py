@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +74,7 @@ def read(body: Fields, request_id: str) -> ResponseForm:
         "temperature": request.sampling.temperature,
         "top_p": request.sampling.top_p,
         "tool_choice": shown_choice,
-        "tools": [{"type": "function", **each["function"]} for each, _ in tools],
+        "tools": [_shown(each["function"], strict=is_strict) for each, is_strict in tools],
     }
     return ResponseForm(Ask(request, _paths(names)), stream, told)
 
@@ -114,6 +115,12 @@ def _tool(given: Fields) -> tuple[dict[str, Any], bool]:
     if given.text("type") != "function":
         raise invalid(given.at("type"), "must be function; others are not supported")
     return messages.function_tool(given)
+
+
+def _shown(function: dict[str, Any], *, strict: bool) -> dict[str, Any]:
+    """Returns a tool as the answer repeats it."""
+    parameters = json.loads(function["parameters"]) if "parameters" in function else None
+    return {"type": "function", **function, "parameters": parameters, "strict": strict}
 
 
 def _messages(body: Fields) -> list[dict[str, Any]]:
