@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from tests.services.processes import Processes
@@ -34,31 +34,41 @@ def deployment() -> Iterator[dict[str, str]]:
 @contextmanager
 def _relay(target: str) -> Iterator[str]:
     """Serves a relay on a thread of its own, and yields its address."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        server = asyncio.run_coroutine_threadsafe(_serve_relay(target), loop).result()
-        yield "{}:{}".format(*server.sockets[0].getsockname())
-        loop.call_soon_threadsafe(server.close)
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    stopping = asyncio.Event()
+    with ThreadPoolExecutor(1) as thread, asyncio.Runner() as runner:
+        address: Future[str] = Future()
+        serving = thread.submit(runner.run, _serve_relay(target, address, stopping))
+        try:
+            yield address.result()
+        finally:
+            runner.get_loop().call_soon_threadsafe(stopping.set)
+            serving.result()
 
 
-async def _serve_relay(target: str) -> asyncio.Server:
+async def _serve_relay(target: str, address: Future[str], stopping: asyncio.Event) -> None:
     host, _, port = target.rpartition(":")
+    relayed: set[asyncio.Task[None]] = set()
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers, requests = await asyncio.open_connection(host, int(port))
         forth = asyncio.create_task(_pass_on(reader, requests))
-        await _pass_on(answers, writer, CUT_BYTES)
-        forth.cancel()
-        for side in (writer, requests):
-            side.transport.abort()
+        try:
+            await _pass_on(answers, writer, CUT_BYTES)
+        finally:
+            forth.cancel()
+            for side in (writer, requests):
+                side.transport.abort()
+            await asyncio.wait([forth])
 
-    return await asyncio.start_server(relay, "127.0.0.1", 0)
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        relayed.add(asyncio.create_task(relay(reader, writer)))
+
+    async with await asyncio.start_server(connected, "127.0.0.1", 0) as server:
+        address.set_result("{}:{}".format(*server.sockets[0].getsockname()))
+        await stopping.wait()
+        for each in relayed:
+            each.cancel()
+        await asyncio.gather(*relayed, return_exceptions=True)
 
 
 async def _pass_on(
@@ -66,13 +76,7 @@ async def _pass_on(
 ) -> None:
     """Passes on what comes until it ends, or that many bytes have come."""
     passed = 0
-    while passed < limit:
-        data = await source.read(CUT_BYTES)
-        if not data:
-            return
+    while passed < limit and (data := await source.read(CUT_BYTES)):
         passed += len(data)
         to.write(data)
-        try:
-            await to.drain()
-        except OSError:
-            return
+        await to.drain()
