@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 from tokenwire_worker.main import main
-from tokenwire_worker.quantize.prompts import PromptsError, chosen, read
+from tokenwire_worker.quantize.prompts import BATCH_TOKENS, PromptsError, batches, chosen, read
 
 
 @pytest.fixture
@@ -217,3 +217,10 @@ def test_samples_come_from_the_whole_file_and_no_prompt_is_used_twice():
         assert numbers[0] < 20
         assert numbers[-1] > 950
     assert chosen(prompts[:50], 100) == (prompts[:50], [])
+
+
+def test_prompts_are_computed_together_where_they_are_of_one_length():
+    long, short = [[each] * 1000 for each in range(5)], [[7], [8]]
+    found = list(batches([short[0], *long, short[1]]))
+    assert found == [long[:4], long[4:], short]
+    assert list(batches([[1] * (BATCH_TOKENS + 1)] * 2)) == [[[1] * (BATCH_TOKENS + 1)]] * 2

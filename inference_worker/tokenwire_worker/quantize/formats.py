@@ -24,6 +24,7 @@ class Format:
 
 FORMATS = {
     "fp8": Format("FP8_DEFAULT_CFG", ("vllm", "tensorrt_llm"), (8, 9)),
+    "fp8_pc_pt": Format("FP8_PER_CHANNEL_PER_TOKEN_CFG", ("vllm", "tensorrt_llm"), (8, 9)),
     "nvfp4": Format("NVFP4_DEFAULT_CFG", ("vllm", "tensorrt_llm"), (10, 0), 16),
     "int4_awq": Format("INT4_AWQ_CFG", ("tensorrt_llm",), (8, 0), 128, (64,)),
     "int8_sq": Format("INT8_SMOOTHQUANT_CFG", (), (8, 0)),

@@ -24,7 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from tokenwire_worker.model_files import TEXT_FILES
 from tokenwire_worker.quantize.formats import FORMATS, KV_CACHE_FORMATS
-from tokenwire_worker.quantize.prompts import Prompt
+from tokenwire_worker.quantize.prompts import Prompt, batches
 
 _WRITTEN_BY_THE_EXPORT = ("config.json", "generation_config.json")
 
@@ -148,9 +148,8 @@ def _calibration(samples: Sequence[list[int]]) -> Any:
     def forward(model: Any) -> None:
         nonlocal passes
         passes += 1
-        for ids in _shown(samples, f"calibration, pass {passes}"):
-            # One by one: no padding, whose activations no request will ever have.
-            model(torch.tensor([ids], device=model.device))
+        for batch in _shown(samples, f"calibration, pass {passes}"):
+            model(torch.tensor(batch, device=model.device), use_cache=False)
 
     return forward
 
@@ -158,16 +157,19 @@ def _calibration(samples: Sequence[list[int]]) -> Any:
 def _perplexity(model: Any, prompts: Sequence[list[int]], when: str) -> tuple[float, int]:
     """Returns the perplexity of the prompts' tokens, and how many there were."""
     nats, tokens = 0.0, 0
-    for ids in _shown(prompts, f"perplexity {when}"):
-        batch = torch.tensor([ids], device=model.device)
-        nats += float(model(batch, labels=batch).loss) * (len(ids) - 1)
-        tokens += len(ids) - 1
+    for batch in _shown(prompts, f"perplexity {when}"):
+        ids = torch.tensor(batch, device=model.device)
+        scored = ids.numel() - len(batch)  # the first of each has nothing before it
+        nats += float(model(ids, labels=ids, use_cache=False).loss) * scored
+        tokens += scored
     return (math.exp(nats / tokens), tokens) if tokens else (math.nan, 0)
 
 
-def _shown(prompts: Sequence[list[int]], what: str) -> Iterator[list[int]]:
-    """Yields the prompts and says how far it has come, ten times."""
-    for number, ids in enumerate(prompts, 1):
-        yield ids
-        if number * 10 // len(prompts) > (number - 1) * 10 // len(prompts):
-            print(f"{what}: {number} of {len(prompts)}", file=sys.stderr, flush=True)
+def _shown(prompts: Sequence[list[int]], what: str) -> Iterator[list[list[int]]]:
+    """Yields the prompts in batches and says how far it has come, up to ten times."""
+    done = 0
+    for batch in batches(prompts):
+        yield batch
+        before, done = done, done + len(batch)
+        if done * 10 // len(prompts) > before * 10 // len(prompts):
+            print(f"{what}: {done} of {len(prompts)}", file=sys.stderr, flush=True)

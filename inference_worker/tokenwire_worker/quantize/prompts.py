@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,6 +16,11 @@ MOST_BYTES = 256 * 1024 * 1024
 
 HELD_OUT = 64
 """Most prompts that calibration does not see, to compare the model before and after with."""
+
+
+BATCH_TOKENS = 4096
+"""Most tokens that are computed at once: enough that a GPU's time goes to arithmetic rather than to
+the start of its kernels, and few enough that the scores of a large vocabulary take about a GB."""
 
 
 class PromptsError(ValueError):
@@ -58,6 +64,17 @@ def chosen(prompts: Sequence[Prompt], samples: int) -> tuple[list[Prompt], list[
         [prompts[number] for number in sorted(calibrated)],
         [rest[number] for number in _spread(len(rest), HELD_OUT)],
     )
+
+
+def batches(prompts: Sequence[list[int]]) -> Iterator[list[list[int]]]:
+    """Yields prompts of one length together, the longest first, up to 4,096 tokens at once.
+
+    Padding would make others fit, and give the model activations that no request will ever have.
+    """
+    for length, alike in groupby(sorted(prompts, key=len, reverse=True), key=len):
+        equal, most = list(alike), max(1, BATCH_TOKENS // length)
+        for begin in range(0, len(equal), most):
+            yield equal[begin : begin + most]
 
 
 def _spread(count: int, most: int) -> Iterator[int]:
