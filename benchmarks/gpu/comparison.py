@@ -45,12 +45,13 @@ def _compare(run: Run, name: str, direct: Direct, pair: Pair) -> None:
 def _round(
     run: Run, number: int, direct: Direct, pair: Pair
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Runs every arm at every concurrency once; the warm-up round is of one wave."""
+    """Runs every arm at every concurrency once; the warm-up round, at the first alone."""
     measured: dict[str, dict[str, dict[str, float]]] = {}
-    for concurrency in map(int, run.chosen.concurrency.split(",")):
+    concurrencies = list(map(int, run.chosen.concurrency.split(",")))
+    for concurrency in concurrencies if number else concurrencies[:1]:
         arms = measured[str(concurrency)] = {}
         for arm in ARMS:
-            load = run.load(concurrency, concurrency * (run.chosen.waves if number else 1))
+            load = run.load(concurrency, concurrency * run.chosen.waves)
             if arm == "direct":
                 arms[arm] = direct.run(vars(load))
                 run.say(f"direct {concurrency:4} at once {arms[arm]['tokens_per_s']:8,.0f} tok/s")

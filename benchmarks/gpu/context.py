@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,10 @@ class Run:
     """No part begins that would not be done by then, a time of time.monotonic."""
     loads: int = 0
     """Loads so far: each has prompts of its own."""
+
+    def left_s(self) -> float:
+        """Returns the time that is left for all parts."""
+        return self.deadline_s - time.monotonic()
 
     def load(self, concurrency: int, requests: int, **options: Any) -> Load:
         """Returns a load of prompts that came in no other."""
@@ -69,6 +74,8 @@ class Part:
     """Engines that it takes by their names."""
     takes_s: int = 60
     """Time that it needs on an H200; without so much left it is not begun."""
+    timed: bool = True
+    """It measures speed, and so has the host to itself."""
 
 
 def options(description: str) -> argparse.ArgumentParser:
@@ -94,6 +101,8 @@ def running(chosen: argparse.Namespace, variants: Mapping[str, Variant]) -> Iter
     logs.mkdir(parents=True, exist_ok=True)
     results = report.read(chosen.out)  # what earlier runs into this folder found stays
     results["host"] = report.host()
+    results["command"] = ["python", "-m", *sys.orig_argv[sys.orig_argv.index("-m") + 1 :]]
+    begun_s = time.monotonic()
     folders = Models(
         chosen.models or chosen.out / "models", chosen.demo_model, chosen.gguf, dry=chosen.dry
     )
@@ -105,21 +114,31 @@ def running(chosen: argparse.Namespace, variants: Mapping[str, Variant]) -> Iter
         run.deadline_s += chosen.limit_s
         yield run
         engines.keep(())
+        results["took_s"] = round(time.monotonic() - begun_s, 1)
+        report.write(results, chosen.out)
 
 
 def run_parts(run: Run, parts: Mapping[str, Part]) -> None:
     """Runs the parts that were chosen, each whatever came of the others.
 
-    Their engines start all at once while the first part runs, which takes no times that they could
-    spoil. Those of earlier parts that these have no use for end before.
+    Their engines start all at once, and those of earlier parts that these have no use for end
+    before. Beside the starts run all parts that take no times; then the others, one by one.
     """
     names = parts if run.chosen.parts is None else run.chosen.parts.split(",")
     wanted = {name: part for name, part in parts.items() if name in names}
     engines = dict.fromkeys(each for part in wanted.values() for each in part.engines)
     run.engines.keep(engines)
     run.engines.begin(engines)
+    beside = {name: part for name, part in wanted.items() if not part.timed}
+    if beside:
+        with ThreadPoolExecutor(len(beside)) as pool:
+            list(pool.map(lambda named: _run(run, *named), beside.items()))
+    run.engines.wait()
+    report.write(run.results, run.chosen.out)
     for name, part in wanted.items():
-        _run(run, name, part)
+        if part.timed:
+            _run(run, name, part)
+            report.write(run.results, run.chosen.out)
 
 
 def finish(run: Run) -> None:
@@ -129,17 +148,17 @@ def finish(run: Run) -> None:
 
 
 def _run(run: Run, name: str, part: Part) -> None:
-    """Runs a part and writes what it found, or why it failed."""
+    """Runs a part and keeps why it failed, if it did."""
     failed = run.results["failed"]
     failed.pop(name, None)
     start_s = time.monotonic()
     run.say(f"--- {name}")
     try:
-        if start_s + part.takes_s > run.deadline_s:
+        if part.takes_s > run.left_s():
             raise TimeoutError(f"not begun: it takes {part.takes_s} s, and so much was not left")
         part.run(run)
     except Exception as error:  # noqa: BLE001 - the other parts are still worth their time
         traceback.print_exc()
         failed[name] = f"{type(error).__name__}: {error}"[:2000]
-    run.results.setdefault("wall_s", {})[name] = round(time.monotonic() - start_s, 1)
-    report.write(run.results, run.chosen.out)
+    run.results["wall_s"][name] = round(time.monotonic() - start_s, 1)
+    run.say(f"--- {name} took {run.results['wall_s'][name]} s; {run.left_s():.0f} s are left")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -32,15 +32,19 @@ SERVED = {
 
 # Engines start side by side on one GPU. So each gets its KV cache in bytes: a share of the GPU's
 # memory would be counted while others take theirs. One token of the 8B shape takes 131,072 bytes.
+LITTLE = 0.02
+"""A share that vLLM finds free whatever else has begun; with a cache in bytes it says no more."""
+
 LARGE = {**SERVED, "load_format": "dummy", "max_model_len": 33_000}
 REAL = {
     "max_model_len": 4096,
     "max_num_seqs": 64,
     # Log probabilities of prompts take 49,152 floats for each token of a step.
     "max_num_batched_tokens": 2048,
-    "gpu_memory_utilization": 0.02,
+    "gpu_memory_utilization": LITTLE,
     "kv_cache_memory_bytes": GB // 2,
 }
+DEMO = {"gpu_memory_utilization": LITTLE, "kv_cache_memory_bytes": 2 * GB, "max_model_len": 4096}
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def large(cache_gb: float, **changes: Any) -> dict[str, Any]:
     """Returns arguments of the 8B shape with random weights and a KV cache of a size."""
     return {
         **LARGE,
-        "gpu_memory_utilization": 0.1,
+        "gpu_memory_utilization": LITTLE,
         "kv_cache_memory_bytes": int(cache_gb * GB),
         **changes,
     }
@@ -97,13 +101,9 @@ VARIANTS = {
         },
         dry={"step_ms": 4},
     ),
-    "demo": Variant(
-        "demo", {"gpu_memory_utilization": 0.1, "enforce_eager": True, "dtype": "float32"}
-    ),
-    "wire": Variant("demo", {**SERVED, "max_model_len": 4096, "gpu_memory_utilization": 0.1}),
-    "wire-direct": Variant(
-        "demo", {**SERVED, "max_model_len": 4096, "gpu_memory_utilization": 0.1}, direct=True
-    ),
+    "demo": Variant("demo", {**DEMO, "enforce_eager": True, "dtype": "float32"}),
+    "wire": Variant("demo", {**SERVED, **DEMO}),
+    "wire-direct": Variant("demo", {**SERVED, **DEMO}, direct=True),
 }
 
 
@@ -154,7 +154,7 @@ class Engines:
         self._services, self._models, self._variants = services, folders, dict(variants)
         self._dry, self._eager = dry, eager
         self._started: dict[str, Future[Pair | Direct]] = {}
-        self._pool = ThreadPoolExecutor(max_workers=8)
+        self._pool = ThreadPoolExecutor(max_workers=24)
 
     def __enter__(self) -> Self:
         return self
@@ -168,6 +168,10 @@ class Engines:
         for name in [*names, *more]:
             if name not in self._started:
                 self._started[name] = self._pool.submit(self._start, name, self._variants[name])
+
+    def wait(self) -> None:
+        """Waits until every start has come to its end, whatever that is."""
+        wait(self._started.values())
 
     def keep(self, names: Iterable[str]) -> None:
         """Ends all others."""

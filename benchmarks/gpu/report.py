@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -49,7 +50,7 @@ def read(folder: Path) -> dict[str, Any]:
     """Returns what a folder has of earlier runs."""
     path = folder / "results.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return {"failed": {}, **found}
+    return {"failed": {}, "wall_s": {}, **found}
 
 
 def write(results: dict[str, Any], folder: Path) -> None:
@@ -80,6 +81,7 @@ def write(results: dict[str, Any], folder: Path) -> None:
                 sections.append(section(results[name]))
             except (KeyError, TypeError, ValueError) as error:  # of a part that failed half-way
                 sections.append(f"{name}: half done ({error!r}); see results.json")
+    sections.append(_times(results))
     for name, reason in results["failed"].items():
         sections.append(f"**{name} failed**: {reason.splitlines()[0]}")
     (folder / "results.md").write_text("\n\n".join(sections) + "\n")
@@ -92,6 +94,13 @@ def _head(results: dict[str, Any]) -> str:
         f"{len(gpus)} x {gpus[0].partition(',')[0]}, {of['cpu_cores']} CPU cores; "
         f"Python {of['python']}, vLLM {of['vllm']}, PyTorch {of['torch']}, grpcio {of['grpcio']}."
     )
+
+
+def _times(results: dict[str, Any]) -> str:
+    """The command, and what each part took."""
+    parts = ", ".join(f"{name} {took_s:.0f}" for name, took_s in results["wall_s"].items())
+    command = shlex.join(results.get("command", ()))
+    return f"`{command}`, {results.get('took_s', 0):.0f} s in all. Seconds by part: {parts}."
 
 
 def _demo(found: dict[str, Any]) -> str:

@@ -279,7 +279,7 @@ async def _rolling(run: Run, frontend: Service, workers: list[Service]) -> dict[
 
 
 PARTS = {
-    "exact": Part(exact, EXACT, 90),
+    "exact": Part(exact, EXACT, 90, timed=False),
     "scale": Part(scale, ("first", "second"), 110),
     "parallel": Part(parallel, ("first", "tensor-2", "pipeline-2"), 70),
     "routing": Part(routing, ("first", "second"), 60),

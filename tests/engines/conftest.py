@@ -44,13 +44,24 @@ CONTRACT = {
 }
 """Package that an engine needs, and the settings that it is tested with."""
 
+SHARED_GPU = (
+    *("--vllm.gpu-memory-utilization", "0.02"),
+    *("--vllm.arg", "kv_cache_memory_bytes=1000000000"),
+)
+"""A cache in bytes: a share of the memory would be counted while other engines take theirs."""
+
 EVERY = {
     "simulated": ["--no-simulated.prefix-caching"],  # and so without its events
     "vllm": [
         *("--vllm.dtype", "float32", "--vllm.enforce-eager"),
-        # Small steps, so that a prompt takes several; several engines on one GPU.
+        # Small steps, so that a prompt takes several.
         *("--vllm.max-num-batched-tokens", "256", "--vllm.max-num-seqs", "128"),
-        *("--vllm.gpu-memory-utilization", "0.1"),
+        *(
+            "--vllm.gpu-memory-utilization",
+            "0.02",
+            "--vllm.arg",
+            "kv_cache_memory_bytes=1000000000",
+        ),
     ],
 }
 """Settings that every engine of a kind is built with in tests."""

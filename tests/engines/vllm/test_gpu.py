@@ -1,5 +1,6 @@
 """What only the real vLLM can show, on a GPU host; beside it the contract suite runs there too."""
 
+import asyncio
 import importlib.util
 import json
 import multiprocessing
@@ -8,14 +9,9 @@ import queue
 import random
 import re
 import signal
-import time
-from contextlib import suppress
-from pathlib import Path
 
-import grpc
 import jsonschema
 import pytest
-from tokenwire.worker.v1 import execution_pb2, execution_pb2_grpc
 from tokenwire_worker.engines import EngineError
 from tokenwire_worker.engines.port import (
     Ability,
@@ -23,13 +19,13 @@ from tokenwire_worker.engines.port import (
     Guide,
     KvEvent,
     KvStored,
+    Refused,
     Sampling,
 )
 
-from tests.engines.conftest import EVERY, MODELS, build
+from tests.engines.conftest import MODELS, build
 from tests.engines.guides.schemas import EVERYDAY
 from tests.engines.recorder import GREEDY, Recorder
-from tests.services.processes import Process
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None, reason="vLLM is not installed here"
@@ -209,26 +205,6 @@ def test_an_ngram_draft_gives_the_same_tokens_several_at_once(watcher):
         drafting.engine.close()
 
 
-@pytest.fixture
-def adapter(tmp_path):
-    """A LoRA adapter of the demo model that changes what it says."""
-    torch = pytest.importorskip("torch")
-    save = pytest.importorskip("safetensors.torch").save_file
-    rank, width = 8, 320
-    torch.manual_seed(3)
-    weights = {}
-    for layer in range(6):
-        name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
-        weights[f"{name}.lora_A.weight"] = torch.randn(rank, width)
-        weights[f"{name}.lora_B.weight"] = torch.randn(width, rank)
-    save(weights, str(tmp_path / "adapter_model.safetensors"))
-    (tmp_path / "adapter_config.json").write_text(
-        '{"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 8, "lora_alpha": 16, "bias": "none",'
-        ' "target_modules": ["q_proj"], "base_model_name_or_path": "demo"}'
-    )
-    return tmp_path
-
-
 def test_an_adapter_is_applied_where_it_is_named_and_nowhere_else(adapter):
     made = start("--vllm.lora", f"odd={adapter}", "--vllm.dtype", "bfloat16")
     try:
@@ -239,6 +215,40 @@ def test_an_adapter_is_applied_where_it_is_named_and_nowhere_else(adapter):
             Generation(prompt(7), 20, GREEDY),
         )
         assert odd.ids != plain.ids == again.ids
+    finally:
+        made.engine.close()
+
+
+def test_adapters_come_and_go_and_kv_events_tell_whose_a_prompt_is(adapter, tmp_path):
+    made = start("--vllm.enable-lora", "--vllm.max-loras", "2", "--vllm.dtype", "bfloat16")
+
+    def ran(**fields):
+        before = len(made.outputs)
+        (one,) = made.run(Generation(prompt(12, tokens=200), 20, GREEDY, **fields))
+        return one.ids, made.outputs[before].cached_prompt_tokens
+
+    try:
+        assert made.engine.info.lora_adapters == ()
+        plain, _ = ran()
+        asyncio.run(made.engine.lora.load("odd", adapter))
+        odd, cached = ran(lora_adapter="odd")
+        assert odd != plain
+        assert cached == 0
+        assert ran(lora_adapter="odd")[1] >= 160
+        assert ran(lora_adapter="odd", cache_salt="mine")[1] == 0
+        with pytest.raises(Refused):
+            asyncio.run(made.engine.lora.load("none", tmp_path / "nowhere"))
+        asyncio.run(made.engine.lora.unload("odd"))
+        asyncio.run(made.engine.lora.load("odd", adapter))
+        assert ran(lora_adapter="odd") == (odd, 0)  # nothing is reused of the one before
+        assert ran(cache_salt="mine") == (plain, 0)
+        wanted = [("", ""), ("odd", ""), ("odd", "mine"), ("odd", ""), ("", "mine")]
+        told = []
+        while len(told) < len(wanted):
+            event = made.kv_events.get(timeout=WAIT_S)
+            if isinstance(event, KvStored) and not event.parent_hash:
+                told.append((event.lora_adapter, event.cache_salt))
+        assert told == wanted
     finally:
         made.engine.close()
 
@@ -268,108 +278,6 @@ def test_the_death_of_the_engines_process_is_told(busy):
             assert made._news.wait_for(lambda: made.death is not None, WAIT_S)
     finally:
         made.engine.close()
-
-
-class WorkerProcess(Process):
-    """A worker with vLLM as a process."""
-
-    def __init__(self, *arguments, settings=EVERY["vllm"]):
-        arguments = ["--model", str(MODELS["vllm"]), "--engine", "vllm", *settings, *arguments]
-        serving = ["--listen", "127.0.0.1:0", "--log-format", "json"]
-        super().__init__("tokenwire_worker", [*arguments, *serving])
-
-    @property
-    def engine_pid(self):
-        """The process that vLLM titles `VLLM::EngineCore`, once the worker serves."""
-        assert self.address
-        for folder in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # processes come and go
-                parent = f"PPid:\t{self.process.pid}\n" in (folder / "status").read_text()
-                if parent and "EngineCore" in (folder / "cmdline").read_text():
-                    return int(folder.name)
-        raise AssertionError("the worker has no engine process")
-
-
-def test_a_worker_whose_engine_process_died_ends_with_70():
-    worker = WorkerProcess()
-    try:
-        os.kill(worker.engine_pid, signal.SIGKILL)
-        assert worker.wait() == 70
-        assert worker.wait_for("engine_died")
-    finally:
-        worker.kill()
-
-
-def test_ctrl_c_lets_what_runs_finish():
-    """A terminal sends it to the worker and to the engine's process alike."""
-    worker = WorkerProcess()
-    try:
-        with grpc.insecure_channel(worker.address) as channel:
-            stub = execution_pb2_grpc.ExecutionServiceStub(channel)
-            request = execution_pb2.Request(
-                prompt_token_ids=prompt(9),
-                stopping=execution_pb2.Stopping(max_tokens=1500, ignore_eos=True),
-            )
-            stream = stub.Execute(execution_pb2.ExecuteRequest(request=request), timeout=WAIT_S)
-            counted = 0
-            for response in stream:
-                if response.WhichOneof("event") == "tokens" and not counted:
-                    os.kill(worker.engine_pid, signal.SIGINT)
-                    os.kill(worker.process.pid, signal.SIGINT)
-                counted += len(response.tokens.token_ids)
-        assert counted == 1500
-        assert worker.wait() == 0
-    finally:
-        worker.kill()
-
-
-def execution(worker):
-    return execution_pb2_grpc.ExecutionServiceStub(grpc.insecure_channel(worker.address))
-
-
-def asked(tokens, max_tokens):
-    return execution_pb2.ExecuteRequest(
-        request=execution_pb2.Request(
-            prompt_token_ids=prompt(10, tokens=tokens),
-            stopping=execution_pb2.Stopping(max_tokens=max_tokens, ignore_eos=True),
-        )
-    )
-
-
-def test_an_engine_process_that_stands_still_with_work_ends_the_worker_with_70():
-    worker = WorkerProcess("--stall-s", "5")
-    try:
-        stream = execution(worker).Execute(asked(100, 1900), timeout=WAIT_S)
-        while next(stream).WhichOneof("event") != "tokens":
-            pass
-        os.kill(worker.engine_pid, signal.SIGSTOP)
-        stopped_s = time.monotonic()
-        with pytest.raises(grpc.RpcError) as failure:
-            for _ in stream:
-                pass
-        assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert worker.wait() == 70
-        # Beyond the bound: to notice it, and the exit of a process with a GPU. 2.4 s on an H200.
-        assert time.monotonic() - stopped_s < 5 + 5
-    finally:
-        worker.kill()
-
-
-def test_a_prompt_of_many_steps_is_no_stall():
-    # One token of the prompt a step: more steps without an output than the bound has room for.
-    smallest = ["--vllm.max-num-batched-tokens", "1", "--vllm.max-num-seqs", "1"]
-    eager = ["--vllm.enforce-eager", "--vllm.gpu-memory-utilization", "0.1"]
-    worker = WorkerProcess("--stall-s", "2", settings=[*smallest, *eager])
-    try:
-        stub = execution(worker)
-        began_s = time.monotonic()
-        events = list(stub.Execute(asked(1900, 1), timeout=WAIT_S))
-        assert events[-1].HasField("completed")
-        assert time.monotonic() - began_s > 4, "it took so little that nothing was tested"
-        worker.terminate()
-        assert worker.wait() == 0
-    finally:
-        worker.kill()
 
 
 @pytest.mark.parametrize("name", EVERYDAY)
