@@ -1,4 +1,4 @@
-"""Traces of requests: chats of several turns, and prompts that share system prompts.
+"""Traces of requests: chats, prompts that share system prompts, questions on documents, and agents.
 
 Lengths, popularity and times are drawn from distributions like those of recorded traces, with a
 seed, so that a trace is the same each time. It does not depend on who serves it.
@@ -92,7 +92,64 @@ def shared(shape: Shape, seed: int = 2) -> list[Request]:
     return found
 
 
-TRACES: dict[str, Callable[..., list[Request]]] = {"chat": chat, "shared": shared}
+def documents(shape: Shape, seed: int = 3) -> list[Request]:
+    """Returns single questions on one of 100 documents, by Zipf's law.
+
+    A document has 2,000 to 7,000 tokens and stands behind the same 150 tokens of instructions as
+    all others; a question has about 60, an answer about 150.
+    """
+    draw = random.Random(seed)
+    instructions = _ids(draw, 150)
+    texts = [instructions + _ids(draw, _even(draw, 2000, 7000, shape)) for _ in range(100)]
+    popular = _zipf(draw, len(texts))
+    found: list[Request] = []
+    at_s = 0.0
+    for user in range(shape.requests):
+        at_s += draw.expovariate(shape.rate)
+        prompt = texts[popular()] + _ids(draw, _length(draw, 60, 0.8, shape))
+        answer = _ids(draw, _length(draw, 150, 0.6, shape))
+        found.append(Request(at_s, prompt, answer, user))
+    return found
+
+
+def agents(shape: Shape, seed: int = 4) -> list[Request]:
+    """Returns loops of tool calls: each step's prompt has all steps before it.
+
+    Five kinds of agents, by Zipf's law, each with 1,500 to 3,000 tokens of instructions and tools;
+    tasks of about 300 tokens, 20 steps in the mean, each a call of about 80 tokens and a result of
+    about 200 that comes after 1 s in the mean.
+    """
+    draw = random.Random(seed)
+    kinds = [_ids(draw, _even(draw, 1500, 3000, shape)) for _ in range(5)]
+    popular = _zipf(draw, len(kinds))
+    mean_steps, tool_s, call_s = 20, 1.0, 3.0
+    found: list[Request] = []
+    at_s, user = 0.0, 0
+    while len(found) < shape.requests or at_s < found[shape.requests - 1].at_s:
+        at_s += draw.expovariate(shape.rate / mean_steps)
+        user += 1
+        history, step_s = array("I", kinds[popular()]), at_s
+        history += _ids(draw, _length(draw, 300, 0.8, shape))
+        while True:
+            call = _ids(draw, _length(draw, 80, 0.6, shape))
+            if len(history) + len(call) > shape.longest:
+                break
+            found.append(Request(step_s, array("I", history), call, user))
+            history += call + _ids(draw, _length(draw, 200, 1.0, shape))
+            if draw.random() < 1 / mean_steps:
+                break
+            step_s += draw.expovariate(1 / tool_s) + call_s
+        if len(found) >= shape.requests and user % 50 == 0:
+            found.sort(key=lambda each: each.at_s)
+    return sorted(found, key=lambda each: each.at_s)[: shape.requests]
+
+
+TRACES: dict[str, Callable[..., list[Request]]] = {
+    "chat": chat,
+    "shared": shared,
+    "documents": documents,
+    "agents": agents,
+}
 
 
 def _ids(draw: random.Random, count: int) -> array[int]:

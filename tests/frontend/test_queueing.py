@@ -389,6 +389,37 @@ async def test_requests_a_minute(tmp_path):
             assert other.error is None, "another tenant has limits of its own"
 
 
+async def test_limits_change_with_the_file(tmp_path, lines):
+    """What a tenant has had counts on; a file that can't be used changes nothing."""
+    async with desk(tmp_path, "tenants: {acme: {requests_per_minute: 2}}") as here:
+
+        async def rewritten(text: str, event: str) -> None:
+            known = sum(each["event"] == event for each in lines)
+            (tmp_path / "tenants.yaml").write_text(text)
+            here.frontend._files.reload()
+            await until(lambda: sum(each["event"] == event for each in lines) > known)
+
+        async def answer(name: str) -> str:
+            """Returns why a request is refused; empty: it is not."""
+            call = here.ask(name, "acme")
+            await until(lambda: here.came or call.done())
+            if call.done():
+                return (await refused(call)).reason
+            await here.end_one()
+            await call
+            here.came.clear()
+            return ""
+
+        assert [await answer("one"), await answer("two")] == ["", ""]
+        assert await answer("three") == "TENANT_REQUESTS"
+        await rewritten("tenants: {acme: {requests_per_minute: 0}}", "files_not_read")
+        assert await answer("three") == "TENANT_REQUESTS"
+        await rewritten("tenants: {acme: {requests_per_minute: 3}}", "files_read")
+        assert [await answer("three"), await answer("four")] == ["", "TENANT_REQUESTS"]
+        await rewritten("tenants: {acme: {concurrent_generations: 1}}", "files_read")
+        assert await answer("four") == ""
+
+
 async def test_tokens_a_minute_are_counted_at_their_most_and_the_rest_is_given_back(tmp_path):
     async with desk(tmp_path, "default: {tokens_per_minute: 100}") as here:
         first = here.ask("first", "acme", tokens=60)

@@ -22,7 +22,7 @@ from tokenwire_frontend.workers import link as link_module
 from tokenwire_service import watching
 from tokenwire_service.settings import ServerTlsSettings, TlsSettings
 
-from tests.frontend.frontend_here import frontend_of, until
+from tests.frontend.frontend_here import FrontendHere, frontend_of, until
 from tests.frontend.scripted_worker import ScriptedWorker
 from tests.services.calls import Frontend, generation, refusal_of, status_of_empty
 from tests.services.fields import methods, path_of
@@ -162,8 +162,48 @@ def test_a_key_of_another_certificate_ends_with_64(main_here, pki):
     main_here("tokenwire_frontend", *START, *settings).check_refused("--tls")
 
 
+@dataclass(frozen=True)
+class ChannelFiles:
+    """The files of a channel's TLS, as somebody renews them."""
+
+    folder: Path
+
+    def settings(self) -> TlsSettings:
+        return TlsSettings(
+            certificate=self.folder / "own.pem",
+            key=self.folder / "own.key",
+            ca=self.folder / "ca.pem",
+        )
+
+    def put(self, pki: Pki, *, own: str, ca: str) -> None:
+        for name, source in (("own.pem", f"{own}.pem"), ("own.key", f"{own}.key"), ("ca.pem", ca)):
+            shutil.copy(pki.path(source), self.folder / name)
+
+
+async def test_a_frontend_reaches_its_workers_with_renewed_files(
+    lasting, pki, tmp_path, monkeypatch
+):
+    """The next connection has them; with those of another authority none comes about."""
+    monkeypatch.setattr(link_module, "RECONNECT_FIRST_S", 0.0)
+    worker = lasting.simulated(*pki.settings("tls")).address
+    files = ChannelFiles(tmp_path)
+    files.put(pki, own="own", ca="other-ca.pem")
+    async with frontend_of(worker, worker_tls=files.settings()) as frontend:
+        link = frontend.link(worker)
+        await until(lambda: link.state_reason)
+        for own, ca, state in (
+            ("other", "ca.pem", LinkState.CONNECTING),
+            ("own", "ca.pem", LinkState.READY),
+        ):
+            files.put(pki, own=own, ca=ca)
+            before = link.state_reason
+            frontend._files.reload()
+            await until(lambda: link.state_reason != before)  # noqa: B023 - called at once
+            await frontend.wait_for(worker, state)
+
+
 async def test_a_call_is_forwarded_over_mutual_tls(pki, tmp_path):
-    """One whose peers are not to be trusted reaches none of them."""
+    """With the files as they are then; one whose peers are not to be trusted reaches none."""
     key = tmp_path / "key"
     key.write_bytes(b"k" * 32)
     tls = {
@@ -173,6 +213,7 @@ async def test_a_call_is_forwarded_over_mutual_tls(pki, tmp_path):
     }
     owner_at, other_at = free_address(), free_address()
     fleet = {"tls": ServerTlsSettings(**tls), "fleet_key": key}
+    files = ChannelFiles(tmp_path)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         worker = await enter(ScriptedWorker())
@@ -191,15 +232,31 @@ async def test_a_call_is_forwarded_over_mutual_tls(pki, tmp_path):
         call = (await stub(owner_at)).StreamGenerate(fg.StreamGenerateRequest(generation=what))
         asked = fg.AttachRequest(resume_token=(await call.read()).accepted.resume_token)
         peers = {"advertise_address": other_at, "peer": [owner_at], **fleet}
+
+        async def attached(frontend: FrontendHere) -> list[str] | str:
+            """Returns the events of a call that is forwarded, or why it is refused."""
+            call = (await stub(frontend.server.address)).Attach(asked, timeout=WAIT_S)
+            try:
+                return [event.WhichOneof("event") async for event in call]
+            except grpc.aio.AioRpcError as error:
+                return refusal_of(error).reason
+
+        files.put(pki, own="own", ca="other-ca.pem")
         trusting = await enter(
-            frontend_of(worker, listen=other_at, peer_tls=TlsSettings(**tls), **peers)
+            frontend_of(worker, listen=other_at, peer_tls=files.settings(), **peers)
         )
-        events = [event async for event in (await stub(trusting.server.address)).Attach(asked)]
-        assert [event.WhichOneof("event") for event in events] == ["accepted", "delta", "completed"]
+        assert await attached(trusting) == "OWNER_UNREACHABLE"
+        for own, expected in (
+            ("other", "OWNER_UNREACHABLE"),
+            ("own", ["accepted", "delta", "completed"]),
+        ):
+            files.put(pki, own=own, ca="ca.pem")
+            before = trusting.relay._credentials()
+            trusting._files.reload()
+            await until(lambda: trusting.relay._credentials() is not before)  # noqa: B023
+            assert await attached(trusting) == expected
         plain = await enter(frontend_of(worker, **peers))
-        with pytest.raises(grpc.aio.AioRpcError) as failure:
-            await (await stub(plain.server.address)).Attach(asked).read()
-        assert refusal_of(failure.value).reason == "OWNER_UNREACHABLE"
+        assert await attached(plain) == "OWNER_UNREACHABLE"
 
 
 # --- who may call --------------------------------------------------------------------------------

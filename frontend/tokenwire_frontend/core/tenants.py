@@ -68,6 +68,11 @@ class Allowance:
         self._seen_s = now_s
         return max(min(amount, self.per_minute) - self._left, 0.0) / rate
 
+    def becomes(self, per_minute: float) -> None:
+        """Takes another amount a minute; what was used of the one before stays used."""
+        self._left += per_minute - self.per_minute
+        self.per_minute = per_minute
+
     def take(self, amount: float) -> None:
         """Takes an amount, or gives some back where it is negative."""
         self._left = min(self._left - amount, self.per_minute)
@@ -92,7 +97,7 @@ class Tenant:
         self._tokens: Allowance | None = None
 
     def limit(self, label: str, limits: TenantLimits) -> None:
-        """Takes other limits; what it has had of a minute's amount that stays is kept."""
+        """Takes other limits; what it has had of a minute's amount counts on."""
         self.label, self.limits = label, limits
 
     def request_wait_s(self, now_s: float) -> float:
@@ -119,8 +124,10 @@ class Tenant:
 def _allowance(held: Allowance | None, per_minute: int | None, now_s: float) -> Allowance | None:
     if per_minute is None:
         return None
-    if held is None or held.per_minute != per_minute:
+    if held is None:
         return Allowance(per_minute, now_s)
+    if held.per_minute != per_minute:
+        held.becomes(per_minute)
     return held
 
 
