@@ -15,7 +15,7 @@ from typing import Any, Self
 from tokenwire_worker.engines.vllm.settings import VllmSettings
 
 from benchmarks.gpu import models
-from benchmarks.gpu.processes import ROOT, Direct, Pair, Services
+from benchmarks.gpu.processes import ROOT, START_S, Direct, Pair, Services
 
 GB = 10**9
 
@@ -57,6 +57,8 @@ class Variant:
     """AsyncLLM alone in a process, instead of a worker and a frontend."""
     dry: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the simulated engine that stands for it in a dry run."""
+    start_s: float = START_S
+    """Bound of its start."""
     gpus: str | None = None
     """GPUs that it may use, as CUDA_VISIBLE_DEVICES names them; None: all."""
 
@@ -201,7 +203,7 @@ class Engines:
         engine = _simulated(variant) if self._dry else _vllm(variant)
         options = ["--model", str(folder), "--max-waiting-requests", "2048", *engine]
         environment = {} if variant.gpus is None else {"CUDA_VISIBLE_DEVICES": variant.gpus}
-        return self._services.pair(name, options, environment)
+        return self._services.pair(name, options, environment, variant.start_s)
 
 
 def _stop(started: Future[Pair | Direct]) -> None:

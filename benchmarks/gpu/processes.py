@@ -37,8 +37,9 @@ class Service:
         log: Path,
         environment: Mapping[str, str] | None = None,
         listen: str = "127.0.0.1:0",
+        limit_s: float = START_S,
     ) -> None:
-        """Starts it and waits for its address; a RuntimeError where that does not come."""
+        """Starts it and waits for its address; a RuntimeError where that does not come in time."""
         start_s = time.perf_counter()
         self.name = log.stem
         self._again = (module, list(options), log, environment)
@@ -54,7 +55,7 @@ class Service:
                 env={**os.environ, **(environment or {})},
             )
         try:
-            self.address = self._address(log)
+            self.address = self._address(log, limit_s)
         except BaseException:
             self.stop()
             raise
@@ -97,8 +98,8 @@ class Service:
             return
         self.kill()
 
-    def _address(self, log: Path) -> str:
-        deadline_s = time.monotonic() + START_S
+    def _address(self, log: Path, limit_s: float) -> str:
+        deadline_s = time.monotonic() + limit_s
         while time.monotonic() < deadline_s and self.process.poll() is None:
             for line in log.read_text().splitlines():
                 with suppress(ValueError):  # a line that is not whole yet, or an engine's own
@@ -191,10 +192,14 @@ class Services:
         return self._kept(service.restarted())
 
     def worker(
-        self, name: str, options: Sequence[str], environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        options: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        limit_s: float = START_S,
     ) -> Service:
         """Starts a worker."""
-        return self._start("tokenwire_worker", f"{name}-worker", options, environment)
+        return self._start("tokenwire_worker", f"{name}-worker", options, environment, limit_s)
 
     def frontend(self, name: str, workers: Sequence[Service], *options: str) -> Service:
         """Starts a frontend of workers that run, and waits until each of them is ready there."""
@@ -210,10 +215,14 @@ class Services:
         return service
 
     def pair(
-        self, name: str, options: Sequence[str], environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        options: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        limit_s: float = START_S,
     ) -> Pair:
         """Starts a worker and a frontend."""
-        worker = self.worker(name, options, environment)
+        worker = self.worker(name, options, environment, limit_s)
         return Pair(worker, self.frontend(name, [worker]))
 
     def direct(self, name: str, arguments: Mapping[str, Any]) -> Direct:
@@ -226,8 +235,10 @@ class Services:
         name: str,
         options: Sequence[str],
         environment: Mapping[str, str] | None = None,
+        limit_s: float = START_S,
     ) -> Service:
-        return self._kept(Service(module, options, self._logs / f"{name}.log", environment))
+        log = self._logs / f"{name}.log"
+        return self._kept(Service(module, options, log, environment, limit_s=limit_s))
 
     def _kept(self, started: StartedT) -> StartedT:
         with self._lock:
