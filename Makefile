@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 IMAGE := build/contract.binpb
 SOURCES := clients/python service frontend inference_worker
 
-.PHONY: help setup demo serve test test-clients test-go test-typescript real-model prometheus helm test-helm lint types proto proto-go proto-typescript baseline telemetry-reference chaos bench bench-engine clean
+.PHONY: help setup demo serve test test-clients test-go test-java test-typescript real-model prometheus helm test-helm lint types proto proto-go proto-java proto-typescript baseline telemetry-reference chaos bench bench-engine clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -46,6 +46,12 @@ test-typescript:  ## build and test the TypeScript client; skipped without Node.
 	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory $(TYPESCRIPT)/node_modules && \
 		cd $(TYPESCRIPT) && npm test --silent; else echo 'test-typescript: skipped, npm is not installed'; fi
 
+MAVEN := mvn -B -ntp -f clients/java
+
+test-java:  ## build and test the Java client, with both services where `make setup` has been run
+	@if command -v mvn > /dev/null && command -v javac > /dev/null; then $(MAVEN) verify; \
+	else echo 'test-java: skipped, a JDK of 17 or later and Maven are required'; fi
+
 GO := $(shell command -v go)
 
 test-go:  ## build and test the Go client, with both services where `make setup` has been run
@@ -55,7 +61,7 @@ else
 	cd clients/go && test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./... && go test ./...
 endif
 
-test-clients: setup test-go test-typescript  ## test every client whose toolchain is installed, each alone and all against one deployment
+test-clients: setup test-go test-java test-typescript  ## test every client whose toolchain is installed, each alone and all against one deployment
 	TOKENWIRE_TEST_CLIENTS=1 $(BIN)/python -m pytest tests/clients
 
 REAL_MODEL := build/real-model
@@ -100,6 +106,9 @@ $(TYPESCRIPT)/node_modules: $(TYPESCRIPT)/package.json
 proto-go: $(BUF)  ## regenerate the Go stubs from protos/
 	rm -rf clients/go/tokenwire/frontend
 	$(BUF) generate --template clients/go/buf.gen.yaml
+
+proto-java:  ## generate the stubs of the Java client, as its build does
+	$(MAVEN) -pl client generate-sources
 
 baseline: proto  ## make today's contract the one that later changes must not break
 	cp $(IMAGE) protos/landed.binpb
