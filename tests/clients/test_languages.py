@@ -25,7 +25,7 @@ SCENARIOS = ROOT / "clients/scenarios/scenarios.json"
 LANGUAGES = {
     "go": ("go", ["go", "run", "./scenarios"]),
     "typescript": ("node", ["node", "dist/scenarios/runner.js"]),
-    "java": ("java", ["java", "-cp", "examples/target/classes:examples/target/dependency/*",
+    "java": ("mvn", ["java", "-cp", "examples/target/classes:examples/target/dependency/*",
                       "dev.tokenwire.examples.ScenarioRunner"]),
 }  # fmt: skip
 """By folder of clients/: the program that it needs, and its runner."""
