@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io"
+	"slices"
 
 	"google.golang.org/genproto/googleapis/rpc/code"
 
@@ -53,9 +54,6 @@ func follow(of handle, cancelAfter int) *generation {
 	deltas, gaps := 0, 0
 	for {
 		delta, err := of.Recv()
-		if err == io.EOF && cancelAfter > 0 && deltas >= cancelAfter {
-			return &generation{Status: code.Code_CANCELLED.String(), Fields: []string{}, Sequences: []sequence{}, Gaps: gaps}
-		}
 		if err == io.EOF {
 			return ended(of.Answer(), nil, gaps)
 		}
@@ -83,6 +81,10 @@ func ended(answer *frontendv1.GenerateResponse, err error, gaps int) *generation
 		}
 		return g
 	}
+	if slices.ContainsFunc(answer.Sequences, isCancelled) { // what had come depends on timing
+		g.Status = code.Code_CANCELLED.String()
+		return g
+	}
 	g.PromptTokens, g.OutputTokens = answer.Usage.PromptTokens, answer.Usage.CompletionTokens
 	for _, each := range answer.Sequences {
 		calls := []toolCall{}
@@ -94,4 +96,8 @@ func ended(answer *frontendv1.GenerateResponse, err error, gaps int) *generation
 		})
 	}
 	return g
+}
+
+func isCancelled(each *frontendv1.Sequence) bool {
+	return each.End.Reason == frontendv1.FinishReason_FINISH_REASON_CANCELLED
 }

@@ -35,10 +35,12 @@ type Session struct {
 
 func newSession(ctx context.Context, client *Client) *Session {
 	ctx, stop := client.bound(ctx)
-	return &Session{
+	s := &Session{
 		client: client, ctx: client.tracing.join(ctx), stop: func() { stop(nil) },
 		links: map[*link]struct{}{}, waiting: map[*SessionGeneration]*time.Timer{},
 	}
+	context.AfterFunc(ctx, s.breakOffWaiting)
+	return s
 }
 
 // Open begins a generation; what it fails with, Recv returns.
@@ -196,6 +198,17 @@ func (s *Session) takeOf(l *link, g *SessionGeneration, news *frontendv1.Session
 		s.leave(l)
 	}
 	s.recover(g, e, elsewhere)
+}
+
+// breakOffWaiting ends what waits to be opened again, since the session's context is done.
+func (s *Session) breakOffWaiting() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for g, timer := range s.waiting {
+		timer.Stop()
+		g.breakOff(s.ended(g.course.trace()))
+	}
+	clear(s.waiting)
 }
 
 // lose notes that a stream has ended.

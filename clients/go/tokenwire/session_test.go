@@ -326,8 +326,8 @@ func TestDrainingSendsNewOnesElsewhere(t *testing.T) {
 	}
 }
 
-// TestCloseDuringReopen: a session that ends does not wait for what it would have opened again.
-func TestCloseDuringReopen(t *testing.T) {
+// TestEndDuringReopen: a session that ends does not wait for what it would have opened again.
+func TestEndDuringReopen(t *testing.T) {
 	target, _ := serve(t, &scripted{
 		session: func(stream frontendv1.GenerationService_SessionServer) error {
 			request, err := stream.Recv()
@@ -339,18 +339,28 @@ func TestCloseDuringReopen(t *testing.T) {
 	})
 	policy := tokenwire.DefaultRetryPolicy()
 	policy.FirstDelay, policy.LongestDelay = time.Hour, time.Hour
-	session := connect(t, tokenwire.Options{Retry: &policy}, target).Session(bounded(t))
-	g := session.Open(t.Context(), asking("a", 1))
-	if _, err := g.Recv(); err != nil {
-		t.Fatal(err)
-	}
-	if err := session.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := g.Recv(); err != io.EOF {
-		t.Errorf("it ended with %v", err)
-	}
-	if _, err := session.Open(t.Context(), asking("a", 1)).Recv(); err == nil || err == io.EOF {
-		t.Errorf("a session that has ended opened a generation: %v", err)
+	for name, each := range map[string]struct {
+		end      func(*tokenwire.Session, context.CancelFunc)
+		expected error
+	}{
+		"close":   {func(s *tokenwire.Session, _ context.CancelFunc) { _ = s.Close() }, io.EOF},
+		"context": {func(_ *tokenwire.Session, stop context.CancelFunc) { stop() }, context.Canceled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, stop := context.WithCancel(bounded(t))
+			session := connect(t, tokenwire.Options{Retry: &policy}, target).Session(ctx)
+			g := session.Open(t.Context(), asking("a", 1))
+			if _, err := g.Recv(); err != nil {
+				t.Fatal(err)
+			}
+			each.end(session, stop)
+			if _, err := g.Recv(); !errors.Is(err, each.expected) {
+				t.Errorf("it ended with %v", err)
+			}
+			if _, err := session.Open(t.Context(), asking("a", 1)).Recv(); err == nil || err == io.EOF {
+				t.Errorf("a session that has ended opened a generation: %v", err)
+			}
+			stop()
+		})
 	}
 }

@@ -80,10 +80,10 @@ func TestAnswerThatBeginsAnewIsAnError(t *testing.T) {
 	await(t, cancelled)
 }
 
-// TestLostAttachGoesOnWithIDs: a detached generation is attached again, and continued where its
-// frontend does not have it any more.
-func TestLostAttachGoesOnWithIDs(t *testing.T) {
-	calls := 0
+// TestDetachedGenerationIsAttachedAgain, and continued with its ids where its frontend does not have it
+// any more.
+func TestDetachedGenerationIsAttachedAgain(t *testing.T) {
+	calls, attaches := 0, 0
 	target, _ := serve(t, &scripted{
 		stream: func(request *frontendv1.StreamGenerateRequest, stream frontendv1.GenerationService_StreamGenerateServer) error {
 			if calls++; calls == 1 {
@@ -91,22 +91,27 @@ func TestLostAttachGoesOnWithIDs(t *testing.T) {
 				kept.ResumeToken = "token"
 				return send(stream, kept, piece(0, 0, 1, 0, "a"))
 			}
-			if len(request.Generation.OutputSoFar[0].TokenIds) != 1 {
+			if len(request.Generation.OutputSoFar[0].TokenIds) != 2 {
 				return failure(codes.InvalidArgument, "not what exists")
 			}
-			return send(stream, accepted("r"), last(piece(0, 1, 1, 1, "b")), completed)
+			return send(stream, accepted("r"), last(piece(0, 2, 1, 2, "c")), completed)
 		},
-		attach: func(request *frontendv1.AttachRequest, _ frontendv1.GenerationService_AttachServer) error {
-			if request.ResumeToken != "token" || !slices.Equal(request.TokenOffsets, []uint32{1}) {
-				return failure(codes.InvalidArgument, "not its position: "+request.String(), &errdetails.ErrorInfo{Reason: "X"})
+		attach: func(request *frontendv1.AttachRequest, stream frontendv1.GenerationService_AttachServer) error {
+			if attaches++; attaches == 1 && slices.Equal(request.TokenOffsets, []uint32{1}) && request.ResumeToken == "token" {
+				news := &frontendv1.AttachResponse_Accepted{Accepted: accepted("r")}
+				if err := stream.Send(&frontendv1.AttachResponse{Event: news}); err != nil {
+					return err
+				}
+				delta := &frontendv1.AttachResponse_Delta{Delta: piece(0, 1, 1, 0, "ab")} // its first byte came before
+				return stream.Send(&frontendv1.AttachResponse{Event: delta})
 			}
 			return failure(codes.NotFound, "gone", &errdetails.ErrorInfo{Reason: "OWNER_GONE"})
 		},
 	})
 	stream := connect(t, tokenwire.Options{}, target).StreamGenerate(bounded(t), asking("a", 1))
 	read(t, stream)
-	if text := stream.Answer().Sequences[0].Text; text != "ab" {
-		t.Errorf("the text is %q", text)
+	if text := stream.Answer().Sequences[0].Text; text != "abc" || stream.Continued() != 2 {
+		t.Errorf("%d continuations gave %q", stream.Continued(), text)
 	}
 }
 
@@ -190,7 +195,7 @@ func TestCancelWhileItWaitsToReopen(t *testing.T) {
 	}
 }
 
-// TestContextEndsTheCall: the server sees the deadline and the caller's trace, and the caller its own
+// TestContextEndsTheCall: the server sees the caller's trace and credential, and the caller its own
 // context's error.
 func TestContextEndsTheCall(t *testing.T) {
 	seen := make(chan metadata.MD, 1)
@@ -204,13 +209,18 @@ func TestContextEndsTheCall(t *testing.T) {
 	})
 	client := connect(t, tokenwire.Options{Credential: tokenwire.APIKey("tw_1")}, target)
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-	ctx, stop := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "traceparent", parent), 50*time.Millisecond)
-	defer stop()
-	_, err := client.StreamGenerate(ctx, asking("a", 1)).Recv()
-	if !errors.Is(err, context.DeadlineExceeded) {
+	ctx, stop := context.WithCancel(metadata.AppendToOutgoingContext(t.Context(), "traceparent", parent))
+	stream := client.StreamGenerate(ctx, asking("a", 1))
+	headers := await(t, seen)
+	stop()
+	if _, err := stream.Recv(); !errors.Is(err, context.Canceled) {
 		t.Errorf("it ended with %v", err)
 	}
-	headers := await(t, seen)
+	late, stop := context.WithDeadline(t.Context(), time.Now())
+	defer stop()
+	if _, err := client.StreamGenerate(late, asking("a", 1)).Recv(); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("it ended with %v", err)
+	}
 	if got := headers.Get("traceparent"); !slices.Equal(got, []string{parent}) {
 		t.Errorf("the trace is %v", got)
 	}
