@@ -42,7 +42,11 @@ export class ScriptedFrontend {
     this.target = `127.0.0.1:${port}`;
   }
 
-  static async start(test: TestContext, handlers: Handlers): Promise<ScriptedFrontend> {
+  static async start(
+    test: TestContext,
+    handlers: Handlers,
+    credentials = grpc.ServerCredentials.createInsecure(),
+  ): Promise<ScriptedFrontend> {
     const server = new grpc.Server();
     const { methods } = pb.GenerationService;
     server.addService(
@@ -50,7 +54,6 @@ export class ScriptedFrontend {
       { ...handlers },
     );
     const port = await new Promise<number>((resolve, reject) => {
-      const credentials = grpc.ServerCredentials.createInsecure();
       server.bindAsync("127.0.0.1:0", credentials, (error, bound) =>
         error ? reject(error) : resolve(bound),
       );

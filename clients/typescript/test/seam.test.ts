@@ -44,7 +44,8 @@ test("what came is cut from the front, counted in bytes, and what follows meets"
 });
 
 test("a gap, another text and a call that begins again are faults", () => {
-  assert.throws(() => after(BEFORE, { text: "x", textOffset: 7n }), GapError);
+  const missing = { message: "text went on at byte 7 after 6 bytes" };
+  assert.throws(() => after(BEFORE, { text: "x", textOffset: 7n }), missing);
   assert.throws(() => after(BEFORE, { text: "olf", textOffset: 2n }), GapError);
   assert.throws(() => after(BEFORE, { toolCalls: [{ index: 0, id: "c-0" }] }), GapError);
 });

@@ -65,20 +65,28 @@ function openThree(session: Session): Three {
   return ["a", "b", "c"].map((prompt) => session.open({ prompt })) as Three;
 }
 
-test("generations share a stream, and a cancel ends one of them alone", async (test) => {
+test("generations share a stream, and a cancel or a loop that is left ends one alone", async (test) => {
+  const cancels: unknown[] = [];
   const { session } = await sessionOf(test, async (call, commands) => {
     for (const _ of [1, 2, 3]) sendIn(call, (await commands.opening()).id, ...BEGUN);
-    const { command } = await commands.next();
-    assert.deepEqual([command.case, command.value?.id], ["cancel", 2]);
-    sendIn(call, 2, delta("", [], 1, { end: { reason: FinishReason.CANCELLED } }), COMPLETED);
-    for (const id of [1, 3]) sendIn(call, id, ...REST.slice(1));
+    for (const id of [2, 3]) {
+      const { command } = await commands.next();
+      cancels.push([command.case, command.value?.id]);
+      sendIn(call, id, delta("", [], 1, { end: { reason: FinishReason.CANCELLED } }), COMPLETED);
+    }
+    sendIn(call, 1, ...REST.slice(1));
   });
   const [one, two, three] = openThree(session);
   const reader = two[Symbol.asyncIterator]();
   await reader.next();
   await two.cancel();
   assert.deepEqual([two.result.text, two.result.finishReason], ["One ", "cancelled"]);
-  assert.deepEqual([await textOf(one), await textOf(three)], ["One two.", "One two."]);
+  for await (const _ of three) break;
+  assert.equal(await textOf(one), "One two.");
+  assert.deepEqual(cancels, [
+    ["cancel", 2],
+    ["cancel", 3],
+  ]);
 });
 
 test("one that is not read holds up no other, and goes on with what it is granted", async (test) => {
@@ -97,16 +105,16 @@ test("one that is not read holds up no other, and goes on with what it is grante
   assert.equal(await textOf(slow), "One two.");
 });
 
-test("all that is open goes on at another frontend when one dies", async (test) => {
+test("what is open goes on at another frontend when one dies, and what is cancelled does not", async (test) => {
   const again: Open[] = [];
   const { session, frontends } = await sessionOf(
     test,
     async (call, commands) => {
-      // The first two have begun, of the third nothing has come.
-      for (const _ of [1, 2]) sendIn(call, (await commands.opening()).id, ...BEGUN);
+      // The first three have begun, of the fourth nothing has come.
+      for (const _ of [1, 2, 3]) sendIn(call, (await commands.opening()).id, ...BEGUN);
     },
     async (call, commands) => {
-      for (const _ of [1, 2, 3]) {
+      for (;;) {
         const opening = await commands.opening();
         again.push(opening);
         const isNew = opening.generation?.outputSoFar.length === 0;
@@ -114,14 +122,26 @@ test("all that is open goes on at another frontend when one dies", async (test) 
       }
     },
   );
-  const opened = openThree(session);
-  const reading = opened.map(textOf);
-  for (const each of opened.slice(0, 2)) while (each.text === "") await turn();
+  const cancelled = session.open({ prompt: "a" });
+  const opened = [
+    session.open({ prompt: "b" }),
+    session.open({ prompt: "c" }, { creditMessages: 5 }),
+    session.open({ prompt: "d" }),
+  ];
+  const begun = [cancelled, ...opened.slice(0, 2)];
+  while (begun.some((each) => each.text === "")) await turn();
+  const cancelling = cancelled.cancel();
   frontends[0]?.kill();
-  assert.deepEqual(await Promise.all(reading), ["One two.", "One two.", "Hi"]);
+  assert.deepEqual(await Promise.all(opened.map(textOf)), ["One two.", "One two.", "Hi"]);
   assert.deepEqual(opened.map((each) => each.result.continued), [1, 1, 0]);
-  const soFar = again.map((each) => each.generation?.outputSoFar.map(({ tokenIds }) => tokenIds));
-  assert.deepEqual(soFar.sort(), [[], [[1]], [[1]]]);
+  await cancelling;
+  assert.equal(cancelled.result.finishReason, "cancelled");
+  const asked = again.map(({ generation, credit }) => {
+    const soFar = generation?.outputSoFar.map(({ tokenIds }) => tokenIds);
+    return JSON.stringify([soFar, credit.value ?? null]);
+  });
+  // One delta had come of the credit.
+  assert.deepEqual(asked.sort(), ["[[[1]],4]", "[[[1]],null]", "[[],null]"]);
 });
 
 test("a refusal ends its generation alone, with what the server says", async (test) => {
@@ -165,16 +185,17 @@ test("what is open on a frontend that drains is read to its end there; what is n
 
 test("a cancel while a generation is opened again ends it, and the session's end all others", async (test) => {
   const { session } = await sessionOf(test, async (call, commands) => {
-    for (const _ of [1, 2]) sendIn(call, (await commands.opening()).id, ...BEGUN);
+    for (const _ of [1, 2, 3]) sendIn(call, (await commands.opening()).id, ...BEGUN);
     const error = status(codes.UNAVAILABLE, "no worker", { reason: "NO_WORKER", retryMs: 9_000 });
     for (const id of [1, 2]) call.write(failure(id, error));
   });
-  const [one, two] = [session.open({ prompt: "a" }), session.open({ prompt: "b" })];
-  while (one.text === "" || two.text === "") await turn();
-  const reading = textOf(two);
+  const all = openThree(session);
+  while (all.some((each) => each.text === "")) await turn();
+  const [one, ...others] = all;
+  const reading = others.map(textOf);
   await one.cancel();
   assert.equal(one.result.finishReason, "cancelled");
   await session.close();
-  assert.equal(await reading, "One ");
+  assert.deepEqual(await Promise.all(reading), ["One ", "One "]);
   assert.throws(() => session.open({ prompt: "c" }), { code: "UNAVAILABLE" });
 });

@@ -124,18 +124,23 @@ test("a stream whose frontend dies goes on at another one, without a gap or a re
   assert.equal(generation?.timeBudget?.seconds, 59n);
 });
 
-test("a frontend that does not know the output so far is a fault, not a repeated text", async (test) => {
-  const { client } = await clientOf(test, [
-    {
-      streamGenerate: (call) => {
-        send(call, ...BEGUN);
-        breakOff(call);
+for (const [what, event] of [
+  ["begins anew", delta("One ", [1, 2], 0)],
+  ["leaves out a token", delta("two.", [4], 3, { textOffset: 4n })],
+] as const) {
+  test(`a frontend that ${what} is a fault, and no text comes twice`, async (test) => {
+    const { client } = await clientOf(test, [
+      {
+        streamGenerate: (call) => {
+          send(call, ...BEGUN);
+          breakOff(call);
+        },
       },
-    },
-    { streamGenerate: (call) => send(call, ...BEGUN) },
-  ]);
-  await assert.rejects(client.generate({ prompt: "x" }), { reason: "STREAM_GAP" });
-});
+      { streamGenerate: (call) => send(call, accepted(), event) },
+    ]);
+    await assert.rejects(client.generate({ prompt: "x" }), { reason: "STREAM_GAP" });
+  });
+}
 
 test("a detached generation is attached again, and continued where it is gone", async (test) => {
   let asked: number[] | undefined;
