@@ -42,9 +42,18 @@ test: setup  ## run the whole suite, as two processes side by side
 	$(BIN)/python -m pytest tests $(WITH_SERVICES:%=--ignore=%) || failed=1; \
 	wait $$services || failed=1; cat build/test-services.log; exit $${failed:-0}
 
-test-typescript:  ## build and test the TypeScript client; skipped without Node.js
-	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory $(TYPESCRIPT)/node_modules && \
-		cd $(TYPESCRIPT) && npm test --silent; else echo 'test-typescript: skipped, npm is not installed'; fi
+TYPESCRIPT := clients/typescript
+TYPESCRIPT_STUBS := generate --template $(TYPESCRIPT)/buf.gen.yaml --path protos/tokenwire/frontend --path protos/google
+
+test-typescript:  ## build and test the TypeScript client, and check that its stubs are those of protos/
+ifeq ($(shell command -v npm),)
+	@echo 'test-typescript: skipped, Node.js 20 or later is required'
+else
+	@$(MAKE) --no-print-directory $(BUF) $(TYPESCRIPT)/node_modules
+	rm -rf build/stubs-typescript && $(BUF) $(TYPESCRIPT_STUBS) -o build/stubs-typescript
+	diff -r build/stubs-typescript/$(TYPESCRIPT)/src/gen $(TYPESCRIPT)/src/gen
+	cd $(TYPESCRIPT) && npm test --silent
+endif
 
 MAVEN := mvn -B -ntp -f clients/java
 
@@ -97,10 +106,9 @@ types: setup  ## check types
 proto: setup  ## regenerate the Python stubs from protos/
 	$(BIN)/python tools/generate_stubs.py
 
-TYPESCRIPT := clients/typescript
-
 proto-typescript: $(BUF) $(TYPESCRIPT)/node_modules  ## regenerate the TypeScript stubs from protos/
-	$(BUF) generate --template $(TYPESCRIPT)/buf.gen.yaml --path protos/tokenwire/frontend --path protos/google
+	rm -rf $(TYPESCRIPT)/src/gen
+	$(BUF) $(TYPESCRIPT_STUBS)
 
 $(TYPESCRIPT)/node_modules: $(TYPESCRIPT)/package.json
 	cd $(TYPESCRIPT) && npm install --silent --no-audit --no-fund
