@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 IMAGE := build/contract.binpb
 SOURCES := clients/python service frontend inference_worker
 
-.PHONY: help setup demo serve test test-clients test-go test-java test-typescript real-model prometheus helm test-helm lint types proto proto-go proto-java proto-typescript baseline telemetry-reference chaos bench bench-engine clean
+.PHONY: help setup demo serve test test-clients test-go test-java test-typescript real-model prometheus helm grpc-tools test-helm lint types proto proto-go proto-java proto-typescript baseline telemetry-reference chaos bench bench-engine clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -87,6 +87,25 @@ prometheus:  ## fetch Prometheus and promtool, with which tests/deploy tests das
 
 helm: setup  ## fetch Helm and schemas of custom resources, with which tests/deploy tests the chart
 	@$(BIN)/python tools/fetch_helm.py
+
+GRPC_TOOLS := build/grpc-tools
+TRITON_CLIENT := build/tritonclient
+
+grpc-tools: $(GRPC_TOOLS) $(TRITON_CLIENT)  ## fetch grpcurl, ghz, grpc-health-probe (with Go) and Triton's client, with which tests/services tests what people bring
+
+# One folder with all of them, so that it is there once each has been built.
+$(GRPC_TOOLS): Makefile
+	@rm -rf $@.part
+	GOBIN=$(CURDIR)/$@.part go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
+	GOBIN=$(CURDIR)/$@.part go install github.com/bojand/ghz/cmd/ghz@v0.121.0
+	GOBIN=$(CURDIR)/$@.part go install github.com/grpc-ecosystem/grpc-health-probe@v0.4.42
+	@rm -rf $@ && mv $@.part $@
+
+# In a folder of its own, since it requires another grpcio than the one that is pinned for the services.
+$(TRITON_CLIENT): Makefile | setup
+	@rm -rf $@.part
+	$(BIN)/python -m pip install -q --no-deps --target $@.part tritonclient==2.73.0 python-rapidjson==1.25 grpcio==1.81.1 ml-dtypes==0.5.4
+	@rm -rf $@ && mv $@.part $@
 
 test-helm: helm  ## render the chart and check what it makes
 	$(BIN)/python -m pytest tests/deploy/test_helm.py tests/deploy/test_helm_scaling.py

@@ -42,6 +42,8 @@ from tokenwire_frontend.edge.activity import ActivityView, OneProcess, Processes
 from tokenwire_frontend.edge.activity_servicer import ActivityServicer
 from tokenwire_frontend.edge.callers import Callers
 from tokenwire_frontend.edge.generation_servicer import GenerationServicer
+from tokenwire_frontend.edge.kserve.servicer import InferenceServicer
+from tokenwire_frontend.edge.kserve.stubs import grpc_service_pb2_grpc
 from tokenwire_frontend.edge.model_servicer import ModelServicer
 from tokenwire_frontend.edge.owners import Owners, new_secret
 from tokenwire_frontend.edge.relay import Relay
@@ -404,6 +406,11 @@ def _services(
             f"{PACKAGE}.ActivityService",
             activity_pb2_grpc.add_ActivityServiceServicer_to_server,
             ActivityServicer(processes, generator.admission),
+        ),
+        Service(
+            "inference.GRPCInferenceService",
+            grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server,
+            InferenceServicer(generator),
         ),
     ]
 

@@ -137,11 +137,13 @@ async def test_each_role_allows_what_it_is_for(here):
         "ModelService": set(Role),
         "ActivityService": {Role.LOOK, Role.ADMIN},
         "ServerReflection": set(Role),
+        "GRPCInferenceService": set(Role),
     }
     with table() as row:
         for path in EVERY:
             service = path.split("/")[1].rpartition(".")[2]
             roles = allowed[service] | ({Role.ADMIN} if "Cancel" in path else set())
+            roles = {Role.CALL} if path.endswith("Infer") else roles
             for role, metadata in of_role.items():
                 with row(f"{path} for {role}"):
                     code, _ = await told(here, path, metadata)

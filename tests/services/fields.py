@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from tokenwire.frontend.v1 import activity_pb2, generation_pb2, model_pb2, tokenization_pb2
 from tokenwire.worker.v1 import admin_pb2, execution_pb2, worker_pb2
+from tokenwire_frontend.edge.kserve.stubs import grpc_service_pb2
 
 FILES = {
-    "frontend": (generation_pb2, tokenization_pb2, model_pb2, activity_pb2),
+    "frontend": (generation_pb2, tokenization_pb2, model_pb2, activity_pb2, grpc_service_pb2),
     "worker": (execution_pb2, worker_pb2, admin_pb2),
 }
 
@@ -31,6 +32,10 @@ def path_of(method: MethodDescriptor) -> str:
 
 def is_repeated(field: FieldDescriptor) -> bool:
     return field.is_repeated
+
+
+def is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
 
 
 def is_own(descriptor: Descriptor) -> bool:

@@ -21,6 +21,7 @@ from tokenwire.frontend.v1 import (
     tokenization_pb2,
 )
 from tokenwire.worker.v1 import admin_pb2, admin_pb2_grpc, execution_pb2, worker_pb2
+from tokenwire_frontend.edge.kserve.stubs import grpc_service_pb2, grpc_service_pb2_grpc
 
 from tests.services.bad_values import (
     ANY_VALUE_IS_VALID,
@@ -36,6 +37,7 @@ from tests.services.bad_values import (
     each_of,
     under,
 )
+from tests.services.bad_values_of_inference import INFERENCE
 from tests.services.bad_values_of_the_frontend import (
     ATTACH,
     CHAT,
@@ -143,6 +145,7 @@ CASES: dict[str, Cases] = {
             ),
         ]
     },
+    **INFERENCE,
     "Execute": EXECUTE,
     "Exchange": {
         # What Execute would have ended with, so its paths are those of ExecuteRequest.
@@ -272,7 +275,7 @@ def ask(rpc: str, values: dict[str, Any], frontend: Any, worker: Any) -> Refusal
     ]
     modules = (
         *(generation_pb2, tokenization_pb2, model_pb2, activity_pb2),
-        *(execution_pb2, worker_pb2, admin_pb2),
+        *(execution_pb2, worker_pb2, admin_pb2, grpc_service_pb2),
     )
     kind = next(
         getattr(module, method.input_type.name)
@@ -285,6 +288,7 @@ def ask(rpc: str, values: dict[str, Any], frontend: Any, worker: Any) -> Refusal
         "TokenizationService": frontend.tokenization,
         "ModelService": frontend.models,
         "ActivityService": frontend.activity,
+        "GRPCInferenceService": grpc_service_pb2_grpc.GRPCInferenceServiceStub(frontend.raw),
         "ExecutionService": worker.execution,
         "WorkerService": worker.service,
         "AdminService": admin_pb2_grpc.AdminServiceStub(worker.raw),

@@ -16,9 +16,11 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from google.protobuf.message import DecodeError, Message
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from tokenwire_frontend.edge.kserve.inputs import INPUTS
+from tokenwire_frontend.edge.kserve.stubs import grpc_service_pb2
 
 from tests.services.calls import generation
-from tests.services.fields import is_repeated, methods, path_of
+from tests.services.fields import is_map, is_repeated, methods, path_of
 from tests.table import table
 
 FAULTS = {
@@ -99,7 +101,10 @@ def fill(message: Message, field: FieldDescriptor, draw: st.DrawFn, depth: int) 
     """Sets one field; of the fields of a oneof the last one set stays."""
     if field.message_type is not None:
         strategy = messages(field.message_type, depth + 1)
-        if is_repeated(field):
+        if is_map(field):
+            for entry in draw(st.lists(strategy, max_size=3)):
+                getattr(message, field.name)[entry.key].CopyFrom(entry.value)
+        elif is_repeated(field):
             getattr(message, field.name).extend(draw(st.lists(strategy, max_size=3)))
         else:
             getattr(message, field.name).CopyFrom(draw(strategy))
@@ -133,6 +138,8 @@ def mend(message: Message, draw: st.DrawFn) -> None:
         message.prompt.text = draw(st.sampled_from(["Hello", "1 + 1 =", "🙂"]))
         message.prompt.ClearField("add_special_tokens")
         message.stop.max_tokens = draw(st.integers(1, 8))
+    elif message.DESCRIPTOR.name == "ModelInferRequest":
+        message.CopyFrom(inference_of(draw))
     elif message.DESCRIPTOR.full_name == "tokenwire.worker.v1.Request":
         message.prompt_token_ids[:] = [5, 6, 7]
         message.stopping.max_tokens = draw(st.integers(1, 8))
@@ -148,6 +155,20 @@ def mend(message: Message, draw: st.DrawFn) -> None:
     for name in ("cache_salt", "priority", "request_id", "time_budget", "top_logprobs"):
         if name in names and draw(st.integers(0, 2)):
             message.ClearField(name)
+
+
+def inference_of(draw: st.DrawFn) -> Message:
+    """Returns an inference request whose tensors may be good, each under a name that there is."""
+    request = grpc_service_pb2.ModelInferRequest()
+    for name in ("text_input", "max_tokens", *draw(st.lists(st.sampled_from(sorted(INPUTS))))):
+        if draw(st.integers(0, 3)):
+            given = request.inputs.add(name=name, datatype=INPUTS[name].datatype, shape=[1])
+            given.contents.bytes_contents[:] = draw(st.lists(BYTES, max_size=2))
+            given.contents.int_contents[:] = [draw(st.integers(-1, 8))]
+            given.contents.uint64_contents[:] = [draw(st.integers(0, 8))]
+            given.contents.fp32_contents[:] = [draw(FLOATS)]
+            given.contents.bool_contents[:] = [draw(st.booleans())]
+    return request
 
 
 @st.composite

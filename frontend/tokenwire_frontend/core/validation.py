@@ -61,7 +61,7 @@ TEMPERATURE_LIMIT = 100.0
 PENALTY_LIMIT = 2.0
 TIME_BUDGET_LIMIT_S = 24 * 3600.0
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{0,128}")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{0,128}")
 _ROLES = frozenset({"system", "user", "assistant", "tool", "developer", "function"})
 
 _CHAT_LIMITS = {
@@ -377,7 +377,7 @@ def _rest(request: GenerationRequest, limits: ModelLimits) -> Violations:
         yield FieldViolation(
             "priority", f"is {request.priority}; {-PRIORITY_LIMIT} to {PRIORITY_LIMIT}"
         )
-    if not _REQUEST_ID.fullmatch(request.request_id):
+    if not REQUEST_ID.fullmatch(request.request_id):
         yield FieldViolation("request_id", "is not up to 128 of A-Z a-z 0-9 . _ : -")
     if request.time_budget_s is not None:
         yield from _between(
@@ -389,7 +389,7 @@ def _conversation(request: GenerationRequest) -> Violations:
     turn, prompt = request.conversation, request.prompt
     if turn is None:
         return
-    if not turn.id or not _REQUEST_ID.fullmatch(turn.id):
+    if not turn.id or not REQUEST_ID.fullmatch(turn.id):
         yield FieldViolation("conversation.id", "is not 1 to 128 of A-Z a-z 0-9 . _ : -")
     if request.sequence_count != 1:
         yield FieldViolation("conversation", "needs `sequence_count` 1")

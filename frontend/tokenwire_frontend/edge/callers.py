@@ -34,6 +34,7 @@ AGAIN_S = 1.0
 withdrawn or has expired, and not for each of a thousand generations."""
 
 SERVICE = "tokenwire.frontend.v1."
+INFERENCE = "inference.GRPCInferenceService"
 
 _REQUIRED: dict[str, Collection[Role]] = {
     f"{SERVICE}GenerationService/CancelGeneration": (Role.CALL, Role.ADMIN),
@@ -44,6 +45,9 @@ _REQUIRED: dict[str, Collection[Role]] = {
     "openai": (Role.CALL,),
     "openai/v1/models": tuple(Role),
     "openai/v1/models/{model}": tuple(Role),
+    f"{INFERENCE}/ModelInfer": (Role.CALL,),
+    f"{INFERENCE}/ModelStreamInfer": (Role.CALL,),
+    INFERENCE: tuple(Role),
     "grpc.reflection.v1.ServerReflection": tuple(Role),
     "grpc.reflection.v1alpha.ServerReflection": tuple(Role),
 }

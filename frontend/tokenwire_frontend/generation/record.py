@@ -117,6 +117,11 @@ class GenerationRecord:
         return self._span.trace_id
 
     @property
+    def model(self) -> str:
+        """Name of its model; empty where this frontend knows none such."""
+        return self._model
+
+    @property
     def absence(self) -> str:
         """Why the caller is gone, if it is gone now."""
         if self._deadline_s is None:
