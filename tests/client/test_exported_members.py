@@ -1,22 +1,35 @@
 """The public names are what `__all__` says: no more, no less."""
 
+import ast
 import inspect
 import subprocess
 import sys
-from types import ModuleType
+from importlib import import_module
+from pathlib import Path
 
+import pytest
 import tokenwire
 from tokenwire import AsyncClient, Client, telemetry
 
 
-def test_all_is_what_there_is():
-    public = {
-        name
-        for name, value in vars(tokenwire).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+def test_all_is_what_type_checkers_see():
+    stub = ast.parse(Path(tokenwire.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    homes = {
+        alias.name: f"{node.module}"
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
     }
-    assert public - {"version"} == set(tokenwire.__all__) - {"__version__"}
-    assert tokenwire.__all__ == sorted(tokenwire.__all__)
+    [listed] = [node.value for node in stub.body if isinstance(node, ast.Assign)]
+    assert ast.literal_eval(listed) == tokenwire.__all__ == sorted(tokenwire.__all__)
+    assert homes.keys() == set(tokenwire.__all__) - {"__version__"}
+    for name, module in homes.items():
+        assert getattr(tokenwire, name) is getattr(import_module(module), name)
+
+
+def test_what_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'Clinet'"):
+        _ = tokenwire.Clinet
 
 
 def test_everything_public_is_documented():
