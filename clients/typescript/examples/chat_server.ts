@@ -44,7 +44,7 @@ async function serve(session: Session, request: IncomingMessage, response: Serve
     const generation = session.open({ chat, maxTokens: 256 }, options);
     for await (const { text } of generation) {
       if (!response.headersSent) response.writeHead(200, { "content-type": "text/event-stream" });
-      if (!response.write(event("text", text))) {
+      if (text !== "" && !response.write(event("text", text))) {
         await once(response, "drain", { signal: gone.signal });
       }
       generation.grant(1);

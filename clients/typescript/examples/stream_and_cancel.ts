@@ -45,5 +45,7 @@ for await (const _ of long) {
 }
 const { finishReason, tokenIds } = long.result;
 console.log(`cancelled after ${tokenIds.length} tokens: ${finishReason}`);
-console.log(`running afterwards: ${await awaitRunning((n) => n <= before)}`);
+const cancelledAt = Date.now();
+const after = await awaitRunning((n) => n <= before);
+console.log(`running afterwards: ${after}, seen after ${Date.now() - cancelledAt} ms`);
 client.close();

@@ -85,7 +85,11 @@ export function channelCredentials(tls: Tls | undefined): grpc.ChannelCredential
 }
 
 /** Throws TypeError where a credential would cross a network in plain text. */
-export function checkApiKey(apiKey: ApiKey, targets: readonly string[], isEncrypted: boolean): void {
+export function checkApiKey(
+  apiKey: ApiKey,
+  targets: readonly string[],
+  isEncrypted: boolean,
+): void {
   if (typeof apiKey === "string") authorization(apiKey);
   if (isEncrypted) return;
   const open = targets.find((each) => !LOOPBACK.test(each));

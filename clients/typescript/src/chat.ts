@@ -21,9 +21,7 @@ export interface ChatMessage {
 
 /** One part of a message's content. */
 export type ContentPart =
-  | { readonly text: string }
-  | { readonly imageUrl: string }
-  | { readonly audioUrl: string };
+  { readonly text: string } | { readonly imageUrl: string } | { readonly audioUrl: string };
 
 /** One call of a tool by the assistant. */
 export interface ToolCall {

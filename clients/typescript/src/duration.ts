@@ -18,5 +18,8 @@ export function fromMs(name: string, ms: number | undefined): Duration | undefin
   const nanos = Math.round((ms - seconds * 1e3) * NS_PER_MS);
   // Rounding may make a whole second of the rest.
   const carried = Math.trunc(nanos / 1e9);
-  return create(DurationSchema, { seconds: BigInt(seconds + carried), nanos: nanos - carried * 1e9 });
+  return create(DurationSchema, {
+    seconds: BigInt(seconds + carried),
+    nanos: nanos - carried * 1e9,
+  });
 }

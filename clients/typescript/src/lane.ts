@@ -94,8 +94,9 @@ export class Lane {
     let request: pb.Generation | pb.AttachRequest;
     try {
       request = this.#course.nextRequest();
-    } catch {
-      this.#tell(); // the error is noted for whoever reads it
+    } catch (error) {
+      this.progress.fail(error);
+      this.#tell();
       return;
     }
     const id = (this.#number = link.add(this));
@@ -104,7 +105,13 @@ export class Lane {
     if (isMessage(request, pb.GenerationSchema)) {
       const { stream } = this.#course;
       const traceContext = create(pb.TraceContextSchema, { ...this.#trace.headers });
-      const value = create(pb.OpenSchema, { id, generation: request, stream, traceContext, credit });
+      const value = create(pb.OpenSchema, {
+        id,
+        generation: request,
+        stream,
+        traceContext,
+        credit,
+      });
       link.send(create(pb.SessionRequestSchema, { command: { case: "open", value } }));
     } else {
       const attach = create(pb.AttachSchema, { id, generation: request, credit });
@@ -129,8 +136,9 @@ export class Lane {
         this.#credit?.use(delta);
         return undefined;
       }
-    } catch {
-      this.#sendCancel(); // the gap is noted for whoever reads it
+    } catch (error) {
+      progress.fail(error);
+      this.#sendCancel();
       return undefined;
     }
     this.#course.hear();
@@ -153,8 +161,9 @@ export class Lane {
     let delayMs: number | undefined;
     try {
       delayMs = this.#course.recover(error, elsewhere);
-    } catch {
-      return undefined; // noted for whoever reads it
+    } catch (answer) {
+      progress.fail(answer);
+      return undefined;
     }
     if (delayMs === undefined) this.deltas.push(...progress.unsaid);
     return delayMs;

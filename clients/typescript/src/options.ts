@@ -41,11 +41,13 @@ type Own = Pick<
   "model" | "loraAdapter" | "cacheSalt" | "priority" | "requestId" | "idempotencyKey"
 >;
 
-type ChatFlags = "addGenerationPrompt" | "continueFinalMessage" | "parallelToolCalls" | "escapeControlTokens";
+type ChatFlags =
+  "addGenerationPrompt" | "continueFinalMessage" | "parallelToolCalls" | "escapeControlTokens";
 
 /** What to generate: a `prompt` or a `chat`, and how. */
 export interface GenerationOptions
-  extends Fields<Own>,
+  extends
+    Fields<Own>,
     Fields<parts.SamplingOptions, "seed" | "logitBias">,
     Fields<parts.StopConditions, "stop">,
     Fields<parts.OutputOptions>,
@@ -100,7 +102,14 @@ export interface DeltaOptions {
   readonly content?: "text_and_ids" | "text" | "ids" | undefined;
 }
 
-const OWN = ["model", "loraAdapter", "cacheSalt", "priority", "requestId", "idempotencyKey"] as const;
+const OWN = [
+  "model",
+  "loraAdapter",
+  "cacheSalt",
+  "priority",
+  "requestId",
+  "idempotencyKey",
+] as const;
 
 const SPECIAL = [
   ...["prompt", "chat", "tools", "toolChoice", "documents", "templateArguments", "jsonSchema"],
@@ -134,7 +143,10 @@ const AROUND_BYTES = 1024;
  * Throws TypeError for an unknown option or not exactly one of `prompt` and `chat`, RangeError for a
  * value that its field can't hold, and TokenwireError for more than a message holds.
  */
-export function toGeneration(request: GenerationRequest, limitBytes: number): generation.Generation {
+export function toGeneration(
+  request: GenerationRequest,
+  limitBytes: number,
+): generation.Generation {
   const message = isMessage(request, generation.GenerationSchema) ? request : build(request);
   return sized(message, "generation.prompt", limitBytes);
 }

@@ -27,9 +27,7 @@ import {
 
 /** What a stream of any kind brings of a generation. */
 export type Event =
-  | pb.StreamGenerateResponse["event"]
-  | pb.AttachResponse["event"]
-  | pb.SessionEvent["event"];
+  pb.StreamGenerateResponse["event"] | pb.AttachResponse["event"] | pb.SessionEvent["event"];
 
 interface Figures {
   readonly usage: Usage;

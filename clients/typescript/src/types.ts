@@ -6,13 +6,7 @@ import * as pb from "./gen/tokenwire/frontend/v1/generation_pb.js";
 
 /** Why a sequence ended; `unknown` is one that this client is too old for. */
 export type FinishReason =
-  | "stop"
-  | "length"
-  | "time_budget"
-  | "cancelled"
-  | "tool_calls"
-  | "interrupted"
-  | "unknown";
+  "stop" | "length" | "time_budget" | "cancelled" | "tool_calls" | "interrupted" | "unknown";
 
 /** The request was valid and a worker took it. */
 export interface Accepted {

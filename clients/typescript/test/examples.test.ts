@@ -6,10 +6,12 @@ import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 import { promisify } from "node:util";
 
+import { create } from "@bufbuild/protobuf";
 import { status } from "@grpc/grpc-js";
 import { Client } from "@tokenwire/client";
 
 import { chatServer } from "../examples/chat_server.js";
+import { ListWorkersResponseSchema } from "../src/proto.js";
 import {
   accepted,
   Commands,
@@ -44,8 +46,37 @@ test("the first example runs", async (test) => {
     },
   });
   const script = new URL("../examples/quickstart.js", import.meta.url);
-  const { stdout } = await promisify(execFile)(process.execPath, [script.pathname, frontend.target]);
+  const { stdout } = await promisify(execFile)(process.execPath, [
+    script.pathname,
+    frontend.target,
+  ]);
   assert.match(stdout, /^Paris stop 2\nParis\nfirst token .*\nINVALID_ARGUMENT .*top_p/s);
+});
+
+test("the example that cancels shows that the engine has stopped", async (test) => {
+  const open = new Set<unknown>();
+  const frontend = await ScriptedFrontend.start(test, {
+    listWorkers: (_, answer) => {
+      answer(null, create(ListWorkersResponseSchema, { workers: [{ running: open.size }] }));
+    },
+    streamGenerate: (call) => {
+      const isLong = call.request.generation?.stop?.ignoreEos === true;
+      open.add(call);
+      call.on("cancelled", () => open.delete(call));
+      send(call, accepted(), ...[0, 1, 2].map((at) => delta("word ", [at], at)));
+      if (isLong) return;
+      send(call, delta("end", [3], 3, END), COMPLETED);
+      open.delete(call);
+      call.end();
+    },
+  });
+  const script = new URL("../examples/stream_and_cancel.js", import.meta.url);
+  const { stdout } = await promisify(execFile)(process.execPath, [
+    script.pathname,
+    frontend.target,
+  ]);
+  assert.match(stdout, /^word word word end\n\nrunning while the long answer comes: 1\n/);
+  assert.match(stdout, /cancelled after 3 tokens: cancelled\nrunning afterwards: 0,/);
 });
 
 test("the chat server goes on where a frontend dies, and stops for a user who goes away", async (test) => {
@@ -93,7 +124,10 @@ test("the chat server goes on where a frontend dies, and stops for a user who go
   first.kill();
   const expected = ["text", "One ", "text", "two.", "end", "stop"];
   const lines = (await response.text()).split("\n").filter((line) => line !== "");
-  assert.deepEqual(lines.map((line) => line.replace(/^(event|data): "?([^"]*)"?$/, "$2")), expected);
+  assert.deepEqual(
+    lines.map((line) => line.replace(/^(event|data): "?([^"]*)"?$/, "$2")),
+    expected,
+  );
 
   const user = new AbortController();
   const left = await fetch(url, { method: "POST", body, signal: user.signal });

@@ -3,7 +3,13 @@
 import { once } from "node:events";
 import type { TestContext } from "node:test";
 
-import { create, type DescMessage, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import {
+  create,
+  type DescMessage,
+  type DescMethod,
+  type MessageInitShape,
+  toBinary,
+} from "@bufbuild/protobuf";
 import { anyPack } from "@bufbuild/protobuf/wkt";
 import * as grpc from "@grpc/grpc-js";
 
@@ -27,6 +33,7 @@ export type AttachCall = grpc.ServerWritableStream<pb.AttachRequest, pb.AttachRe
 export type SessionCall = grpc.ServerDuplexStream<pb.SessionRequest, pb.SessionResponse>;
 
 export interface Handlers {
+  listWorkers?: grpc.handleUnaryCall<pb.ListWorkersRequest, pb.ListWorkersResponse>;
   streamGenerate?: (call: StreamCall) => void;
   attach?: (call: AttachCall) => void;
   session?: (call: SessionCall) => void;
@@ -48,11 +55,10 @@ export class ScriptedFrontend {
     credentials = grpc.ServerCredentials.createInsecure(),
   ): Promise<ScriptedFrontend> {
     const server = new grpc.Server();
-    const { methods } = pb.GenerationService;
-    server.addService(
-      Object.fromEntries(methods.map((method) => [method.localName, definitionOf(method)])),
-      { ...handlers },
-    );
+    for (const { methods } of [pb.GenerationService, pb.ModelService]) {
+      const named = methods.map((method) => [method.localName, definitionOf(method)] as const);
+      server.addService(Object.fromEntries(named), { ...handlers });
+    }
     const port = await new Promise<number>((resolve, reject) => {
       server.bindAsync("127.0.0.1:0", credentials, (error, bound) =>
         error ? reject(error) : resolve(bound),
@@ -69,7 +75,7 @@ export class ScriptedFrontend {
   }
 }
 
-function definitionOf(method: (typeof pb.GenerationService.methods)[number]) {
+function definitionOf(method: DescMethod) {
   const [path, requestSerialize] = codec(method);
   const [, , requestDeserialize] = codec({ ...method, output: method.input });
   const [, responseSerialize, responseDeserialize] = codec({ ...method, input: method.output });

@@ -6,7 +6,12 @@ import { status as codes } from "@grpc/grpc-js";
 import { Client, type Session, type SessionGeneration } from "@tokenwire/client";
 
 import type { Status } from "../src/gen/google/rpc/status_pb.js";
-import { FinishReason, type Open, type SessionResponse, SessionResponseSchema } from "../src/proto.js";
+import {
+  FinishReason,
+  type Open,
+  type SessionResponse,
+  SessionResponseSchema,
+} from "../src/proto.js";
 import {
   accepted,
   Commands,
@@ -133,7 +138,10 @@ test("what is open goes on at another frontend when one dies, and what is cancel
   const cancelling = cancelled.cancel();
   frontends[0]?.kill();
   assert.deepEqual(await Promise.all(opened.map(textOf)), ["One two.", "One two.", "Hi"]);
-  assert.deepEqual(opened.map((each) => each.result.continued), [1, 1, 0]);
+  assert.deepEqual(
+    opened.map((each) => each.result.continued),
+    [1, 1, 0],
+  );
   await cancelling;
   assert.equal(cancelled.result.finishReason, "cancelled");
   const asked = again.map(({ generation, credit }) => {

@@ -119,7 +119,10 @@ test("a stream whose frontend dies goes on at another one, without a gap or a re
   const generation = asked?.generation;
   assert.equal(generation?.requestId, "r-1");
   assert.equal(generation?.stop?.maxTokens, 9);
-  assert.deepEqual(generation?.outputSoFar.map((each) => each.tokenIds), [[1, 2]]);
+  assert.deepEqual(
+    generation?.outputSoFar.map((each) => each.tokenIds),
+    [[1, 2]],
+  );
   // What is left of the budget.
   assert.equal(generation?.timeBudget?.seconds, 59n);
 });
@@ -167,26 +170,30 @@ test("a detached generation is attached again, and continued where it is gone", 
   assert.deepEqual(asked, [2]);
 });
 
-test("a cancel while the stream is opened again ends it at once", { timeout: 5_000 }, async (test) => {
-  const calls: StreamCall[] = [];
-  const breaking = (call: StreamCall) => {
-    calls.push(call);
-    send(call, ...BEGUN);
-    refuse(call, status.UNAVAILABLE, { reason: "NO_WORKER", retryMs: 9_000 });
-  };
-  const { client } = await clientOf(test, [{ streamGenerate: breaking }]);
-  const stream = client.stream({ prompt: "x" });
-  const reader = stream[Symbol.asyncIterator]();
-  await reader.next();
-  const read = reader.next();
-  // The break is on its way; turns of the loop until it has come, and the wait has begun.
-  for (let turns = 0; turns < 100; turns += 1) await turn();
-  stream.cancel();
-  assert.equal((await read).done, true);
-  assert.equal(stream.result.text, "One ");
-  assert.equal(stream.result.finishReason, "cancelled");
-  assert.equal(calls.length, 1);
-});
+test(
+  "a cancel while the stream is opened again ends it at once",
+  { timeout: 5_000 },
+  async (test) => {
+    const calls: StreamCall[] = [];
+    const breaking = (call: StreamCall) => {
+      calls.push(call);
+      send(call, ...BEGUN);
+      refuse(call, status.UNAVAILABLE, { reason: "NO_WORKER", retryMs: 9_000 });
+    };
+    const { client } = await clientOf(test, [{ streamGenerate: breaking }]);
+    const stream = client.stream({ prompt: "x" });
+    const reader = stream[Symbol.asyncIterator]();
+    await reader.next();
+    const read = reader.next();
+    // The break is on its way; turns of the loop until it has come, and the wait has begun.
+    for (let turns = 0; turns < 100; turns += 1) await turn();
+    stream.cancel();
+    assert.equal((await read).done, true);
+    assert.equal(stream.result.text, "One ");
+    assert.equal(stream.result.finishReason, "cancelled");
+    assert.equal(calls.length, 1);
+  },
+);
 
 test("an aborted signal stops the call and is what reading throws; a left loop stops it too", async (test) => {
   const calls: StreamCall[] = [];
@@ -221,16 +228,22 @@ test("a call belongs to the active span", async (test) => {
   context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
   test.after(() => context.disable());
   const came: unknown[] = [];
-  const { client } = await clientOf(test, [
-    {
-      streamGenerate: (call) => {
-        came.push(...call.metadata.get("traceparent"), ...call.metadata.get("authorization"));
-        send(call, accepted(), delta("Hi", [1], 0, END), COMPLETED);
-        call.end();
+  const { client } = await clientOf(
+    test,
+    [
+      {
+        streamGenerate: (call) => {
+          came.push(...call.metadata.get("traceparent"), ...call.metadata.get("authorization"));
+          send(call, accepted(), delta("Hi", [1], 0, END), COMPLETED);
+          call.end();
+        },
       },
-    },
-  ], { apiKey: () => "tw_1" });
+    ],
+    { apiKey: () => "tw_1" },
+  );
   const span = { traceId: "c".repeat(32), spanId: "d".repeat(16), traceFlags: 1 };
-  await context.with(trace.setSpanContext(ROOT_CONTEXT, span), () => client.generate({ prompt: "x" }));
+  await context.with(trace.setSpanContext(ROOT_CONTEXT, span), () =>
+    client.generate({ prompt: "x" }),
+  );
   assert.deepEqual(came, [`00-${span.traceId}-${span.spanId}-01`, "Bearer tw_1"]);
 });
