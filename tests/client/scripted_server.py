@@ -307,7 +307,8 @@ class _Session:
         self._put(number, COMPLETED)
 
     def _put(self, number, step):
-        self._sent[number] += len(step.delta.token_ids)
+        if step.HasField("delta"):
+            self._sent[number] = step.delta.token_offset + len(step.delta.token_ids)
         event = generation_pb2.SessionEvent(id=number)
         kind = step.WhichOneof("event")
         getattr(event, kind).CopyFrom(getattr(step, kind))

@@ -4,12 +4,20 @@ import asyncio
 
 import grpc
 import pytest
-from tokenwire import AsyncClient, ConversationPrompt, InvalidRequestError, NotFoundError
+from tokenwire import (
+    AsyncClient,
+    ConversationPrompt,
+    FinishReason,
+    InvalidRequestError,
+    NotFoundError,
+)
 from tokenwire.frontend.v1 import generation_pb2, options_pb2
 
 from tests.client.scripted_server import (
     COMPLETED,
+    HELLO,
     Break,
+    Disconnect,
     Event,
     Hold,
     delta,
@@ -136,6 +144,47 @@ async def test_a_key_that_another_request_has_is_the_request_s_fault(twin, serve
     with pytest.raises(InvalidRequestError) as caught:
         await twin.call("generate", "p", idempotency_key="k")
     assert caught.value.reason == "IDEMPOTENCY_CONFLICT"
+
+
+async def test_a_key_that_another_client_goes_on_with_is_given_up(twin, server, naps):
+    """Where both had lost the frontend: the rest comes, from the ids alone."""
+    conflict = status(grpc.StatusCode.ALREADY_EXISTS, "less", reason("IDEMPOTENCY_CONFLICT"))
+    server.play("p", *BEGUN, Break())
+    server.play("t-1", GONE)
+    server.play("p", conflict)
+    server.play("p", *REST)
+    stream = twin.stream("p", idempotency_key="k")
+    await twin.read(stream)
+    assert (stream.result.text, stream.continued) == ("One two three", 1)
+    sent = [call.request.generation for call in server.calls if call.method == "StreamGenerate"]
+    assert [each.idempotency_key for each in sent] == ["k", "k", ""]
+    assert [len(each.output_so_far) for each in sent] == [0, 1, 1]
+
+
+async def test_a_cancel_between_two_streams_reaches_what_is_detached(server, monkeypatch):
+    napping, go_on = asyncio.Event(), asyncio.Event()
+
+    async def nap(_):
+        napping.set()
+        await go_on.wait()
+
+    monkeypatch.setattr("tokenwire.session.sleep", nap)
+    hold = Hold()
+    server.play("p", *BEGUN, Hold())
+    server.play("die", Disconnect())
+    server.play("die", *HELLO)
+    server.play("t-1", kept(), delta("three", [3], 2, text_offset=8), hold)
+    async with AsyncClient(server.address) as client, client.session() as session:
+        generation = session.open("p", on_disconnect="detach")
+        await anext(generation)
+        session.open("die")
+        await napping.wait()
+        cancelling = asyncio.create_task(generation.cancel())
+        await asyncio.sleep(0)
+        go_on.set()
+        await cancelling
+        assert generation.result.finish_reason is FinishReason.CANCELLED
+    assert hold.cancelled.is_set()
 
 
 async def test_a_session_attaches_and_leaves_what_is_detached_alone(server):

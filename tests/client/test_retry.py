@@ -13,6 +13,7 @@ from tokenwire import (
     OverloadedError,
     RequestCancelledError,
     RetryPolicy,
+    TokenwireError,
     UnavailableError,
     UnreachableError,
 )
@@ -73,6 +74,10 @@ def test_a_wait_beyond_the_longest_is_the_caller_s_to_decide():
 
 def test_only_what_may_pass_is_tried_again():
     assert attempts().delay_s(UnavailableError("")) is not None
+    busy = TokenwireError("", code=grpc.StatusCode.ABORTED)
+    assert attempts().delay_s(busy) is None
+    busy.retry_after_s = 1.0
+    assert attempts().delay_s(busy) is not None
     assert attempts().delay_s(overloaded(0.0)) is not None
     # gRPC's own RESOURCE_EXHAUSTED, such as for a message that is too large, says no time.
     assert attempts().delay_s(OverloadedError("")) is None

@@ -94,6 +94,9 @@ class Course:
         if self._is_refused_attach(error):
             self._resume_token, self._is_attaching = "", False
             return 0.0
+        if self._is_key_of_another(error):
+            self._give_up_key()
+            return 0.0
         if is_retryable(error, heard=self.is_heard):
             if self._conclude(error):
                 return None
@@ -118,6 +121,24 @@ class Course:
         """Whether its frontend does not have it any more: then the ids so far do."""
         said = self._is_attaching and not self.is_heard and not error.is_break
         return said and self._generation is not None
+
+    def _is_key_of_another(self, error: TokenwireError) -> bool:
+        """Whether another client of the key goes on with it, from a place of its own."""
+        generation = self._generation
+        return (
+            error.reason == "IDEMPOTENCY_CONFLICT"
+            and self.progress.accepted is not None
+            and generation is not None
+            and bool(generation.idempotency_key)
+        )
+
+    def _give_up_key(self) -> None:
+        """Goes on by the ids alone: that generates twice, and brings the rest."""
+        generation = generation_pb2.Generation()
+        if self._generation is not None:
+            generation.CopyFrom(self._generation)
+        generation.idempotency_key = ""
+        self._generation = generation
 
     def _left_s(self) -> float | None:
         """Returns what is left of the time budget; None where there is none."""

@@ -102,6 +102,8 @@ class Lane:
             attach = generation_pb2.Attach(id=number, generation=request)
             self._allow(attach)
             link.send(generation_pb2.SessionRequest(attaches=[attach]))
+            if self.progress.cancelled:
+                self._send_cancel()
             return
         opening = generation_pb2.Open(id=number, generation=request, stream=self._course.stream)
         if self._span is not None and self._span.headers:
@@ -146,7 +148,7 @@ class Lane:
         self._link = None
         self._end_span(error.code)
         self._news.set()
-        if self.progress.cancelled or self.progress.ended:
+        if self.progress.ended or (self.progress.cancelled and not self.is_detached):
             self.progress.ended = True
             return None
         try:
@@ -168,13 +170,16 @@ class Lane:
         self._news.set()
 
     def cancel(self) -> None:
-        """Stops it; what came and the end still come."""
+        """Stops it; what came and the end still come.
+
+        What outlives its streams goes on between two of them: it is told with the next one.
+        """
         self.progress.cancelled = True
-        if self._link is None:
+        if self._link is not None:
+            self._send_cancel()
+        elif not self.is_detached:
             self.progress.ended = True
             self._news.set()
-        else:
-            self._send_cancel()
 
     def let_go(self) -> None:
         """Takes no more of it, and stops it unless it is to go on without a caller."""

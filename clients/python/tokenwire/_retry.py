@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import grpc
+
 from tokenwire.errors import OverloadedError, TokenwireError, UnavailableError
 
 
@@ -16,8 +18,9 @@ class RetryPolicy:
     """How often a call is made again, and how long to wait before.
 
     A call is repeated when the server could not be reached or takes no requests now, or when it is
-    overloaded and says when to come back. A generation that had begun is not repeated but
-    continued, at another frontend where there is one: nothing that was received comes again.
+    overloaded, or a conversation has yet to end its turn, and it says when to come back. A
+    generation that had begun is not repeated but continued, at another frontend where there is one:
+    nothing that was received comes again.
     """
 
     attempts: int = 6
@@ -101,8 +104,10 @@ _STEPS = 64
 
 def is_retryable(error: TokenwireError, *, heard: bool = False) -> bool:
     """Returns whether another attempt may succeed; `heard`: the failed one had been accepted."""
+    if isinstance(error, UnavailableError) or error.is_break:
+        return True
     # RESOURCE_EXHAUSTED without a RetryInfo is no overload: gRPC says it of too large a message.
-    # After the acceptance it is a bound that this generation has met.
-    overloaded = isinstance(error, OverloadedError) and error.retry_after_s is not None
-    unavailable = isinstance(error, UnavailableError) or error.is_break
-    return unavailable or (overloaded and not heard)
+    # After the acceptance it is a bound that this generation has met. ABORTED with one is a
+    # conversation whose turn before is about to end.
+    may_pass = isinstance(error, OverloadedError) or error.code is grpc.StatusCode.ABORTED
+    return may_pass and error.retry_after_s is not None and not heard
