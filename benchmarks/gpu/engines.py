@@ -88,7 +88,7 @@ VARIANTS = {
     ),
     # 13 requests of 704 tokens.
     "small-cache": Variant("8b", large(1.2, max_model_len=2048), dry={"kv_blocks": 600}),
-    "real-float32": Variant("real", {**REAL, "dtype": "float32"}),
+    "real-float32": Variant("real", {**REAL, "enforce_eager": True, "dtype": "float32"}),
     "real": Variant("real", REAL),
     "real-drafts": Variant(
         "real",

@@ -45,37 +45,53 @@ class WorkerProcess(Process):
         raise AssertionError("the worker has no engine process")
 
 
-def test_a_worker_whose_engine_process_died_ends_with_70():
-    worker = WorkerProcess()
-    try:
-        os.kill(worker.engine_pid, signal.SIGKILL)
-        assert worker.wait() == 70
-        assert worker.wait_for("engine_died")
-    finally:
-        worker.kill()
+# One token of a prompt a step: more steps without an output than the bound of a stall has room for.
+SMALLEST = ("--vllm.max-num-batched-tokens", "1", "--vllm.max-num-seqs", "1")
 
 
-def test_ctrl_c_lets_what_runs_finish():
+@pytest.fixture(scope="module")
+def workers(adapter):
+    """A worker for each test, by name; all start side by side, which takes half a minute."""
+    lora = ("--vllm.enable-lora", "--vllm.dtype", "bfloat16", "--lora-folder", str(adapter.parent))
+    made = {
+        "dies": WorkerProcess(),
+        "is interrupted": WorkerProcess(),
+        "stands still": WorkerProcess("--stall-s", "5"),
+        "takes small steps": WorkerProcess(
+            "--stall-s", "2", settings=[*SMALLEST, "--vllm.enforce-eager", *SHARED_GPU]
+        ),
+        "has room for adapters": WorkerProcess(*lora),
+    }
+    yield made
+    for each in made.values():
+        each.kill()
+
+
+def test_a_worker_whose_engine_process_died_ends_with_70(workers):
+    worker = workers["dies"]
+    os.kill(worker.engine_pid, signal.SIGKILL)
+    assert worker.wait() == 70
+    assert worker.wait_for("engine_died")
+
+
+def test_ctrl_c_lets_what_runs_finish(workers):
     """A terminal sends it to the worker and to the engine's process alike."""
-    worker = WorkerProcess()
-    try:
-        with grpc.insecure_channel(worker.address) as channel:
-            stub = execution_pb2_grpc.ExecutionServiceStub(channel)
-            request = execution_pb2.Request(
-                prompt_token_ids=prompt(9),
-                stopping=execution_pb2.Stopping(max_tokens=1500, ignore_eos=True),
-            )
-            stream = stub.Execute(execution_pb2.ExecuteRequest(request=request), timeout=WAIT_S)
-            counted = 0
-            for response in stream:
-                if response.WhichOneof("event") == "tokens" and not counted:
-                    os.kill(worker.engine_pid, signal.SIGINT)
-                    os.kill(worker.process.pid, signal.SIGINT)
-                counted += len(response.tokens.token_ids)
-        assert counted == 1500
-        assert worker.wait() == 0
-    finally:
-        worker.kill()
+    worker = workers["is interrupted"]
+    with grpc.insecure_channel(worker.address) as channel:
+        stub = execution_pb2_grpc.ExecutionServiceStub(channel)
+        request = execution_pb2.Request(
+            prompt_token_ids=prompt(9),
+            stopping=execution_pb2.Stopping(max_tokens=1500, ignore_eos=True),
+        )
+        stream = stub.Execute(execution_pb2.ExecuteRequest(request=request), timeout=WAIT_S)
+        counted = 0
+        for response in stream:
+            if response.WhichOneof("event") == "tokens" and not counted:
+                os.kill(worker.engine_pid, signal.SIGINT)
+                os.kill(worker.process.pid, signal.SIGINT)
+            counted += len(response.tokens.token_ids)
+    assert counted == 1500
+    assert worker.wait() == 0
 
 
 def execution(worker):
@@ -91,46 +107,35 @@ def asked(tokens, max_tokens):
     )
 
 
-def test_an_engine_process_that_stands_still_with_work_ends_the_worker_with_70():
-    worker = WorkerProcess("--stall-s", "5")
-    try:
-        stream = execution(worker).Execute(asked(100, 1900), timeout=WAIT_S)
-        while next(stream).WhichOneof("event") != "tokens":
+def test_an_engine_process_that_stands_still_with_work_ends_the_worker_with_70(workers):
+    worker = workers["stands still"]
+    stream = execution(worker).Execute(asked(100, 1900), timeout=WAIT_S)
+    while next(stream).WhichOneof("event") != "tokens":
+        pass
+    os.kill(worker.engine_pid, signal.SIGSTOP)
+    stopped_s = time.monotonic()
+    with pytest.raises(grpc.RpcError) as failure:
+        for _ in stream:
             pass
-        os.kill(worker.engine_pid, signal.SIGSTOP)
-        stopped_s = time.monotonic()
-        with pytest.raises(grpc.RpcError) as failure:
-            for _ in stream:
-                pass
-        assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert worker.wait() == 70
-        # Beyond the bound: to notice it, and the exit of a process with a GPU. 2.4 s on an H200.
-        assert time.monotonic() - stopped_s < 5 + 5
-    finally:
-        worker.kill()
+    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert worker.wait() == 70
+    # Beyond the bound: to notice it, and the exit of a process with a GPU. 2.4 s on an H200.
+    assert time.monotonic() - stopped_s < 5 + 5
 
 
-def test_a_prompt_of_many_steps_is_no_stall():
-    # One token of the prompt a step: more steps without an output than the bound has room for.
-    smallest = ["--vllm.max-num-batched-tokens", "1", "--vllm.max-num-seqs", "1"]
-    worker = WorkerProcess(
-        "--stall-s", "2", settings=[*smallest, "--vllm.enforce-eager", *SHARED_GPU]
-    )
-    try:
-        stub = execution(worker)
-        began_s = time.monotonic()
-        events = list(stub.Execute(asked(1900, 1), timeout=WAIT_S))
-        assert events[-1].HasField("completed")
-        assert time.monotonic() - began_s > 4, "it took so little that nothing was tested"
-        worker.terminate()
-        assert worker.wait() == 0
-    finally:
-        worker.kill()
+def test_a_prompt_of_many_steps_is_no_stall(workers):
+    worker = workers["takes small steps"]
+    stub = execution(worker)
+    began_s = time.monotonic()
+    events = list(stub.Execute(asked(1900, 1), timeout=WAIT_S))
+    assert events[-1].HasField("completed")
+    assert time.monotonic() - began_s > 4, "it took so little that nothing was tested"
+    worker.terminate()
+    assert worker.wait() == 0
 
 
-def test_an_adapter_is_loaded_into_a_worker_that_serves(adapter, capsys):
-    room = ["--vllm.enable-lora", "--vllm.dtype", "bfloat16", "--lora-folder", str(adapter.parent)]
-    worker = WorkerProcess(*room)
+def test_an_adapter_is_loaded_into_a_worker_that_serves(workers, adapter, capsys):
+    worker = workers["has room for adapters"]
     frontend = Process(
         "tokenwire_frontend",
         ["--worker", worker.address, "--listen", "127.0.0.1:0", "--log-format", "json"],
@@ -171,4 +176,3 @@ def test_an_adapter_is_loaded_into_a_worker_that_serves(adapter, capsys):
             assert refused(lambda: client.generate(named)).fields == ["generation.lora_adapter"]
     finally:
         frontend.kill()
-        worker.kill()
