@@ -5,9 +5,8 @@
 A worker that simulates, a frontend, and a client process; the arms take turns over the same
 services, and the ratio of each round to the gRPC arm of the same round counts:
 
-    grpc   one StreamGenerate call for each request, Tokenwire's client
-    chat   one streamed /v1/chat/completions for each request, aiohttp as client
-    text   one streamed /v1/completions for each request, likewise
+    grpc, grpc-chat   one StreamGenerate call for each request, Tokenwire's client
+    http, http-chat   one streamed /v1/completions, or /v1/chat/completions, aiohttp as client
 
 The frontend's CPU time is its processes' own, for each generated token. Time to the first token is
 the client's, of one request at a time: from before the call to the first event that has text.
@@ -36,8 +35,10 @@ from demo.pair import Pair
 
 WORKER_PORT, FRONTEND_PORT, OPENAI_PORT = 50921, 50911, 50901
 """Not the services' default ports, so that a running pair does not collide."""
-ARMS = ("grpc", "chat", "text")
+ARMS = {"grpc": "grpc", "http": "grpc", "grpc-chat": "grpc-chat", "http-chat": "grpc-chat"}
+"""Each with the arm that it is compared with."""
 TEXT = "Once upon a time there was a little girl who had a red ball and a small dog."
+MESSAGES = [{"role": "user", "content": TEXT}]
 FIRST_TOKENS = 100
 """Requests one after the other whose median is the time to the first token."""
 
@@ -55,7 +56,8 @@ async def client(arm: str, streams: int, tokens: int) -> dict[str, float]:
     ):
 
         async def over_grpc(count: int) -> AsyncIterator[bool]:
-            async for delta in grpc.stream(TEXT, max_tokens=count, ignore_eos=True):
+            prompt = {"chat": MESSAGES} if arm == "grpc-chat" else {"prompt": TEXT}
+            async for delta in grpc.stream(**prompt, max_tokens=count, ignore_eos=True):
                 yield bool(delta.text)
 
         async def over_http(count: int) -> AsyncIterator[bool]:
@@ -67,7 +69,7 @@ async def client(arm: str, streams: int, tokens: int) -> dict[str, float]:
                     if line.startswith(b'data: {"'):
                         yield b'"content":""' not in line and b'"text":""' not in line
 
-        open_ = over_grpc if arm == "grpc" else over_http
+        open_ = over_grpc if arm.startswith("grpc") else over_http
         for _ in range(4):
             await _first_token_s(open_)
         firsts = [await _first_token_s(open_) for _ in range(FIRST_TOKENS)]
@@ -85,9 +87,9 @@ async def client(arm: str, streams: int, tokens: int) -> dict[str, float]:
 
 def _request(arm: str, tokens: int) -> tuple[str, dict[str, Any]]:
     common = {"stream": True, "max_tokens": tokens, "ignore_eos": True, "model": "simulated"}
-    if arm == "text":
+    if arm == "http":
         return "/v1/completions", {**common, "prompt": TEXT}
-    return "/v1/chat/completions", {**common, "messages": [{"role": "user", "content": TEXT}]}
+    return "/v1/chat/completions", {**common, "messages": MESSAGES}
 
 
 async def _first_token_s(open_: Open) -> float:
@@ -143,7 +145,7 @@ def main() -> None:
         pair.wait_until_ready()
         rounds = []
         for number in range(chosen.rounds + 1):
-            arms = ARMS if number % 2 else ARMS[::-1]
+            arms = list(ARMS)[:: 1 if number % 2 else -1]
             rounds.append({arm: measure(arm, chosen, pair.process_ids["frontend"]) for arm in arms})
             print(f"round {number}: {json.dumps(rounds[-1])}", file=sys.stderr)
     print(_table(rounds[1:], chosen))  # the first round warms up
@@ -155,8 +157,8 @@ def _table(rounds: list[dict[str, dict[str, float]]], chosen: argparse.Namespace
         "| arm | frontend us/token | of grpc (range) | first token ms | tok/s | events/token |",
         "|---|---|---|---|---|---|",
     ]
-    for arm in ARMS:
-        ratios = [each[arm]["us_per_token"] / each["grpc"]["us_per_token"] for each in rounds]
+    for arm, reference in ARMS.items():
+        ratios = [each[arm]["us_per_token"] / each[reference]["us_per_token"] for each in rounds]
         middle = {
             name: statistics.median(each[arm][name] for each in rounds) for name in rounds[0][arm]
         }

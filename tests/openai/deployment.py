@@ -86,6 +86,13 @@ class Deployment:
         self.asked.clear()
         self.worker.script = script
 
+    async def submitted(self) -> pb.Submit:
+        """Returns the Submit of what the worker was asked last."""
+        while True:
+            submit = await self.worker.streams[-1].submit()
+            if submit.request.request_id == self.asked[-1].request_id:
+                return submit
+
     def prompt(self) -> str:
         """Returns the text of the prompt that came last."""
         text: str = self._tokenizer.decode(

@@ -170,9 +170,7 @@ async def test_an_error_after_the_beginning_is_an_event(deployment):
     deployment.waits()
     stream = await deployment.client.chat.completions.create(**CHAT, stream=True)
     worker = deployment.worker.streams[-1]
-    submit = await worker.submit()
-    while submit.request.request_id != deployment.asked[-1].request_id:
-        submit = await worker.submit()
+    submit = await deployment.submitted()
     worker.tokens(submit.handle, 300)
     worker.fail(submit.handle)
     with pytest.raises(openai.APIError) as failed:

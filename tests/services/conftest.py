@@ -42,7 +42,7 @@ def shared_worker(_shared):
 @pytest.fixture(scope="session")
 def shared_frontend(_shared, shared_worker):
     """The shared frontend's process."""
-    process = _shared.frontend(workers=[shared_worker])
+    process = _shared.frontend("--openai-listen", "127.0.0.1:0", workers=[shared_worker])
     yield process
     check_well(process)
 

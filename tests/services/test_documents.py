@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "docs/chat.md", "docs/client.md"]
+DOCUMENTS = ["README.md", "docs/chat.md", "docs/client.md", "docs/openai.md"]
 EXAMPLE = re.compile(r"^```python\n(.*?)^```\n(?:^```\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 """An example, and the output that is shown below it."""
 
@@ -15,13 +15,17 @@ NOT_AN_OUTPUT = "INTERNAL\n└──"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_the_examples_of_a_document_run_one_after_another(frontend, capsys, document):
+def test_the_examples_of_a_document_run_one_after_another(
+    frontend, shared_frontend, capsys, document
+):
     text = (ROOT / document).read_text(encoding="utf-8")
+    openai = shared_frontend.wait_for("openai_listening")["address"]
     names = {}
     for example, output in EXAMPLE.findall(text):
         failure = ""
         try:
-            exec(example.replace("127.0.0.1:50051", frontend.address), names)
+            here = example.replace("127.0.0.1:50051", frontend.address)
+            exec(here.replace("127.0.0.1:8000", openai), names)
         except ValueError as error:
             failure = f"ValueError: {error}\n"
         printed = capsys.readouterr().out + failure

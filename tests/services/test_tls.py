@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx2
 import pytest
 from tokenwire.cli.main import main
 from tokenwire.frontend.v1 import generation_pb2 as fg
@@ -307,7 +308,10 @@ async def test_a_frontend_knows_callers_by_their_certificates(pki):
         ca=Path(pki.path("ca.pem")),
         client_names=["spiffe://test/second"],
     )
-    async with ScriptedWorker() as worker, frontend_of(worker, tls=tls) as frontend:
+    async with (
+        ScriptedWorker() as worker,
+        frontend_of(worker, tls=tls, openai_listen="127.0.0.1:0") as frontend,
+    ):
         await frontend.wait_for(worker, LinkState.READY)
         worker.script = lambda stream, submit: stream.generate(submit.handle, 300)
 
@@ -324,6 +328,21 @@ async def test_a_frontend_knows_callers_by_their_certificates(pki):
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await answer("own")
         assert refusal_of(failure.value).reason == "CLIENT_NOT_ALLOWED"
+
+        async def asked_over_http(own: str) -> httpx2.Response:
+            context = ssl.create_default_context(cafile=pki.path("ca.pem"))
+            if own:
+                context.load_cert_chain(pki.path(f"{own}.pem"), pki.path(f"{own}.key"))
+            url = f"https://{frontend.openai.address}/v1/completions"
+            async with httpx2.AsyncClient(verify=context, timeout=WAIT_S) as client:
+                return await client.post(url, json={"prompt": [7], "max_tokens": 1})
+
+        assert (await asked_over_http("second")).status_code == 200
+        assert frontend.generator._recorder.activity.latest(9)[-1].tenant == record.tenant
+        assert (await asked_over_http("own")).json()["error"]["code"] == "client_not_allowed"
+        for stranger in ("", "other"):
+            with pytest.raises(httpx2.TransportError):
+                await asked_over_http(stranger)
 
 
 async def test_certificates_are_renewed_without_a_restart(pki, tmp_path, monkeypatch):
@@ -355,7 +374,9 @@ async def test_certificates_are_renewed_without_a_restart(pki, tmp_path, monkeyp
     put("own")
     async with (
         ScriptedWorker() as worker,
-        frontend_of(worker, tls=ServerTlsSettings(**files)) as frontend,
+        frontend_of(
+            worker, tls=ServerTlsSettings(**files), openai_listen="127.0.0.1:0"
+        ) as frontend,
         grpc.aio.secure_channel(frontend.server.address, pki.credentials()) as channel,
     ):
         session = generation_pb2_grpc.GenerationServiceStub(channel).Session(timeout=WAIT_S)
@@ -370,5 +391,6 @@ async def test_certificates_are_renewed_without_a_restart(pki, tmp_path, monkeyp
         await until_shown(frontend.server.address, "own")
         put("second")
         await until_shown(frontend.server.address, "second")
+        await until_shown(frontend.openai.address, "second")
         assert await is_served(), "the connection stays"
         session.cancel()
