@@ -216,15 +216,17 @@ def test_what_selects_pods_selects_those_that_are_meant(example):
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_ports_that_are_named_exist(example):
     objects = rendered(example)
-    ports = {"grpc", "admin"}
+    ports = {"grpc", "admin", "openai"}
     for pod in pods(objects).values():
         names = {port["name"] for port in container(pod).get("ports", ())}
-        assert names in (ports, set())
+        assert names in (ports, ports - {"openai"}, set())
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             asked = container(pod).get(probe, {})
             assert asked.get("httpGet", {"port": "admin"})["port"] in ports
     for service in of_kind(objects, "Service").values():
-        assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+        asked = {port["targetPort"] for port in service["spec"]["ports"]}
+        assert asked <= ports
+        assert ("openai" in asked) == service["metadata"]["name"].endswith("-openai")
     for monitor in of_kind(objects, "PodMonitor").values():
         assert {each["port"] for each in monitor["spec"]["podMetricsEndpoints"]} <= ports
 
@@ -271,6 +273,14 @@ def test_certificates_name_whatever_is_called():
         assert f"*.{peer.partition('.')[2]}" in names["frontend"]
     assert f"{NAME}-frontend.{NAMESPACE}.svc.cluster.local" in names["frontend"]
     assert f"{NAME}-frontend" in of_kind(objects, "Service")
+    with_openai = rendered("gpu", "frontend.openai.enabled=true")
+    (frontends,) = (
+        each["spec"]["dnsNames"]
+        for each in of_kind(with_openai, "Certificate").values()
+        if f"{NAME}-frontend.{NAMESPACE}.svc.cluster.local" in each["spec"].get("dnsNames", ())
+    )
+    assert f"{NAME}-frontend-openai.{NAMESPACE}.svc.cluster.local" in frontends
+    assert f"{NAME}-frontend-openai" in of_kind(with_openai, "Service")
 
 
 def test_probes_ask_over_grpc_in_plain_text_and_the_admin_port_with_certificates():

@@ -186,6 +186,18 @@ async def test_log_probabilities(deployment):
     assert streamed == content
 
 
+async def test_log_probabilities_of_a_long_answer(deployment):
+    """It is written in parts, and in one piece for the client."""
+    deployment.says("word " * 2000, each=50)
+    got = await deployment.client.chat.completions.create(
+        model=MODEL, messages=ASKED, logprobs=True, top_logprobs=20
+    )
+    [choice] = got.choices
+    content = choice.logprobs.content
+    assert "".join(each.token for each in content).strip() == choice.message.content.strip()
+    assert len(content) == got.usage.completion_tokens > 2000
+
+
 async def test_what_a_worker_is_asked(deployment):
     deployment.says("Four.", reason=pb.FINISH_REASON_LENGTH)
     got = await deployment.client.chat.completions.create(

@@ -1,12 +1,15 @@
 """The OpenAI-compatible HTTP door: JSON in and out, nothing decided.
 
     server        the port: connections, TLS, drain
-    routes        what is served where; identity, span and errors of every request
+    routes        what is served where; identity and errors of every request
+    call          one request: its span, its names
+    identity      who it is from
     body          a request's body, read within bounds
     fields        its members, each read once and by its path
     options       sampling, stopping, output and guides, which all requests have
     messages      a chat's messages and tools
     generations   the generations of one request, opened and closed together
+    whole         a whole answer
     stream        a streamed answer: server-sent events
     chat          /v1/chat/completions
     completions   /v1/completions

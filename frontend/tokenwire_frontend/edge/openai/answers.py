@@ -13,6 +13,7 @@ from tokenwire_service.errors import ServiceError
 from tokenwire_frontend.core.events import Completion
 from tokenwire_frontend.core.log import End, Finish
 from tokenwire_frontend.edge.openai import errors
+from tokenwire_frontend.edge.openai.logprobs import Columns
 
 DONE = b"data: [DONE]\n\n"
 """What ends a stream that has not failed."""
@@ -95,6 +96,21 @@ class Envelope:
         return self._head + b'],"usage":' + as_json(usage(completions)) + b"}\n\n" + DONE
 
 
-def response(value: Any, headers: Mapping[str, str]) -> web.Response:
-    """Returns an answer that is one JSON object."""
-    return web.Response(body=as_json(value), content_type="application/json", headers=headers)
+def choice(told: dict[str, Any], logprobs: Columns | None) -> bytes:
+    """Returns a choice of a whole answer, with its log probabilities where they are asked for."""
+    scores = b"null" if logprobs is None else logprobs.json()
+    return as_json(told)[:-1] + b',"logprobs":' + scores + b"}"
+
+
+def whole(
+    name: str, kind: str, model: str, choices: Sequence[bytes], completions: Sequence[Completion]
+) -> bytes:
+    """Returns a whole answer; its first arguments are those of Envelope."""
+    told = {"id": name, "object": kind, "created": int(time.time()), "model": model}
+    head = as_json({**told, "usage": usage(completions)})
+    return head[:-1] + b',"choices":[' + b",".join(choices) + b"]}"
+
+
+def response(body: bytes, headers: Mapping[str, str]) -> web.Response:
+    """Returns an answer that is JSON."""
+    return web.Response(body=body, content_type="application/json", headers=headers)

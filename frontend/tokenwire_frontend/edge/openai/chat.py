@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Sequence as Row
 from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Any
@@ -11,16 +10,18 @@ from typing import Any
 from tokenwire_service.errors import ServiceError, invalid
 
 from tokenwire_frontend.core.channels import CallDelta
-from tokenwire_frontend.core.events import Completion, News
+from tokenwire_frontend.core.events import Completion
 from tokenwire_frontend.core.log import Delta
 from tokenwire_frontend.core.prompt_log import PromptPart
 from tokenwire_frontend.core.request import GenerationRequest, Output
-from tokenwire_frontend.edge.openai import answers, logprobs, messages, options
+from tokenwire_frontend.edge.openai import answers, messages, options
 from tokenwire_frontend.edge.openai.answers import Envelope
 from tokenwire_frontend.edge.openai.errors import Paths
 from tokenwire_frontend.edge.openai.fields import Fields
 from tokenwire_frontend.edge.openai.generations import Ask
+from tokenwire_frontend.edge.openai.logprobs import ChatLogprobs
 from tokenwire_frontend.edge.openai.options import Names
+from tokenwire_frontend.edge.openai.whole import Answer, Sequence
 
 PATH = "/v1/chat/completions"
 
@@ -32,7 +33,7 @@ PREFIX = "chatcmpl-"
 class Form:
     """A request that was read."""
 
-    asks: Sequence[Ask]
+    asks: Row[Ask]
     stream: bool
     include_usage: bool
 
@@ -115,43 +116,32 @@ def _output(body: Fields) -> Output:
     )
 
 
-def answer(request: GenerationRequest, request_id: str, model: str, news: list[News]) -> Any:
+def answer(request_id: str, model: str, told: Answer) -> bytes:
     """Returns the whole answer of a chat."""
-    [told] = news
-    assert told.completion is not None  # noqa: S101 - it has ended; for the type checker
-    return {
-        "id": PREFIX + request_id,
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": [_choice(delta, logs=request.output.logprobs) for delta in told.deltas],
-        "usage": answers.usage([told.completion]),
-    }
+    choices = [_choice(index, each) for index, each in enumerate(told.sequences)]
+    name = PREFIX + request_id
+    return answers.whole(name, "chat.completion", model, choices, [told.completion])
 
 
-def _choice(delta: Delta, *, logs: bool) -> dict[str, Any]:
+def _choice(index: int, told: Sequence) -> bytes:
     message: dict[str, Any] = {
         "role": "assistant",
-        "content": delta.text if delta.text or not delta.calls else None,
+        "content": told.text if told.text or not told.calls else None,
         "refusal": None,
     }
-    if delta.reasoning:
-        message["reasoning_content"] = delta.reasoning
-    if delta.calls:
+    if told.reasoning:
+        message["reasoning_content"] = told.reasoning
+    if told.calls:
         message["tool_calls"] = [
             {
                 "id": call.id,
                 "type": "function",
                 "function": {"name": call.name, "arguments": call.arguments},
             }
-            for call in delta.calls
+            for call in told.calls
         ]
-    return {
-        "index": delta.sequence,
-        "message": message,
-        "logprobs": logprobs.of_chat(delta.logprobs, delta.token_bytes) if logs else None,
-        **answers.finish(delta.end),
-    }
+    choice = {"index": index, "message": message, **answers.finish(told.end)}
+    return answers.choice(choice, told.logprobs)
 
 
 _TEXT_ENDS = b'},"logprobs":null,"finish_reason":null}'
@@ -206,7 +196,9 @@ class ChatChunks:
             new["tool_calls"] = [_call(call) for call in delta.calls]
         if not (new or delta.end or delta.logprobs):
             return b""
-        logs = logprobs.of_chat(delta.logprobs, delta.token_bytes) if delta.logprobs else None
+        logs = None
+        if delta.logprobs:
+            logs = ChatLogprobs().part(delta.logprobs, delta.token_bytes)
         return self._envelope.event(
             {"index": choice, "delta": new, "logprobs": logs, **answers.finish(delta.end)}
         )
@@ -215,7 +207,7 @@ class ChatChunks:
         """Returns nothing: a chat is not told of its prompt."""
         return b""
 
-    def closing(self, completions: Sequence[Completion]) -> bytes:
+    def closing(self, completions: Row[Completion]) -> bytes:
         """Returns the end, and before it the usage, where that is asked for."""
         return self._envelope.closing(completions)
 

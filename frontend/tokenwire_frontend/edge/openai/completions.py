@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from array import array
 from collections.abc import Sequence
 from json.encoder import encode_basestring
@@ -10,7 +9,7 @@ from typing import Any
 
 from tokenwire_service.errors import ServiceError, invalid
 
-from tokenwire_frontend.core.events import Completion, News
+from tokenwire_frontend.core.events import Completion
 from tokenwire_frontend.core.log import Delta
 from tokenwire_frontend.core.prompt_log import PromptPart
 from tokenwire_frontend.core.request import (
@@ -28,6 +27,7 @@ from tokenwire_frontend.edge.openai.fields import Fields
 from tokenwire_frontend.edge.openai.generations import Ask
 from tokenwire_frontend.edge.openai.logprobs import CompletionLogprobs
 from tokenwire_frontend.edge.openai.options import Names
+from tokenwire_frontend.edge.openai.whole import Answer
 
 PATH = "/v1/completions"
 
@@ -131,39 +131,17 @@ def _output(body: Fields) -> Output:
     )
 
 
-def answer(request: GenerationRequest, request_id: str, model: str, news: list[News]) -> Any:
+def answer(request_id: str, model: str, told: Sequence[Answer]) -> bytes:
     """Returns the whole answer of all prompts."""
+    sequences = [each for one in told for each in one.sequences]
     choices = [
-        _choice(place * request.sequence_count, told, delta, request.output)
-        for place, told in enumerate(news)
-        for delta in told.deltas
+        answers.choice(
+            {"index": index, "text": each.text, **answers.finish(each.end)}, each.logprobs
+        )
+        for index, each in enumerate(sequences)
     ]
-    return {
-        "id": PREFIX + request_id,
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": choices,
-        "usage": answers.usage([each.completion for each in news if each.completion]),
-    }
-
-
-def _choice(first: int, news: News, delta: Delta, output: Output) -> dict[str, Any]:
-    told: dict[str, list[Any]] | None = None
-    if output.logprobs:
-        logs, tops = CompletionLogprobs(), bool(output.top_logprobs)
-        told = {}
-        if news.prompt is not None:
-            part = news.prompt
-            told = logs.part(part.logprobs, part.token_bytes, alternatives=tops, begins=True)
-        generated = logs.part(delta.logprobs, delta.token_bytes, alternatives=tops)
-        told = {name: told.get(name, []) + values for name, values in generated.items()}
-    return {
-        "index": first + delta.sequence,
-        "text": delta.text,
-        "logprobs": told,
-        **answers.finish(delta.end),
-    }
+    counted = [each.completion for each in told]
+    return answers.whole(PREFIX + request_id, "text_completion", model, choices, counted)
 
 
 _TEXT_ENDS = b',"logprobs":null,"finish_reason":null}'
@@ -191,8 +169,8 @@ class CompletionChunks:
     ) -> None:
         count = prompts * request.sequence_count
         self._sequences = request.sequence_count
-        self._tops = bool(request.output.top_logprobs)
-        self._logprobs = [CompletionLogprobs() for _ in range(count)]
+        tops = bool(request.output.top_logprobs)
+        self._logprobs = [CompletionLogprobs(alternatives=tops) for _ in range(count)]
         self._envelope = Envelope(
             PREFIX + request_id, "text_completion", model, include_usage=include_usage
         )
@@ -216,9 +194,7 @@ class CompletionChunks:
             return b""
         logs = None
         if delta.logprobs:
-            logs = self._logprobs[choice].part(
-                delta.logprobs, delta.token_bytes, alternatives=self._tops
-            )
+            logs = self._logprobs[choice].part(delta.logprobs, delta.token_bytes)
         return self._envelope.event(
             {"index": choice, "text": delta.text, "logprobs": logs, **answers.finish(delta.end)}
         )
@@ -233,7 +209,6 @@ class CompletionChunks:
             logs = self._logprobs[each].part(
                 part.logprobs,
                 part.token_bytes,
-                alternatives=self._tops,
                 begins=part.token_offset == 0,
             )
             told = {"index": each, "text": "", "logprobs": logs, "finish_reason": None}

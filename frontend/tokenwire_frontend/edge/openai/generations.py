@@ -11,15 +11,17 @@ from tokenwire_service.errors import Code, InvalidRequestError, ServiceError
 from tokenwire_service.tasks import Scope
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.core.events import Delivery, News
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.request import ChatPrompt, GenerationRequest
 from tokenwire_frontend.edge import callers
 from tokenwire_frontend.edge.openai.errors import ROOT, Paths
-from tokenwire_frontend.generation.answer import ANSWER_BYTES_LIMIT
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.incoming import Incoming
 from tokenwire_frontend.generation.reader import Reader
+
+TAKEN_BYTES = 64 * 1024
+"""Most that is taken of a generation at once, some milliseconds of writing JSON: log probabilities
+take three times as much there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,32 +76,6 @@ def refuse(
         is_chat=is_chat,
     )
     generator.refuse(error, incoming)
-
-
-async def whole(generator: Generator, asks: Asks) -> list[News]:
-    """Returns the whole output of each generation, once all have ended.
-
-    Raises:
-        ServiceError: one could not be served, or not to its end.
-    """
-    limit = ANSWER_BYTES_LIMIT // len(asks.each)
-    ready = [asyncio.Event() for _ in asks.each]
-    readers = [Reader(each.set, Delivery(only_end=True)) for each in ready]
-    answers = []
-    async with opened(generator, asks, readers, answer_bytes_limit=limit):
-        for reader in readers:
-            reader.begin()
-        for each, reader in zip(ready, readers, strict=True):
-            await each.wait()
-            news = reader.take(limit)
-            if news.failure is not None:
-                raise news.failure
-            if news.completion is None or news.wire_bytes > limit:
-                raise errors.answer_too_large(limit)
-            for delta in news.deltas:
-                check_end(delta.end.finish if delta.end else None)
-            answers.append(news)
-    return answers
 
 
 def check_end(finish: Finish | None) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 from tokenwire_service.errors import ServiceError
 
 from tokenwire_frontend.core.channels import CallDelta
-from tokenwire_frontend.core.events import Completion, News
+from tokenwire_frontend.core.events import Completion
 from tokenwire_frontend.core.log import Delta, End, Finish
 from tokenwire_frontend.core.prompt_log import PromptPart
-from tokenwire_frontend.edge.openai import answers, errors
+from tokenwire_frontend.edge.openai import answers, errors, whole
 from tokenwire_frontend.edge.openai.response_request import ResponseForm
 
 PATH = "/v1/responses"
@@ -140,17 +140,16 @@ class Answer:
         }
 
 
-def answer(form: ResponseForm, request_id: str, model: str, news: News) -> dict[str, Any]:
+def answer(form: ResponseForm, request_id: str, model: str, told: whole.Answer) -> bytes:
     """Returns the whole answer of a request."""
-    made, [delta] = Answer(form, request_id, model), news.deltas
-    if delta.reasoning:
-        made.output.item("reasoning", "rs_")[0].add(delta.reasoning)
-    if delta.text or not delta.calls:
-        made.output.item("message", "msg_")[0].add(delta.text)
-    for call in delta.calls:
+    made, [sequence] = Answer(form, request_id, model), told.sequences
+    if sequence.reasoning:
+        made.output.item("reasoning", "rs_")[0].add(sequence.reasoning)
+    if sequence.text or not sequence.calls:
+        made.output.item("message", "msg_")[0].add(sequence.text)
+    for call in sequence.calls:
         made.output.call(call)[0].add(call.arguments)
-    assert news.completion is not None  # noqa: S101 - it has ended; for the type checker
-    return made.ended(delta.end, news.completion)
+    return answers.as_json(made.ended(sequence.end, told.completion))
 
 
 class ResponseChunks:

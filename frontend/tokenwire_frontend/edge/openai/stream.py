@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -18,16 +18,11 @@ from tokenwire_service.errors import ServiceError
 from tokenwire_frontend.core.events import Completion
 from tokenwire_frontend.core.log import Delta
 from tokenwire_frontend.core.prompt_log import PromptPart
-from tokenwire_frontend.edge.openai.generations import Asks, check_end, opened
+from tokenwire_frontend.edge.openai.call import Call
+from tokenwire_frontend.edge.openai.generations import TAKEN_BYTES, Asks, check_end, opened
 from tokenwire_frontend.edge.turnstile import Turnstile
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.reader import Reader
-
-if TYPE_CHECKING:
-    from tokenwire_frontend.edge.openai.routes import Call
-
-TAKEN_BYTES = 64 * 1024
-"""Most that is taken of a generation at once: as JSON, log probabilities are ten times as large."""
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
