@@ -13,14 +13,17 @@ from tokenwire.conformance.deployment import Deployment
 from tokenwire.conformance.rule import Outcome
 from tokenwire.conformance.rules import RULES, selected
 from tokenwire.conformance.runner import check
+from tokenwire_frontend.core.caller import Role
 
+from tests.frontend.credentials import KeyFile
 from tests.services.breach_edits import clearing, of_event, of_response, replacing
 from tests.services.breaches import BREACHES
 from tests.services.breaking_frontend import Breach, BreakingFrontend
+from tests.services.processes import SERVING, wait_for_health
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "contract.md"
 
-UNSEEN = {"S18", "S24", "R9", "C8", "C9", "E7", "E8", "E9", "F1"}
+UNSEEN = {"S18", "S24", "M12", "R9", "C8", "C9", "E7", "E8", "E9", "F1"}
 """Rules that can't be checked from outside."""
 NOT_OF_THE_DEMO_MODEL = {"S16", "S22", "P4", "B1", "B2", "L3", "L4", "F2"}
 """Rules of what the model, its engine or its size does not have."""
@@ -57,13 +60,27 @@ def test_a_deployment_passes(frontend, tmp_path, capsys):
         # A machine that runs other things as well may be too busy to try guides.
         if each["result"] == Outcome.SKIPPED and "GUIDE_UNTRIED" not in each["seen"]
     }
-    assert skipped == UNSEEN | NOT_OF_THE_DEMO_MODEL, out
+    assert skipped == UNSEEN | NOT_OF_THE_DEMO_MODEL | {"E14"}, out  # it asks for no credential
     assert (result["target"], result["model"]) == (frontend.address, "demo")
 
 
 def test_every_rule_that_can_be_checked_has_a_breach():
-    """P4 needs a model without a chat template, and a deployment that chats with it."""
-    assert {rule.number for rule in RULES} - set(BREACHES) == UNSEEN | {"P4"}
+    """P4 needs a model without a chat template, and E14 a deployment that asks for credentials."""
+    assert {rule.number for rule in RULES} - set(BREACHES) == UNSEEN | {"P4", "E14"}
+
+
+def test_a_deployment_that_asks_for_credentials_is_to_refuse_those_who_have_none(
+    shared_worker, shared_frontend, processes, tmp_path
+):
+    keys = KeyFile(tmp_path / "keys.yaml")
+    file = tmp_path / "key"
+    file.write_text(keys.add("acme", *Role))
+    strict = processes.frontend("--api-keys-file", str(keys.path), workers=[shared_worker])
+    with grpc.insecure_channel(strict.address) as channel:
+        wait_for_health(channel, SERVING)
+    for address, code in ((strict.address, 0), (shared_frontend.address, 1)):
+        words = ("--target", address, "--api-key-file", str(file), "--rule", "E14")
+        assert main(["conformance", *words, "--timeout", str(LIMIT_S)]) == code
 
 
 @pytest.mark.parametrize("number", BREACHES)

@@ -46,8 +46,13 @@ def run(_: Client, args: argparse.Namespace) -> None:
     limit_s = args.timeout or CHECK_LIMIT_S
     # Of its own: the checks call what the client library does not show.
     target, tls, key = connection.only_target(args), connection.tls(args), connection.api_key(args)
-    with open_channel(target, tls, (), api_key=key) as channel:
-        deployment = Deployment(channel, args.model, limit_s)
+    with (
+        open_channel(target, tls, (), api_key=key) as channel,
+        open_channel(target, tls, ()) as bare,
+    ):
+        # A certificate is a credential too, and without one there is no connection.
+        bare_channel = bare if key and not (tls and tls.certificate) else None
+        deployment = Deployment(channel, args.model, limit_s, bare_channel)
         table = report.Table(rules)
         table.begin()
         findings = []

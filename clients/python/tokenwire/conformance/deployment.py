@@ -43,13 +43,26 @@ class Deployment:
     Every call ends at the check's own deadline: see `limited`.
     """
 
-    def __init__(self, channel: grpc.Channel, model: str = "", timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        model: str = "",
+        timeout_s: float = 30.0,
+        bare_channel: grpc.Channel | None = None,
+    ) -> None:
         """Finds the model; an empty name means the first that is listed.
+
+        Args:
+            channel: to the frontend, with whatever credential it asks for.
+            model: the model's name.
+            timeout_s: of the calls that find it.
+            bare_channel: likewise, without an API key; None: none was given.
 
         Raises:
             TokenwireError: the frontend can't be reached, or does not serve the model.
         """
         self.channel = channel
+        self.bare_channel = bare_channel
         self.generations = generation_pb2_grpc.GenerationServiceStub(channel)
         self.tokenization = tokenization_pb2_grpc.TokenizationServiceStub(channel)
         self.models = model_pb2_grpc.ModelServiceStub(channel)

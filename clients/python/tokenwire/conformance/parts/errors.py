@@ -144,6 +144,21 @@ def _not_served(deployment: Deployment) -> None:
         )
 
 
+def _no_credential(deployment: Deployment) -> None:
+    bare = deployment.bare_channel
+    if bare is None:
+        raise Skipped("no API key was given, or a certificate as well")
+    metadata = {"no credential": (), "an unknown one": (("authorization", f"Bearer {_STRANGE}"),)}
+    for method in ("GenerationService/Generate", "ModelService/ListModels"):
+        for kind, told in metadata.items():
+            call: Any = bare.unary_unary(f"/{PACKAGE}.{method}")
+            refusal = refused(partial(call, b"", timeout=deployment.left_s, metadata=told))
+            expect(
+                refusal.code is grpc.StatusCode.UNAUTHENTICATED,
+                f"{method} with {kind} ended with {refusal.code.name}: {refusal.message}",
+            )
+
+
 RULES = (
     Rule("E1", "ErrorInfo in every error", _error_info),
     Rule("E2", "status and reason", _reasons),
@@ -158,4 +173,5 @@ RULES = (
     Rule("E11", "a request that is too large", _too_large),
     Rule("E12", "trailers below 4 KiB", _trailers),
     Rule("E13", "methods that are not served", _not_served),
+    Rule("E14", "calls without a credential", _no_credential),
 )

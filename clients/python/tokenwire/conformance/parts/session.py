@@ -6,7 +6,7 @@ import grpc
 
 from tokenwire.conformance.answer import RULES_OF_A_STREAM
 from tokenwire.conformance.deployment import ANSWER_TOKENS, Deployment
-from tokenwire.conformance.rule import Rule, Skipped, expect
+from tokenwire.conformance.rule import Rule, Skipped, expect, unseen
 from tokenwire.conformance.session_call import SessionCall
 from tokenwire.frontend.v1 import generation_pb2
 
@@ -159,4 +159,5 @@ RULES = (
     Rule("M9", "number 0 and no command", _no_number),
     Rule("M10", "closing lets finish", _half_closed),
     Rule("M11", "cancelling cancels everything", _cancelled_call),
+    unseen("M12", "a session that is to move", "its connection would have to be old"),
 )
