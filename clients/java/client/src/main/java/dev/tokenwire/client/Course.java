@@ -141,7 +141,8 @@ final class Course {
         return new Recovery.Ended(last.get());
       }
       if (progress.hasBegun() && !progress.hasIds()) {
-        return new Recovery.Failed(error);
+        String why = "not continued: with STREAM_CONTENT_TEXT the token ids are not known";
+        return new Recovery.Failed(error.noting(why));
       }
     }
     Optional<Duration> delay = attempts.delay(error, elsewhere, isHeard);

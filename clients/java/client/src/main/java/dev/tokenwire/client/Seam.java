@@ -17,27 +17,30 @@ import java.util.Map;
  * anything else is a fault that must not go unseen.
  */
 final class Seam {
-  private final boolean fromStart;
+  /** What came of one run of text, and where its next byte goes; -1 where that is not known. */
+  record Run(String came, long offset) {
+    static final Run UNSEEN = new Run("", -1);
+
+    /** Returns a run that came from its first byte on. */
+    static Run whole(String came) {
+      return new Run(came, came.getBytes(UTF_8).length);
+    }
+  }
+
+  private final Run unseenCall;
   private final Place text;
   private final Place reasoning;
   private final Map<Integer, Place> calls = new HashMap<>();
 
   /**
-   * @param arguments what came of each call's arguments, by the call's index
+   * @param arguments of each call, by the call's index
    * @param isRepeated the text comes again from its beginning, an echoed prompt included
-   * @param echoes the text began with a prompt, which the offsets do not count
-   * @param fromStart what came is the sequence's from its first id on
+   * @param unseenCall the arguments of a call that has not been seen
    */
-  Seam(
-      String text,
-      String reasoning,
-      Map<Integer, String> arguments,
-      boolean isRepeated,
-      boolean echoes,
-      boolean fromStart) {
-    this.fromStart = fromStart;
-    this.text = new Place("text", text, isRepeated, fromStart && !echoes);
-    this.reasoning = new Place("reasoning", reasoning, false, fromStart);
+  Seam(Run text, Run reasoning, Map<Integer, Run> arguments, boolean isRepeated, Run unseenCall) {
+    this.unseenCall = unseenCall;
+    this.text = new Place("text", text, isRepeated);
+    this.reasoning = new Place("reasoning", reasoning, false);
     arguments.forEach((index, came) -> calls.put(index, call(index, came)));
   }
 
@@ -59,7 +62,7 @@ final class Seam {
     for (ToolCallDelta.Builder call : trimmed.getToolCallsBuilderList()) {
       Place place = calls.get(call.getIndex());
       if (place == null) {
-        place = call(call.getIndex(), "");
+        place = call(call.getIndex(), unseenCall);
         calls.put(call.getIndex(), place);
       } else if (!call.getId().isEmpty()) {
         throw new GapException("tool call " + call.getIndex() + " began again");
@@ -72,8 +75,8 @@ final class Seam {
     return trimmed.build();
   }
 
-  private Place call(int index, String came) {
-    return new Place("tool call " + index, came, false, fromStart);
+  private static Place call(int index, Run arguments) {
+    return new Place("tool call " + index, arguments, false);
   }
 
   /** What is new of a piece of text, and where it is in its run. */
@@ -87,15 +90,15 @@ final class Seam {
     /** What is still to come again. */
     private byte[] again;
 
-    /** -1: the next piece's own, of a run that did not begin at 0. */
+    /** -1: the next piece's own. */
     private long offset;
 
-    Place(String name, String came, boolean isRepeated, boolean isKnown) {
+    Place(String name, Run run, boolean isRepeated) {
       this.name = name;
-      byte[] bytes = came.getBytes(UTF_8);
-      this.came.writeBytes(bytes);
+      byte[] bytes = run.came.getBytes(UTF_8);
+      came.writeBytes(bytes);
       again = isRepeated ? bytes : new byte[0];
-      offset = isKnown && again.length == 0 ? bytes.length : -1;
+      offset = again.length == 0 ? run.offset : -1;
     }
 
     Piece fit(String piece, long pieceOffset) throws GapException {

@@ -7,9 +7,9 @@ import dev.tokenwire.frontend.v1.SequenceEnd;
 import dev.tokenwire.frontend.v1.SequenceSoFar;
 import dev.tokenwire.frontend.v1.ToolCall;
 import dev.tokenwire.frontend.v1.ToolCallDelta;
+import java.nio.charset.StandardCharsets;
 import java.util.Map;
 import java.util.TreeMap;
-import java.util.stream.Collectors;
 
 /** What has come of one sequence. */
 final class SequenceProgress {
@@ -19,8 +19,8 @@ final class SequenceProgress {
   private final int begin;
   private int offset;
   private final Sequence.Builder tokens = Sequence.newBuilder();
-  private final StringBuilder text = new StringBuilder();
-  private final StringBuilder reasoning = new StringBuilder();
+  private final Pieces text;
+  private final Pieces reasoning;
   private final Map<Integer, Call> calls = new TreeMap<>();
   // Stands until the service says otherwise: what never got an end was cut short by the caller.
   private SequenceEnd end = CUT_SHORT;
@@ -31,6 +31,8 @@ final class SequenceProgress {
   SequenceProgress(int begin) {
     this.begin = begin;
     this.offset = begin;
+    text = new Pieces(begin == 0);
+    reasoning = new Pieces(begin == 0);
   }
 
   /** Returns the number of ids before the next. */
@@ -43,18 +45,22 @@ final class SequenceProgress {
   }
 
   boolean hasText() {
-    return text.length() > 0;
+    return !text.isEmpty();
   }
 
   /** Expects what follows what came, from another stream. */
   void reopen(boolean echoes) {
-    Map<Integer, String> arguments =
-        calls.entrySet().stream()
-            .collect(
-                Collectors.toMap(Map.Entry::getKey, each -> each.getValue().arguments.toString()));
+    Map<Integer, Seam.Run> arguments = new TreeMap<>();
+    calls.forEach((index, call) -> arguments.put(index, call.arguments.run()));
+    // The offsets do not count a prompt that was echoed before the first id.
+    boolean isCounted = begin > 0 || !echoes;
     seam =
         new Seam(
-            text.toString(), reasoning.toString(), arguments, offset == 0, echoes, begin == 0);
+            isCounted ? text.run() : new Seam.Run(text.toString(), -1),
+            reasoning.run(),
+            arguments,
+            offset == 0,
+            begin == 0 ? Seam.Run.whole("") : Seam.Run.UNSEEN);
   }
 
   /**
@@ -72,10 +78,10 @@ final class SequenceProgress {
     }
     offset = fresh.getTokenOffset() + fresh.getTokenIdsCount();
     tokens.addAllTokenIds(fresh.getTokenIdsList()).addAllLogprobs(fresh.getLogprobsList());
-    text.append(fresh.getText());
-    reasoning.append(fresh.getReasoning());
+    text.append(fresh.getText(), fresh.getTextOffset());
+    reasoning.append(fresh.getReasoning(), fresh.getReasoningOffset());
     for (ToolCallDelta call : fresh.getToolCallsList()) {
-      calls.computeIfAbsent(call.getIndex(), index -> new Call()).take(call);
+      calls.computeIfAbsent(call.getIndex(), index -> new Call(begin == 0)).take(call);
     }
     if (fresh.hasEnd()) {
       end = fresh.getEnd();
@@ -105,10 +111,52 @@ final class SequenceProgress {
     return result.build();
   }
 
+  /** A run of text, piece by piece. */
+  private static final class Pieces {
+    private final boolean isFromStart;
+    private final StringBuilder joined = new StringBuilder();
+    private String last = "";
+    private long lastOffset;
+
+    /** @param isFromStart what comes first is the run's first byte */
+    Pieces(boolean isFromStart) {
+      this.isFromStart = isFromStart;
+    }
+
+    void append(String piece, long offset) {
+      if (!piece.isEmpty()) {
+        joined.append(piece);
+        last = piece;
+        lastOffset = offset;
+      }
+    }
+
+    boolean isEmpty() {
+      return joined.isEmpty();
+    }
+
+    Seam.Run run() {
+      if (isFromStart) {
+        return Seam.Run.whole(toString());
+      }
+      long end = lastOffset + last.getBytes(StandardCharsets.UTF_8).length;
+      return isEmpty() ? Seam.Run.UNSEEN : new Seam.Run(toString(), end);
+    }
+
+    @Override
+    public String toString() {
+      return joined.toString();
+    }
+  }
+
   /** What has come of one tool call. */
   private static final class Call {
     private final ToolCall.Builder head = ToolCall.newBuilder();
-    private final StringBuilder arguments = new StringBuilder();
+    private final Pieces arguments;
+
+    Call(boolean isFromStart) {
+      arguments = new Pieces(isFromStart);
+    }
 
     void take(ToolCallDelta delta) {
       if (!delta.getId().isEmpty()) {
@@ -117,7 +165,7 @@ final class SequenceProgress {
       if (!delta.getName().isEmpty()) {
         head.setName(delta.getName());
       }
-      arguments.append(delta.getArguments());
+      arguments.append(delta.getArguments(), delta.getArgumentsOffset());
     }
 
     ToolCall whole() {

@@ -142,6 +142,16 @@ public final class TokenwireException extends RuntimeException {
     return of(status, traceId, null);
   }
 
+  /** Returns this error with something more to say. */
+  TokenwireException noting(String note) {
+    TokenwireException noted =
+        new TokenwireException(code, getMessage() + "; " + note, traceId, isBreak, this);
+    noted.reason = reason;
+    noted.metadata = metadata;
+    noted.retryAfter = retryAfter;
+    return noted;
+  }
+
   /** Returns an error for a fault in the application's own part of a call. */
   static TokenwireException of(RuntimeException failure, String traceId) {
     return new TokenwireException(

@@ -237,6 +237,7 @@ class ContinuationTest {
       TokenwireException error =
           assertThrows(TokenwireException.class, () -> text(stream));
       assertEquals(Status.Code.UNAVAILABLE, error.code());
+      assertTrue(error.getMessage().contains("not continued"), error.getMessage());
       assertTrue(second.streams.isEmpty());
     }
   }

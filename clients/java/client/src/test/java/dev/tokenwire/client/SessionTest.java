@@ -11,6 +11,9 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.tokenwire.client.ScriptedFrontend.SessionCall;
+import dev.tokenwire.frontend.v1.Accepted;
+import dev.tokenwire.frontend.v1.Attach;
+import dev.tokenwire.frontend.v1.AttachRequest;
 import dev.tokenwire.frontend.v1.Delta;
 import dev.tokenwire.frontend.v1.Draining;
 import dev.tokenwire.frontend.v1.Generation;
@@ -173,6 +176,32 @@ class SessionTest {
     call.send(event(1, delta(1, 3, "er")), event(1, end(2, 5)), completed(1));
     assertEquals("er", text(old));
     assertEquals(0, old.continued());
+  }
+
+  @Test
+  void whatOutlivesItsCallIsAttachedAgainAndNotCancelled() throws Exception {
+    AttachRequest request =
+        AttachRequest.newBuilder().setResumeToken("token").addTokenOffsets(4).build();
+    SessionGeneration attached =
+        session.attach(
+            Attach.newBuilder().setGeneration(request).setCreditMessages(3).build());
+    SessionCall call = next(first.sessions);
+    assertEquals(List.of(4), call.next().getAttaches(0).getGeneration().getTokenOffsetsList());
+    Accepted accepted = accept("ours").toBuilder().setResumeToken("token").build();
+    SessionEvent acceptance = SessionEvent.newBuilder().setId(1).setAccepted(accepted).build();
+    call.send(acceptance, event(1, delta(4, 20, "five")));
+    call.answer().onError(Status.UNAVAILABLE.asException());
+
+    SessionCall other = next(second.sessions);
+    Attach again = other.next().getAttaches(0);
+    assertEquals(List.of(5), again.getGeneration().getTokenOffsetsList());
+    assertEquals(2, again.getCreditMessages());
+    // What the last delta had may come again.
+    other.send(acceptance, event(1, delta(5, 20, "five six")));
+    assertEquals("five", attached.iterator().next().getText());
+    assertEquals(" six", attached.iterator().next().getText());
+    session.close();
+    assertTrue(other.commands().isEmpty());
   }
 
   @Test

@@ -29,6 +29,7 @@ final class Deployment implements AutoCloseable {
                 python.toString(), "-m", "demo", "--serve",
                 "--worker-port", String.valueOf(freePort()),
                 "--frontend-port", String.valueOf(frontendPort),
+                "--openai-port", String.valueOf(freePort()),
                 "--logs", logs.toString())
             .directory(ROOT.toFile())
             .redirectErrorStream(true)
