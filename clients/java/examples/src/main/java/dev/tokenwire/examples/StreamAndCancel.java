@@ -59,12 +59,13 @@ public final class StreamAndCancel {
       for (Delta delta : stream) {
         System.out.print(delta.getText());
         if (++deltas == DELTAS_BEFORE_CANCEL) {
-          System.out.println();
-          awaitRunning(1);
-          stream.cancel();
-          System.out.println("cancelled after " + deltas + " deltas");
+          break;
         }
       }
+      System.out.println();
+      awaitRunning(1);
+      stream.cancel();
+      System.out.println("cancelled after " + deltas + " deltas");
     }
     awaitRunning(0);
   }
