@@ -90,10 +90,11 @@ final class Attempts {
   /** Whether another attempt may succeed; {@code heard}: the failed one had been accepted. */
   static boolean isRetryable(TokenwireException error, boolean heard) {
     // RESOURCE_EXHAUSTED without a RetryInfo is no overload: gRPC says it of too large a message.
-    // After the acceptance it is a bound that this generation has met.
-    boolean overloaded =
-        error.code() == Status.Code.RESOURCE_EXHAUSTED && error.retryAfter().isPresent();
-    return error.isUnavailable() || (overloaded && !heard);
+    // After the acceptance it is a bound that this generation has met. ABORTED with one is a
+    // conversation whose turn before is about to end.
+    boolean mayPass =
+        error.code() == Status.Code.RESOURCE_EXHAUSTED || error.code() == Status.Code.ABORTED;
+    return error.isUnavailable() || (mayPass && error.retryAfter().isPresent() && !heard);
   }
 
   private long leftNanos() {

@@ -15,7 +15,7 @@ final class Course {
   private static final int AROUND_BYTES = 1024;
 
   private final Message first;
-  private final Generation generation;
+  private Generation generation;
   private final StreamOptions stream;
   private final Progress progress;
   private final Attempts attempts;
@@ -135,6 +135,11 @@ final class Course {
       isAttaching = false;
       return new Recovery.Reopen(Duration.ZERO);
     }
+    if (isKeyOfAnother(error)) {
+      // By the ids alone: that generates twice, and brings the rest.
+      generation = generation.toBuilder().clearIdempotencyKey().build();
+      return new Recovery.Reopen(Duration.ZERO);
+    }
     if (Attempts.isRetryable(error, isHeard)) {
       Optional<List<Delta>> last = conclude(error);
       if (last.isPresent()) {
@@ -166,6 +171,14 @@ final class Course {
   /** Whether its frontend does not have it any more: then the ids so far do. */
   private boolean isRefusedAttach(TokenwireException error) {
     return isAttaching && !isHeard && !error.isBreak() && generation != null;
+  }
+
+  /** Whether another client of the idempotency key goes on with it, from other ids. */
+  private boolean isKeyOfAnother(TokenwireException error) {
+    return error.reason().equals("IDEMPOTENCY_CONFLICT")
+        && progress.accepted() != null
+        && generation != null
+        && !generation.getIdempotencyKey().isEmpty();
   }
 
   private Optional<Duration> budgetLeft() {

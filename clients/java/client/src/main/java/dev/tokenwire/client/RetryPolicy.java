@@ -6,8 +6,9 @@ import java.time.Duration;
  * How often a call is made again, and how long to wait before.
  *
  * <p>A call is repeated when the service could not be reached or takes no requests now, or when it
- * is overloaded and says when to come back. A generation that had begun is not repeated but
- * continued, at another frontend where there is one: nothing that was received comes again.
+ * is overloaded, or a conversation has yet to end its turn, and it says when to come back. A
+ * generation that had begun is not repeated but continued, at another frontend where there is one:
+ * nothing that was received comes again.
  *
  * @param attempts attempts in all; 1 never repeats a call
  * @param continuations attempts to continue a generation that had begun, over all its time; 0 never

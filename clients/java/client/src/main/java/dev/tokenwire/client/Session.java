@@ -184,7 +184,7 @@ public final class Session implements AutoCloseable {
         return;
       }
       isOpen = false;
-      waiting.forEach(SessionRun::cancel);
+      waiting.forEach(run -> run.breakOff(closed()));
       waiting.clear();
       for (Link each : links) {
         each.runs().stream().filter(run -> !run.isDetached()).forEach(SessionRun::cancel);
@@ -195,6 +195,11 @@ public final class Session implements AutoCloseable {
     } finally {
       lock.unlock();
     }
+  }
+
+  private static TokenwireException closed() {
+    return TokenwireException.own(
+        Status.Code.CANCELLED, "SESSION_CLOSED", "the session was closed", "");
   }
 
   private void awaitStreams() {

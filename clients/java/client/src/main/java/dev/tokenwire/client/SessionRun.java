@@ -53,6 +53,9 @@ final class SessionRun extends GenerationRun {
       command.setOpen(open((Generation) request));
     }
     on.send(command.build());
+    if (progress.cancelled()) {
+      sendCancel();
+    }
   }
 
   private Open open(Generation generation) {
@@ -101,7 +104,7 @@ final class SessionRun extends GenerationRun {
   /** Returns how long to wait before it is opened again; empty where it has ended. */
   Optional<Duration> recover(TokenwireException error, boolean elsewhere) {
     link = null;
-    if (progress.cancelled() || progress.ended()) {
+    if (progress.ended() || (progress.cancelled() && !isDetached())) {
       end();
       return Optional.empty();
     }
@@ -136,11 +139,12 @@ final class SessionRun extends GenerationRun {
         return;
       }
       progress.cancel();
-      if (link == null) {
-        end();
-      } else {
+      if (link != null) {
         sendCancel();
+      } else if (!isDetached()) {
+        end();
       }
+      // What outlives its streams goes on between two of them: it is told with the next one.
     } finally {
       lock.unlock();
     }

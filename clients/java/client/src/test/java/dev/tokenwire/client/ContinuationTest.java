@@ -222,6 +222,27 @@ class ContinuationTest {
   }
 
   @Test
+  void aKeyWithWhichAnotherClientGoesOnIsGivenUp() throws Exception {
+    CompletableFuture<GenerateResponse> answer =
+        client.generate(HELLO.toBuilder().setIdempotencyKey("shared").build());
+    var broken = next(first.streams);
+    broken.answer().onNext(accepted("ours"));
+    broken.answer().onNext(event(delta(0, 0, "Hello")));
+    broken.answer().onError(Status.UNAVAILABLE.asException());
+    var conflict = next(second.streams);
+    assertEquals("shared", conflict.request().getGeneration().getIdempotencyKey());
+    conflict.answer().onError(error(Status.Code.ALREADY_EXISTS, "IDEMPOTENCY_CONFLICT"));
+    var rest = next(second.streams);
+    assertEquals("", rest.request().getGeneration().getIdempotencyKey());
+    assertEquals(1, rest.request().getGeneration().getOutputSoFar(0).getTokenIdsCount());
+    rest.answer().onNext(accepted("ours"));
+    rest.answer().onNext(event(end(1, 5)));
+    rest.answer().onNext(completed());
+    rest.answer().onCompleted();
+    assertEquals("Hello", answer.get(10, TimeUnit.SECONDS).getSequences(0).getText());
+  }
+
+  @Test
   void withTextAloneTheBreakIsTheAnswer() throws Exception {
     StreamGenerateRequest request =
         StreamGenerateRequest.newBuilder()

@@ -37,6 +37,10 @@ class RetryTest {
   }
 
   private static TokenwireException overloaded(Duration asked) {
+    return refused(Status.Code.RESOURCE_EXHAUSTED, "QUEUE_FULL", asked);
+  }
+
+  private static TokenwireException refused(Status.Code code, String reason, Duration asked) {
     RetryInfo info =
         RetryInfo.newBuilder()
             .setRetryDelay(
@@ -44,8 +48,7 @@ class RetryTest {
                     .setSeconds(asked.getSeconds())
                     .setNanos(asked.getNano()))
             .build();
-    StatusRuntimeException error =
-        ScriptedFrontend.error(Status.Code.RESOURCE_EXHAUSTED, "QUEUE_FULL", info);
+    StatusRuntimeException error = ScriptedFrontend.error(code, reason, info);
     return TokenwireException.of(error.getStatus(), error.getTrailers(), "");
   }
 
@@ -68,6 +71,10 @@ class RetryTest {
         Optional.empty(), attempts(null).delay(overloaded(Duration.ofSeconds(11)), false, false));
     assertEquals(
         Optional.empty(), attempts(null).delay(overloaded(Duration.ofSeconds(3)), false, true));
+    TokenwireException busy =
+        refused(Status.Code.ABORTED, "CONVERSATION_BUSY", Duration.ofSeconds(1));
+    assertEquals(
+        Optional.of(Duration.ofMillis(1200)), attempts(null).delay(busy, false, false));
   }
 
   @Test

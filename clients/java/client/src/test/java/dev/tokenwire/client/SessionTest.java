@@ -205,6 +205,25 @@ class SessionTest {
   }
 
   @Test
+  void aCancelBetweenTwoStreamsIsToldWithTheNext() throws Exception {
+    SessionGeneration detached = session.open(prompt("detached"));
+    SessionCall call = next(first.sessions);
+    Accepted accepted = accept("ours").toBuilder().setResumeToken("token").build();
+    SessionEvent acceptance = SessionEvent.newBuilder().setId(1).setAccepted(accepted).build();
+    call.send(acceptance, event(1, delta(0, 0, "Hello")));
+    assertEquals("Hello", detached.iterator().next().getText());
+    call.answer().onError(Status.UNAVAILABLE.asException());
+    detached.cancel();
+    // Whether the cancel comes before the client hears of the break, or before it has reopened.
+    SessionCall other = next(second.sessions);
+    assertEquals("token", other.next().getAttaches(0).getGeneration().getResumeToken());
+    assertEquals(1, other.next().getCancel().getId());
+    other.send(acceptance, event(1, end(1, 5)), completed(1));
+    assertEquals("", text(detached));
+    assertEquals("Hello", detached.result().getSequences(0).getText());
+  }
+
+  @Test
   void closingCancelsWhatIsOpen() throws Exception {
     SessionGeneration open = session.open(prompt("open"));
     SessionCall call = next(first.sessions);
