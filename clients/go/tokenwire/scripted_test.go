@@ -223,3 +223,18 @@ func errorEvent(id uint32, err error) *frontendv1.SessionResponse {
 		Id: id, Event: &frontendv1.SessionEvent_Error{Error: status.Convert(err).Proto()},
 	}}}
 }
+
+// nextError returns what a generation ends with.
+func nextError(t *testing.T, from reading) error {
+	t.Helper()
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			if _, err := from.Recv(); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	return await(t, ended)
+}

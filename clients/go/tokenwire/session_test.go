@@ -355,13 +355,49 @@ func TestEndDuringReopen(t *testing.T) {
 				t.Fatal(err)
 			}
 			each.end(session, stop)
-			if _, err := g.Recv(); !errors.Is(err, each.expected) {
+			if err := nextError(t, g); !errors.Is(err, each.expected) {
 				t.Errorf("it ended with %v", err)
 			}
-			if _, err := session.Open(t.Context(), asking("a", 1)).Recv(); err == nil || err == io.EOF {
+			if err := nextError(t, session.Open(t.Context(), asking("a", 1))); err == io.EOF {
 				t.Errorf("a session that has ended opened a generation: %v", err)
 			}
 			stop()
 		})
+	}
+}
+
+// TestDetachedGenerationOutlivesItsSession: nobody cancels it, and its handle says what has ended.
+func TestDetachedGenerationOutlivesItsSession(t *testing.T) {
+	commands := make(chan *frontendv1.SessionRequest, 10)
+	target, _ := serve(t, &scripted{
+		session: func(stream frontendv1.GenerationService_SessionServer) error {
+			defer close(commands)
+			for {
+				request, err := stream.Recv()
+				if err != nil {
+					return nil
+				}
+				commands <- request
+				kept := accepted("r")
+				kept.ResumeToken = "token"
+				if err := sendIn(stream, 1, kept, piece(0, 0, 1, 0, "a")); err != nil {
+					return err
+				}
+			}
+		},
+	})
+	session := connect(t, tokenwire.Options{}, target).Session(bounded(t))
+	g := session.Open(t.Context(), asking("a", 1))
+	if _, err := g.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	_ = session.Close()
+	var failed *tokenwire.Error
+	if err := nextError(t, g); !errors.As(err, &failed) || failed.Code != codes.Unavailable {
+		t.Errorf("it ended with %v", err)
+	}
+	await(t, commands)
+	for command := range commands {
+		t.Errorf("the server was told %v", command)
 	}
 }
