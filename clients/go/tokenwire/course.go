@@ -113,6 +113,10 @@ func (c *course) recover(e *Error, elsewhere bool) (time.Duration, bool) {
 		c.resumeToken, c.isAttaching = "", false
 		return 0, true
 	}
+	if e.Reason == "IDEMPOTENCY_CONFLICT" && c.accepted != nil && c.generation.GetIdempotencyKey() != "" {
+		c.giveUpKey()
+		return 0, true
+	}
 	if e.isRetryable(c.isHeard) {
 		if c.concludes(e) {
 			return 0, false
@@ -127,6 +131,17 @@ func (c *course) recover(e *Error, elsewhere bool) (time.Duration, bool) {
 		c.fail(e)
 	}
 	return delay, again
+}
+
+// giveUpKey goes on by the ids alone, since another client of the key goes on with it, from a place of
+// its own. That generates twice, and brings the rest.
+func (c *course) giveUpKey() {
+	generation := proto.CloneOf(c.generation)
+	generation.IdempotencyKey = ""
+	if generation.OnDisconnect != frontendv1.OnDisconnect_ON_DISCONNECT_DETACH {
+		generation.DetachTtl = nil // which needs one of both
+	}
+	c.generation = generation
 }
 
 // concludes ends the generation where nothing is left to ask for, and returns whether that was so.

@@ -12,8 +12,9 @@ import (
 // RetryPolicy says how often a call is made again, and how long to wait before.
 //
 // A call is repeated when the server could not be reached or takes no requests now, or when it is
-// overloaded and says when to come back. A generation that had begun is not repeated but continued,
-// at another frontend where there is one: nothing that was received comes again.
+// overloaded, or a conversation has yet to end its turn, and it says when to come back. A generation
+// that had begun is not repeated but continued, at another frontend where there is one: nothing that
+// was received comes again.
 type RetryPolicy struct {
 	// Attempts in all; 1 never repeats a call.
 	Attempts int
@@ -101,9 +102,10 @@ func scaled(delay time.Duration, factor float64) time.Duration {
 // isRetryable returns whether another attempt may succeed; heard: the failed one had been accepted.
 func (e *Error) isRetryable(heard bool) bool {
 	// RESOURCE_EXHAUSTED without a RetryInfo is no overload: gRPC says it of too large a message.
-	// After the acceptance it is a bound that this generation has met.
-	overloaded := e.Code == codes.ResourceExhausted && e.saysRetry
-	return e.isUnavailable() || overloaded && !heard
+	// After the acceptance it is a bound that this generation has met. ABORTED with one is a
+	// conversation whose turn before is about to end.
+	mayPass := e.Code == codes.ResourceExhausted || e.Code == codes.Aborted
+	return e.isUnavailable() || mayPass && e.saysRetry && !heard
 }
 
 // isUnavailable returns whether the frontend takes no requests now, or its connection broke.

@@ -26,6 +26,7 @@ func TestDelays(t *testing.T) {
 			expected: []time.Duration{150 * ms, 300 * ms, 600 * ms, 1200 * ms, 2400 * ms, -1},
 		},
 		"as asked":              {errors: []*Error{full(time.Second)}, expected: []time.Duration{1150 * ms}},
+		"a busy conversation":   {errors: []*Error{{Code: codes.Aborted, saysRetry: true}}, expected: []time.Duration{150 * ms}},
 		"asked for too long":    {errors: []*Error{full(time.Minute)}, expected: []time.Duration{-1}},
 		"elsewhere":             {errors: []*Error{unavailable}, elsewhere: true, expected: []time.Duration{100 * ms}},
 		"no overload":           {errors: []*Error{{Code: codes.ResourceExhausted}}, expected: []time.Duration{-1}},

@@ -93,7 +93,10 @@ func (s *Session) Close() error {
 	s.closed = true
 	for g, timer := range s.waiting {
 		timer.Stop()
-		g.cancel()
+		if !g.course.isDetached() {
+			g.course.cancelled = true
+		}
+		g.breakOff(s.ended(g.course.trace()))
 	}
 	clear(s.waiting)
 	for each := range s.links {

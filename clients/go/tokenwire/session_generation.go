@@ -103,11 +103,14 @@ func (g *SessionGeneration) openOn(l *link) {
 		opening := &frontendv1.Attach{Id: g.number, Generation: attach}
 		g.credit.put(opening)
 		l.send(&frontendv1.SessionRequest{Attaches: []*frontendv1.Attach{opening}})
-		return
+	} else {
+		opening := &frontendv1.Open{Id: g.number, Generation: request, Stream: g.course.how, TraceContext: g.trace}
+		g.credit.put(opening)
+		l.send(&frontendv1.SessionRequest{Opens: []*frontendv1.Open{opening}})
 	}
-	opening := &frontendv1.Open{Id: g.number, Generation: request, Stream: g.course.how, TraceContext: g.trace}
-	g.credit.put(opening)
-	l.send(&frontendv1.SessionRequest{Opens: []*frontendv1.Open{opening}})
+	if g.course.cancelled {
+		g.sendCancel()
+	}
 }
 
 // receive takes an event, and returns what the stream's part of the generation failed with.
@@ -147,7 +150,7 @@ func (g *SessionGeneration) receive(news *frontendv1.SessionEvent) *Error {
 func (g *SessionGeneration) recover(e *Error, elsewhere bool) (delay time.Duration, again bool) {
 	g.link = nil
 	way := g.course
-	if way.cancelled || way.ended {
+	if way.ended || way.cancelled && !way.isDetached() {
 		way.ended = true
 	} else if delay, again = way.recover(e, elsewhere); again {
 		return delay, true
@@ -174,19 +177,20 @@ func (g *SessionGeneration) fail(e *Error) {
 	g.finish()
 }
 
-// cancel stops it; what came and the end still come.
+// cancel stops it; what came and the end still come. What outlives its streams goes on between two of
+// them: it is told with the next one.
 func (g *SessionGeneration) cancel() {
 	if g.course.ended {
 		return
 	}
 	g.course.cancelled = true
-	if g.link == nil {
+	if g.link != nil {
+		g.sendCancel()
+	} else if !g.course.isDetached() {
 		g.session.forget(g)
 		g.course.ended = true
 		g.finish()
-		return
 	}
-	g.sendCancel()
 }
 
 // abandon takes no more of it, and stops it unless it is to go on without a caller. e: what Recv is to

@@ -366,6 +366,52 @@ func TestEndDuringReopen(t *testing.T) {
 	}
 }
 
+// TestCancelBetweenTwoStreamsIsToldWithTheNext: a detached generation goes on while its stream is opened
+// again, whether the cancel comes before the client hears of the break or after.
+func TestCancelBetweenTwoStreamsIsToldWithTheNext(t *testing.T) {
+	kept := accepted("r")
+	kept.ResumeToken = "token"
+	first, _ := serve(t, &scripted{
+		session: func(stream frontendv1.GenerationService_SessionServer) error {
+			if _, err := stream.Recv(); err != nil {
+				return err
+			}
+			if err := sendIn(stream, 1, kept, piece(0, 0, 1, 0, "a")); err != nil {
+				return err
+			}
+			return failure(codes.Unavailable, "gone")
+		},
+	})
+	told := make(chan *frontendv1.SessionRequest, 2)
+	second, _ := serve(t, &scripted{
+		session: func(stream frontendv1.GenerationService_SessionServer) error {
+			for range 2 {
+				request, err := stream.Recv()
+				if err != nil {
+					return err
+				}
+				told <- request
+			}
+			return sendIn(stream, 1, kept, last(piece(0, 1, 0, 1, "")), completed)
+		},
+	})
+	session := connect(t, tokenwire.Options{}, first, second).Session(bounded(t))
+	defer session.Close()
+	g := session.Open(t.Context(), asking("a", 1))
+	if _, err := g.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	g.Cancel()
+	if err := nextError(t, g); err != io.EOF {
+		t.Errorf("it ended with %v", err)
+	}
+	attach, cancel := await(t, told), await(t, told)
+	if len(attach.Attaches) != 1 || attach.Attaches[0].Generation.ResumeToken != "token" ||
+		len(cancel.Cancels) != 1 || cancel.Cancels[0].Id != attach.Attaches[0].Id {
+		t.Errorf("the server was told %v, then %v", attach, cancel)
+	}
+}
+
 // TestDetachedGenerationOutlivesItsSession: nobody cancels it, and its handle says what has ended.
 func TestDetachedGenerationOutlivesItsSession(t *testing.T) {
 	commands := make(chan *frontendv1.SessionRequest, 10)

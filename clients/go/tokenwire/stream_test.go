@@ -115,6 +115,33 @@ func TestDetachedGenerationIsAttachedAgain(t *testing.T) {
 	}
 }
 
+// TestKeyOfAnotherIsGivenUp: another client goes on with it, from other ids.
+func TestKeyOfAnotherIsGivenUp(t *testing.T) {
+	calls := 0
+	target, _ := serve(t, &scripted{
+		stream: func(request *frontendv1.StreamGenerateRequest, stream frontendv1.GenerationService_StreamGenerateServer) error {
+			calls++
+			g := request.Generation
+			switch {
+			case calls == 1:
+				return send(stream, accepted("r"), piece(0, 0, 1, 0, "a"))
+			case g.IdempotencyKey != "":
+				return failure(codes.AlreadyExists, "other ids", &errdetails.ErrorInfo{Reason: "IDEMPOTENCY_CONFLICT"})
+			case g.DetachTtl != nil:
+				return failure(codes.InvalidArgument, "detach_ttl requires a key")
+			}
+			return send(stream, accepted("r"), last(piece(0, 1, 1, 1, "b")), completed)
+		},
+	})
+	request := asking("a", 1)
+	request.Generation.IdempotencyKey, request.Generation.DetachTtl = "shared", durationpb.New(time.Minute)
+	stream := connect(t, tokenwire.Options{}, target).StreamGenerate(bounded(t), request)
+	read(t, stream)
+	if text := stream.Answer().Sequences[0].Text; text != "ab" {
+		t.Errorf("the text is %q", text)
+	}
+}
+
 // TestRetryWaitsAsAsked: an overloaded frontend says when to come back.
 func TestRetryWaitsAsAsked(t *testing.T) {
 	const asked = 150 * time.Millisecond
