@@ -85,6 +85,7 @@ class GenerationRecord:
         """To which deltas are added that the client took."""
         self._worker = self._cancel_cause = ""
         self._choice: Choice | None = None
+        """The last one: a worker that was lost or refused it tells nothing of its cache."""
         """The last."""
         self._hops: list[Hop] = []
         """At workers now."""
