@@ -13,8 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tokenwire_service import yaml_file
 
 from tokenwire_frontend.core.caller import TENANT_RULE, is_tenant
 from tokenwire_frontend.core.tenants import TenantLimits, TenantTable
@@ -53,16 +53,7 @@ def read_tenants(path: Path) -> TenantTable:
         ValueError: it can't be read, or says something else; names the place in it.
     """
     try:
-        with path.open("rb") as opened:
-            text = opened.read(FILE_BYTES_LIMIT + 1)
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from error
-    if len(text) > FILE_BYTES_LIMIT:
-        raise ValueError(f"{path} has more than {FILE_BYTES_LIMIT} bytes")
-    try:
-        told = _File.model_validate(yaml.safe_load(text) or {})
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+        told = _File.model_validate(yaml_file.load(path, FILE_BYTES_LIMIT) or {})
     except ValidationError as error:
         raise ValueError(f"{path}: {_first(error)}") from error
     for name in told.tenants:

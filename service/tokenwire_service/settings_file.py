@@ -6,15 +6,14 @@ A key is a setting's name with `_` between its words; a group of settings is a m
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_origin
 
-import yaml
 from pydantic import BaseModel
 
-from tokenwire_service import environment
+from tokenwire_service import environment, yaml_file
 
 BYTES_LIMIT = 1024 * 1024
 """A file that has more is another one: 4,096 LoRA adapters with their paths take half as much."""
@@ -68,20 +67,9 @@ def read(path: Path, settings: type[BaseModel]) -> SettingsFile:
         SettingsFileError: it can't be read, or has keys that are not settings.
     """
     try:
-        with path.expanduser().open("rb") as file:
-            content = file.read(BYTES_LIMIT + 1)
-    except OSError as error:
-        raise SettingsFileError(f"{path}: {error.strerror}") from error
-    if len(content) > BYTES_LIMIT:
-        raise SettingsFileError(f"{path} has more than {BYTES_LIMIT} bytes")
-    try:
-        found = yaml.load(content, _Loader)  # noqa: S506 - it is a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise SettingsFileError(f"{place}: {error.problem}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise SettingsFileError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        found = yaml_file.load(path, BYTES_LIMIT)
+    except ValueError as error:
+        raise SettingsFileError(str(error)) from error
     if found is None:  # empty, or comments alone
         return SettingsFile(path)
     if not isinstance(found, dict):
@@ -110,24 +98,3 @@ def _faults(model: type[BaseModel], values: dict[Any, Any], within: str) -> Iter
                 yield from _faults(plain, value, f"{path}.")
             else:
                 yield f"{path}: is not a mapping of settings"
-
-
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # it has no types
-    """Refuses a key that stands twice in a mapping; YAML's own loader takes the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Returns a mapping."""
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is not a text", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key} stands here twice", key_node.start_mark
-                )
-            seen.add(key)
-        found: dict[Hashable, Any] = super().construct_mapping(node, deep)
-        return found

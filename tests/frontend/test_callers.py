@@ -13,7 +13,7 @@ import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tokenwire.frontend.v1 import activity_pb2 as fa
 from tokenwire.frontend.v1 import generation_pb2 as fg
-from tokenwire.frontend.v1 import prompt_pb2
+from tokenwire.frontend.v1 import prompt_pb2, tokenization_pb2
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_frontend.core.caller import Role
 from tokenwire_frontend.core.link_state import LinkState
@@ -186,6 +186,35 @@ async def test_a_key_counts_as_long_as_it_stands_in_the_file(here, monkeypatch, 
     assert refusal.reason == "CREDENTIAL_INVALID"
     session.cancel()
     assert key not in str(lines)
+
+
+async def test_no_stream_lasts_longer_than_its_credential(here, monkeypatch):
+    """What is open is told so when it next asks for something, or is told something."""
+    monkeypatch.setattr(callers, "AGAIN_S", 0.0)
+    key = here.keys.add("acme", Role.CALL, Role.LOOK)
+    here.reread()
+    frontend = here.frontend
+    watch = frontend.activity.WatchActivity(
+        fa.WatchActivityRequest(interval={"nanos": 100_000_000}), metadata=bearer(key)
+    )
+    text = frontend.tokenization.StreamTokenize(metadata=bearer(key))
+    ids = frontend.tokenization.StreamDetokenize(metadata=bearer(key))
+    await watch.read()
+    await text.write(tokenization_pb2.StreamTokenizeRequest(text="a"))
+    await text.read()
+    await ids.write(tokenization_pb2.StreamDetokenizeRequest(token_ids=[300]))
+    await ids.read()
+    here.keys.remove(key)
+    here.reread()
+    await text.write(tokenization_pb2.StreamTokenizeRequest(text="a"))
+    await ids.write(tokenization_pb2.StreamDetokenizeRequest(token_ids=[300]))
+
+    async def end(call: Any) -> None:
+        while await call.read() is not grpc.aio.EOF:
+            pass
+
+    for call in (watch, text, ids):
+        assert (await refused(end(call))).reason == "CREDENTIAL_INVALID"
 
 
 # --- tenants -------------------------------------------------------------------------------------

@@ -173,8 +173,8 @@ async def test_more_workers_than_a_frontend_connects_to_are_left_out_by_name(
         ("workers: [10.0.0.1:50061, 10.0.0.2]", "workers[1]: '10.0.0.2' is not HOST:PORT"),
         ("workers: [{a: 1}]", "workers[0]: \"{'a': 1}\" is not HOST:PORT"),
         ("workers: []\nworker: []", "worker: unknown field; the only one is `workers`"),
-        ("workers: []\n bad", "line 2, column"),
-        ('{"workers": [,]}', "line 1, column 14: "),
+        ("workers: []\n bad", ":2:2: "),
+        ('{"workers": [,]}', ":1:14: "),
         ("workers: [\xff]".encode("latin-1"), "byte 10: is not UTF-8"),
         ("[" * 500, "can't be parsed"),
         ("#" * 70_000, "has more than 65536 bytes"),
@@ -195,8 +195,10 @@ def test_what_is_wrong_with_a_file_is_told_with_its_place(tmp_path, text, fault)
         '{\n\t"workers": ["10.0.0.1:50061", "[::1]:50062"]\n}',
     ],
 )
-def test_a_file_is_yaml_or_json(text):
-    assert workers_file.parse(text.encode()) == ["10.0.0.1:50061", "[::1]:50062"]
+def test_a_file_is_yaml_or_json(tmp_path, text):
+    path = tmp_path / "workers"
+    path.write_text(text)
+    assert workers_file.read(path) == ["10.0.0.1:50061", "[::1]:50062"]
 
 
 async def test_a_bad_file_is_refused_and_the_list_before_it_stays(worker, listed, lines):

@@ -119,7 +119,7 @@ def test_an_empty_file_says_nothing(write, text):
         ("worker: !!python/object:os.system {}\n", None),
         ("worker: \x00\n", None),
         ("[" * 100_000, None),
-        ("a: " + "b" * 2**20, ["--config: FILE has more than 1048576 bytes"]),
+        ("a: " + "b" * 2**20, ["--config: FILE: has more than 1048576 bytes"]),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told_by_its_place(write, capsys, text, lines):

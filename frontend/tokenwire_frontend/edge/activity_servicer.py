@@ -52,6 +52,7 @@ class ActivityServicer(activity_pb2_grpc.ActivityServiceServicer):
             raise invalid("records", f"is {request.records}; at most {RECORDS_MOST}")
         watch = Watch(self._processes, request.records, callers.current().seen_tenant)
         while not self._over.is_set():
+            callers.current()  # a watch may last for days: longer than its credential
             await context.write(await watch.next())
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._over.wait(), interval_s)

@@ -16,7 +16,7 @@ from tokenwire_service.wording import cut
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.detokenizer import Detokenizer
 from tokenwire_frontend.core.validation import chat_violations
-from tokenwire_frontend.edge import from_proto
+from tokenwire_frontend.edge import callers, from_proto
 from tokenwire_frontend.edge.read_ahead import ReadAhead
 from tokenwire_frontend.models.job_result import TextTooLargeError, TooManyTokensError
 from tokenwire_frontend.models.model import Model
@@ -138,6 +138,7 @@ class TokenizationServicer(tokenization_pb2_grpc.TokenizationServiceServicer):
         """Tokenises many texts on one stream, in order."""
         async with self._ahead.of(request_iterator) as requests:
             async for request in requests:
+                callers.current()  # the credential may be good no longer
                 model = self._pool.model(request.model, "model")
                 most = STREAMED_BYTES_LIMIT // _varint_bytes(model.limits.vocabulary_size)
                 [ids] = await self._columns(model, request, most)
@@ -154,6 +155,7 @@ class TokenizationServicer(tokenization_pb2_grpc.TokenizationServiceServicer):
         stream: _DetokenizeStream | None = None
         async with self._ahead.of(request_iterator) as requests:
             async for request in requests:
+                callers.current()
                 if stream is None:
                     stream = _DetokenizeStream(self._pool.model(request.model, "model"))
                 text = await stream.push(request)

@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     ValidationError,
 )
+from tokenwire_service import yaml_file
 from tokenwire_service.settings import worded
 
 from tokenwire_frontend.core.caller import TENANT_RULE, Caller, Role, is_tenant
@@ -97,15 +98,7 @@ def read(path: Path) -> ApiKeys:
         ValueError: it can't be read; names the file and the place.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(FILE_BYTES + 1)
-        if len(content) > FILE_BYTES:
-            raise ValueError(f"{path}: has more than {FILE_BYTES} bytes")
-        told = _File.model_validate(yaml.safe_load(content))
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+        told = _File.model_validate(yaml_file.load(path, FILE_BYTES))
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"])) or "the file"

@@ -55,7 +55,7 @@ def read_keys(path: Path) -> Keys:
     try:
         told = json.loads(content)["keys"]
         found = {str(each.get("kid", "")): _key(each) for each in told}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: is not a JWKS: {error}") from error
     except jwt.PyJWTError as error:
         raise ValueError(f"{path}: a key can't be used: {error}") from error
