@@ -1,6 +1,6 @@
 /** A generation's way over the streams that bring it: what the next one is asked for, and when. */
 
-import { create, isMessage } from "@bufbuild/protobuf";
+import { clone, create, isMessage } from "@bufbuild/protobuf";
 
 import { toMs } from "./duration.js";
 import { TokenwireError } from "./errors.js";
@@ -25,7 +25,7 @@ export class Course {
   /** Whether the stream was accepted. */
   isHeard = false;
   readonly #first: Generation | AttachRequest;
-  readonly #generation: Generation | undefined;
+  #generation: Generation | undefined;
   readonly #requestBytes: number;
   readonly #beganMs = performance.now();
   #resumeToken: string;
@@ -96,6 +96,7 @@ export class Course {
       this.#isAttaching = false;
       return 0;
     }
+    if (this.#giveUpKey(error)) return 0;
     if (isRetryable(error, this.isHeard)) {
       if (this.#conclude(error)) return undefined;
       if (this.progress.hasBegun && !this.progress.hasIds) {
@@ -123,6 +124,21 @@ export class Course {
   #isRefusedAttach(error: TokenwireError): boolean {
     const isSaid = this.#isAttaching && !this.isHeard && !error.isBreak;
     return isSaid && this.#generation !== undefined;
+  }
+
+  /**
+   * Goes on by the ids alone where another client of the idempotency key goes on with it from a place
+   * of its own; returns whether that was so.
+   */
+  #giveUpKey(error: TokenwireError): boolean {
+    const generation = this.#generation;
+    const isContinuing = this.progress.accepted !== undefined;
+    if (error.reason !== "IDEMPOTENCY_CONFLICT" || !isContinuing || !generation?.idempotencyKey) {
+      return false;
+    }
+    this.#generation = clone(GenerationSchema, generation);
+    this.#generation.idempotencyKey = "";
+    return true;
   }
 
   get #count(): number {

@@ -117,6 +117,7 @@ export class Lane {
       const attach = create(pb.AttachSchema, { id, generation: request, credit });
       link.send(create(pb.SessionRequestSchema, { attaches: [attach] }));
     }
+    if (this.progress.cancelled) this.#sendCancel();
   }
 
   /** Takes an event; returns what the stream's part of the generation failed with. */
@@ -154,7 +155,7 @@ export class Lane {
     this.#link = undefined;
     this.#tell();
     const { progress } = this;
-    if (progress.cancelled || progress.ended) {
+    if (progress.ended || (progress.cancelled && !this.isDetached)) {
       progress.ended = true;
       return undefined;
     }
@@ -177,12 +178,15 @@ export class Lane {
     this.#tell();
   }
 
-  /** Stops it; what came and the end still come. */
+  /**
+   * Stops it; what came and the end still come. What outlives its streams goes on between two of
+   * them: it is told with the next one.
+   */
   cancel(): void {
     if (this.progress.ended) return;
     this.progress.cancelled = true;
-    if (this.#link === undefined) this.progress.ended = true;
-    else this.#sendCancel();
+    if (this.#link !== undefined) this.#sendCancel();
+    else if (!this.isDetached) this.progress.ended = true;
     this.#tell();
   }
 

@@ -18,7 +18,6 @@ import {
   type TokenLogprob,
   toAccepted,
   toAttempt,
-  toDelta,
   toLogprobs,
   toTimings,
   toUsage,
@@ -120,9 +119,7 @@ export class Progress {
       const places = `token ${message.tokenOffset} after ${sequence.offset} tokens`;
       throw this.#gap(`sequence ${index} went on at ${places}`);
     }
-    const delta = toDelta(message);
-    sequence.take(delta);
-    return delta;
+    return sequence.take(message);
   }
 
   /** Notes that the stream has ended; returns the error where the generation has not. */
@@ -143,7 +140,7 @@ export class Progress {
   /** Whether ids have come, or text of which the ids do not, or an end. */
   get hasBegun(): boolean {
     return [...this.#sequences.values()].some(
-      (each) => each.offset > 0 || each.ended || (each.hasText && !this.hasIds),
+      (each) => each.offset > 0 || each.ended || (each.text !== "" && !this.hasIds),
     );
   }
 
@@ -181,7 +178,7 @@ export class Progress {
   runOut(count: number): void {
     for (let index = 0; index < count; index += 1) {
       const sequence = this.#sequences.get(index) ?? this.#add(index);
-      if (!sequence.ended) this.unsaid.push(sequence.cut(index, "time_budget"));
+      if (!sequence.ended) this.unsaid.push(sequence.cut(index, pb.FinishReason.TIME_BUDGET));
     }
     this.conclude(count);
   }
@@ -229,7 +226,7 @@ export class Progress {
 
   /** The first sequence's text so far. */
   get text(): string {
-    return this.#sequences.get(0)?.result().text ?? "";
+    return this.#sequences.get(0)?.text ?? "";
   }
 
   #counted(): Figures {

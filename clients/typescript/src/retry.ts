@@ -6,8 +6,9 @@ import type { TokenwireError } from "./errors.js";
  * How often a call is made again, and how long to wait before.
  *
  * A call is repeated when the server could not be reached or takes no requests now, or when it is
- * overloaded and says when to come back. A generation that had begun is not repeated but continued,
- * at another frontend where there is one: nothing that was received comes again.
+ * overloaded, or a conversation has yet to end its turn, and it says when to come back. A generation
+ * that had begun is not repeated but continued, at another frontend where there is one: nothing that
+ * was received comes again.
  */
 export interface RetryPolicy {
   /** Attempts in all; 1 never repeats a call. Default 6, which rides out some four seconds. */
@@ -104,6 +105,8 @@ export class Attempts {
 export function isRetryable(error: TokenwireError, heard: boolean): boolean {
   if (error.code === "UNAVAILABLE" || error.isBreak) return true;
   // RESOURCE_EXHAUSTED without a RetryInfo is no overload: gRPC says it of too large a message.
-  // After the acceptance it is a bound that this generation has met.
-  return error.code === "RESOURCE_EXHAUSTED" && error.retryAfterMs !== undefined && !heard;
+  // After the acceptance it is a bound that this generation has met. ABORTED with one is a
+  // conversation whose turn before is about to end.
+  const mayPass = error.code === "RESOURCE_EXHAUSTED" || error.code === "ABORTED";
+  return mayPass && error.retryAfterMs !== undefined && !heard;
 }

@@ -11,33 +11,37 @@ import type { Delta } from "./gen/tokenwire/frontend/v1/generation_pb.js";
 /** What is wrong with the place of a delta. */
 export class GapError extends Error {}
 
+/** What came of one run of text. */
+export interface Run {
+  readonly came: string;
+  /** Where its next byte goes; undefined where that is not known. */
+  readonly end: number | undefined;
+}
+
 /** What came of a sequence before the seam. */
 export interface Before {
-  readonly text: string;
-  readonly reasoning: string;
+  readonly text: Run;
+  readonly reasoning: Run;
   /** Of each call's arguments, by the call's index. */
-  readonly arguments: ReadonlyMap<number, string>;
+  readonly arguments: ReadonlyMap<number, Run>;
   /** The text comes again from its beginning, an echoed prompt included. */
   readonly isRepeated: boolean;
-  /** The text began with a prompt, which the offsets do not count. */
-  readonly echoes: boolean;
-  /** What came is the sequence's from its first id on. */
-  readonly fromStart: boolean;
+  /** The arguments of a call of which nothing came. */
+  readonly newCall: Run;
 }
 
 /** The places of one sequence's text, reasoning and calls. */
 export class Seam {
-  readonly #fromStart: boolean;
+  readonly #newCall: Run;
   readonly #text: Place;
   readonly #reasoning: Place;
   readonly #calls = new Map<number, Place>();
 
   constructor(before: Before) {
-    this.#fromStart = before.fromStart;
-    const knowsText = before.fromStart && !before.echoes;
-    this.#text = new Place("text", before.text, knowsText, before.isRepeated);
-    this.#reasoning = new Place("reasoning", before.reasoning, before.fromStart);
-    for (const [index, came] of before.arguments) this.#addCall(index, came);
+    this.#newCall = before.newCall;
+    this.#text = new Place("text", before.text, before.isRepeated);
+    this.#reasoning = new Place("reasoning", before.reasoning);
+    for (const [index, run] of before.arguments) this.#addCall(index, run);
   }
 
   /** Drops from a delta what came before; throws GapError where something is missing before it. */
@@ -52,15 +56,15 @@ export class Seam {
     for (const call of delta.toolCalls) {
       const known = this.#calls.get(call.index);
       if (known && call.id) throw new GapError(`tool call ${call.index} began again`);
-      const place = known ?? this.#addCall(call.index, "");
+      const place = known ?? this.#addCall(call.index, this.#newCall);
       if (call.arguments) {
         [call.arguments, call.argumentsOffset] = place.fit(call.arguments, call.argumentsOffset);
       }
     }
   }
 
-  #addCall(index: number, came: string): Place {
-    const place = new Place(`tool call ${index}`, came, this.#fromStart);
+  #addCall(index: number, run: Run): Place {
+    const place = new Place(`tool call ${index}`, run);
     this.#calls.set(index, place);
     return place;
   }
@@ -75,15 +79,15 @@ class Place {
   #came: Buffer[];
   /** What is still to come again. */
   #again: Buffer;
-  /** Undefined: the next piece's own, of a run that did not begin at 0. */
+  /** Undefined: the next piece's own. */
   #offset: number | undefined;
 
-  constructor(name: string, came: string, isKnown: boolean, isRepeated = false) {
+  constructor(name: string, { came, end }: Run, isRepeated = false) {
     this.#name = name;
     const bytes = Buffer.from(came);
     this.#came = [bytes];
     this.#again = isRepeated ? bytes : NOTHING;
-    this.#offset = isKnown && this.#again.length === 0 ? bytes.length : undefined;
+    this.#offset = this.#again.length === 0 ? end : undefined;
   }
 
   /** Returns what is new of a piece, and its offset; throws as `Seam.trim`. */

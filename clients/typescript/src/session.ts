@@ -99,7 +99,10 @@ export class Session {
   /** Cancels what is open, unless it is to outlive the session, and ends the stream. */
   async close(): Promise<void> {
     this.#closed.abort();
-    for (const lane of this.#reopening) lane.cancel();
+    for (const lane of this.#reopening) {
+      if (!lane.isDetached) lane.cancel();
+      lane.breakOff(this.#ended());
+    }
     for (const link of this.#reading.keys()) {
       for (const lane of link.lanes.values()) if (!lane.isDetached) lane.cancel();
       link.finish();

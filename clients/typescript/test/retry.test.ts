@@ -21,6 +21,9 @@ test("delays double, to a bound, and end with the attempts", () => {
 test("what the server asks for comes on top, and is not waited for where it is too long", () => {
   assert.equal(attempts().delayMs(OVERLOADED, false), 3_200);
   assert.equal(attempts({ longestDelayMs: 2_999 }).delayMs(OVERLOADED, false), undefined);
+  const busy = new TokenwireError("ABORTED", "the turn before runs", { retryAfterMs: 500 });
+  assert.equal(attempts().delayMs(busy, false), 700);
+  assert.equal(attempts().delayMs(new TokenwireError("ABORTED", "kills"), false), undefined);
 });
 
 test("a delay that the deadline does not leave is not begun", () => {

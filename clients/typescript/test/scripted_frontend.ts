@@ -110,8 +110,11 @@ export const COMPLETED: StreamEvent = {
 };
 
 /** Sends events of a stream. */
-export function send(call: StreamCall, ...events: StreamEvent[]): void {
-  for (const event of events) call.write(create(pb.StreamGenerateResponseSchema, { event }));
+export function send(call: StreamCall | AttachCall, ...events: StreamEvent[]): void {
+  const write = call.write.bind(call) as (response: object) => void;
+  const isAttached = call.request.$typeName === pb.AttachRequestSchema.typeName;
+  const schema = isAttached ? pb.AttachResponseSchema : pb.StreamGenerateResponseSchema;
+  for (const event of events) write(create(schema, { event }));
 }
 
 /** Sends events of one generation of a session. */

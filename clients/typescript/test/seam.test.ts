@@ -7,12 +7,11 @@ import { DeltaSchema } from "../src/proto.js";
 import { type Before, GapError, Seam } from "../src/seam.js";
 
 const BEFORE: Before = {
-  text: "zwölf",
-  reasoning: "let me see",
-  arguments: new Map([[0, '{"city": ']]),
+  text: { came: "zwölf", end: 6 },
+  reasoning: { came: "let me see", end: 10 },
+  arguments: new Map([[0, { came: '{"city": ', end: 9 }]]),
   isRepeated: false,
-  echoes: false,
-  fromStart: true,
+  newCall: { came: "", end: 0 },
 };
 
 /** Returns the text, reasoning and arguments that are new of each delta after a seam. */
@@ -51,7 +50,7 @@ test("a gap, another text and a call that begins again are faults", () => {
 });
 
 test("a text without ids comes again from its beginning, an echoed prompt included", () => {
-  const echoed = { ...BEFORE, isRepeated: true, echoes: true };
+  const echoed = { ...BEFORE, isRepeated: true };
   const texts = after(echoed, { text: "zwö" }, { text: "lf Boote" }, { text: "!", textOffset: 6n });
   assert.deepEqual(
     texts.map(([text]) => text),

@@ -207,3 +207,27 @@ test("a cancel while a generation is opened again ends it, and the session's end
   assert.deepEqual(await Promise.all(reading), ["One ", "One "]);
   assert.throws(() => session.open({ prompt: "c" }), { code: "UNAVAILABLE" });
 });
+
+test("a cancel between two streams reaches what outlives them", async (test) => {
+  const came: unknown[] = [];
+  const { session } = await sessionOf(test, async (call, commands) => {
+    const [detached, other] = [await commands.opening(), await commands.opening()];
+    sendIn(call, detached.id, accepted("r-1", { resumeToken: "t-1" }), delta("One ", [1], 0));
+    const error = status(codes.UNAVAILABLE, "moved", { reason: "KEY_MOVED", retryMs: 50 });
+    call.write(failure(detached.id, error));
+    sendIn(call, other.id, ...BEGUN);
+    const [{ attaches }, { command }] = [await commands.next(), await commands.next()];
+    const [attach] = attaches;
+    came.push(attach?.generation?.resumeToken, attach?.generation?.tokenOffsets, command.case);
+    assert.equal(command.value?.id, attach?.id);
+    const end = { end: { reason: FinishReason.CANCELLED } };
+    sendIn(call, attach?.id ?? 0, accepted("r-1"), delta("", [], 1, end), COMPLETED);
+  });
+  const detached = session.open({ prompt: "a", onDisconnect: "detach" });
+  const other = session.open({ prompt: "b" });
+  // What comes after the failure has come, so that has.
+  while (other.text === "") await turn();
+  await detached.cancel();
+  assert.deepEqual(came, ["t-1", [1], "cancel"]);
+  assert.deepEqual([detached.result.text, detached.result.finishReason], ["One ", "cancelled"]);
+});

@@ -170,6 +170,53 @@ test("a detached generation is attached again, and continued where it is gone", 
   assert.deepEqual(asked, [2]);
 });
 
+test("what an attached generation repeats is trimmed, from whichever id on", async (test) => {
+  let calls = 0;
+  const resumed = accepted("r-1", { resumeToken: "t-1" });
+  const { client } = await clientOf(test, [
+    {
+      attach: (call) => {
+        calls += 1;
+        if (calls === 1) {
+          send(call, resumed, delta("two ", [3], 2, { textOffset: 4n }));
+          breakOff(call);
+        } else {
+          send(call, resumed, delta("wo three", [4], 3, { textOffset: 5n, ...END }), COMPLETED);
+          call.end();
+        }
+      },
+    },
+  ]);
+  const stream = client.attach("t-1", { tokenOffsets: [2] });
+  const texts = [];
+  for await (const { text, textOffset } of stream) texts.push([text, textOffset]);
+  assert.deepEqual(texts, [
+    ["two ", 4],
+    ["three", 8],
+  ]);
+});
+
+test("a key that another client goes on with is given up, and the ids go on", async (test) => {
+  const keys: unknown[] = [];
+  const { client } = await clientOf(test, [
+    {
+      streamGenerate: (call) => {
+        keys.push(call.request.generation?.idempotencyKey);
+        if (keys.length === 2) {
+          refuse(call, status.ALREADY_EXISTS, { reason: "IDEMPOTENCY_CONFLICT" });
+          return;
+        }
+        send(call, ...(keys.length === 1 ? BEGUN : REST));
+        if (keys.length === 1) breakOff(call);
+        else call.end();
+      },
+    },
+  ]);
+  const answer = await client.generate({ prompt: "x", idempotencyKey: "k-1" });
+  assert.equal(answer.text, "One two.");
+  assert.deepEqual(keys, ["k-1", "k-1", ""]);
+});
+
 test(
   "a cancel while the stream is opened again ends it at once",
   { timeout: 5_000 },
