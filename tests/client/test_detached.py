@@ -10,6 +10,7 @@ from tokenwire import (
     FinishReason,
     InvalidRequestError,
     NotFoundError,
+    UnavailableError,
 )
 from tokenwire.frontend.v1 import generation_pb2, options_pb2
 
@@ -83,7 +84,8 @@ async def test_what_no_request_can_carry_is_refused_by_name(twin, options, fault
 
 async def test_attach_goes_on_from_what_the_caller_has_and_attaches_again(twin, server, naps):
     server.play("t-1", kept(), delta("two ", [2], 1, text_offset=4), Break())
-    server.play("t-1", *REST)
+    # The text of the last delta may come again.
+    server.play("t-1", kept(), delta("two three", [3], 2, text_offset=4, end=end()), COMPLETED)
     stream = twin.attach("t-1", token_offsets=[1], max_delta_tokens=8)
     deltas = await twin.read(stream)
     assert [(each.text, each.token_offset) for each in deltas] == [("two ", 1), ("three", 2)]
@@ -185,6 +187,26 @@ async def test_a_cancel_between_two_streams_reaches_what_is_detached(server, mon
         await cancelling
         assert generation.result.finish_reason is FinishReason.CANCELLED
     assert hold.cancelled.is_set()
+
+
+async def test_a_session_that_ends_between_two_streams_ends_what_is_detached(server, monkeypatch):
+    napping = asyncio.Event()
+
+    async def nap(_):
+        napping.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("tokenwire.session.sleep", nap)
+    server.play("p", *BEGUN, Hold())
+    server.play("die", Disconnect())
+    async with AsyncClient(server.address) as client:
+        async with client.session() as session:
+            generation = session.open("p", on_disconnect="detach")
+            assert (await anext(generation)).text == "One "
+            session.open("die")
+            await napping.wait()
+        with pytest.raises(UnavailableError, match="the session has ended"):
+            [each async for each in generation]
 
 
 async def test_a_session_attaches_and_leaves_what_is_detached_alone(server):

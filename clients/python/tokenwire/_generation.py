@@ -35,8 +35,8 @@ class _Sequence:
     """What has come of one sequence."""
 
     __slots__ = (
-        "begin", "calls", "end", "ended", "logprobs", "offset", "reasoning", "seam", "texts",
-        "token_ids",
+        "begin", "calls", "end", "ended", "ends", "logprobs", "offset", "reasoning", "seam",
+        "texts", "token_ids",
     )  # fmt: skip
 
     def __init__(self, begin: int = 0) -> None:
@@ -50,6 +50,8 @@ class _Sequence:
         # Stands until the server says otherwise: what never got an end was cut short by the caller.
         self.end: tuple[FinishReason, str | int | None] = (FinishReason.CANCELLED, None)
         self.ended = False
+        self.ends: dict[str | int, int] = {}
+        """Where what came ends, in bytes of the whole; of a sequence of which only a part comes."""
         self.seam: Seam | None = None
         """Checks the places of the output; where it began in another stream."""
 
@@ -61,8 +63,18 @@ class _Sequence:
             {index: str(_whole(deltas).arguments) for index, deltas in self.calls.items()},
             is_repeated=self.offset == 0,
             echoes=echoes,
-            from_start=self.begin == 0,
+            ends=self.ends if self.begin else None,
         )
+
+    def note_ends(self, message: generation_pb2.Delta) -> None:
+        """Notes where what came ends, of a sequence of which only a part comes."""
+        if message.text:
+            self.ends["text"] = message.text_offset + len(message.text.encode())
+        if message.reasoning:
+            self.ends["reasoning"] = message.reasoning_offset + len(message.reasoning.encode())
+        for call in message.tool_calls:
+            if call.arguments:
+                self.ends[call.index] = call.arguments_offset + len(call.arguments.encode())
 
     def take_parsed(self, delta: Delta, message: generation_pb2.Delta) -> None:
         if message.reasoning:
@@ -178,6 +190,8 @@ class Progress:
             sequence = self._sequences[index] = self._new()
         if sequence.seam is not None:
             self._trim(sequence.seam, message)
+        if sequence.begin:
+            sequence.note_ends(message)
         text, token_ids = message.text, message.token_ids[:]
         offset = sequence.offset
         if message.token_offset != offset:

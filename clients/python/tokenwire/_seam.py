@@ -21,7 +21,8 @@ class Seam:
         arguments: what came of each call's arguments, by the call's index.
         is_repeated: the text comes again from its beginning, an echoed prompt included.
         echoes: the text began with a prompt, which the offsets do not count.
-        from_start: what came is the sequence's from its first id on.
+        ends: where what came ends, of a sequence of which only a part came: of `text`, `reasoning`
+            and each call's index, in bytes of the whole. None: what came is all from its first id.
     """
 
     def __init__(
@@ -32,16 +33,19 @@ class Seam:
         *,
         is_repeated: bool,
         echoes: bool,
-        from_start: bool,
+        ends: Mapping[str | int, int] | None,
     ) -> None:
-        self._from_start = from_start
-        knows_text = from_start and not echoes
-        self._text = _Place("text", text, is_repeated=is_repeated, is_known=knows_text)
-        self._reasoning = _Place("reasoning", reasoning, is_known=from_start)
-        self._calls = {
-            index: _Place(f"tool call {index}", came, is_known=from_start)
-            for index, came in arguments.items()
-        }
+        self._ends = ends
+        end = None if echoes and ends is None else self._end("text", text)
+        self._text = _Place("text", text, end, is_repeated=is_repeated)
+        self._reasoning = _Place("reasoning", reasoning, self._end("reasoning", reasoning))
+        self._calls = {index: self._call(index, came) for index, came in arguments.items()}
+
+    def _call(self, index: int, came: str) -> _Place:
+        return _Place(f"tool call {index}", came, self._end(index, came))
+
+    def _end(self, name: str | int, came: str) -> int | None:
+        return len(came.encode()) if self._ends is None else self._ends.get(name)
 
     def trim(self, delta: generation_pb2.Delta) -> None:
         """Drops from a delta what came before.
@@ -58,8 +62,7 @@ class Seam:
         for call in delta.tool_calls:
             place = self._calls.get(call.index)
             if place is None:
-                place = _Place(f"tool call {call.index}", "", is_known=self._from_start)
-                self._calls[call.index] = place
+                place = self._calls[call.index] = self._call(call.index, "")
             elif call.id:
                 raise ValueError(f"tool call {call.index} began again")
             if call.arguments:
@@ -71,15 +74,13 @@ class Seam:
 class _Place:
     """How far one run of text has come, in UTF-8 bytes."""
 
-    def __init__(
-        self, name: str, came: str, *, is_repeated: bool = False, is_known: bool = True
-    ) -> None:
+    def __init__(self, name: str, came: str, end: int | None, *, is_repeated: bool = False) -> None:
         self._name = name
         self._came = bytearray(came.encode())
         self._again = bytes(self._came) if is_repeated else b""
         """What is still to come again."""
-        self._offset = len(self._came) if is_known and not self._again else None
-        """None: the next piece's own, of a run that did not begin at 0."""
+        self._offset = None if self._again else end
+        """None: the next piece's own."""
 
     def fit(self, text: str, offset: int) -> tuple[str, int]:
         """Returns what is new of a piece, and its offset; raises as `Seam.trim`."""

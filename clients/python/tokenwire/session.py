@@ -84,7 +84,10 @@ class Session:
         self._is_open = False
         for task, lane in self._reopening.items():
             task.cancel()
-            lane.cancel()
+            if lane.is_detached:
+                lane.break_off(self._ended)
+            else:
+                lane.cancel()
         for link in self._readers.values():
             for lane in link.lanes.values():
                 if not lane.is_detached:

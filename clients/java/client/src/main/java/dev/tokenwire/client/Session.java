@@ -184,7 +184,7 @@ public final class Session implements AutoCloseable {
         return;
       }
       isOpen = false;
-      waiting.forEach(run -> run.breakOff(closed()));
+      waiting.forEach(this::leaveOff);
       waiting.clear();
       for (Link each : links) {
         each.runs().stream().filter(run -> !run.isDetached()).forEach(SessionRun::cancel);
@@ -197,9 +197,15 @@ public final class Session implements AutoCloseable {
     }
   }
 
-  private static TokenwireException closed() {
-    return TokenwireException.own(
-        Status.Code.CANCELLED, "SESSION_CLOSED", "the session was closed", "");
+  /** Ends what is between two streams. */
+  private void leaveOff(SessionRun run) {
+    if (run.isDetached()) {
+      run.breakOff(
+          TokenwireException.own(
+              Status.Code.CANCELLED, "SESSION_CLOSED", "the session was closed", run.progress.traceId()));
+    } else {
+      run.cancel();
+    }
   }
 
   private void awaitStreams() {
