@@ -16,7 +16,7 @@ from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.frontend.v1 import generation_pb2_grpc
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_frontend.core.link_state import LinkState
-from tokenwire_frontend.core.tenants import STRANGERS, TenantLimits, Tenants, TenantTable
+from tokenwire_frontend.core.tenants import STRANGERS, Tenant, TenantLimits, Tenants, TenantTable
 from tokenwire_frontend.generation import generation as generation_module
 from tokenwire_frontend.settings import FrontendSettings
 from tokenwire_frontend.tenants_file import read_tenants
@@ -390,7 +390,7 @@ async def test_requests_a_minute(tmp_path):
 
 
 async def test_limits_change_with_the_file(tmp_path, lines):
-    """What a tenant has had counts on; a file that can't be used changes nothing."""
+    """At once; a file that can't be used changes nothing."""
     async with desk(tmp_path, "tenants: {acme: {requests_per_minute: 2}}") as here:
 
         async def rewritten(text: str, event: str) -> None:
@@ -415,9 +415,18 @@ async def test_limits_change_with_the_file(tmp_path, lines):
         await rewritten("tenants: {acme: {requests_per_minute: 0}}", "files_not_read")
         assert await answer("three") == "TENANT_REQUESTS"
         await rewritten("tenants: {acme: {requests_per_minute: 3}}", "files_read")
-        assert [await answer("three"), await answer("four")] == ["", "TENANT_REQUESTS"]
+        assert await answer("three") == "TENANT_REQUESTS"
         await rewritten("tenants: {acme: {concurrent_generations: 1}}", "files_read")
-        assert await answer("four") == ""
+        assert await answer("three") == ""
+
+
+def test_a_share_of_a_minutes_amount_stays_used_where_the_amount_changes():
+    tenant = Tenant("acme", "acme", TenantLimits(tokens_per_minute=1_000_000))
+    assert tenant.token_wait_s(500_000, 1.0) == 0
+    tenant.take_tokens(500_000)
+    tenant.limit("acme", TenantLimits(tokens_per_minute=100))
+    assert tenant.token_wait_s(50, 1.0) == 0
+    assert tenant.token_wait_s(100, 1.0) == pytest.approx(30)
 
 
 async def test_tokens_a_minute_are_counted_at_their_most_and_the_rest_is_given_back(tmp_path):

@@ -69,8 +69,11 @@ class Allowance:
         return max(min(amount, self.per_minute) - self._left, 0.0) / rate
 
     def becomes(self, per_minute: float) -> None:
-        """Takes another amount a minute; what was used of the one before stays used."""
-        self._left += per_minute - self.per_minute
+        """Takes another amount a minute, of which as large a share is left as of the one before.
+
+        So a change gives nobody a minute's amount anew, nor a debt of hours.
+        """
+        self._left *= per_minute / self.per_minute
         self.per_minute = per_minute
 
     def take(self, amount: float) -> None:

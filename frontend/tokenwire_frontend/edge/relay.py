@@ -49,29 +49,14 @@ class Relay:
         self._vouchers = vouchers
         self._channels: dict[_Key, grpc.aio.Channel] = {}
 
-    async def unary(
-        self,
-        place: Place,
-        method: str,
-        request: Message,
-        context: Context,
-        within_s: float | None = None,
-    ) -> bytes:
+    async def unary(self, place: Place, method: str, request: Message, context: Context) -> bytes:
         """Returns the owner's answer.
-
-        Args:
-            place: where the owner is.
-            method: of GenerationService.
-            request: the client's.
-            context: of the client's call, whose deadline counts too.
-            within_s: time in seconds that the owner has; None: the client's.
 
         Raises:
             ServiceError: the owner's, or that it can't be reached.
         """
         method_there: Any = (await self._channel(place.address)).unary_unary(SERVICE + method)
-        told = self._told(place, context, within_s)
-        call = method_there(request.SerializeToString(), **told)
+        call = method_there(request.SerializeToString(), **self._told(place, context))
         async with _errors_of(place.address, call):
             answer: bytes = await call
             return answer
@@ -106,15 +91,12 @@ class Relay:
         for channel in channels.values():
             await channel.close()
 
-    def _told(
-        self, place: Place, context: Context, within_s: float | None = None
-    ) -> dict[str, Any]:
+    def _told(self, place: Place, context: Context) -> dict[str, Any]:
         """Returns what the owner is told beside the request."""
-        bounds = [each for each in (context.time_remaining(), within_s) if each is not None]
         headers = tracing.inject(trace.get_current_span().get_span_context())
         caller = callers.VOUCHER_KEY, self._vouchers.write(callers.current())
         metadata = (*headers.items(), caller, (SENDER_KEY, place.sender.name.lower()))
-        return {"metadata": metadata, "timeout": min(bounds, default=None)}
+        return {"metadata": metadata, "timeout": context.time_remaining()}
 
     async def _channel(self, address: str) -> grpc.aio.Channel:
         credentials = self._credentials()

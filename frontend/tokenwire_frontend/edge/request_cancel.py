@@ -9,7 +9,6 @@ import grpc
 import structlog
 from tokenwire.frontend.v1 import generation_pb2 as pb
 from tokenwire_service.errors import Code, ServiceError
-from tokenwire_service.wording import cut
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.edge import callers
@@ -19,6 +18,9 @@ from tokenwire_frontend.edge.relay import Relay
 
 PEER_ANSWER_S = 2.0
 """Time that another frontend has to answer; one asks its processes, which have 1 s."""
+
+PEER_CALLS = 64
+"""Calls to other frontends at once: a flood of cancels is not to become one for all of them."""
 
 log = structlog.get_logger()
 
@@ -36,6 +38,7 @@ class RequestCancel:
         self._processes = processes
         self._owners = owners
         self._relay = relay
+        self._turns = asyncio.Semaphore(PEER_CALLS)
 
     async def run(
         self, request: pb.CancelGenerationRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -69,18 +72,14 @@ class RequestCancel:
         """Returns how many another frontend has ended; None where it does not say."""
         place = Place(address, Sender.FRONTEND)
         try:
-            answer = await self._relay.unary(
-                place, "CancelGeneration", request, context, within_s=PEER_ANSWER_S
-            )
+            async with asyncio.timeout(PEER_ANSWER_S), self._turns:
+                answer = await self._relay.unary(place, "CancelGeneration", request, context)
+        except TimeoutError:
+            log.warning("cancel_not_forwarded", peer=address, reason="no answer in time")
+            return None
         except ServiceError as error:
             if error.code is Code.NOT_FOUND:
                 return 0
-            log.warning(
-                "cancel_not_forwarded",
-                peer=address,
-                request_id=cut(request.request_id, errors.NAME_BYTES),
-                code=error.code.name,
-                reason=str(error),
-            )
+            log.warning("cancel_not_forwarded", peer=address, reason=error.message)
             return None
         return pb.CancelGenerationResponse.FromString(answer).cancelled

@@ -115,7 +115,8 @@ class WorkerLink:
         self.breaker = Breaker()
         """Told of the outcome of each request."""
         self._credentials = credentials
-        self._tls_name = tls_name
+        self.tls_name = tls_name
+        """Of the next connection."""
         self._limits = limits
         self._clock = clock
         self._meet = meet
@@ -219,7 +220,7 @@ class WorkerLink:
     async def _connect(self, scope: Scope) -> None:
         """Makes one connection, and returns when there is to be another."""
         with ExitStack() as unless_served:
-            remote = Remote(self.address, self._credentials, self._tls_name)
+            remote = Remote(self.address, self._credentials, self.tls_name)
             unless_served.callback(remote.close)
             try:
                 info = await self._described(remote)

@@ -93,6 +93,8 @@ class WorkerPool:
         for link in self.links:
             if link.listed != (link.address in workers):
                 link.set_listed(listed=not link.listed)
+            if link.listed:  # another source may have it now, by another name
+                link.tls_name = workers[link.address]
         self._leaving = [link for link in self.links if not link.listed]
         self._let_go()
         known = {link.address for link in self.links}
