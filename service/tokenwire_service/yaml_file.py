@@ -10,6 +10,9 @@ from typing import Any
 
 import yaml
 
+DEPTH = 64
+"""Mappings and lists that may stand in one another; settings have four."""
+
 
 def load(path: Path, most_bytes: int) -> Any:
     """Returns what a file says; None: it is empty, or has comments alone.
@@ -44,8 +47,23 @@ def _parsed(text: str) -> Any:
         # time.
         with suppress(json.JSONDecodeError, _RepeatedKeyError, RecursionError):
             return json.loads(text, object_pairs_hook=_once_each)
-    # In Python, since deep nesting ends a process that parses it in C.
+    _check_depth(text)
     return yaml.load(text, _Loader)  # noqa: S506 - it is a SafeLoader
+
+
+def _check_depth(text: str) -> None:
+    """Raises ValueError where mappings and lists stand in one another too deeply.
+
+    libyaml's events are read one by one; its loader, a call in C for each level, ends the process.
+    """
+    depth = 0
+    for event in yaml.parse(text, yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEPTH:
+            raise ValueError(f"is nested more than {DEPTH} deep")
 
 
 class _RepeatedKeyError(ValueError):
@@ -59,8 +77,11 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # it has no types
-    """Refuses a key that stands twice in a mapping; YAML's own loader takes the last."""
+class _Loader(yaml.CSafeLoader):  # type: ignore[misc]  # it has no types
+    """libyaml's, which takes a sixth of the time: 0.7 s for 10,000 API keys.
+
+    It refuses a key that stands twice in a mapping; YAML's own loader takes the last.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Returns a mapping."""

@@ -74,7 +74,7 @@ def test_a_bad_file_of_keys_is_refused_with_the_place(tmp_path):
     cases = {
         "nothing": ("", "the file"),
         "no list": ("keys: 3", "keys"),
-        "not YAML": ("keys: [", ":1:8: "),
+        "not YAML": ("keys: [", ":2:1: "),
         "a key in clear": ("keys: [{key: tw_x, tenant: a, roles: [call]}]", "keys.0"),
         "a short hash": ("keys: [{sha256: abc, tenant: a, roles: [call]}]", "keys.0.sha256"),
         "no tenant": (f"keys: [{{sha256: '{HASH}', roles: [call]}}]", "keys.0.tenant"),
