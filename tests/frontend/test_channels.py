@@ -81,7 +81,7 @@ def outputs(draw: st.DrawFn) -> list[tuple[int, list[Piece]]]:
     return steps
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     steps=outputs(),
     tail=SAID,

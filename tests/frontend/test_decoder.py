@@ -188,7 +188,7 @@ def result(decoder: SequenceDecoder, runs: list[list[int]]) -> tuple[list[int], 
     return list(delta.token_ids), delta.text, delta.end
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(case=cases(), cuts=st.lists(st.integers(1, 7), min_size=1, max_size=5), data=st.data())
 def test_the_log_is_a_function_of_the_request_and_the_ids(case, cuts, data):
     """Whatever runs they came in, and wherever another decoder took over."""
@@ -205,7 +205,7 @@ def test_the_log_is_a_function_of_the_request_and_the_ids(case, cuts, data):
     assert result(decoder_of(case), replayed) == one_by_one
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(case=cases(), size=st.integers(1, 9))
 def test_without_stops_the_log_is_the_decode_of_all_ids(case, size):
     tokenizer, ids = case["tokenizer"], case["ids"]
@@ -275,7 +275,7 @@ class Definition:
         return "".join(text for text, seen in self.stream[:end] if seen)
 
 
-@settings(max_examples=250, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(case=cases())
 def test_the_first_stop_string_that_counts_ends_the_sequence(case):
     case = {**case, "stop_token_ids": frozenset()}

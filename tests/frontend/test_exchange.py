@@ -306,7 +306,7 @@ FRAMES = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(FRAMES, max_size=8))
 def test_whatever_comes_each_generation_ends_once_and_nothing_is_raised(frames):
     stream = exchange()

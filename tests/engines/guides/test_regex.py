@@ -45,7 +45,7 @@ def outputs(pattern: str) -> Outputs:
     return Outputs(grammar_text(Guide(Ability.GUIDED_REGEX, pattern)))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(PATTERNS, st.integers(0, 2**32))
 def test_outputs_match_the_whole_pattern(pattern, seed):
     try:
@@ -58,7 +58,7 @@ def test_outputs_match_the_whole_pattern(pattern, seed):
         assert len(text) > 200 or re.fullmatch(pattern, text), text
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(PATTERNS, st.lists(st.text('ab1 .-{}"\n', max_size=5), max_size=6))
 def test_ascii_texts_that_match_are_left_out_of_no_grammar(pattern, texts):
     try:

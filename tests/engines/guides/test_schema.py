@@ -59,7 +59,7 @@ def test_everyday_schemas_leave_room_for_what_is_valid(name):
 
 
 @settings(
-    max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 @given(schemas(), st.integers(0, 2**32))
 def test_outputs_of_any_schema_are_valid_or_it_is_refused(schema, seed):
