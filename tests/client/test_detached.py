@@ -155,11 +155,12 @@ async def test_a_key_that_another_client_goes_on_with_is_given_up(twin, server, 
     server.play("t-1", GONE)
     server.play("p", conflict)
     server.play("p", *REST)
-    stream = twin.stream("p", idempotency_key="k")
+    stream = twin.stream("p", idempotency_key="k", detach_ttl=9)
     await twin.read(stream)
     assert (stream.result.text, stream.continued) == ("One two three", 1)
     sent = [call.request.generation for call in server.calls if call.method == "StreamGenerate"]
     assert [each.idempotency_key for each in sent] == ["k", "k", ""]
+    assert [each.HasField("detach_ttl") for each in sent] == [True, True, False]
     assert [len(each.output_so_far) for each in sent] == [0, 1, 1]
 
 

@@ -138,6 +138,8 @@ class Course:
         if self._generation is not None:
             generation.CopyFrom(self._generation)
         generation.idempotency_key = ""
+        if generation.on_disconnect != generation_pb2.ON_DISCONNECT_DETACH:
+            generation.ClearField("detach_ttl")  # which needs one of both
         self._generation = generation
 
     def _left_s(self) -> float | None:

@@ -4,6 +4,7 @@ import com.google.protobuf.Message;
 import dev.tokenwire.frontend.v1.AttachRequest;
 import dev.tokenwire.frontend.v1.Delta;
 import dev.tokenwire.frontend.v1.Generation;
+import dev.tokenwire.frontend.v1.OnDisconnect;
 import dev.tokenwire.frontend.v1.StreamOptions;
 import java.time.Duration;
 import java.util.List;
@@ -137,7 +138,11 @@ final class Course {
     }
     if (isKeyOfAnother(error)) {
       // By the ids alone: that generates twice, and brings the rest.
-      generation = generation.toBuilder().clearIdempotencyKey().build();
+      Generation.Builder without = generation.toBuilder().clearIdempotencyKey();
+      if (without.getOnDisconnect() != OnDisconnect.ON_DISCONNECT_DETACH) {
+        without.clearDetachTtl(); // which needs one of both
+      }
+      generation = without.build();
       return new Recovery.Reopen(Duration.ZERO);
     }
     if (Attempts.isRetryable(error, isHeard)) {
