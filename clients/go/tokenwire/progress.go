@@ -25,9 +25,19 @@ type sequence struct {
 	logprobs      []*frontendv1.TokenLogprob
 	calls         map[uint32]*call
 	end           *frontendv1.SequenceEnd
+	// ends is where what came of each run ends, in bytes of the whole, where only a part comes.
+	ends map[run]uint64
 	// seam checks the places of the output, where it began in another stream.
 	seam *seam
 }
+
+// run is one text of a sequence: the arguments of the tool call with this index, or one of these.
+type run int64
+
+const (
+	textRun      run = -1
+	reasoningRun run = -2
+)
 
 // call is what has come of one tool call.
 type call struct {
@@ -37,20 +47,50 @@ type call struct {
 
 // reopen expects what follows what came, from another stream.
 func (s *sequence) reopen(echoes bool) {
-	fromStart := s.begin == 0
-	s.seam = &seam{
-		text:      newPlace(s.text.String(), s.offset == 0, fromStart && !echoes),
-		reasoning: newPlace(s.reasoning.String(), false, fromStart),
-		arguments: map[uint32]*place{},
-		fromStart: fromStart,
+	s.seam = &seam{arguments: map[uint32]*place{}, fromStart: s.begin == 0}
+	s.seam.text = s.place(textRun, s.text.String())
+	if s.offset == 0 {
+		s.seam.text.repeat()
+	} else if echoes && s.begin == 0 {
+		s.seam.text.isKnown = false // the offsets do not count the prompt
 	}
+	s.seam.reasoning = s.place(reasoningRun, s.reasoning.String())
 	for index, each := range s.calls {
-		came := newPlace(each.arguments.String(), false, fromStart)
+		came := s.place(run(index), each.arguments.String())
 		s.seam.arguments[index] = &came
 	}
 }
 
+// place returns the place after what came of a run.
+func (s *sequence) place(of run, came string) place {
+	p := place{came: []byte(came), offset: uint64(len(came)), isKnown: true}
+	if s.begin > 0 {
+		p.offset, p.isKnown = s.ends[of]
+	}
+	return p
+}
+
+// noteEnds notes where what a delta brings ends, of a sequence of which only a part comes.
+func (s *sequence) noteEnds(delta *frontendv1.Delta) {
+	if s.ends == nil {
+		s.ends = map[run]uint64{}
+	}
+	note := func(of run, text string, offset uint64) {
+		if text != "" {
+			s.ends[of] = offset + uint64(len(text))
+		}
+	}
+	note(textRun, delta.Text, delta.TextOffset)
+	note(reasoningRun, delta.Reasoning, delta.ReasoningOffset)
+	for _, call := range delta.ToolCalls {
+		note(run(call.Index), call.Arguments, call.ArgumentsOffset)
+	}
+}
+
 func (s *sequence) take(delta *frontendv1.Delta) {
+	if s.begin > 0 {
+		s.noteEnds(delta)
+	}
 	s.tokenIDs = append(s.tokenIDs, delta.TokenIds...)
 	s.offset = delta.TokenOffset + uint32(len(delta.TokenIds))
 	s.text.WriteString(delta.Text)

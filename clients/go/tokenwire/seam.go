@@ -62,13 +62,11 @@ type place struct {
 	isKnown bool // else offset is the next piece's own: the run did not begin at 0
 }
 
-// newPlace returns the place after what came, which may come again from its beginning.
-func newPlace(came string, isRepeated, isKnown bool) place {
-	p := place{came: []byte(came), offset: uint64(len(came)), isKnown: isKnown}
-	if isRepeated && came != "" {
-		p.again, p.isKnown = came, false
+// repeat expects what came again from its beginning.
+func (p *place) repeat() {
+	if len(p.came) > 0 {
+		p.again, p.isKnown = string(p.came), false
 	}
-	return p
 }
 
 // fit returns what is new of a piece, and its offset.

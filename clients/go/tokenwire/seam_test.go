@@ -18,6 +18,11 @@ func TestSeam(t *testing.T) {
 		})
 		return s
 	}
+	attached := func() *sequence {
+		s := &sequence{begin: 5, offset: 5}
+		s.take(&frontendv1.Delta{TokenIds: []uint32{6}, TokenOffset: 5, Text: "né", TextOffset: 20})
+		return s
+	}
 	call := func(id, arguments string, offset uint64) *frontendv1.Delta {
 		return &frontendv1.Delta{ToolCalls: []*frontendv1.ToolCallDelta{
 			{Id: id, Arguments: arguments, ArgumentsOffset: offset},
@@ -35,6 +40,8 @@ func TestSeam(t *testing.T) {
 		"another text":         {came(), false, &frontendv1.Delta{Text: "xe", TextOffset: 2}, "!not the same"},
 		"a gap":                {came(), false, &frontendv1.Delta{Text: "e", TextOffset: 4}, "!at byte 4 after 3 bytes"},
 		"an echo's own offset": {came(), true, &frontendv1.Delta{Text: "e", TextOffset: 7}, "e"},
+		"a part, again":        {attached(), false, &frontendv1.Delta{Text: "ée", TextOffset: 21}, "e"},
+		"a gap after a part":   {attached(), false, &frontendv1.Delta{Text: "e", TextOffset: 24}, "!at byte 24 after 23"},
 		"reasoning":            {came(), false, &frontendv1.Delta{Reasoning: "o?", ReasoningOffset: 1}, "?"},
 		"a gap in reasoning":   {came(), false, &frontendv1.Delta{Reasoning: "?", ReasoningOffset: 3}, "!reasoning went on"},
 		"arguments":            {came(), false, call("", `"a":`, 1), ":"},
