@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 
 import openai
@@ -88,6 +89,22 @@ async def test_a_silent_or_slow_connection_is_closed(monkeypatch):
             assert (await halved[0].readline()).split()[1] == b"408"
         for _, writer in (silent, slow, halved):
             writer.close()
+
+
+async def test_a_body_in_pieces(deployment):
+    deployment.says("Yes.")
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+    for expects, pieces, statuses in (
+        (b"", b'10\r\n{"prompt":"Hello\r\n2\r\n"}\r\n0\r\n\r\n', [b"200"]),
+        (b"Expect: 100-continue\r\n", b'12\r\n{"prompt":"Hello"}\r\n0\r\n\r\n', [b"100", b"200"]),
+        (b"", b"no chunk\r\n", [b"400"]),
+    ):
+        incoming, outgoing = await connected(deployment)
+        outgoing.write(head + expects + b"Connection: close\r\n\r\n" + pieces)
+        async with asyncio.timeout(WAIT_S):
+            raw = await incoming.read()
+        assert re.findall(rb"HTTP/1.\d (\d+)", raw) == statuses, raw
+        outgoing.close()
 
 
 async def test_more_connections_than_there_may_be_are_closed(monkeypatch):

@@ -51,6 +51,8 @@ async def read_body(request: web.BaseRequest, limit_bytes: int) -> tuple[Fields,
             "BODY_TIMEOUT",
             f"the body did not arrive within {BODY_S:g} s",
         ) from error
+    except web.RequestPayloadError as error:
+        raise invalid("body", "is not framed as HTTP requires") from error
     except web.HTTPRequestEntityTooLarge as error:
         raise _too_large(limit_bytes) from error
     return Fields(_parsed(raw)), len(raw)

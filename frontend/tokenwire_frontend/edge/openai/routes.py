@@ -27,6 +27,7 @@ from tokenwire_frontend.edge.openai import (
 )
 from tokenwire_frontend.edge.openai.body import read_body
 from tokenwire_frontend.edge.openai.call import OTHER, Call
+from tokenwire_frontend.edge.openai.errors import CLIENT_GONE
 from tokenwire_frontend.edge.openai.fields import Fields
 from tokenwire_frontend.edge.openai.generations import Ask, Asks
 from tokenwire_frontend.edge.openai.identity import Headers
@@ -88,7 +89,7 @@ class Routes:
         response: web.StreamResponse | None = None
         try:
             response = await self._answered(call)
-        except (asyncio.CancelledError, ConnectionError):
+        except asyncio.CancelledError:
             call.gone()
             raise
         finally:
@@ -101,8 +102,9 @@ class Routes:
             handler = self._handler(call)
             self._callers.admit(f"openai{call.route}", Headers(call.request))
             response = await handler(call)
-        except ConnectionError:
-            raise
+        except ConnectionError:  # a write has met it before the connection's own end
+            call.gone()
+            response = web.Response(status=CLIENT_GONE)
         except Exception as error:  # noqa: BLE001 - the last net: the caller gets a status
             response = errors.response(call.refusal(error), call.headers)
         if call.last:
