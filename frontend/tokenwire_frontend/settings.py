@@ -20,9 +20,10 @@ from pydantic_settings import SettingsConfigDict
 from tokenwire_service.settings import (
     HIGHEST_PORT,
     Address,
+    RemoteAddress,
     ServiceSettings,
     TlsSettings,
-    check_address,
+    check_remote,
 )
 
 from tokenwire_frontend.core.parsers.choice import AUTO, reasoning_names, tool_names
@@ -59,7 +60,7 @@ def read_key(path: Path) -> bytes:
 
 def check_target(text: str) -> str:
     """Returns the text; raises ValueError where it is neither HOST:PORT nor dns:///NAME:PORT."""
-    check_address(text.removeprefix(DNS))
+    check_remote(text.removeprefix(DNS))
     return text
 
 
@@ -236,7 +237,7 @@ class FrontendSettings(ServiceSettings):
         le=7 * 86400,
         description="longest time in seconds that such a generation is kept without a caller",
     )
-    advertise_address: Address | None = Field(
+    advertise_address: RemoteAddress | None = Field(
         None, description="address at which other frontends reach this one, HOST:PORT"
     )
     fleet_key: Path | None = Field(
@@ -244,7 +245,7 @@ class FrontendSettings(ServiceSettings):
         description="file with a secret that all frontends have: resume tokens are signed with it, "
         "so that each frontend can read them; without it they are good for this frontend alone",
     )
-    peer: list[Address] = Field(
+    peer: list[RemoteAddress] = Field(
         [],
         description="address of another frontend, as that one advertises it: calls for a "
         "generation there are forwarded; repeat for several",

@@ -43,7 +43,9 @@ class Environment(EnvSettingsSource):
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         """Returns a list of what stands between commas, or what the JSON says."""
-        if get_origin(plain(field.annotation)) is list and not value.lstrip().startswith("["):
+        # An IPv6 address begins with a bracket too, and does not end with one.
+        is_json = value.lstrip().startswith("[") and value.rstrip().endswith("]")
+        if get_origin(plain(field.annotation)) is list and not is_json:
             return [part.strip() for part in value.split(",")]
         return super().decode_complex_value(field_name, field, value)
 

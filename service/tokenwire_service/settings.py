@@ -12,9 +12,9 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NoReturn, Self, TypeVar
+from typing import Annotated, ClassVar, Literal, NoReturn, Self, TypeVar, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -54,7 +54,7 @@ HIGHEST_PORT = 65535
 """gRPC takes a higher number modulo 65536, in silence."""
 
 
-_ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\[\]\s]+):[0-9]{1,5}")
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):[0-9]{1,5}")
 
 
 def check_address(text: str) -> str:
@@ -62,13 +62,31 @@ def check_address(text: str) -> str:
     if not _ADDRESS.fullmatch(text):
         hint = "; IPv6 hosts stand in brackets" if text.count(":") > 1 else ""
         raise ValueError(f"{text!r} is not HOST:PORT{hint}")
-    if int(text.rpartition(":")[2]) > HIGHEST_PORT:
+    host, _, port = text.rpartition(":")
+    try:
+        if host.startswith("["):
+            IPv6Address(host.strip("[]"))
+        else:
+            host.encode("idna")  # as a lookup does
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not HOST:PORT: no host has this name") from error
+    if int(port) > HIGHEST_PORT:
         raise ValueError(f"{text}: ports end at {HIGHEST_PORT}")
     return text
 
 
+def check_remote(text: str) -> str:
+    """Returns the text; raises ValueError where it is not HOST:PORT that can be connected to."""
+    if int(check_address(text).rpartition(":")[2]) == 0:
+        raise ValueError(f"{text}: ports begin at 1")
+    return text
+
+
 Address = Annotated[str, AfterValidator(check_address)]
-"""HOST:PORT; IPv6 hosts in brackets."""
+"""HOST:PORT to listen on; IPv6 hosts in brackets."""
+
+RemoteAddress = Annotated[str, AfterValidator(check_remote)]
+"""HOST:PORT of a service; likewise."""
 
 
 class TlsSettings(BaseModel):
@@ -236,7 +254,7 @@ def parse(settings: type[SettingsT], program: str, arguments: Sequence[str]) -> 
         refuse(program, *strangers)
     file = SettingsFile()
     try:
-        source(args=[_unsplit(argument) for argument in arguments])
+        source(args=[_unsplit(argument) for argument in _as_texts(settings, arguments)])
         file = _file(settings, source)
         return settings(_cli_settings_source=source, **file.values)  # type: ignore[call-arg]
     except SettingsFileError as error:
@@ -314,6 +332,28 @@ def worded(fault: ErrorDetails) -> str:
 
 
 _JSON_PAIR = re.compile(r"(--[\w.-]+=)?([A-Za-z_][\w.-]*)=([\[{].*)", re.DOTALL)
+
+
+def _as_texts(settings: type[BaseSettings], arguments: Sequence[str]) -> Iterator[str]:
+    """Yields the arguments, those of lists that have IPv6 addresses as texts in JSON.
+
+    pydantic-settings takes the bracket that an address begins with for that of a list in JSON.
+    """
+    lists = {
+        f"--{name.replace('_', '-')}"
+        for name, field in settings.model_fields.items()
+        if get_origin(environment.plain(field.annotation)) is list
+    }
+    option = ""
+    for argument in arguments:
+        given, equals, value = argument.partition("=")
+        if argument.startswith("--"):
+            option, begins = given, given + equals
+        else:
+            begins, value = "", argument
+        if option in lists and "[" in value and not value.endswith("]"):
+            value = ",".join(json.dumps(part) for part in value.split(","))
+        yield begins + value
 
 
 def _unsplit(argument: str) -> str:

@@ -89,12 +89,31 @@ def test_a_frontend_started_wrongly_ends_with_64_and_the_setting(main_here, argu
     main_here("tokenwire_frontend", *arguments).check_refused(setting)
 
 
+def test_addresses_of_lists_may_be_ipv6(monkeypatch):
+    expected = ["[::1]:7", "a:8", "[fd00::2]:9"]
+    for arguments in (
+        ["--worker", "[::1]:7", "--worker", "a:8", "--worker=[fd00::2]:9"],
+        ["--worker", "[::1]:7,a:8,[fd00::2]:9"],
+        ["--worker", '["[::1]:7", "a:8", "[fd00::2]:9"]'],
+    ):
+        chosen = parse(FrontendSettings, "tokenwire-frontend", [*arguments, "--listen", "[::1]:0"])
+        assert (chosen.worker, chosen.listen) == (expected, "[::1]:0")
+    for value in ("[::1]:7, a:8, [fd00::2]:9", '["[::1]:7", "a:8", "[fd00::2]:9"]'):
+        monkeypatch.setenv("TOKENWIRE_FRONTEND_WORKERS", value)
+        assert parse(FrontendSettings, "tokenwire-frontend", []).worker == expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "setting"),
     [
         (["surplus"], "surplus"),
         (["--worker", "host:port"], "--worker"),
         (["--worker", "127.0.0.1:99999"], "--worker"),
+        (["--worker", "10.0.0.1:0"], "ports begin at 1"),
+        (["--worker", "[1:2]:7"], "no host has this name"),
+        (["--worker", "dns:///workers..example:7"], "no host has this name"),
+        (["--worker", f"dns:///{'x' * 64}.example:7"], "no host has this name"),
+        (["--advertise-address", "10.0.0.1:0"], "--advertise-address"),
         (["--listen", "127.0.0.1"], "--listen"),
         (["--listen", "127.0.0.1:70000"], "--listen"),
         (["--generations-limit", "many"], "--generations-limit"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tokenwire_service import yaml_file
-from tokenwire_service.settings import check_address
+from tokenwire_service.settings import check_remote
 
 FILE_BYTES_LIMIT = 64 * 1024
 """Room for as many workers as a frontend connects to."""
@@ -34,7 +34,7 @@ def read(path: Path) -> list[str]:
         raise ValueError(f"{path}: {FIELD}: is not a list")  # noqa: TRY004 - as all of its faults
     for place, address in enumerate(workers):
         try:
-            check_address(address if isinstance(address, str) else str(address)[:100])
+            check_remote(address if isinstance(address, str) else str(address)[:100])
         except ValueError as error:
             raise ValueError(f"{path}: {FIELD}[{place}]: {error}") from error
     return workers
