@@ -133,7 +133,7 @@ def _tools(client: Client, _: dict[str, Any]) -> dict[str, Any]:
     )
     (call, *_more) = answer.tool_calls
     jsonschema.validate(json.loads(str(call.arguments)), TOOL["function"]["parameters"])
-    return {"name": call.name, "arguments": call.arguments, "reason": answer.finish_reason}
+    return {"name": call.name, "arguments": call.arguments, "reason": str(answer.finish_reason)}
 
 
 def _stop(client: Client, _: dict[str, Any]) -> dict[str, Any]:

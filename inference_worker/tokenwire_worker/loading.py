@@ -17,6 +17,8 @@ import structlog
 from tokenwire_service.tasks import Supervisor, first_of
 
 from tokenwire_worker import engines
+from tokenwire_worker.engines import guard
+from tokenwire_worker.engines.adapters import ADAPTERS
 from tokenwire_worker.engines.descendants import kill_descendants
 from tokenwire_worker.engines.port import Engine
 from tokenwire_worker.model_files import TextFiles, read_text_files
@@ -85,6 +87,8 @@ def _build(settings: WorkerSettings) -> list[Loaded]:
     settings = with_text_files(settings)
     files = read_text_files(settings.text_folder)
     log.info("loading", **_shown(settings))
+    if ADAPTERS[settings.engine].guarded:
+        guard.start()
     return [Loaded(each, module.build(each), files) for each in settings.of_each_worker()]
 
 

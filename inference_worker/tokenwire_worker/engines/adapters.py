@@ -19,6 +19,8 @@ class Adapter:
     """File of the versions that it was tested with, in a checkout."""
     simulated: bool = False
     """It computes nothing, so one process has room for several of its workers."""
+    guarded: bool = False
+    """Its processes do not end by themselves when the worker does; see `guard`."""
 
     @property
     def how_to_install(self) -> str:
@@ -45,12 +47,14 @@ ADAPTERS = {
         ("tensorrt_llm",),
         "tensorrt-llm",
         "constraints/tensorrt_llm.txt",
+        guarded=True,
     ),
     "vllm": Adapter(
         "tokenwire_worker.engines.vllm.adapter",
         ("vllm", "torch", "zmq", "msgspec"),
         "vllm",
         "constraints/vllm.txt",
+        guarded=True,
     ),
 }
 """Every engine; a further one is a line here and a package."""

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import select
 import signal
 import time
 from contextlib import suppress
@@ -55,6 +56,7 @@ def workers(adapter):
     lora = ("--vllm.enable-lora", "--vllm.dtype", "bfloat16", "--lora-folder", str(adapter.parent))
     made = {
         "dies": WorkerProcess(),
+        "is killed": WorkerProcess(),
         "is interrupted": WorkerProcess(),
         "stands still": WorkerProcess("--stall-s", "5"),
         "takes small steps": WorkerProcess(
@@ -72,6 +74,15 @@ def test_a_worker_whose_engine_process_died_ends_with_70(workers):
     os.kill(worker.engine_pid, signal.SIGKILL)
     assert worker.wait() == 70
     assert worker.wait_for("engine_died")
+
+
+def test_an_engine_process_ends_with_a_worker_that_is_killed(workers):
+    end = os.pidfd_open(workers["is killed"].engine_pid)
+    try:
+        workers["is killed"].process.kill()
+        assert select.select([end], [], [], WAIT_S)[0], "it holds the GPU's memory"
+    finally:
+        os.close(end)
 
 
 def test_ctrl_c_lets_what_runs_finish(workers):
