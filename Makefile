@@ -157,6 +157,7 @@ bench-engine: setup  ## measure both services against the bare OpenVINO engine
 
 clean:  ## remove everything that the other verbs made
 	rm -rf $(VENV) build dist node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist
 
 # No lock file: buf has no dependencies but its own binary for each platform, which it pins itself.
 $(BUF): package.json
