@@ -247,6 +247,8 @@ async def test_a_call_is_forwarded_over_mutual_tls(pki, tmp_path):
             frontend_of(worker, listen=other_at, peer_tls=files.settings(), **peers)
         )
         assert await attached(trusting) == "OWNER_UNREACHABLE"
+        connections = trusting.relay._connections
+        [first] = connections.values()
         for own, expected in (
             ("other", "OWNER_UNREACHABLE"),
             ("own", ["accepted", "delta", "completed"]),
@@ -256,6 +258,9 @@ async def test_a_call_is_forwarded_over_mutual_tls(pki, tmp_path):
             trusting._files.reload()
             await until(lambda: trusting.relay._credentials() is not before)  # noqa: B023
             assert await attached(trusting) == expected
+        assert first not in connections.values()
+        assert first.channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN
+        assert [each.calls for each in connections.values()] == [0]
         plain = await enter(frontend_of(worker, **peers))
         assert await attached(plain) == "OWNER_UNREACHABLE"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -32,8 +33,22 @@ those that were started anew have new addresses."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_Key = tuple[str, grpc.ChannelCredentials | None]
-"""Address and credentials: a connection that was made with others serves its calls to their end."""
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    """One to an owner."""
+
+    channel: grpc.aio.Channel
+    credentials: grpc.ChannelCredentials | None
+    """Once there are others, the next call has another connection."""
+    calls: int = 0
+    left: bool = False
+    """It gets no further call, and is closed with the last one that it has."""
+
+    async def leave(self) -> None:
+        self.left = True
+        if not self.calls:
+            await self.channel.close()
 
 
 class Relay:
@@ -47,7 +62,8 @@ class Relay:
     def __init__(self, credentials: Credentials, vouchers: Vouchers) -> None:
         self._credentials = credentials
         self._vouchers = vouchers
-        self._channels: dict[_Key, grpc.aio.Channel] = {}
+        self._connections: dict[str, _Connection] = {}
+        """By address; the one used last is last."""
 
     async def unary(self, place: Place, method: str, request: Message, context: Context) -> bytes:
         """Returns the owner's answer.
@@ -55,11 +71,12 @@ class Relay:
         Raises:
             ServiceError: the owner's, or that it can't be reached.
         """
-        method_there: Any = (await self._channel(place.address)).unary_unary(SERVICE + method)
-        call = method_there(request.SerializeToString(), **self._told(place, context))
-        async with _errors_of(place.address, call):
-            answer: bytes = await call
-            return answer
+        async with self._connected(place.address) as channel:
+            method_there: Any = channel.unary_unary(SERVICE + method)
+            call = method_there(request.SerializeToString(), **self._told(place, context))
+            async with _errors_of(place.address, call):
+                answer: bytes = await call
+                return answer
 
     async def stream(self, place: Place, method: str, request: Message, context: Context) -> None:
         """Writes the owner's events.
@@ -67,11 +84,12 @@ class Relay:
         Raises:
             ServiceError: as with `unary`.
         """
-        method_there: Any = (await self._channel(place.address)).unary_stream(SERVICE + method)
-        call = method_there(request.SerializeToString(), **self._told(place, context))
-        async with _errors_of(place.address, call):
-            async for message in call:
-                await context.write(message)
+        async with self._connected(place.address) as channel:
+            method_there: Any = channel.unary_stream(SERVICE + method)
+            call = method_there(request.SerializeToString(), **self._told(place, context))
+            async with _errors_of(place.address, call):
+                async for message in call:
+                    await context.write(message)
 
     @asynccontextmanager
     async def session(self, place: Place, context: Context) -> AsyncIterator[Any]:
@@ -80,16 +98,17 @@ class Relay:
         Raises:
             ServiceError: as with `unary`, of what the block reads.
         """
-        method_there: Any = (await self._channel(place.address)).stream_stream(SERVICE + "Session")
-        call = method_there(**self._told(place, context))
-        async with _errors_of(place.address, call):
-            yield call
+        async with self._connected(place.address) as channel:
+            method_there: Any = channel.stream_stream(SERVICE + "Session")
+            call = method_there(**self._told(place, context))
+            async with _errors_of(place.address, call):
+                yield call
 
     async def close(self) -> None:
         """Closes every connection."""
-        channels, self._channels = self._channels, {}
-        for channel in channels.values():
-            await channel.close()
+        connections, self._connections = self._connections, {}
+        for connection in connections.values():
+            await connection.channel.close()
 
     def _told(self, place: Place, context: Context) -> dict[str, Any]:
         """Returns what the owner is told beside the request."""
@@ -98,18 +117,36 @@ class Relay:
         metadata = (*headers.items(), caller, (SENDER_KEY, place.sender.name.lower()))
         return {"metadata": metadata, "timeout": context.time_remaining()}
 
-    async def _channel(self, address: str) -> grpc.aio.Channel:
+    @asynccontextmanager
+    async def _connected(self, address: str) -> AsyncIterator[grpc.aio.Channel]:
+        """Offers a connection, which lasts for as long as the block."""
+        found = self._connections.pop(address, None)
         credentials = self._credentials()
-        channel = self._channels.pop((address, credentials), None)
-        if channel is None:
-            if len(self._channels) >= CHANNELS_LIMIT:
-                await self._channels.pop(next(iter(self._channels))).close(None)
-            if credentials is None:
-                channel = grpc.aio.insecure_channel(address, WORKER_HOP)
-            else:
-                channel = grpc.aio.secure_channel(address, credentials, WORKER_HOP)
-        self._channels[address, credentials] = channel  # the one used last is last
-        return channel
+        if found is not None and found.credentials is credentials:
+            connection, superfluous = found, None
+        else:
+            connection, superfluous = (
+                _Connection(_channel(address, credentials), credentials),
+                found,
+            )
+        self._connections[address] = connection
+        if len(self._connections) > CHANNELS_LIMIT:
+            superfluous = self._connections.pop(next(iter(self._connections)))
+        connection.calls += 1
+        try:
+            if superfluous is not None:
+                await superfluous.leave()
+            yield connection.channel
+        finally:
+            connection.calls -= 1
+            if connection.left:
+                await connection.leave()
+
+
+def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, WORKER_HOP)
+    return grpc.aio.secure_channel(address, credentials, WORKER_HOP)
 
 
 @asynccontextmanager
