@@ -95,6 +95,9 @@ _ALIASES = {
 _LLMAPI_PREFIX = "sampling_param_"
 """Of names of TensorRT-LLM's `llmapi` model."""
 
+_LOGPROBS = ("return_log_probs", "return_cumulative_logprob", "return_logprobs")
+"""Inputs that ask for log probabilities; a request may name their outputs instead."""
+
 _GUIDES = {
     "json": Ability.GUIDED_JSON_OBJECT,
     "json_schema": Ability.GUIDED_JSON_SCHEMA,
@@ -110,7 +113,6 @@ _PATHS = {
     "stop.stop": "stop_words",
     "sequence_count": "num_return_sequences",
     "lora_adapter": "lora_name",
-    "output.logprobs": "return_log_probs",
     "output.top_logprobs": "logprobs",
     "output.echo": "exclude_input_in_output",
     "time_budget": "parameters.timeout",
@@ -188,6 +190,8 @@ class Values:
         field, bracket, place = path.partition("[")
         if field.startswith("guided"):
             return self._names.get("guide", "guided_decoding_guide")
+        if field == "output.logprobs":
+            return next((self._names[flag] for flag in _LOGPROBS if flag in self._names), "outputs")
         key = _PATHS.get(field, field.rpartition(".")[2])
         if key == "stop_token_ids" and key not in self._names:
             return self.name("end_id")
