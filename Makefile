@@ -33,13 +33,17 @@ demo: setup  ## start a worker and a frontend, chat with the embedded model, sto
 serve: setup  ## run a worker (50061) and a frontend (50051) until Ctrl-C; ARGS='--worker-port 50071 ...'
 	@$(BIN)/python -m demo --serve $(ARGS)
 
-# Half of the suite's time is spent on the services that some of its tests start, so these run beside all others.
-WITH_SERVICES := tests/services tests/telemetry $(wildcard tests/engines/test_*.py)
+# Tests of services wait for them for a part of their time, so three processes share two cores.
+# Each part has services of its own, and takes about as long as the others.
+SERVICES := tests/services
+ENGINES := tests/engines tests/telemetry
 
-test: setup  ## run the whole suite, as two processes side by side
+test: setup  ## run the whole suite, as three processes side by side
 	@mkdir -p build
-	@$(BIN)/python -m pytest $(WITH_SERVICES) > build/test-services.log 2>&1 & services=$$!; \
-	$(BIN)/python -m pytest tests $(WITH_SERVICES:%=--ignore=%) || failed=1; \
+	@$(BIN)/python -m pytest $(SERVICES) > build/test-services.log 2>&1 & services=$$!; \
+	$(BIN)/python -m pytest $(ENGINES) > build/test-engines.log 2>&1 & engines=$$!; \
+	$(BIN)/python -m pytest tests $(SERVICES:%=--ignore=%) $(ENGINES:%=--ignore=%) || failed=1; \
+	wait $$engines || failed=1; cat build/test-engines.log; \
 	wait $$services || failed=1; cat build/test-services.log; exit $${failed:-0}
 
 TYPESCRIPT := clients/typescript

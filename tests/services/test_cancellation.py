@@ -209,11 +209,11 @@ def test_a_deadline_before_the_budget_is_a_deadline(frontend):
 def test_a_budget_in_a_session_is_each_generations_own(frontend):
     with frontend.session() as session:
         session.open(1, endless(time_budget=duration(0.3)))
-        session.open(2, generation("One, two,", 200))
+        session.open(2, generation("One, two,", 100))
         short, whole = session.finish(1, 2)
     assert short.reason == TIME_BUDGET
     assert whole.reason == LENGTH
-    assert len(whole.ids()) == 200
+    assert len(whole.ids()) == 100
 
 
 # --- sessions ------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_cancel_ends_one_generation_and_the_others_go_on(frontend, worker):
     with frontend.session() as session:
         session.open(1, endless(sequence_count=2))
         for number in others:
-            session.open(number, generation(f"Number {number} is", 150))
+            session.open(number, generation(f"Number {number} is", 60))
         session.read_until(lambda: len(session[1].deltas) > 4)
         session.cancel(1)
         [cancelled] = session.finish(1)
@@ -236,7 +236,7 @@ def test_cancel_ends_one_generation_and_the_others_go_on(frontend, worker):
     made = sum(len(cancelled.ids(index)) for index in range(2))
     assert cancelled.completed.usage.completion_tokens == made
     for number, each in zip(others, rest, strict=True):
-        alone = frontend.generate(generation(f"Number {number} is", 150))
+        alone = frontend.generate(generation(f"Number {number} is", 60))
         assert each.ids() == list(alone.sequences[0].token_ids)
     worker.wait_until_idle()
 
@@ -321,16 +321,16 @@ def slow_frontend(frontend):
 def test_a_client_that_stops_reading_slows_no_other_and_gets_everything_later(
     frontend, slow_frontend, worker
 ):
-    tokens = 500
+    tokens = 300
     before = worker.load().generated_tokens
     stuck = slow_frontend.start(generation("Hello", tokens, **STUCK))
     streamed = Streamed()
     streamed.take(next(stuck))  # Accepted; from here on it reads nothing
-    other = frontend.stream(generation("One, two,", 300))
-    assert len(other.ids()) == 300
+    other = frontend.stream(generation("One, two,", 100))
+    assert len(other.ids()) == 100
     # The engine finishes the stuck one's tokens too: nothing holds it back.
     load = worker.wait_until_idle()
-    assert load.generated_tokens - before == 8 * tokens + 300
+    assert load.generated_tokens - before == 8 * tokens + 100
     frontend.wait_for_no_work()
     for event in stuck:
         streamed.take(event)
@@ -344,7 +344,7 @@ def test_a_client_that_stops_reading_slows_no_other_and_gets_everything_later(
 def test_a_session_that_is_not_read_slows_no_other_and_gets_everything_later(
     frontend, slow_frontend, worker
 ):
-    numbers = range(1, 41)
+    numbers = range(1, 31)
     with slow_frontend.session() as stuck, frontend.session() as reading:
         for number in numbers:
             stuck.open(number, generation(f"Number {number}", 150, output={"logprobs": True}))
@@ -363,7 +363,7 @@ def test_an_exchange_that_is_not_read_slows_no_other(frontend, worker):
     """The same on the worker itself: an Exchange whose caller does not read."""
     request = execution_pb2.Request(
         prompt_token_ids=[5, 6],
-        stopping={"max_tokens": 300, "ignore_eos": True},
+        stopping={"max_tokens": 200, "ignore_eos": True},
         sequence_count=8,
         logprobs=True,
     )
@@ -383,7 +383,7 @@ def test_an_exchange_that_is_not_read_slows_no_other(frontend, worker):
         for handle, size in zip(frame.handles, sizes, strict=True):
             counts[handle] += size
         completed |= {end.handle for end in frame.completions}
-    assert counts == {1: 8 * 300, 2: 8 * 300}
+    assert counts == {1: 8 * 200, 2: 8 * 200}
     assert completed == {1, 2}
 
 

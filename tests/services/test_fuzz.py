@@ -37,7 +37,7 @@ CALL_TIMEOUT_S = 1.5
 """A random request may well be a good one that would run for long; its deadline ends it."""
 
 BOUNDED = settings(
-    max_examples=40,
+    max_examples=25,
     derandomize=True,
     deadline=None,
     database=None,

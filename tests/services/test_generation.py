@@ -83,7 +83,7 @@ def test_unset_sampling_is_the_models_own_which_is_greedy(frontend):
 # --- text and ids --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_joined_text_is_what_detokenize_makes_of_the_ids(frontend, seed):
     """Sampled hot, so that the ids are a mixture that breaks characters in all ways."""
     hot = generation(STORY, 150, sampling={"temperature": 100.0, "seed": seed})

@@ -75,7 +75,7 @@ def test_a_number_is_free_again_after_a_cancel(frontend):
 def check_bystander(session) -> None:
     """Reads the bystander, generation 9, to its end: nothing has harmed it."""
     [bystander] = session.finish(9)
-    assert len(bystander.ids()) == 60
+    assert len(bystander.ids()) == 20
     session.open(10, generation(max_tokens=2))
     assert len(session.finish(10)[0].ids()) == 2
 
@@ -84,7 +84,7 @@ def check_bystander(session) -> None:
 def session(frontend):
     """A session in which generation 9 is under way."""
     with frontend.session() as call:
-        call.open(9, generation("One, two,", 60))
+        call.open(9, generation("One, two,", 20))
         call.read_until(lambda: bool(call[9].deltas))
         yield call
 
