@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import grpc
 from tokenwire_service.errors import invalid
 
-from tokenwire_frontend import errors
+from tokenwire_frontend import kept_errors
 from tokenwire_frontend.core.resume_token import ResumeToken, TokenSigner
 from tokenwire_frontend.core.signer import KEY_BYTES
 
@@ -117,9 +117,9 @@ class Owners:
         """
         if token.frontend != self._frontend:
             if token.owner and token.owner == self._address:
-                raise errors.not_kept("OWNER_GONE")
+                raise kept_errors.not_kept("OWNER_GONE")
             if sender is not Sender.CLIENT or token.owner not in self.peers:
-                raise errors.unknown_owner(token.owner)
+                raise kept_errors.unknown_owner(token.owner)
             return Place(token.owner, Sender.FRONTEND)
         if token.process == self._process:
             return None
@@ -127,7 +127,7 @@ class Owners:
         if self._siblings is not None and sender is not Sender.PROCESS:
             address = await self._siblings.address_of(token.process)
         if address is None:
-            raise errors.not_kept("OWNER_GONE")
+            raise kept_errors.not_kept("OWNER_GONE")
         return Place(address, Sender.PROCESS)
 
 

@@ -20,7 +20,7 @@ from tokenwire_service.status import UNKNOWN, from_rpc_error
 from tokenwire_service.telemetry import tracing
 from tokenwire_service.tls import Credentials
 
-from tokenwire_frontend import errors
+from tokenwire_frontend import kept_errors
 from tokenwire_frontend.core.voucher import Vouchers
 from tokenwire_frontend.edge import callers
 from tokenwire_frontend.edge.owners import SENDER_KEY, Place
@@ -163,5 +163,5 @@ async def _errors_of(address: str, call: Any) -> AsyncIterator[None]:
 def _error(address: str, told: ServiceError) -> ServiceError:
     """Returns what the client is told; an error without a reason is not the owner's word."""
     if told.reason == UNKNOWN and told.code in (Code.UNAVAILABLE, Code.CANCELLED, Code.UNKNOWN):
-        return errors.owner_unreachable(address)
+        return kept_errors.owner_unreachable(address)
     return told

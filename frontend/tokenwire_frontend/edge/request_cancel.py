@@ -10,7 +10,7 @@ import structlog
 from tokenwire.frontend.v1 import generation_pb2 as pb
 from tokenwire_service.errors import Code, ServiceError
 
-from tokenwire_frontend import errors
+from tokenwire_frontend import errors, kept_errors
 from tokenwire_frontend.edge import callers
 from tokenwire_frontend.edge.activity import Processes
 from tokenwire_frontend.edge.owners import Owners, Place, Sender
@@ -59,7 +59,7 @@ class RequestCancel:
         if not count:
             silent = [peer for peer, each in zip(peers, counts[1:], strict=True) if each is None]
             if silent:
-                raise errors.peers_unreachable(request.request_id, silent)
+                raise kept_errors.peers_unreachable(request.request_id, silent)
             raise errors.not_running(request.request_id)
         return pb.CancelGenerationResponse(cancelled=count)
 

@@ -21,7 +21,7 @@ from tokenwire_service.errors import InvalidRequestError, ServiceError, invalid
 from tokenwire_service.tasks import Scope
 from tokenwire_service.wording import counted
 
-from tokenwire_frontend import errors
+from tokenwire_frontend import errors, kept_errors
 from tokenwire_frontend.core.caller import Caller, scoped
 from tokenwire_frontend.core.events import Resume
 from tokenwire_frontend.core.log import Finish
@@ -142,7 +142,7 @@ class Keeper:
         if kept is None:
             kept = self._begin(incoming, terms)
         elif kept.terms.digest != terms.digest:
-            raise self._refused(errors.idempotency_conflict(terms.key), incoming)
+            raise self._refused(kept_errors.idempotency_conflict(terms.key), incoming)
         else:
             reader.attached = True
         async with self._read(kept, reader):
@@ -168,7 +168,7 @@ class Keeper:
         """
         kept = self._found(name)
         if kept.tenant != caller.tenant:  # also for administrators, who do not read texts
-            raise errors.not_kept(UNKNOWN)
+            raise kept_errors.not_kept(UNKNOWN)
         async with self._read(kept, reader) as generation:
             _begin_at_offsets(reader, generation, path)
             self._metrics.attaches.count("token").value += 1
@@ -182,7 +182,7 @@ class Keeper:
         """
         kept = self._found(name)
         if not caller.sees(kept.tenant):
-            raise errors.not_kept(UNKNOWN)
+            raise kept_errors.not_kept(UNKNOWN)
         generation = kept.readers.generation
         if generation is not None:
             generation.cancel()
@@ -243,7 +243,7 @@ class Keeper:
             return
         address = await self.claims.claim(kept.key)
         if address is not None:
-            raise Elsewhere(address) if incoming.may_move else errors.key_moved()
+            raise Elsewhere(address) if incoming.may_move else kept_errors.key_moved()
 
     def _fault(self, kept: Kept, error: Exception) -> None:
         trace_id = trace.format_trace_id(trace.get_current_span().get_span_context().trace_id)
@@ -252,7 +252,7 @@ class Keeper:
     def _end(self, kept: Kept) -> None:
         """Notes that it runs no more."""
         if kept.dropped:
-            kept.settle(errors.not_kept(EXPIRED))
+            kept.settle(kept_errors.not_kept(EXPIRED))
             return
         if not kept.started.done() or kept.started.result() is not None:
             kept.settle(errors.draining())
@@ -283,7 +283,7 @@ class Keeper:
     def _found(self, name: str) -> Kept:
         kept = self._every.get(name)
         if kept is None:
-            raise errors.not_kept(self._gone.get(name, UNKNOWN))
+            raise kept_errors.not_kept(self._gone.get(name, UNKNOWN))
         return kept
 
     def _expire(self, kept: Kept) -> None:
@@ -305,7 +305,7 @@ class Keeper:
         while self.held_bytes > self._limits.bytes:
             oldest = next((each for each in self._ended.values() if not each.readers), None)
             if oldest is None:
-                return errors.retention_full(self._limits.bytes)
+                return kept_errors.retention_full(self._limits.bytes)
             self._drop(oldest, EVICTED)
         return None
 
@@ -348,9 +348,9 @@ def _go_on(reader: Reader, terms: Terms, generation: Generation, path: str) -> N
     so_far = terms.so_far or [((), False)] * len(logs)
     for place, ((ids, ended), log) in enumerate(zip(so_far, logs, strict=True)):
         if array("I", ids) != log.ids[: len(ids)]:
-            raise errors.other_ids(f"{field}[{place}].token_ids")
+            raise kept_errors.other_ids(f"{field}[{place}].token_ids")
         if len(ids) < log.resumed or log.told > ended:
-            raise errors.less_output(f"{field}[{place}]", log.resumed)
+            raise kept_errors.less_output(f"{field}[{place}]", log.resumed)
     reader.offsets = [len(ids) for ids, _ in terms.so_far]
     reader.ended = frozenset(place for place, (_, ended) in enumerate(terms.so_far) if ended)
 
@@ -368,6 +368,6 @@ def _begin_at_offsets(reader: Reader, generation: Generation, path: str) -> None
         )
     for place, (offset, log) in enumerate(zip(offsets, logs, strict=False)):
         if offset > log.token_count:
-            raise errors.offset_beyond(f"{path}[{place}]", offset, log.token_count)
+            raise kept_errors.offset_beyond(f"{path}[{place}]", offset, log.token_count)
     if offsets:
         reader.offsets = [*offsets, *[0] * (len(logs) - len(offsets))]

@@ -15,7 +15,7 @@ from tokenwire_service.tasks import Supervisor
 from tokenwire_service.telemetry import semconv
 from tokenwire_service.telemetry.providers import Telemetry
 
-from tokenwire_frontend import errors
+from tokenwire_frontend import kept_errors
 from tokenwire_frontend.core.signer import KEY_BYTES
 from tokenwire_frontend.edge.activity import ActivityView, Found, Part
 from tokenwire_frontend.processes.link import ANSWER_S, Answers, Link, SilentError
@@ -208,7 +208,7 @@ class Membership:
         try:
             address: str | None = await self._asked(topic, *arguments)
         except SilentError as error:
-            raise errors.supervisor_silent() from error
+            raise kept_errors.supervisor_silent() from error
         return address
 
     async def _asked(self, topic: str, *arguments: Any) -> Any:
