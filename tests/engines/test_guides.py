@@ -37,6 +37,7 @@ STOPPED = "the worker is being stopped"
 @pytest.fixture(params=["openvino", "compiler"])
 def checker(request, tmp_path, monkeypatch):
     """OpenVINO's on the demo model, and that of engines on a compiler's package, on a stand-in."""
+    monkeypatch.setattr(module, "WAIT_S", WAIT_S)
     if request.param == "openvino":
         pytest.importorskip("openvino_genai")
         from tokenwire_worker.engines.openvino.guides import guide_checker

@@ -91,6 +91,7 @@ def run(tmp_path, monkeypatch):
     """Runs a coroutine with a lab, and closes that after it."""
     monkeypatch.setattr(lanes, "MOMENT_S", 0.05)
     monkeypatch.setattr(lanes, "CPU_S", 0.5)
+    monkeypatch.setattr(checker_module, "WAIT_S", WAIT_S)
 
     @asynccontextmanager
     async def lab() -> AsyncIterator[Lab]:

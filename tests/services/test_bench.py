@@ -7,7 +7,7 @@ from tokenwire.cli.main import main
 
 def test_a_scenario_checks_every_token_and_sees_both_processes(frontend, tmp_path, capsys):
     out = str(tmp_path / "bench")
-    short = ["--duration", "1", "--warmup", "0.2", "--concurrency", "2", "--output", "8"]
+    short = ["--duration", "1", "--warmup", "0", "--concurrency", "2", "--output", "8"]
     words = ["prefix", *short, "--input", "20", "--prefix-tokens", "40", "--turns", "2"]
 
     assert main(["bench", *words, "--target", frontend.address, "--out", out]) == 0

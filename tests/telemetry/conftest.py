@@ -20,7 +20,7 @@ def exporting(collector: Collector, **more: str) -> dict[str, str]:
     return {
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
         "OTEL_BSP_SCHEDULE_DELAY": "50",
-        "OTEL_METRIC_EXPORT_INTERVAL": "200",
+        "OTEL_METRIC_EXPORT_INTERVAL": "500",
         **more,
     }
 
@@ -53,24 +53,32 @@ def collector(collectors) -> Collector:
     return made
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def lasting() -> Iterator[Processes]:
-    """Starts services that serve all tests of this folder."""
+    """Starts services that serve all tests of a file; more would export all the while."""
     started = Processes()
     yield started
     started.end()
 
 
 @pytest.fixture(scope="package")
-def shared(lasting, collector) -> Iterator[Pair]:
+def _shared() -> Iterator[Processes]:
+    """Starts the services that serve all tests of this folder."""
+    started = Processes()
+    yield started
+    started.end()
+
+
+@pytest.fixture(scope="package")
+def shared(_shared, collector) -> Iterator[Pair]:
     """The shared services. When they have ended, no trace has more spans than were checked."""
     environment = exporting(collector)
-    worker = lasting.worker(
+    worker = _shared.worker(
         *("--openvino.kv-blocks", "512", "--openvino.max-sequences", "4"),
         *("--worker-name", "shared", *ADMIN),
         environment=environment,
     )
-    frontend = lasting.frontend(*ADMIN, *OPENAI, workers=[worker], environment=environment)
+    frontend = _shared.frontend(*ADMIN, *OPENAI, workers=[worker], environment=environment)
     with Worker(worker.address) as direct, Frontend(frontend.address) as client:
         wait_for_health(client.raw, SERVING)
         yield Pair(collector, worker, frontend, direct, client)
