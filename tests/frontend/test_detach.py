@@ -314,7 +314,7 @@ async def test_tokens_that_are_not_good(here):
 
 async def test_an_owner_that_does_not_answer(here):
     nobody = free_address()
-    here.first.owners._peers |= {nobody}
+    here.first.owners.peers.append(nobody)
     refusal = await refused(here.attach(signed(owner=nobody)).read())
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "OWNER_UNREACHABLE")
     assert refusal.retry_after_s
