@@ -97,18 +97,14 @@ TRITON_CLIENT := build/tritonclient
 
 grpc-tools: $(GRPC_TOOLS) $(TRITON_CLIENT)  ## fetch grpcurl, ghz, grpc-health-probe (with Go) and Triton's client, with which tests/services tests what people bring
 
-# One folder with all of them, so that it is there once each has been built.
-$(GRPC_TOOLS): Makefile
+$(GRPC_TOOLS): tools/grpc/go.mod tools/grpc/go.sum
 	@rm -rf $@.part
-	GOBIN=$(CURDIR)/$@.part go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
-	GOBIN=$(CURDIR)/$@.part go install github.com/bojand/ghz/cmd/ghz@v0.121.0
-	GOBIN=$(CURDIR)/$@.part go install github.com/grpc-ecosystem/grpc-health-probe@v0.4.42
+	cd tools/grpc && GOBIN=$(CURDIR)/$@.part go install tool
 	@rm -rf $@ && mv $@.part $@
 
-# In a folder of its own, since it requires another grpcio than the one that is pinned for the services.
-$(TRITON_CLIENT): Makefile | setup
+$(TRITON_CLIENT): constraints/triton-client.txt | setup
 	@rm -rf $@.part
-	$(BIN)/python -m pip install -q --no-deps --target $@.part tritonclient==2.73.0 python-rapidjson==1.25 grpcio==1.81.1 ml-dtypes==0.5.4
+	$(BIN)/python -m pip install -q --no-deps --target $@.part -r constraints/triton-client.txt
 	@rm -rf $@ && mv $@.part $@
 
 test-helm: helm  ## render the chart and check what it makes
