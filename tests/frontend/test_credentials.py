@@ -115,6 +115,7 @@ def test_a_token_is_whose_its_claims_say(known):
             ("names with spaces", token(roles="openid call look"), Caller("acme", call | {"look"})),
             ("roles of others", token(roles=["owner", 3]), Caller("acme", frozenset())),
             ("no roles", token(roles=None), Caller("acme", frozenset())),
+            ("an end that no float holds", token(exp=10**400), Caller("acme", call)),
             ("several audiences", token(aud=["x", AUDIENCE]), Caller("acme", call)),
             ("another key of the issuer", token("next"), Caller("acme", call)),
         ]:

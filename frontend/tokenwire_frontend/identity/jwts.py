@@ -84,7 +84,7 @@ class Jwts:
         self._chosen = chosen
         self._keys = keys
         self._checked_with = keys.value
-        self._good: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+        self._good: OrderedDict[bytes, tuple[Caller, int]] = OrderedDict()
         """Caller and `exp` of each good token, by its hash; the one used last is last."""
 
     def caller(self, token: str) -> Caller:
@@ -106,12 +106,12 @@ class Jwts:
         else:
             self._good.move_to_end(digest)
         caller, expires_s = good
-        if time.time() >= expires_s + LEEWAY_S:
+        if time.time() - LEEWAY_S >= expires_s:
             del self._good[digest]
             raise refusals.expired("token")
         return caller
 
-    def _checked(self, token: str, keys: Keys) -> tuple[Caller, float]:
+    def _checked(self, token: str, keys: Keys) -> tuple[Caller, int]:
         try:
             key = _signer(token, keys)
             claims = jwt.decode(
@@ -127,7 +127,7 @@ class Jwts:
             raise refusals.expired("token") from error
         except jwt.PyJWTError as error:
             raise refusals.invalid(str(error)) from error
-        return self._named(claims), float(claims["exp"])
+        return self._named(claims), int(claims["exp"])
 
     def _named(self, claims: Mapping[str, Any]) -> Caller:
         tenant = claims.get(self._chosen.tenant_claim)
