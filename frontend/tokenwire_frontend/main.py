@@ -38,16 +38,16 @@ from tokenwire_frontend.core.routing.round_robin import RoundRobin
 from tokenwire_frontend.core.routing.router import Router
 from tokenwire_frontend.core.tenants import Tenants
 from tokenwire_frontend.core.voucher import Vouchers
-from tokenwire_frontend.edge.activity import ActivityView, OneProcess, Processes
-from tokenwire_frontend.edge.activity_servicer import ActivityServicer
 from tokenwire_frontend.edge.callers import Callers
-from tokenwire_frontend.edge.generation_servicer import GenerationServicer
+from tokenwire_frontend.edge.grpc.activity import ActivityView, OneProcess, Processes
+from tokenwire_frontend.edge.grpc.activity_servicer import ActivityServicer
+from tokenwire_frontend.edge.grpc.generation_servicer import GenerationServicer
+from tokenwire_frontend.edge.grpc.model_servicer import ModelServicer
+from tokenwire_frontend.edge.grpc.owners import Owners, new_secret
+from tokenwire_frontend.edge.grpc.relay import Relay
+from tokenwire_frontend.edge.grpc.tokenization_servicer import TokenizationServicer
 from tokenwire_frontend.edge.kserve.servicer import InferenceServicer
 from tokenwire_frontend.edge.kserve.stubs import grpc_service_pb2_grpc
-from tokenwire_frontend.edge.model_servicer import ModelServicer
-from tokenwire_frontend.edge.owners import Owners, new_secret
-from tokenwire_frontend.edge.relay import Relay
-from tokenwire_frontend.edge.tokenization_servicer import TokenizationServicer
 from tokenwire_frontend.gauges import offer_gauges
 from tokenwire_frontend.generation.admission import Admission
 from tokenwire_frontend.generation.conversation import Conversations

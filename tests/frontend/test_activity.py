@@ -14,7 +14,7 @@ from tokenwire_frontend.core.activity import (
     Record,
 )
 from tokenwire_frontend.core.events import Completion
-from tokenwire_frontend.edge.activity import Found, Part, Watch
+from tokenwire_frontend.edge.grpc.activity import Found, Part, Watch
 
 READY = fm.WORKER_STATE_READY
 

@@ -17,7 +17,8 @@ from tokenwire.frontend.v1 import prompt_pb2, tokenization_pb2
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_frontend.core.caller import Role
 from tokenwire_frontend.core.link_state import LinkState
-from tokenwire_frontend.edge import callers, request_cancel
+from tokenwire_frontend.edge import callers
+from tokenwire_frontend.edge.grpc import request_cancel
 from tokenwire_frontend.identity import api_keys
 from tokenwire_frontend.settings import JwtSettings
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenwire.frontend.v1 import generation_pb2 as pb
 from tokenwire_frontend.core.channels import Channel, Piece
 from tokenwire_frontend.core.log import Cursor, Delta, End, Finish, SequenceLog
-from tokenwire_frontend.edge.to_proto import put_delta
+from tokenwire_frontend.edge.grpc.to_proto import put_delta
 
 LEAST_BYTES = 8 * 1024
 SAID = st.tuples(

@@ -7,7 +7,7 @@ import json
 import pytest
 from tokenwire.frontend.v1 import prompt_pb2
 from tokenwire_frontend.core.chat_variables import chat_variables
-from tokenwire_frontend.edge import from_proto
+from tokenwire_frontend.edge.grpc import from_proto
 from tokenwire_frontend.models.chat_template import ChatTemplate
 from tokenwire_frontend.models.tokenizer_pool import SHORT_RENDERING
 from tokenwire_service.errors import InvalidRequestError

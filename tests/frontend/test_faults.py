@@ -13,7 +13,7 @@ import pytest_asyncio
 from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_frontend.core.decoder import SequenceDecoder
-from tokenwire_frontend.edge import from_proto, to_proto, wire
+from tokenwire_frontend.edge.grpc import from_proto, to_proto, wire
 from tokenwire_frontend.generation import placing
 from tokenwire_frontend.generation.reader import Reader
 from tokenwire_frontend.generation.record import GenerationRecord

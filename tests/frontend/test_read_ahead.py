@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from tokenwire.frontend.v1.tokenization_pb2 import StreamTokenizeRequest
-from tokenwire_frontend.edge.read_ahead import ReadAhead
+from tokenwire_frontend.edge.grpc.read_ahead import ReadAhead
 
 MESSAGE = StreamTokenizeRequest(text="x" * 100)
 SIZE = MESSAGE.ByteSize()

@@ -18,7 +18,7 @@ from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.frontend.v1 import generation_pb2_grpc
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire.worker.v1 import worker_pb2
-from tokenwire_frontend.edge.session import OPEN_LIMIT
+from tokenwire_frontend.edge.grpc.session import OPEN_LIMIT
 from tokenwire_frontend.generation import reader as reader_module
 from tokenwire_frontend.generation.queues import QueueLimits
 from tokenwire_frontend.workers.link import LinkState
@@ -394,7 +394,7 @@ async def test_where_every_queue_is_full_nothing_is_read_or_tokenised(here, monk
         raise AssertionError
 
     monkeypatch.setattr(here.frontend.generator.tokenizers, "encode", never)
-    monkeypatch.setattr("tokenwire_frontend.edge.from_proto.generation_request", never)
+    monkeypatch.setattr("tokenwire_frontend.edge.grpc.from_proto.generation_request", never)
     monkeypatch.setattr(here.frontend.generator.admission.queues, "limits", QueueLimits())
     here.worker.report(running_sequences=5000, waiting_requests=5000)
     await until(lambda: not here.frontend.pool.has_room("demo", 1, None))

@@ -15,7 +15,7 @@ from google.rpc import status_pb2
 from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.frontend.v1 import options_pb2, prompt_pb2
 from tokenwire.frontend.v1 import tokenization_pb2 as tk
-from tokenwire_frontend.edge import tokenization_servicer
+from tokenwire_frontend.edge.grpc import tokenization_servicer
 from tokenwire_frontend.workers.link import LinkState
 from tokenwire_service.status import from_status
 

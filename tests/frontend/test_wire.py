@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tokenwire.frontend.v1 import generation_pb2 as pb
 from tokenwire_frontend.core.events import Completion, Stage
 from tokenwire_frontend.core.log import Cursor, End, Finish, Plain, SequenceLog
-from tokenwire_frontend.edge import to_proto, wire
+from tokenwire_frontend.edge.grpc import to_proto, wire
 from tokenwire_frontend.workers.messages import duration
 from tokenwire_service.wire import NumberFields, varint
 

@@ -17,7 +17,7 @@ from tokenwire_service.telemetry.providers import Telemetry
 
 from tokenwire_frontend import kept_errors
 from tokenwire_frontend.core.signer import KEY_BYTES
-from tokenwire_frontend.edge.activity import ActivityView, Found, Part
+from tokenwire_frontend.edge.grpc.activity import ActivityView, Found, Part
 from tokenwire_frontend.processes.link import ANSWER_S, Answers, Link, SilentError
 
 log = structlog.get_logger()

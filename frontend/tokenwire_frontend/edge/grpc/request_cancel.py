@@ -12,9 +12,9 @@ from tokenwire_service.errors import Code, ServiceError
 
 from tokenwire_frontend import errors, kept_errors
 from tokenwire_frontend.edge import callers
-from tokenwire_frontend.edge.activity import Processes
-from tokenwire_frontend.edge.owners import Owners, Place, Sender
-from tokenwire_frontend.edge.relay import Relay
+from tokenwire_frontend.edge.grpc.activity import Processes
+from tokenwire_frontend.edge.grpc.owners import Owners, Place, Sender
+from tokenwire_frontend.edge.grpc.relay import Relay
 
 PEER_ANSWER_S = 2.0
 """Time that another frontend has to answer; one asks its processes, which have 1 s."""

@@ -23,7 +23,7 @@ from tokenwire_service.tls import Credentials
 from tokenwire_frontend import kept_errors
 from tokenwire_frontend.core.voucher import Vouchers
 from tokenwire_frontend.edge import callers
-from tokenwire_frontend.edge.owners import SENDER_KEY, Place
+from tokenwire_frontend.edge.grpc.owners import SENDER_KEY, Place
 
 SERVICE = "/tokenwire.frontend.v1.GenerationService/"
 

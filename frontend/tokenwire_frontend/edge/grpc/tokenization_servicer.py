@@ -16,8 +16,9 @@ from tokenwire_service.wording import cut
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.detokenizer import Detokenizer
 from tokenwire_frontend.core.validation import chat_violations
-from tokenwire_frontend.edge import callers, from_proto
-from tokenwire_frontend.edge.read_ahead import ReadAhead
+from tokenwire_frontend.edge import callers
+from tokenwire_frontend.edge.grpc import from_proto
+from tokenwire_frontend.edge.grpc.read_ahead import ReadAhead
 from tokenwire_frontend.models.job_result import TextTooLargeError, TooManyTokensError
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.models.token_ids import read_ids, write_ids

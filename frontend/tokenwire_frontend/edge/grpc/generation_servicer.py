@@ -12,13 +12,14 @@ from tokenwire_service.errors import invalid
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.events import Delivery
-from tokenwire_frontend.edge import callers, to_proto, wire
-from tokenwire_frontend.edge.activity import Processes
-from tokenwire_frontend.edge.owners import Owners, Place, Sender
-from tokenwire_frontend.edge.received import begin_at, received
-from tokenwire_frontend.edge.relay import Relay
-from tokenwire_frontend.edge.request_cancel import RequestCancel
-from tokenwire_frontend.edge.session import Session
+from tokenwire_frontend.edge import callers
+from tokenwire_frontend.edge.grpc import to_proto, wire
+from tokenwire_frontend.edge.grpc.activity import Processes
+from tokenwire_frontend.edge.grpc.owners import Owners, Place, Sender
+from tokenwire_frontend.edge.grpc.received import begin_at, received
+from tokenwire_frontend.edge.grpc.relay import Relay
+from tokenwire_frontend.edge.grpc.request_cancel import RequestCancel
+from tokenwire_frontend.edge.grpc.session import Session
 from tokenwire_frontend.edge.turnstile import Turnstile
 from tokenwire_frontend.generation.answer import ANSWER_BYTES_LIMIT
 from tokenwire_frontend.generation.generation import Generation

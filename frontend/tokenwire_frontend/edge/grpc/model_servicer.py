@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 from tokenwire.frontend.v1 import model_pb2, model_pb2_grpc
 
-from tokenwire_frontend.edge import to_proto
+from tokenwire_frontend.edge.grpc import to_proto
 from tokenwire_frontend.workers.pool import WorkerPool
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -13,7 +13,7 @@ from tokenwire_frontend.core.log import Delta, End, Finish
 from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.core.model import Ability
 from tokenwire_frontend.core.prompt_log import PromptPart
-from tokenwire_frontend.edge import wire
+from tokenwire_frontend.edge.grpc import wire
 from tokenwire_frontend.generation.conversation import Turn
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.models.model import Model

@@ -21,7 +21,7 @@ from tokenwire_frontend.core.activity import (
     Quantiles,
     Record,
 )
-from tokenwire_frontend.edge import to_proto
+from tokenwire_frontend.edge.grpc import to_proto
 from tokenwire_frontend.generation.generator import Generator
 from tokenwire_frontend.generation.record import Recorder
 from tokenwire_frontend.workers.messages import duration

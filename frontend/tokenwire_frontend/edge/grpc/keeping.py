@@ -8,7 +8,7 @@ import re
 from tokenwire.frontend.v1 import generation_pb2
 from tokenwire_service.errors import invalid
 
-from tokenwire_frontend.edge import from_proto
+from tokenwire_frontend.edge.grpc import from_proto
 from tokenwire_frontend.generation.incoming import Terms
 
 _KEY = re.compile(r"[A-Za-z0-9._:-]{1,128}")

@@ -11,8 +11,9 @@ from tokenwire.frontend.v1 import activity_pb2, activity_pb2_grpc
 from tokenwire_service.errors import invalid
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.edge import callers, from_proto
-from tokenwire_frontend.edge.activity import Processes, Watch
+from tokenwire_frontend.edge import callers
+from tokenwire_frontend.edge.grpc import from_proto
+from tokenwire_frontend.edge.grpc.activity import Processes, Watch
 from tokenwire_frontend.generation.admission import Admission
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -10,7 +10,7 @@ from tokenwire_service.errors import ServiceError, invalid
 from tokenwire_service.telemetry import tracing
 
 from tokenwire_frontend.core.events import News
-from tokenwire_frontend.edge import to_proto
+from tokenwire_frontend.edge.grpc import to_proto
 from tokenwire_frontend.generation.credit import Credit
 
 Event = generation_pb2.SessionEvent

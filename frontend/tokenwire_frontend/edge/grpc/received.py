@@ -12,7 +12,8 @@ from tokenwire_service.errors import InvalidRequestError, invalid
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.events import Content
 from tokenwire_frontend.core.request import GenerationRequest
-from tokenwire_frontend.edge import callers, from_proto, keeping
+from tokenwire_frontend.edge import callers
+from tokenwire_frontend.edge.grpc import from_proto, keeping
 from tokenwire_frontend.generation.incoming import Incoming, Terms
 from tokenwire_frontend.generation.reader import Reader
 

@@ -21,18 +21,19 @@ from tokenwire_service.status import to_status
 from tokenwire_service.tasks import Scope
 
 from tokenwire_frontend import errors, no_room
-from tokenwire_frontend.edge import callers, to_proto, wire
-from tokenwire_frontend.edge.owners import Owners, Place, Sender
-from tokenwire_frontend.edge.received import begin_at, received
-from tokenwire_frontend.edge.relay import Relay
-from tokenwire_frontend.edge.session_messages import (
+from tokenwire_frontend.edge import callers
+from tokenwire_frontend.edge.grpc import to_proto, wire
+from tokenwire_frontend.edge.grpc.owners import Owners, Place, Sender
+from tokenwire_frontend.edge.grpc.received import begin_at, received
+from tokenwire_frontend.edge.grpc.relay import Relay
+from tokenwire_frontend.edge.grpc.session_messages import (
     as_message,
     first_credit,
     news_events,
     trace_context,
     uncountable,
 )
-from tokenwire_frontend.edge.session_relay import SessionRelay
+from tokenwire_frontend.edge.grpc.session_relay import SessionRelay
 from tokenwire_frontend.generation.credit import CREDIT_LIMIT
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.generation.generator import Generator
