@@ -49,6 +49,8 @@ def test_several_processes_answer_on_one_port(processes, plain_worker):
     )
     served = set()
     first = started.wait_for("openai_listening")
+    for process in range(2):
+        started.wait_for("worker", state="ready", process=process)
     deadline_s = time.monotonic() + WAIT_S
     while len(served) < 2:
         assert time.monotonic() < deadline_s
