@@ -85,7 +85,7 @@ async def test_a_process_that_hangs_is_killed(monkeypatch):
     monkeypatch.setattr(serving, "MODULE", "tests.frontend.silent_process")
     monkeypatch.setattr(serving, "BEAT_S", 0.01)
     monkeypatch.setattr(serving, "ANSWER_S", 0.01)
-    process = ServingProcess(0, "127.0.0.1:1", "127.0.0.1:0", [], {}, b"secret")
+    process = ServingProcess(0, "127.0.0.1:1", "127.0.0.1:0", "", [], {}, b"secret")
     with structlog.testing.capture_logs() as lines:
         assert await process.run(waits=False) == -signal.SIGKILL
     assert [line["event"] for line in lines] == ["process_hung"]
