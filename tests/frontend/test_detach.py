@@ -331,6 +331,7 @@ async def test_what_a_late_reader_is_given_of_log_probabilities(here):
         stream.tokens(handle, each, logprobs=[pb.EntryLogprobs(entry=0, tokens=tokens)])
     stream.end(handle)
     stream.complete(handle)
+    await until(lambda: not here.first.link(here.worker).in_flight)
     for _ in range(2):
         events = [event async for event in here.attach(token)]
         kinds = [event.WhichOneof("event") for event in events]

@@ -80,6 +80,11 @@ def _plain_content(generation: Any) -> None:
         message.content = "Hello"
 
 
+def _two_tokens_at_any_time(generation: Any) -> None:
+    generation.stop.max_tokens = 2
+    generation.ClearField("time_budget")
+
+
 def _short_prompt(generation: Any) -> None:
     del generation.prompt.token_ids.ids[4:]
 
@@ -180,7 +185,7 @@ BREACHES: dict[str, tuple[Breach, str]] = {
     "S19": (of_response("GetRecord", _ended_by_itself), "its record says OUTCOME_COMPLETED"),
     "S20": (of_response("GetRecord", _ended_by_itself), "its record says OUTCOME_COMPLETED"),
     "S21": (
-        of_generation(lambda what: setting(max_tokens=2)(what.stop)),
+        of_generation(_two_tokens_at_any_time),
         "ended with FINISH_REASON_LENGTH; not FINISH_REASON_TIME_BUDGET",
     ),
     "S22": (
