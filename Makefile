@@ -35,8 +35,8 @@ serve: setup  ## run a worker (50061) and a frontend (50051) until Ctrl-C; ARGS=
 
 # Tests of services wait for them for a part of their time, so three processes share two cores.
 # Each part has services of its own, and takes about as long as the others.
-SERVICES := tests/services
-ENGINES := tests/engines tests/worker tests/telemetry
+SERVICES := tests/services tests/telemetry
+ENGINES := tests/engines tests/worker
 
 test: setup  ## run the whole suite, as three processes side by side
 	@mkdir -p build
