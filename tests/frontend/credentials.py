@@ -38,8 +38,7 @@ class KeyFile:
         self._write()
 
     def _write(self) -> None:
-        lines = "\n".join(self._entries.values())
-        self.path.write_text(f"keys:\n{lines}\n" if lines else "keys: []\n")
+        self.path.write_text("\n".join(["keys:", *self._entries.values(), ""]))
 
 
 @cache

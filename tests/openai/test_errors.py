@@ -147,7 +147,8 @@ async def test_commas_of_a_text_are_no_values():
 
 async def test_what_is_not_served(deployment):
     http = deployment.http
-    assert (await http.get("/health")).status_code == 200
+    health = await http.get("/health")
+    assert (health.status_code, health.headers["server"]) == (200, "tokenwire")
     assert (await http.get("/v1/chat/completions")).status_code == 405
     got = await http.post("/v1/embeddings", json={"input": "a"})
     assert (got.status_code, got.json()["error"]["code"]) == (404, "unknown_path")

@@ -60,7 +60,8 @@ class _Entry(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    keys: Annotated[list[_Entry], Field(max_length=KEYS_LIMIT)]
+    # None: `keys:` without an entry, which is what stays once the last one has been removed.
+    keys: Annotated[list[_Entry], Field(max_length=KEYS_LIMIT)] | None
 
 
 class ApiKeys:
@@ -104,7 +105,7 @@ def read(path: Path) -> ApiKeys:
         place = ".".join(map(str, fault["loc"])) or "the file"
         raise ValueError(f"{path}: {place}: {worded(fault)}") from error
     entries: dict[bytes, tuple[Caller, float | None]] = {}
-    for number, entry in enumerate(told.keys):
+    for number, entry in enumerate(told.keys or []):
         digest = bytes.fromhex(entry.sha256)
         if digest in entries:
             raise ValueError(f"{path}: keys.{number}.sha256: stands there twice")

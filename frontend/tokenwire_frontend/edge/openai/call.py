@@ -56,7 +56,7 @@ class Call:
     @property
     def headers(self) -> dict[str, str]:
         """Headers of every answer."""
-        told = {"Server": "tokenwire", errors.TRACE_ID: self.span.trace_id}
+        told = {**errors.SERVER, errors.TRACE_ID: self.span.trace_id}
         if _REQUEST_ID.fullmatch(self.request_id):
             told[errors.REQUEST_ID] = self.request_id
         return told

@@ -17,6 +17,9 @@ REQUEST_ID = "x-request-id"
 
 TRACE_ID = "x-trace-id"
 
+SERVER = {"Server": "tokenwire"}
+"""Header of every answer; aiohttp's own would name its version and Python's."""
+
 CLIENT_GONE = 499
 """Status of a request whose client has gone, in spans and metrics alone, as nginx has it."""
 

@@ -127,7 +127,7 @@ class Routes:
         """Tells a load balancer whether work is welcome; anybody may ask."""
         serving = self._serving()
         text = "ok\n" if serving else "not serving\n"
-        return web.Response(text=text, status=200 if serving else 503)
+        return web.Response(text=text, status=200 if serving else 503, headers=errors.SERVER)
 
     async def _models(self, call: Call) -> web.StreamResponse:
         told = models.listed(self._generator.pool)

@@ -128,6 +128,10 @@ public final class TokenwireException extends RuntimeException {
     }
     Status.Code code = status.getCode();
     String message = status.getDescription() == null ? code.name() : status.getDescription();
+    if (status.getCause() != null && status.getCause().getMessage() != null) {
+      // gRPC says "io exception" alone; its cause tells the address, and what is wrong there.
+      message += ": " + status.getCause().getMessage();
+    }
     // gRPC itself sends no details, so this comes from the connection and not from a service.
     boolean isBreak =
         switch (code) {

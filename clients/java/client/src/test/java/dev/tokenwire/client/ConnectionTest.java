@@ -21,6 +21,7 @@ import io.grpc.ForwardingClientCall.SimpleForwardingClientCall;
 import io.grpc.ForwardingClientCallListener.SimpleForwardingClientCallListener;
 import io.grpc.Metadata;
 import io.grpc.MethodDescriptor;
+import io.grpc.Status;
 import io.grpc.TlsChannelCredentials;
 import io.grpc.TlsServerCredentials;
 import io.opentelemetry.api.trace.Span;
@@ -32,12 +33,15 @@ import io.opentelemetry.sdk.trace.SdkTracerProvider;
 import io.opentelemetry.sdk.trace.export.SimpleSpanProcessor;
 import java.io.File;
 import java.io.InputStream;
+import java.net.InetAddress;
+import java.net.ServerSocket;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.KeyStore;
 import java.util.Base64;
 import java.util.Iterator;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.Test;
@@ -93,6 +97,24 @@ class ConnectionTest {
         TokenwireClient.builder("frontend.example.com:443").apiKey("tw_secret");
     assertThrows(IllegalArgumentException.class, builder::build);
     builder.apiKeyOverPlainText().build().close();
+  }
+
+  @Test
+  void anErrorTellsWhichAddressRefuses() throws Exception {
+    String target;
+    try (ServerSocket taken = new ServerSocket(0, 1, InetAddress.getByName("127.0.0.1"))) {
+      target = "127.0.0.1:" + taken.getLocalPort();
+    }
+    RetryPolicy once = RetryPolicy.DEFAULT.withAttempts(1);
+    try (TokenwireClient client = TokenwireClient.builder(target).retry(once).build()) {
+      CompletableFuture<GenerateResponse> answer =
+          client.generate(Generation.getDefaultInstance());
+      ExecutionException failure =
+          assertThrows(ExecutionException.class, () -> answer.get(10, TimeUnit.SECONDS));
+      TokenwireException error = (TokenwireException) failure.getCause();
+      assertEquals(Status.Code.UNAVAILABLE, error.code());
+      assertTrue(error.getMessage().contains(target), error.getMessage());
+    }
   }
 
   @Test
