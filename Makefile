@@ -125,7 +125,7 @@ types: setup  ## check types
 proto: setup  ## regenerate the Python stubs from protos/
 	$(BIN)/python tools/generate_stubs.py
 
-proto-typescript: $(BUF) $(TYPESCRIPT)/node_modules  ## regenerate the TypeScript stubs from protos/
+proto-typescript: $(BUF)  ## regenerate the TypeScript stubs from protos/
 	rm -rf $(TYPESCRIPT)/src/gen
 	$(BUF) $(TYPESCRIPT_STUBS)
 
