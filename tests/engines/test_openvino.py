@@ -18,7 +18,7 @@ from tokenwire_worker.engines.port import Ability, Finish, Generation, Guide, Sa
 from tokenwire_worker.settings import WorkerSettings
 
 from tests.engines.conftest import build
-from tests.engines.recorder import GREEDY, Recorder
+from tests.engines.recorder import GREEDY, Ran, Recorder
 from tests.engines.test_contract import generation, prompt
 from tests.services.processes import MODEL
 
@@ -211,6 +211,52 @@ def test_sequences_of_a_request_compute_its_prompt_once(ordinary):
     before = recorder.steps
     recorder.run(generation(9, tokens=1500, max_tokens=2, sequence_count=4))
     assert recorder.steps - before <= 10, "6 steps of prompt, and not 24"
+
+
+def begins_with(first: int, ids: list[int], **fields: object) -> Generation:
+    return generation(prompt=[first, *ids], logprobs=True, **fields)
+
+
+def values_of(ran: Ran) -> list[float]:
+    return [each.logprob for each in ran.logprobs]
+
+
+def test_requests_that_begin_alike_and_come_together_compute_what_each_computes_alone(ordinary):
+    recorder = ordinary
+    for seed in range(3):
+        start = prompt(100 + seed, 20)
+        (whole,) = recorder.run(begins_with(9, start, max_tokens=40))
+        recorder.run(begins_with(9, start, max_tokens=5))  # leaves a block that is not full
+        # Steps of this prompt are long, so what comes meanwhile is added before the same step.
+        other = recorder.submit(begins_with(10, prompt(200 + seed, 500), max_tokens=1))
+        recorder.wait(lambda key=other: key in recorder.started)
+        places = (9, 3, 10, 6)
+        rests = [begins_with(9, start + whole.ids[:at], max_tokens=40 - at) for at in places]
+        for at, ran in zip(places, recorder.run(*rests), strict=True):
+            assert ran.ids == whole.ids[at:], (seed, at)
+            assert values_of(ran) == pytest.approx(values_of(whole)[at:], abs=1e-3), (seed, at)
+        recorder.finish(other)
+
+
+def test_a_prompt_that_was_cancelled_in_its_middle_is_computed_whole_later(ordinary, started):
+    recorder = ordinary
+    plain = started(*EXACT, "--no-openvino.prefix-caching")
+    # What generates meanwhile takes its part of each step, so that steps end amid blocks.
+    others = [recorder.submit(begins_with(11, prompt(each), max_tokens=3000)) for each in range(3)]
+    recorder.wait(lambda: all(recorder.of(key)[0].ids for key in others))
+    for seed in range(2):
+        asked = begins_with(12, prompt(300 + seed, 700))
+        key = recorder.submit(asked)
+        recorder.wait(lambda key=key: key in recorder.started)
+        recorder.engine.cancel(key)
+        (cancelled,) = recorder.finish(key)
+        assert (cancelled.ids, cancelled.finish) == ([], Finish.CANCELLED)
+        (again,), (alone,) = recorder.run(asked), plain.run(asked)
+        assert again.ids == alone.ids, seed
+        assert values_of(again) == pytest.approx(values_of(alone), abs=1e-3), seed
+    for key in others:
+        recorder.engine.cancel(key)
+    recorder.finish(*others)
 
 
 # --- settings that do not go together ------------------------------------------------------------
