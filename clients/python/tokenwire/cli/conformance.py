@@ -50,7 +50,7 @@ def run(_: Client, args: argparse.Namespace) -> None:
         open_channel(target, tls, (), api_key=key) as channel,
         open_channel(target, tls, ()) as bare,
     ):
-        # A certificate is a credential too, and without one there is no connection.
+        # A certificate is a credential too: without one the connection fails.
         bare_channel = bare if key and not (tls and tls.certificate) else None
         deployment = Deployment(channel, args.model, limit_s, bare_channel)
         table = report.Table(rules)

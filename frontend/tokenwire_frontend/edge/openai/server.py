@@ -83,7 +83,7 @@ class OpenAiServer:
             auto_decompress=False,
         )
         self._listening: asyncio.Server | None = None
-        # What is not HTTP is answered 400; it is no fault of ours.
+        # Bad HTTP is answered 400; it is not a fault to log.
         logging.getLogger("aiohttp.server").addFilter(_is_no_bad_request)
 
     async def listen(self, address: str, *, shared: bool) -> None:
