@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2
 from tokenwire.frontend.v1 import generation_pb2
 from tokenwire.worker.v1 import execution_pb2, worker_pb2
 from tokenwire_frontend.edge.grpc.generation_servicer import GenerationServicer
-from tokenwire_frontend.main import Frontend
+from tokenwire_frontend.frontend import Frontend
 from tokenwire_frontend.settings import FrontendSettings
 from tokenwire_frontend.workers import link
 from tokenwire_service import logs, memory, settings

@@ -22,7 +22,7 @@ from tokenwire.frontend.v1 import (
     generation_pb2 as fg,
 )
 from tokenwire_frontend.core.link_state import LinkState
-from tokenwire_frontend.main import Frontend
+from tokenwire_frontend.frontend import Frontend
 from tokenwire_frontend.settings import FrontendSettings
 from tokenwire_frontend.workers.link import WorkerLink
 from tokenwire_service.tasks import Supervisor
