@@ -127,7 +127,7 @@ class Callers(threading.Thread):
     """Connects and calls until it is told to stop, each time anew."""
 
     def __init__(self, address: str) -> None:
-        super().__init__()
+        super().__init__(daemon=True)  # a test that fails meanwhile ends all the same
         self.failures: list[str] = []
         self.answers = 0
         self._address = address
