@@ -29,7 +29,7 @@ LOG_LINES = 15
 
 
 SOON_S = 1.0
-"""Idle services have stopped by then; those that have not are waiting for work in flight."""
+"""Idle services have mostly stopped by then; those that have not are busy, or wait for requests."""
 
 
 class PairError(Exception):
@@ -183,7 +183,7 @@ def _wait(name: str, process: subprocess.Popen[bytes]) -> int:
     try:
         return process.wait(SOON_S)
     except subprocess.TimeoutExpired:
-        print(f"The {name} is draining: requests are in flight. Ctrl-C again to stop now.")
+        print(f"The {name} ends what is in flight, and stops. Ctrl-C again to stop now.")
         sys.stdout.flush()
         return process.wait(STOP_TIMEOUT_S - SOON_S)
 
