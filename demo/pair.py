@@ -183,7 +183,7 @@ def _wait(name: str, process: subprocess.Popen[bytes]) -> int:
     try:
         return process.wait(SOON_S)
     except subprocess.TimeoutExpired:
-        print(f"The {name} ends what is in flight, and stops. Ctrl-C again to stop now.")
+        print(f"The {name} is draining. Ctrl-C again to stop now.")
         sys.stdout.flush()
         return process.wait(STOP_TIMEOUT_S - SOON_S)
 
