@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import urllib.request
 
 import pytest
 from tokenwire import Client, InvalidRequestError, RetryPolicy, UnavailableError
@@ -85,13 +86,15 @@ def _lose(client: Client, worker: Process) -> None:
             list(stream)
 
 
-def _all_work(prometheus: Prometheus, client: Client, doomed: Process) -> list[str]:
+def _all_work(prometheus: Prometheus, client: Client, openai: str, doomed: Process) -> list[str]:
     """Does two rounds of work and loses a worker, all of it scraped; returns trace ids."""
     generations = "sum(tokenwire_generations_total{%s})"
     traces = []
     # A rate needs two values: a series that begins with its last one has none.
     for each in (1, 2):
         traces += _work(client)
+        with urllib.request.urlopen(f"http://{openai}/v1/models", timeout=WAIT_S) as answer:
+            assert answer.status == 200
         ended = each * (COMPLETED + CANCELLED)
         prometheus.wait_for(generations % WORKER, ended)
         prometheus.wait_for(generations % FRONTEND, ended + each * REFUSED)
@@ -130,7 +133,8 @@ def scene(tmp_path_factory):
             for name in (MODEL_NAME, DOOMED)
         ]
         named_workers = [part for each in workers for part in ("--worker", each.address)]
-        frontend = started.run("tokenwire_frontend", [*listen, *named_workers], environment)
+        own = [*listen, "--openai-listen", "127.0.0.1:0", *named_workers]
+        frontend = started.run("tokenwire_frontend", own, environment)
         targets = {
             f"tokenwire-{name}": [each.wait_for("admin_listening")["address"] for each in processes]
             for name, processes in (("frontend", [frontend]), ("worker", workers))
@@ -140,7 +144,8 @@ def scene(tmp_path_factory):
         prometheus.wait_for("sum(tokenwire_frontend_workers{tokenwire_worker_state='ready'})", 2)
         once = RetryPolicy(continuations=0)
         with Client(frontend.address, timeout=WAIT_S, retry=once) as client:
-            traces = _all_work(prometheus, client, workers[1])
+            openai = frontend.wait_for("openai_listening")["address"]
+            traces = _all_work(prometheus, client, openai, workers[1])
         yield prometheus, collector, traces
     finally:
         if prometheus is not None:
