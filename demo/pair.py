@@ -197,6 +197,6 @@ def _check_free(name: str, address: str) -> None:
             probe.bind((HOST, port))
         except OSError as error:
             raise PairError(
-                f"port {port} of the {name} is taken ({error.strerror}); "
+                f"port {port} is taken ({error.strerror}); "
                 f"stop what listens there, or choose another with --{name}-port"
             ) from None

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 from tokenwire.cli.main import main
@@ -18,21 +19,24 @@ WAIT_S = 240
 
 @pytest.fixture
 def ports():
-    """Two ports that are free now."""
-    with socket.socket() as first, socket.socket() as second:
-        for each in (first, second):
+    """Ports that are free now: the worker's, the frontend's, and of OpenAI's interface."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
+        for each in sockets:
             each.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]
+        return [each.getsockname()[1] for each in sockets]
 
 
 @pytest.fixture
 def command(ports, tmp_path):
-    worker, frontend = map(str, ports)
+    worker, frontend, openai = map(str, ports)
     options = [
         "--worker-port",
         worker,
         "--frontend-port",
         frontend,
+        "--openai-port",
+        openai,
         "--logs",
         str(tmp_path / "logs"),
     ]
@@ -83,7 +87,7 @@ def test_a_port_in_use_is_told(command, ports):
         code, _, err = run(*command)
     assert code == 1
     assert err == (
-        f"demo: port {ports[1]} of the frontend is taken (Address already in use); "
+        f"demo: port {ports[1]} is taken (Address already in use); "
         "stop what listens there, or choose another with --frontend-port\n"
     )
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 
@@ -14,19 +15,21 @@ from tests.services.calls import Frontend, endless, read_to_first_token
 from tests.services.processes import ROOT, WAIT_S
 
 
-def two_ports() -> tuple[int, int]:
-    with socket.socket() as first, socket.socket() as second:
-        for each in (first, second):
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
             each.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]
+        return [each.getsockname()[1] for each in sockets]
 
 
 @pytest.fixture
 def serve(tmp_path):
     """`make serve` as a process group of its own, once it serves: (process, frontend's address)."""
-    worker, frontend = two_ports()
+    worker, frontend, openai = free_ports(3)
     command = [sys.executable, "-m", "demo", "--serve", "--logs", str(tmp_path)]
     command += ["--worker-port", str(worker), "--frontend-port", str(frontend)]
+    command += ["--openai-port", str(openai)]
     with subprocess.Popen(
         # Without SIGINT, as a shell starts what runs in the background.
         ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", *command],
