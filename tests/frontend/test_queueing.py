@@ -262,4 +262,5 @@ async def test_the_time_in_the_queue_is_told(here):
     for _ in range(AT_WORKER):
         await here.end_one()
     stages = [each.name for each in (await call).timings.stages if each.service == "frontend"]
-    assert stages[:1] == ["queue"]
+    # Before it stands how late a busy machine's loop was, if it was.
+    assert [each for each in stages if each != "loop"][:1] == ["queue"]
