@@ -921,7 +921,7 @@ class ModelStreamInferResponse(_message.Message):
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
     INFER_RESPONSE_FIELD_NUMBER: _builtins.int
     error_message: _builtins.str
-    """Empty: there is no error."""
+    """Empty where the request succeeded."""
     @_builtins.property
     def infer_response(self) -> Global___ModelInferResponse: ...
     def __init__(
