@@ -9,7 +9,9 @@ import socket
 
 import openai
 import pytest
+from structlog.testing import capture_logs
 from tokenwire_frontend.edge.openai import body, server
+from tokenwire_frontend.edge.openai.chat import ChatChunks
 
 from tests.frontend.frontend_here import until
 from tests.openai.deployment import deployed, until_idle
@@ -27,6 +29,29 @@ async def test_a_stream_that_is_closed_is_cancelled(deployment):
     await stream.close()
     await worker.cancel()
     await until_idle(deployment)
+
+
+async def test_who_leaves_while_a_chunk_is_written_is_no_fault(deployment, monkeypatch):
+    """The write meets the closed connection before the connection's own end is told."""
+    deployment.waits()
+    written = ChatChunks.opening
+
+    def leaves(self):
+        [connection] = deployment.frontend.openai._connections.connections
+        connection.transport.close()
+        return written(self)
+
+    monkeypatch.setattr(ChatChunks, "opening", leaves)
+
+    async def read() -> None:
+        async for _ in await deployment.client.chat.completions.create(**CHAT, stream=True):
+            pass
+
+    with capture_logs() as lines, pytest.raises(openai.OpenAIError):
+        await read()
+    await deployment.worker.streams[-1].cancel()
+    await until_idle(deployment)
+    assert not [each for each in lines if each["log_level"] == "error"]
 
 
 async def test_an_answer_that_nobody_waits_for_is_cancelled(deployment):

@@ -61,23 +61,28 @@ async def answer(
 
     Raises:
         ServiceError: the request was refused before anything was written.
+        ConnectionError: the client has gone.
     """
     turnstile.call_came()
     response = web.StreamResponse(headers={**HEADERS, **call.headers})
     if call.last:
         response.force_close()
     writing = _Writing(turnstile, asks, chunks)
+    left: ConnectionError | None = None
     try:
         async with opened(generator, asks, writing.readers):
-            writer = await response.prepare(call.request)
-            assert writer is not None  # noqa: S101 - for the type checker: only a HEAD has none
-            await writing.run(writer)
-    except ConnectionError:
-        raise
+            try:
+                writer = await response.prepare(call.request)
+                assert writer is not None  # noqa: S101 - for the type checker: only a HEAD has none
+                await writing.run(writer)
+            except ConnectionError as error:
+                left = error  # kept from the generation, which is not at fault
     except Exception as error:
         if not response.prepared:
             raise
         await response.write(chunks.failure(call.refusal(error)))
+    if left is not None:
+        raise left
     await response.write_eof()
     return response
 
