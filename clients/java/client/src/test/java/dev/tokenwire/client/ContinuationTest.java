@@ -208,10 +208,12 @@ class ContinuationTest {
     attached.answer().onNext(event.setDelta(delta(1, 5, "!")).build());
     attached.answer().onError(Status.UNAVAILABLE.asException());
 
-    var gone = next(first.attaches);
+    // Both have failed by now, and rest for times of which neither is always the shorter.
+    var gone = next(first.attaches, second.attaches);
+    assertEquals(List.of(2), gone.request().getTokenOffsetsList());
     gone.answer().onError(error(Status.Code.NOT_FOUND, "UNKNOWN_GENERATION"));
 
-    var rest = next(first.streams);
+    var rest = next(first.streams, second.streams);
     assertEquals(
         List.of(0, 1), rest.request().getGeneration().getOutputSoFar(0).getTokenIdsList());
     rest.answer().onNext(accepted("ours"));

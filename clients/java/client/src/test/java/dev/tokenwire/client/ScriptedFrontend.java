@@ -94,6 +94,18 @@ final class ScriptedFrontend implements AutoCloseable {
     return next;
   }
 
+  /** Returns what comes next at either of two; fails the test where nothing does. */
+  static <T> T next(BlockingQueue<T> one, BlockingQueue<T> other) throws InterruptedException {
+    for (int waited = 0; waited < 1000; waited++) {
+      T next = one.poll();
+      next = next == null ? other.poll(10, TimeUnit.MILLISECONDS) : next;
+      if (next != null) {
+        return next;
+      }
+    }
+    throw new AssertionError("nothing came within 10 s");
+  }
+
   static StreamGenerateResponse accepted(String requestId) {
     return StreamGenerateResponse.newBuilder()
         .setAccepted(accept(requestId))
