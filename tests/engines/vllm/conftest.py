@@ -1,6 +1,56 @@
-"""What the tests of the real vLLM share."""
+"""What the tests of the adapter on the stand-in share, and those of the real vLLM."""
+
+import json
 
 import pytest
+from tokenwire_worker.engines.vllm.settings import VllmSettings
+from tokenwire_worker.settings import WorkerSettings
+
+from tests.engines.vllm import stand_in
+from tests.engines.vllm.heard import Listener
+
+
+@pytest.fixture(scope="module")
+def vllm_adapter():
+    with stand_in.installed():
+        from tokenwire_worker.engines.vllm import adapter
+
+        yield adapter
+
+
+@pytest.fixture
+def model(tmp_path):
+    config = {"vocab_size": 4096, "max_position_embeddings": 4096, "eos_token_id": [3, 5000]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+@pytest.fixture
+def build(vllm_adapter, model):
+    built = []
+
+    def build(drain_grace_s=30.0, **options):
+        settings = WorkerSettings(
+            model=str(model),
+            engine="vllm",
+            vllm=VllmSettings(**options),
+            drain_grace_s=drain_grace_s,
+        )
+        vllm_adapter.check_model(settings)
+        engine = vllm_adapter.build(settings)
+        built.append(engine)
+        engine.listener = Listener()
+        engine.start(engine.listener)
+        return engine
+
+    yield build
+    for engine in built:
+        engine.close()
+
+
+@pytest.fixture
+def engine(build):
+    return build()
 
 
 @pytest.fixture(scope="module")
