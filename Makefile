@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 IMAGE := build/contract.binpb
 SOURCES := clients/python service frontend inference_worker
 
-.PHONY: help setup demo serve test test-clients test-go test-java test-typescript real-model prometheus helm grpc-tools test-helm lint types proto proto-go proto-java proto-typescript baseline telemetry-reference chaos bench bench-engine clean
+.PHONY: help setup demo serve test browser test-clients test-go test-java test-typescript real-model prometheus helm grpc-tools test-helm lint types proto proto-go proto-java proto-typescript baseline telemetry-reference chaos bench bench-engine clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -106,6 +106,10 @@ $(TRITON_CLIENT): constraints/triton-client.txt | setup
 	@rm -rf $@.part
 	$(BIN)/python -m pip install -q --no-deps --target $@.part -r constraints/triton-client.txt
 	@rm -rf $@ && mv $@.part $@
+
+browser: setup  ## fetch Playwright, and Chromium where apt-get may install it, with which tests/openai tests the page
+	$(BIN)/python -m pip install -q -c constraints/cpu.txt -e '.[browser]'
+	@tools/fetch_chromium.sh
 
 test-helm: helm  ## render the chart and check what it makes
 	$(BIN)/python -m pytest tests/deploy/test_helm.py tests/deploy/test_helm_scaling.py

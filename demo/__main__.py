@@ -91,7 +91,9 @@ def _what_to_try(pair: Pair) -> str:
     command = Path(sys.executable).with_name("tokenwire")
     shown = command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command
     option = "" if target == "127.0.0.1:50051" else f" --target {target}"
-    return f"""Try, from another terminal:
+    return f"""Chat with it in a browser: http://{pair.openai}/
+
+Or try, from another terminal:
 
     {shown} chat{option}
     {shown} chat{option} "What is the capital of Norway?" --explain

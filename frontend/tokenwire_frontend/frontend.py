@@ -161,7 +161,9 @@ class Frontend:
             callers.admit,
             connection_age_s=chosen.max_connection_age_s,
         )
-        self.openai = _openai(chosen, self.generator, callers, lambda: self.server.serving)
+        self.openai = _openai(
+            chosen, self.generator, self.processes, callers, lambda: self.server.serving
+        )
         self._files.add(self.server.tls.files, worker_tls.files, peer_tls.files)
         if self.openai is not None:
             self._files.add(self.openai.tls.files)
@@ -276,6 +278,7 @@ def _callers(chosen: FrontendSettings, vouchers: Vouchers, files: Watcher) -> Ca
 def _openai(
     chosen: FrontendSettings,
     generator: Generator,
+    processes: Processes,
     callers: Callers,
     serving: Callable[[], bool],
 ) -> OpenAiServer | None:
@@ -285,7 +288,7 @@ def _openai(
     from tokenwire_frontend.edge.openai.routes import Routes  # noqa: PLC0415
     from tokenwire_frontend.edge.openai.server import OpenAiServer  # noqa: PLC0415
 
-    routes = Routes(generator, callers, chosen.max_request_bytes, serving)
+    routes = Routes(generator, processes, callers, chosen.max_request_bytes, serving)
     return OpenAiServer(chosen.tls, routes.handle, chosen.max_request_bytes)
 
 

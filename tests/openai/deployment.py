@@ -67,7 +67,7 @@ class Deployment:
 
     def says(self, text: str, *, each: int = 3, reason: int = pb.FINISH_REASON_STOP) -> None:
         """Sets what the worker answers, in frames of so many tokens."""
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids = self.ids(text)
 
         def script(stream: Stream, submit: pb.Submit) -> None:
             self.asked.append(submit.request)
@@ -75,6 +75,11 @@ class Deployment:
 
         self.asked.clear()
         self.worker.script = script
+
+    def ids(self, text: str) -> list[int]:
+        """Returns the tokens of a text."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
     def waits(self) -> None:
         """Has the worker accept what it is sent, and no more."""

@@ -45,6 +45,7 @@ _REQUIRED: dict[str, Collection[Role]] = {
     "openai": (Role.CALL,),
     "openai/v1/models": tuple(Role),
     "openai/v1/models/{model}": tuple(Role),
+    "openai/requests/{request_id}": tuple(Role),
     f"{INFERENCE}/ModelInfer": (Role.CALL,),
     f"{INFERENCE}/ModelStreamInfer": (Role.CALL,),
     INFERENCE: tuple(Role),

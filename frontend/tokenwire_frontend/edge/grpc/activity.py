@@ -13,6 +13,7 @@ from google.protobuf import timestamp_pb2
 from tokenwire.frontend.v1 import activity_pb2, model_pb2
 from tokenwire_service.telemetry import semconv
 
+from tokenwire_frontend import errors
 from tokenwire_frontend.core.activity import (
     WINDOW_S,
     Counts,
@@ -157,6 +158,21 @@ class OneProcess:
     async def cancel(self, request_id: str, tenant: str | None) -> int:
         """Ends its own."""
         return self._view.cancel(request_id, tenant)
+
+
+async def record_of(
+    processes: Processes, request_id: str, tenant: str | None
+) -> activity_pb2.Record:
+    """Returns the newest record of this request id.
+
+    Raises:
+        ServiceError: no process remembers one.
+    """
+    found = await processes.find(request_id, tenant)
+    if not found:
+        raise errors.unknown_request(request_id)
+    _, newest = max(found)
+    return activity_pb2.Record.FromString(newest)
 
 
 class Watch:

@@ -13,7 +13,7 @@ from tokenwire_service.errors import invalid
 from tokenwire_frontend import errors
 from tokenwire_frontend.edge import callers
 from tokenwire_frontend.edge.grpc import from_proto
-from tokenwire_frontend.edge.grpc.activity import Processes, Watch
+from tokenwire_frontend.edge.grpc.activity import Processes, Watch, record_of
 from tokenwire_frontend.generation.admission import Admission
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -65,8 +65,6 @@ class ActivityServicer(activity_pb2_grpc.ActivityServiceServicer):
         """Describes one recent generation."""
         if not request.request_id:
             raise invalid("request_id", "is empty")
-        found = await self._processes.find(request.request_id, callers.current().seen_tenant)
-        if not found:
-            raise errors.unknown_request(request.request_id)
-        _, newest = max(found)
-        return activity_pb2.GetRecordResponse(record=activity_pb2.Record.FromString(newest))
+        tenant = callers.current().seen_tenant
+        record = await record_of(self._processes, request.request_id, tenant)
+        return activity_pb2.GetRecordResponse(record=record)

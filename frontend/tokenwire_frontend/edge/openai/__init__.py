@@ -15,6 +15,8 @@
     completions   /v1/completions
     responses     /v1/responses, as `response_request` reads them
     models        /v1/models
+    page          /, the page to try it, whose files are in static/
+    records       /requests/{request_id}: where a recent request's time went
     logprobs      log probabilities in both forms that the interface has
     answers       what answers have in common
     errors        errors in OpenAI's form, by the names that its fields have

@@ -14,6 +14,7 @@ from tokenwire_service.telemetry import registry
 from tokenwire_service.telemetry.histogram import Histogram
 
 from tokenwire_frontend.edge.callers import Callers
+from tokenwire_frontend.edge.grpc.activity import Processes
 from tokenwire_frontend.edge.openai import (
     answers,
     chat,
@@ -21,6 +22,7 @@ from tokenwire_frontend.edge.openai import (
     errors,
     generations,
     models,
+    records,
     response_request,
     responses,
     stream,
@@ -32,11 +34,15 @@ from tokenwire_frontend.edge.openai.fields import Fields
 from tokenwire_frontend.edge.openai.generations import Ask, Asks
 from tokenwire_frontend.edge.openai.identity import Headers
 from tokenwire_frontend.edge.openai.logprobs import ChatLogprobs, CompletionLogprobs
+from tokenwire_frontend.edge.openai.page import Page
 from tokenwire_frontend.edge.openai.whole import answered
 from tokenwire_frontend.edge.turnstile import Turnstile
 from tokenwire_frontend.generation.generator import Generator
 
 HEALTH = "/health"
+
+_NAMED = {f"{models.PATH}/": models.ONE, records.PREFIX: records.ONE}
+"""Routes whose paths end with a name, by what they begin with."""
 
 FormT = TypeVar("FormT")
 
@@ -48,6 +54,7 @@ class Routes:
 
     Args:
         generator: the generations of this process.
+        processes: all that serve together.
         callers: lets requests in.
         request_bytes: largest body.
         serving: tells whether work is welcome.
@@ -56,14 +63,17 @@ class Routes:
     def __init__(
         self,
         generator: Generator,
+        processes: Processes,
         callers: Callers,
         request_bytes: int,
         serving: Callable[[], bool],
     ) -> None:
         self._generator = generator
+        self._processes = processes
         self._callers = callers
         self._request_bytes = request_bytes
         self._serving = serving
+        self._page = Page()
         self._turnstile = Turnstile()
         self._duration = Histogram(registry.HTTP_SERVER_DURATION)
         self._handlers: dict[str, dict[str, Handler]] = {
@@ -72,6 +82,7 @@ class Routes:
             responses.PATH: {"POST": self._responses},
             models.PATH: {"GET": self._models},
             models.ONE: {"GET": self._model},
+            records.ONE: {"GET": self._record},
         }
 
     async def handle(self, request: web.BaseRequest, *, last: bool) -> web.StreamResponse:
@@ -83,8 +94,10 @@ class Routes:
         """
         if request.path == HEALTH:
             return self._health(request)
-        route = models.ONE if request.path.startswith(models.PATH + "/") else request.path
-        call = Call(request, route if route in self._handlers else OTHER, last=last)
+        page = self._page.answer(request)
+        if page is not None:
+            return page
+        call = Call(request, self._route(request.path), last=last)
         token = otel_context.attach(call.context)
         response: web.StreamResponse | None = None
         try:
@@ -96,6 +109,12 @@ class Routes:
             call.end(response, self._duration)
             otel_context.detach(token)
         return response
+
+    def _route(self, path: str) -> str:
+        for prefix, route in _NAMED.items():
+            if path.startswith(prefix):
+                return route
+        return path if path in self._handlers else OTHER
 
     async def _answered(self, call: Call) -> web.StreamResponse:
         try:
@@ -137,6 +156,11 @@ class Routes:
         name = call.request.path.removeprefix(models.PATH + "/")
         told = models.one(self._generator.pool, name)
         return answers.response(answers.as_json(told), call.headers)
+
+    async def _record(self, call: Call) -> web.StreamResponse:
+        request_id = call.request.path.removeprefix(records.PREFIX)
+        told = await records.one(self._processes, request_id)
+        return answers.response(told, call.headers)
 
     async def _chat(self, call: Call) -> web.StreamResponse:
         form, size_bytes = await self._read(call, chat.read, is_chat=True)
