@@ -88,7 +88,7 @@ class Worker:
         """Returns the demo model's tokenizer."""
         return {TOKENIZER.name: TOKENIZER.read_bytes()}
 
-    async def watch_load(self) -> AsyncIterator[worker_pb2.WatchLoadResponse]:
+    async def watch_load(self, _longest_s: float) -> AsyncIterator[worker_pb2.WatchLoadResponse]:
         """Yields a heartbeat a second."""
         while True:
             yield worker_pb2.WatchLoadResponse()
@@ -107,7 +107,7 @@ class Worker:
     async def __anext__(self) -> execution_pb2.ExchangeResponse:
         return execution_pb2.ExchangeResponse.FromString(await self._frames.get())
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Ends nothing."""
 
 
@@ -149,7 +149,7 @@ class Call:
         if request is None:
             call = handler.stream_stream(self, self)
         else:
-            call = handler.unary_stream(handler.request_deserializer(request), self)
+            call = handler.unary_stream(request, self)  # it reads it once it is admitted
         self.ended = asyncio.get_running_loop().create_task(call)
 
     def send(self, request: bytes | None) -> None:
