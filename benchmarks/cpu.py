@@ -14,7 +14,11 @@ def cpu_s(process_id: int | str = "self") -> float:
     Linux only.
     """
     folder = Path(f"/proc/{process_id}")
-    fields = (folder / "stat").read_text().rpartition(")")[2].split()
-    own_s = (int(fields[11]) + int(fields[12])) / TICKS_PER_S
     children = [each.read_text().split() for each in folder.glob("task/*/children")]
-    return own_s + sum(cpu_s(child) for each in children for child in each)
+    return own_cpu_s(process_id) + sum(cpu_s(child) for each in children for child in each)
+
+
+def own_cpu_s(process_id: int | str = "self") -> float:
+    """Returns the seconds of CPU that a process without its children has used. Linux only."""
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S

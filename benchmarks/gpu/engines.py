@@ -6,15 +6,16 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from tokenwire_worker.engines.vllm.settings import VllmSettings
 
-from benchmarks.gpu import models
+from benchmarks.gpu import demo_splits, models
 from benchmarks.gpu.processes import ROOT, START_S, Direct, Pair, Services
 
 GB = 10**9
@@ -45,6 +46,17 @@ REAL = {
     "kv_cache_memory_bytes": GB // 2,
 }
 DEMO = {"gpu_memory_utilization": LITTLE, "kv_cache_memory_bytes": 2 * GB, "max_model_len": 4096}
+
+
+WITHOUT_MULTICAST = {
+    "NCCL_NVLS_ENABLE": "0",
+    "NVSHMEM_DISABLE_NVLS": "1",
+    "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1",
+    "VLLM_ALLREDUCE_USE_SYMM_MEM": "0",
+    "VLLM_USE_NCCL_SYMM_MEM": "0",
+}
+"""NVLink multicast is off in every engine: where virtual machines share a host's GPUs, a program
+that uses it can put all of them out of service. NCCL, NVSHMEM, PyTorch and vLLM read these."""
 
 
 @dataclass(frozen=True)
@@ -113,21 +125,30 @@ class Models:
     """The model folders of a run, by name."""
 
     def __init__(self, folder: Path, demo: Path, gguf: Path | None, *, dry: bool) -> None:
-        """Writes the 8B shape's; `gguf` is the file that the real one is made of."""
-        self.vocabulary_size = DRY_VOCABULARY_SIZE if dry else models.VOCABULARY_SIZE
-        """Of the 8B shape."""
+        """Makes none yet; `gguf` is the file that the real one is made of."""
+        size = DRY_VOCABULARY_SIZE if dry else models.VOCABULARY_SIZE
+        self.vocabulary_size = size
+        """Of the shapes with random weights."""
         self._folder, self._gguf = folder, gguf
-        self._known = {"demo": demo, "8b": models.write(folder / "8b", self.vocabulary_size)}
-        self._lock = threading.Lock()
+        self._makers: Mapping[str, Callable[[Path], Path]] = {
+            "demo": lambda _: demo,
+            "demo-heads": partial(demo_splits.with_heads, demo),
+            "demo-moe": partial(demo_splits.with_experts, demo),
+            "8b": lambda out: models.write(out, models.LLAMA_8B, size),
+            "moe": lambda out: models.write(out, models.MIXTURE_15B, size),
+            "real": self._converted,
+        }
+        self._made: dict[str, Path] = {}
+        self._locks = {name: threading.Lock() for name in self._makers}
 
     def __getitem__(self, name: str) -> Path:
-        """Returns a model's folder; makes the real one's, once."""
-        if name != "real":
-            return self._known.get(name, self._folder / name)
-        with self._lock:
-            if "real" not in self._known:
-                self._known["real"] = self._converted(self._folder / "real")
-            return self._known["real"]
+        """Returns a model's folder, which it makes once; of other names, where one is to be."""
+        if name not in self._makers:
+            return self._folder / name
+        with self._locks[name]:
+            if name not in self._made:
+                self._made[name] = self._makers[name](self._folder / name)
+            return self._made[name]
 
     def _converted(self, out: Path) -> Path:
         if out.exists():
@@ -177,8 +198,11 @@ class Engines:
 
     def keep(self, names: Iterable[str]) -> None:
         """Ends all others."""
-        ended = self._started.keys() - set(names)
-        futures = [self._started.pop(name) for name in ended]
+        self.end(self._started.keys() - set(names))
+
+    def end(self, names: Iterable[str]) -> None:
+        """Ends these, once they have started."""
+        futures = [self._started.pop(name) for name in names]
         list(self._pool.map(_stop, futures))
 
     def pair(self, name: str) -> Pair:
@@ -200,9 +224,11 @@ class Engines:
         if variant.direct:
             arguments = {"dry": True} if self._dry else {"model": str(folder), **variant.arguments}
             return self._services.direct(name, arguments)
-        engine = _simulated(variant) if self._dry else _vllm(variant)
+        engine = _simulated(variant) if self._dry else vllm_options(variant)
         options = ["--model", str(folder), "--max-waiting-requests", "2048", *engine]
-        environment = {} if variant.gpus is None else {"CUDA_VISIBLE_DEVICES": variant.gpus}
+        environment = dict(WITHOUT_MULTICAST)
+        if variant.gpus is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = variant.gpus
         return self._services.pair(name, options, environment, variant.start_s)
 
 
@@ -211,7 +237,7 @@ def _stop(started: Future[Pair | Direct]) -> None:
         started.result().stop()
 
 
-def _vllm(variant: Variant) -> list[str]:
+def vllm_options(variant: Variant) -> list[str]:
     """Returns the worker's options that give vLLM the arguments."""
     options = ["--engine", "vllm"]
     for name, value in variant.arguments.items():

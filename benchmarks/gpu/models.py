@@ -1,4 +1,4 @@
-"""Writes the folder of a model of the 8B Llama shape: its configuration and a tokenizer.
+"""Writes the folder of a model that is a shape alone: its configuration and a tokenizer.
 
 There are no weights: engines are told to make random ones (`load_format="dummy"`), which cost the
 same to compute with. The tokenizer has the right number of entries and no sense: 256 bytes and
@@ -8,11 +8,12 @@ fillers, so that the frontend decodes every id that the model may come up with.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 VOCABULARY_SIZE = 128_256
 
-CONFIG = {
+LLAMA_8B: Mapping[str, object] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "vocab_size": VOCABULARY_SIZE,
@@ -33,12 +34,28 @@ CONFIG = {
     "eos_token_id": 128001,
     "torch_dtype": "bfloat16",
 }
+"""Llama 3's of 8 billion parameters."""
+
+MIXTURE_15B: Mapping[str, object] = {
+    **LLAMA_8B,
+    "architectures": ["MixtralForCausalLM"],
+    "model_type": "mixtral",
+    "hidden_size": 2048,
+    "intermediate_size": 768,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "num_local_experts": 128,
+    "num_experts_per_tok": 8,
+    "sliding_window": None,
+}
+"""A mixture of many small experts, of 15 billion parameters: a token uses an eighth of them. One
+GPU takes it whole, so that there is something to compare with."""
 
 
-def write(folder: Path, vocabulary_size: int = VOCABULARY_SIZE) -> Path:
-    """Writes the folder and returns it; a small vocabulary is for trying a run."""
+def write(folder: Path, shape: Mapping[str, object], vocabulary_size: int) -> Path:
+    """Writes the folder of a shape and returns it; a small vocabulary is for trying a run."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {**CONFIG, "vocab_size": vocabulary_size}
+    config = {**shape, "vocab_size": vocabulary_size}
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     (folder / "tokenizer.json").write_text(json.dumps(_tokenizer(vocabulary_size)))
     return folder

@@ -17,6 +17,8 @@ from typing import Any, Self, TypeVar
 
 from tokenwire import Client
 
+from benchmarks.cpu import own_cpu_s
+
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 300.0
 """Bound of a start: loading and compiling an 8B model takes about 40 s, and longer where several do
@@ -24,11 +26,10 @@ so at once or a host does it for the first time."""
 SERVING_S = 90.0
 """Bound until a frontend serves, which builds a tokenizer of 128,256 entries."""
 STOP_S = 60.0
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class Service:
-    """One service's process, which listens on a free loopback port."""
+    """One service, which listens on a free loopback port."""
 
     def __init__(
         self,
@@ -38,10 +39,16 @@ class Service:
         environment: Mapping[str, str] | None = None,
         listen: str = "127.0.0.1:0",
         limit_s: float = START_S,
+        processes: int = 1,
     ) -> None:
-        """Starts it and waits for its address; a RuntimeError where that does not come in time."""
+        """Starts it and waits for its address; a RuntimeError where that does not come in time.
+
+        Of several `processes` that share the address, which its options ask for, all are waited
+        for.
+        """
         start_s = time.perf_counter()
         self.name = log.stem
+        self._log = log
         self._again = (module, list(options), log, environment)
         with log.open("w") as file:
             self.process = subprocess.Popen(
@@ -55,7 +62,10 @@ class Service:
                 env={**os.environ, **(environment or {})},
             )
         try:
-            self.address = self._address(log, limit_s)
+            self.own_addresses = self._addresses("listening", processes, limit_s)
+            """Of each of its processes."""
+            shared = "sharing" if processes > 1 else "listening"
+            self.address = self._addresses(shared, processes, limit_s)[0]
         except BaseException:
             self.stop()
             raise
@@ -64,8 +74,17 @@ class Service:
 
     def cpu_s(self) -> float:
         """Returns the seconds of CPU that it has used, an engine's own processes apart."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+        return own_cpu_s(self.process.pid)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Returns the log's lines of an event so far."""
+        found = []
+        for line in self._log.read_text().splitlines():
+            with suppress(ValueError):  # a line that is not whole yet, or an engine's own
+                event = json.loads(line)
+                if isinstance(event, dict) and event.get("event") == name:
+                    found.append(event)
+        return found
 
     def wait_until_serving(self) -> None:
         """Waits until its health is SERVING; a RuntimeError where that takes too long."""
@@ -98,16 +117,14 @@ class Service:
             return
         self.kill()
 
-    def _address(self, log: Path, limit_s: float) -> str:
+    def _addresses(self, event: str, count: int, limit_s: float) -> list[str]:
         deadline_s = time.monotonic() + limit_s
         while time.monotonic() < deadline_s and self.process.poll() is None:
-            for line in log.read_text().splitlines():
-                with suppress(ValueError):  # a line that is not whole yet, or an engine's own
-                    event = json.loads(line)
-                    if event.get("event") == "listening":
-                        return str(event["address"])
+            found = [str(each["address"]) for each in self.events(event)]
+            if len(found) >= count:
+                return found
             time.sleep(0.2)
-        raise RuntimeError(f"{self.name} did not start:\n{log.read_text()[-3000:]}")
+        raise RuntimeError(f"{self.name} did not start:\n{self._log.read_text()[-3000:]}")
 
 
 @dataclass
@@ -201,17 +218,21 @@ class Services:
         """Starts a worker."""
         return self._start("tokenwire_worker", f"{name}-worker", options, environment, limit_s)
 
-    def frontend(self, name: str, workers: Sequence[Service], *options: str) -> Service:
+    def frontend(
+        self, name: str, workers: Sequence[Service], *options: str, processes: int = 1
+    ) -> Service:
         """Starts a frontend of workers that run, and waits until each of them is ready there."""
         named = [word for each in workers for word in ("--worker", each.address)]
-        service = self._start("tokenwire_frontend", f"{name}-frontend", [*named, *options])
+        given = [*named, *options, "--processes", str(processes)]
+        service = self._start("tokenwire_frontend", f"{name}-frontend", given, processes=processes)
         service.wait_until_serving()
-        with Client(service.address) as client:
-            deadline_s = time.monotonic() + SERVING_S
-            while any(each.state != "ready" for each in client.workers()):
-                if time.monotonic() > deadline_s:
-                    raise RuntimeError(f"{service.name} has not reached every worker")
-                time.sleep(0.1)
+        deadline_s = time.monotonic() + SERVING_S
+        for address in service.own_addresses:
+            with Client(address) as client:
+                while any(each.state != "ready" for each in client.workers()):
+                    if time.monotonic() > deadline_s:
+                        raise RuntimeError(f"{service.name} has not reached every worker")
+                    time.sleep(0.1)
         return service
 
     def pair(
@@ -236,9 +257,12 @@ class Services:
         options: Sequence[str],
         environment: Mapping[str, str] | None = None,
         limit_s: float = START_S,
+        processes: int = 1,
     ) -> Service:
         log = self._logs / f"{name}.log"
-        return self._kept(Service(module, options, log, environment, limit_s=limit_s))
+        return self._kept(
+            Service(module, options, log, environment, limit_s=limit_s, processes=processes)
+        )
 
     def _kept(self, started: StartedT) -> StartedT:
         with self._lock:

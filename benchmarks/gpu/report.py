@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import tables, tables_of_two
+from benchmarks.gpu import tables, tables_of_many
 
 TARGET_RATIO = 0.97
 """Least share of the direct arm's tokens per second that the services are to reach."""
@@ -66,11 +66,13 @@ def write(results: dict[str, Any], folder: Path) -> None:
         ("quantised", tables.quantised),
         ("settings", tables.settings),
         ("drafts", tables.drafts),
-        ("exact", tables_of_two.exact),
-        ("scale", tables_of_two.scale),
-        ("parallel", tables_of_two.parallel),
-        ("routing", tables_of_two.routing),
-        ("rolling", tables_of_two.rolling),
+        ("scale", tables_of_many.scale),
+        ("kill", tables_of_many.kill),
+        ("exact", tables_of_many.exact),
+        ("parallel", tables_of_many.parallel),
+        ("experts", tables_of_many.experts),
+        ("routing", tables_of_many.routing),
+        ("rolling", tables_of_many.rolling),
         ("failover", tables.failover),
         ("demo", _demo),
         ("wire", _wire),

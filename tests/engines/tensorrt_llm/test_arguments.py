@@ -253,6 +253,17 @@ MTP = ("speculative-config.decoding-type=MTP", "speculative-config.num-nextn-pre
         ),
         (["lora=a=/no/such/folder"], "--tensorrt-llm.lora a: /no/such/folder is no folder"),
         (["kv-retention=true", "kv-cache-config.enable-block-reuse=false"], "kv-retention: needs"),
+        (
+            ["tensor-parallel-size=8", "moe-expert-parallel-size=3"],
+            "moe_expert_parallel_size 3 does not divide tensor_parallel_size 8",
+        ),
+        (
+            [
+                *("tensor-parallel-size=8", "moe-expert-parallel-size=4"),
+                "moe-tensor-parallel-size=4",
+            ],
+            "moe_expert_parallel_size 4 x moe_tensor_parallel_size 4 is not tensor_parallel_size 8",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(given, told):

@@ -40,10 +40,18 @@ def test_abilities_follow_the_settings(build):
 
 
 def test_settings_reach_vllm(build, model):
-    build(tensor_parallel_size=8, max_model_len=512, kv_cache_dtype="fp8", drain_grace_s=4.5)
+    build(
+        tensor_parallel_size=8,
+        pipeline_parallel_size=2,
+        enable_expert_parallel=True,
+        max_model_len=512,
+        kv_cache_dtype="fp8",
+        drain_grace_s=4.5,
+    )
     arguments = llm().arguments
     assert arguments.model == arguments.tokenizer == str(model)
-    assert (arguments.tensor_parallel_size, arguments.kv_cache_dtype) == (8, "fp8")
+    assert (arguments.tensor_parallel_size, arguments.pipeline_parallel_size) == (8, 2)
+    assert (arguments.enable_expert_parallel, arguments.kv_cache_dtype) == (True, "fp8")
     assert (arguments.max_model_len, arguments.generation_config) == (512, "vllm")
     assert (arguments.scheduling_policy, arguments.shutdown_timeout) == ("priority", 5)
     assert arguments.kv_events_config.endpoint.startswith("ipc://")
@@ -68,6 +76,7 @@ def test_any_other_argument_passes_through(build):
         ({"arg": {"kv_events_config": {}}}, "is set by the worker"),
         ({"arg": {"nnodes": "two"}}, "--vllm: .*nnodes"),
         ({"lora": {"mine": "/nowhere"}}, "--vllm.lora mine: /nowhere/adapter_config.json"),
+        ({"enable_expert_parallel": True}, "requires --vllm.tensor-parallel-size of at least 2"),
     ],
 )
 def test_wrong_settings_are_named(build, options, said):

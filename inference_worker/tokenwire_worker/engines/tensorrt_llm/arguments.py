@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 from tokenwire_worker.engines import EngineError
@@ -163,9 +164,23 @@ def _conflicts(own: TensorRtLlmSettings) -> Iterator[tuple[str, str]]:
         )
     if own.kv_retention and not own.kv_cache_config.enable_block_reuse:
         yield f"{FLAG}.kv-retention", "needs kv-cache-config.enable-block-reuse"
+    yield from _experts_that_do_not_divide(own)
     for name, path in own.lora.items():
         if not path.expanduser().is_dir():
             yield f"{FLAG}.lora {name}", f"{path} is no folder"
+
+
+def _experts_that_do_not_divide(own: TensorRtLlmSettings) -> Iterator[tuple[str, str]]:
+    """Both sizes, and that of clusters, make up the GPUs of a layer; what is not given follows."""
+    names = ("moe_expert_parallel_size", "moe_tensor_parallel_size")
+    given = _given(own, *names)
+    if not given or "moe_cluster_parallel_size" in own.arg:
+        return
+    product, gpus = prod(given.values()), own.tensor_parallel_size
+    if gpus % product or (len(given) == len(names) and product != gpus):
+        sizes = " x ".join(f"{name} {size}" for name, size in given.items())
+        verb = "is not" if len(given) == len(names) else "does not divide"
+        yield _flag(next(iter(given))), f"{sizes} {verb} tensor_parallel_size {gpus}"
 
 
 def _cuda_graphs(graphs: CudaGraphSettings, own: TensorRtLlmSettings) -> dict[str, Any] | None:

@@ -54,7 +54,8 @@ def engine_arguments(settings: WorkerSettings, kv_events_endpoint: str) -> Any:
         kv_events_endpoint: ZeroMQ endpoint that vLLM is to publish KV cache events on.
 
     Raises:
-        EngineError: a pass-through argument is unknown or taken, or a LoRA adapter is not one.
+        EngineError: a pass-through argument is unknown or taken, a LoRA adapter is not one, or
+            experts are to be shared by one GPU.
     """
     own = settings.vllm
     arguments = {name: getattr(own, name) for name in NAMED}
@@ -68,6 +69,7 @@ def engine_arguments(settings: WorkerSettings, kv_events_endpoint: str) -> Any:
         )
     if takes_lora(own):
         arguments.update(_lora(own))
+    _check_experts(own)
     _check_passed_through(own.arg, arguments)
     try:
         return AsyncEngineArgs(**{**arguments, **own.arg})
@@ -124,6 +126,16 @@ def _lora_rank(name: str, path: Path) -> int:
     if not isinstance(rank, int) or rank < 1:
         raise EngineError(f"--vllm.lora {name}: {file} has the rank {rank!r}")
     return rank
+
+
+def _check_experts(own: VllmSettings) -> None:
+    # vLLM takes the switch without a word where there is one GPU, and does nothing of it.
+    several = own.tensor_parallel_size > 1 or "prefill_context_parallel_size" in own.arg
+    if own.enable_expert_parallel and not several:
+        raise EngineError(
+            "--vllm.enable-expert-parallel: requires --vllm.tensor-parallel-size of at least 2, "
+            "whose GPUs share the experts"
+        )
 
 
 def _check_passed_through(passed: dict[str, Any], taken: dict[str, Any]) -> None:

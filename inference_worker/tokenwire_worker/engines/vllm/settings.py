@@ -22,7 +22,9 @@ class VllmSettings(BaseModel):
         default=1, ge=1, description="groups of layers, each on GPUs of its own"
     )
     enable_expert_parallel: bool = Field(
-        default=False, description="give each GPU whole experts of a mixture-of-experts model"
+        default=False,
+        description="give each of the GPUs of tensor_parallel_size whole experts of a "
+        "mixture-of-experts model",
     )
     dtype: str = Field(default="auto", description="type of weights and activations")
     quantization: str | None = Field(
