@@ -213,12 +213,15 @@ async def test_what_a_worker_is_asked(deployment):
         metadata={"a": "b"},
         store=False,
         service_tier="auto",
-        extra_body={"top_k": 4, "min_p": 0.125, "cache_salt": "s", "priority": 3, "min_tokens": 1},
+        verbosity="medium",
+        seed=-2,
+        extra_body={"top_k": -1, "min_p": 0.125, "cache_salt": "s", "priority": 3, "min_tokens": 1},
     )
     assert got.choices[0].finish_reason == "length"
     [asked] = deployment.asked
     told = asked.sampling
-    assert (told.top_p, told.top_k, told.min_p) == (0.5, 4, 0.125)
+    assert (told.top_p, told.top_k, told.min_p) == (0.5, 0, 0.125)
+    assert told.seed == 2**64 - 2
     assert (told.presence_penalty, told.frequency_penalty) == (0.5, -0.5)
     assert [(each.token_id, each.bias) for each in told.logit_bias] == [(300, -100)]
     assert (asked.stopping.max_tokens, asked.cache_salt, asked.priority) == (50, "s", 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tokenwire.worker.v1 import execution_pb2 as pb
 
 MODEL = "demo"
 
@@ -71,6 +72,36 @@ async def test_log_probabilities_of_prompt_and_output(deployment, stream):
     assert all(
         shown[place:].startswith(token) for place, token in zip(offsets, tokens, strict=True)
     )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_prompt_alone(deployment, stream):
+    """What evaluations ask for to score a text: nothing is generated that anybody sees."""
+    ask = {"model": MODEL, "prompt": "Hello there", "max_tokens": 0, "echo": True}
+    for generated, reason in ((" Yes.", pb.FINISH_REASON_LENGTH), ("", pb.FINISH_REASON_STOP)):
+        deployment.says(generated, reason=reason)
+        for top in (None, 1):
+            text, parts, choices = "", [], []
+            scored = {**ask, "logprobs": top}
+            if stream:
+                told = {"include_usage": True}
+                async for chunk in await deployment.client.completions.create(
+                    **scored, stream=True, stream_options=told
+                ):
+                    choices += chunk.choices
+                    usage = chunk.usage
+            else:
+                got = await deployment.client.completions.create(**scored)
+                choices, usage = got.choices, got.usage
+            text = "".join(each.text for each in choices)
+            parts = [each.logprobs for each in choices if each.logprobs]
+            asked = deployment.asked[-1]
+            prompt = list(asked.prompt_token_ids)
+            assert (text, choices[-1].finish_reason) == ("Hello there", "length")
+            assert (usage.prompt_tokens, usage.completion_tokens) == (len(prompt), 0)
+            assert asked.stopping.max_tokens == 1
+            scores = [each for part in parts for each in part.token_logprobs]
+            assert scores == ([] if top is None else [None] + [-0.5] * (len(prompt) - 1))
 
 
 async def test_log_probabilities_without_alternatives(deployment):

@@ -16,6 +16,7 @@ from tokenwire_frontend.edge.openai.chat import ChatChunks
 from tests.frontend.frontend_here import until
 from tests.openai.deployment import deployed, until_idle
 from tests.services.processes import WAIT_S
+from tests.table import table
 
 ASKED = [{"role": "user", "content": "2+2?"}]
 CHAT = {"model": "demo", "messages": ASKED}
@@ -114,6 +115,43 @@ async def test_a_silent_or_slow_connection_is_closed(monkeypatch):
             assert (await halved[0].readline()).split()[1] == b"408"
         for _, writer in (silent, slow, halved):
             writer.close()
+
+
+HOST = b"GET /health HTTP/1.1\r\nHost: a\r\n"
+POST = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\n"
+
+NO_REQUESTS: dict[str, tuple[bytes, int]] = {
+    "no HTTP": (b"secret\r\n\r\n", 400),
+    "TLS": (b"\x16\x03\x01\x02\x00\x01", 400),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    "no host": (b"GET /health HTTP/1.1\r\n\r\n", 400),
+    "no URL": (b"GET http://[secret HTTP/1.1\r\n\r\n", 400),
+    "a header without a colon": (HOST + b"secret\r\n\r\n", 400),
+    "a long header": (HOST + b"a: " + b"secret" * 3000 + b"\r\n\r\n", 431),
+    "a long line": (b"GET /" + b"secret" * 3000 + b" HTTP/1.1\r\n\r\n", 431),
+    "many headers": (HOST + b"a: b\r\n" * 150 + b"\r\n", 400),
+    "two lengths": (POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    "no chunk": (POST + b"Transfer-Encoding: chunked\r\n\r\nno chunk\r\n", 400),
+}
+
+
+async def test_what_is_no_request_is_refused_in_the_same_form(deployment):
+    """And nothing of it is told, for a header may be a credential."""
+    with table() as row:
+        for name, (sent, status) in NO_REQUESTS.items():
+            with row(name):
+                incoming, outgoing = await connected(deployment)
+                outgoing.write(sent)
+                async with asyncio.timeout(WAIT_S):
+                    raw = await incoming.read()
+                head, _, told = raw.partition(b"\r\n\r\n")
+                assert int(head.split()[1]) == status
+                assert b"Server: tokenwire" in head
+                error = json.loads(told)["error"]
+                assert error["type"] == "invalid_request_error"
+                assert error["message"]
+                assert b"secret" not in told
+                outgoing.close()
 
 
 async def test_a_body_in_pieces(deployment):

@@ -48,7 +48,7 @@ CHAT_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
             "tools": [{"type": "function", "function": {"name": "f"}}],
             "tool_choice": {"type": "function", "function": {"name": "g"}},
         },
-        "tool_choice.name",
+        "tool_choice.function.name",
     ),
     "functions": ({"functions": [{"name": "f"}]}, "functions"),
     "arguments": (
@@ -72,7 +72,10 @@ CHAT_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         "guided_regex",
     ),
     "no ability": ({"guided_grammar": "root ::= 'a'"}, "guided_grammar"),
+    "no schema": ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
     "bias": ({"logit_bias": {"x": 1}}, "logit_bias.x"),
+    "bias of no token": ({"logit_bias": {"7": 1, "4096": 1}}, "logit_bias.4096"),
+    "a large bias": ({"logit_bias": {"7": 101}}, "logit_bias.7"),
     "adapter": ({"lora_adapter": "x"}, "lora_adapter"),
     "priority": ({"priority": 101}, "priority"),
     "template": ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
@@ -81,6 +84,7 @@ CHAT_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 
 COMPLETION_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "suffix": ({"suffix": "a"}, "suffix"),
+    "nothing to tell": ({"max_tokens": 0}, "max_tokens"),
     "best_of": ({"best_of": 2}, "best_of"),
     "no prompt": ({"prompt": None}, "prompt"),
     "empty": ({"prompt": ""}, "prompt"),
@@ -149,7 +153,18 @@ async def test_what_is_not_served(deployment):
     http = deployment.http
     health = await http.get("/health")
     assert (health.status_code, health.headers["server"]) == (200, "tokenwire")
-    assert (await http.get("/v1/chat/completions")).status_code == 405
+    assert (await http.head("/health")).status_code == 200
+    assert (await http.head("/v1/models")).status_code == 200
+    for method, path, allowed in (
+        ("GET", "/v1/chat/completions", "POST"),
+        ("OPTIONS", "/v1/models", "GET, HEAD"),
+        ("POST", "/health", "GET, HEAD"),
+        ("POST", "/", "GET, HEAD"),
+    ):
+        refused = await http.request(method, path)
+        assert (refused.status_code, refused.headers["allow"]) == (405, allowed)
+        assert refused.json()["error"]["code"] == "method_not_allowed"
+    assert (await http.get("/v1/models/")).status_code == 404
     got = await http.post("/v1/embeddings", json={"input": "a"})
     assert (got.status_code, got.json()["error"]["code"]) == (404, "unknown_path")
     zipped = await http.post("/v1/completions", content=b"", headers={"content-encoding": "gzip"})

@@ -25,8 +25,14 @@ class Sum(BaseModel):
 async def test_an_answer(deployment):
     deployment.says("Four é.")
     got = await deployment.client.responses.create(
-        model="demo", instructions="Be short.", input="2+2?", max_output_tokens=50, store=False
+        model="demo",
+        instructions="Be short.",
+        input="2+2?",
+        max_output_tokens=50,
+        store=False,
+        metadata={"a": "b"},
     )
+    assert got.metadata == {"a": "b"}
     assert (got.output_text, got.status, got.model) == ("Four é.", "completed", "demo")
     assert got.usage.output_tokens > 1
     prompt = deployment.prompt()

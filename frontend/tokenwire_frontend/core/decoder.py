@@ -174,3 +174,29 @@ class SequenceDecoder:
                 stops.matched = ending.matched
                 return text
         return stops.push_mark(mark, counts=counts)
+
+
+class PromptAloneDecoder(SequenceDecoder):
+    """Gives nothing out of a sequence of which only the prompt is wanted.
+
+    An engine generates one token at least; its log has none.
+    """
+
+    __slots__ = ()
+
+    def push_one(self, token_id: int) -> bool:
+        """Passes over an id."""
+        return self.push((token_id,))
+
+    def push(
+        self,
+        token_ids: Sequence[int],  # noqa: ARG002 - none is given out
+        logprobs: Sequence[TokenLogprob] = (),  # noqa: ARG002 - likewise
+    ) -> bool:
+        """Passes over ids."""
+        return False
+
+    def finish(self, finish: Finish, stop_token_id: int | None = None) -> None:  # noqa: ARG002
+        """Ends the sequence; whether the id that was passed over is a stop does not matter."""
+        if self.log.end is None:
+            self.log.close("", End(Finish.LENGTH if finish is Finish.STOP else finish))

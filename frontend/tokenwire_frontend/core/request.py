@@ -97,6 +97,8 @@ class Output:
     prompt_logprobs: int | None = None
     """Alternatives to each token of the prompt; None: no log probabilities of it at all."""
     echo: bool = False
+    prompt_alone: bool = False
+    """Whether only the prompt is told of: of what is generated nothing is given out or counted."""
     skip_special_tokens: bool = True
     parse: bool = False
     """Whether reasoning and tool calls are told from the text."""

@@ -10,7 +10,7 @@ from tokenwire_service.errors import InvalidRequestError, invalid
 from tokenwire_service.telemetry import semconv
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.core.decoder import SequenceDecoder, SequenceEnds
+from tokenwire_frontend.core.decoder import PromptAloneDecoder, SequenceDecoder, SequenceEnds
 from tokenwire_frontend.core.detokenizer import SEED_IDS
 from tokenwire_frontend.core.log import SequenceLog
 from tokenwire_frontend.core.model import ModelLimits
@@ -240,6 +240,8 @@ def decoders(
             min_tokens=stopping.min_tokens,
             include_stop=stopping.include_stop_in_output,
         )
+        if request.output.prompt_alone:
+            return PromptAloneDecoder(log, detokenizer, ends)
         if read is None:
             return SequenceDecoder(log, detokenizer, ends, matcher())
         return ParsedDecoder(

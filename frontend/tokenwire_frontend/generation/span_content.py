@@ -23,7 +23,9 @@ def asked(request: GenerationRequest) -> dict[str, int | float]:
     """Returns what the caller asked for, as far as it did, by attribute."""
     sampling, stopping = request.sampling, request.stopping
     asked = {
-        semconv.GEN_AI_REQUEST_MAX_TOKENS: stopping.max_tokens,
+        semconv.GEN_AI_REQUEST_MAX_TOKENS: (
+            0 if request.output.prompt_alone else stopping.max_tokens
+        ),
         semconv.GEN_AI_REQUEST_TEMPERATURE: sampling.temperature,
         semconv.GEN_AI_REQUEST_TOP_P: sampling.top_p,
         semconv.GEN_AI_REQUEST_TOP_K: sampling.top_k,

@@ -49,9 +49,10 @@ def read(body: Fields, request_id: str) -> Form:
     general = options.general(body, request_id)
     prompt, choice = messages.chat(body)
     body.accept("modalities", ["text"])
+    body.accept("verbosity", "medium")
     request = general.request(
         prompt,
-        sampling=options.sampling(body),
+        sampling=options.sampling(body, names),
         stopping=options.stopping(body, _max_tokens(body, names)),
         output=_output(body),
         guide=options.guide(body, names),
@@ -78,8 +79,8 @@ def stream_options(body: Fields) -> tuple[bool, bool]:
 def paths(names: Names) -> Paths:
     """Returns what a chat's request calls the fields of a generation."""
     return Paths(
+        names.given,
         {
-            **names.guide,
             "stop.max_tokens": names.max_tokens,
             "stop.include_stop_in_output": "include_stop_str_in_output",
             "stop.": "",
@@ -91,7 +92,7 @@ def paths(names: Names) -> Paths:
             "prompt.": "",
             "prompt": "messages",
             "sequence_count": "n",
-        }
+        },
     )
 
 

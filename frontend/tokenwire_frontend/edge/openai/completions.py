@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -54,10 +55,14 @@ def read(body: Fields, request_id: str) -> Form:
     if best_of not in (None, general.sequence_count):
         raise invalid("best_of", "is supported only as equal to `n`")
     prompts = _prompts(body)
-    max_tokens = body.whole("max_tokens")
-    sampling = options.sampling(body)
-    stopping = options.stopping(body, MAX_TOKENS if max_tokens is None else max_tokens)
-    output, guide = _output(body), options.guide(body, names)
+    max_tokens, output = body.whole("max_tokens"), _output(body)
+    if max_tokens is None:
+        max_tokens = MAX_TOKENS
+    elif max_tokens == 0 and output.echo:
+        # An engine generates one token at least.
+        max_tokens, output = 1, replace(output, prompt_alone=True)
+    sampling, stopping = options.sampling(body, names), options.stopping(body, max_tokens)
+    guide = options.guide(body, names)
     body.end()
     asks = [
         Ask(
@@ -73,8 +78,8 @@ def read(body: Fields, request_id: str) -> Form:
 
 def _paths(names: Names, prompt: str) -> Paths:
     return Paths(
+        names.given,
         {
-            **names.guide,
             "stop.include_stop_in_output": "include_stop_str_in_output",
             "stop.": "",
             "sampling.banned_words": "bad_words",
@@ -87,7 +92,7 @@ def _paths(names: Names, prompt: str) -> Paths:
             "prompt.": "",
             "prompt": prompt,
             "sequence_count": "n",
-        }
+        },
     )
 
 

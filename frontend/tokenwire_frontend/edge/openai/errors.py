@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from aiohttp import web
@@ -19,6 +20,9 @@ TRACE_ID = "x-trace-id"
 
 SERVER = {"Server": "tokenwire"}
 """Header of every answer; aiohttp's own would name its version and Python's."""
+
+ALLOWED = "allow"
+"""Of an error's metadata: the methods that a path is served for."""
 
 CLIENT_GONE = 499
 """Status of a request whose client has gone, in spans and metrics alone, as nginx has it."""
@@ -54,7 +58,7 @@ _CODES = {
 """Codes that clients of OpenAI look for; others are the reason in lower case."""
 
 _STATUS_OF_REASON = {"BODY_TOO_LARGE": 413, "METHOD_NOT_ALLOWED": 405, "BODY_TIMEOUT": 408,
-                     "UNSUPPORTED_MEDIA_TYPE": 415}  # fmt: skip
+                     "UNSUPPORTED_MEDIA_TYPE": 415, "HEADERS_TOO_LARGE": 431}  # fmt: skip
 """Where HTTP has a status of its own for what gRPC has none for."""
 
 
@@ -67,14 +71,16 @@ class Paths:
         flat: a function's members stand beside its type, and not within `function`.
     """
 
-    def __init__(self, renamed: Mapping[str, str], *, flat: bool = False) -> None:
-        self._renamed = tuple(renamed.items())
+    def __init__(self, *renamed: Mapping[str, str], flat: bool = False) -> None:
+        self._renamed = renamed
         self._flat = flat
 
     def told(self, error: InvalidRequestError) -> InvalidRequestError:
         """Returns the error with the names that the caller knows."""
+        told = [(self._name(each.field), each.description) for each in error.violations]
         named = InvalidRequestError(
-            [FieldViolation(self._name(each.field), each.description) for each in error.violations],
+            # Two fields of ours may be one of the caller's.
+            [FieldViolation(*each) for each in dict.fromkeys(told)],
             reason=error.reason,
             metadata=error.metadata,
         )
@@ -85,7 +91,7 @@ class Paths:
         inner = field.removeprefix(f"{ROOT}.")
         if inner == field:
             return field
-        for ours, theirs in self._renamed:
+        for ours, theirs in chain.from_iterable(each.items() for each in self._renamed):
             rest = inner.removeprefix(ours)
             if len(rest) < len(inner) or not ours:
                 told = (theirs + rest).removeprefix(".")
@@ -93,7 +99,20 @@ class Paths:
         return inner
 
 
-_FUNCTION = re.compile(r"(\b(?:tools|tool_calls)\[\d+\])\.(name|arguments|parameters)\b")
+_FUNCTION = re.compile(
+    r"(\b(?:tools\[\d+\]|tool_calls\[\d+\]|tool_choice))\.(name|arguments|parameters)\b"
+)
+
+
+def method_not_allowed(path: str, methods: Sequence[str]) -> ServiceError:
+    """A path that is served for other methods."""
+    allowed = ", ".join(methods)
+    return ServiceError(
+        Code.UNIMPLEMENTED,
+        "METHOD_NOT_ALLOWED",
+        f"{path[:256]!r} is served for {allowed} alone",
+        metadata={ALLOWED: allowed},
+    )
 
 
 def status_of(error: ServiceError) -> int:
@@ -133,6 +152,8 @@ def response(error: ServiceError, headers: Mapping[str, str]) -> web.Response:
     if error.retry_after_s is not None:
         told["Retry-After"] = str(max(math.ceil(error.retry_after_s), 1))
         told["Retry-After-Ms"] = str(math.ceil(error.retry_after_s * 1e3))
+    if ALLOWED in error.metadata:
+        told["Allow"] = error.metadata[ALLOWED]
     if status_of(error) == 401:
         told["WWW-Authenticate"] = "Bearer"
     if error.code is Code.ABORTED:

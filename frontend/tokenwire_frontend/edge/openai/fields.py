@@ -13,6 +13,7 @@ ValueT = TypeVar("ValueT")
 UINT32_MOST = 2**32 - 1
 UINT64_MOST = 2**64 - 1
 INT32_MOST = 2**31 - 1
+INT64_LEAST = -(2**63)
 
 
 class Fields:

@@ -18,6 +18,7 @@ from tokenwire_frontend.core.validation import (
 )
 from tokenwire_frontend.edge.openai.fields import (
     INT32_MOST,
+    INT64_LEAST,
     UINT64_MOST,
     Fields,
     json_text,
@@ -79,7 +80,8 @@ class Names:
     """What the request calls fields that may have several names."""
 
     max_tokens: str = "max_tokens"
-    guide: dict[str, str] = field(default_factory=dict)
+    given: dict[str, str] = field(default_factory=dict)
+    """By our own: the form that the output is held to, and each bias, which stands under its id."""
 
 
 def general(body: Fields, request_id: str) -> General:
@@ -108,18 +110,18 @@ def general(body: Fields, request_id: str) -> General:
     )
 
 
-def sampling(body: Fields) -> Sampling:
+def sampling(body: Fields, names: Names) -> Sampling:
     """Reads how tokens are chosen."""
     return Sampling(
         temperature=body.number("temperature"),
         top_p=body.number("top_p"),
-        top_k=body.whole("top_k"),
+        top_k=_top_k(body),
         min_p=body.number("min_p"),
         repetition_penalty=body.number("repetition_penalty"),
         presence_penalty=body.number("presence_penalty"),
         frequency_penalty=body.number("frequency_penalty"),
-        seed=body.whole("seed", UINT64_MOST),
-        logit_bias=_logit_bias(body),
+        seed=_seed(body),
+        logit_bias=_logit_bias(body, names),
         banned_words=body.texts("bad_words", BANNED_WORDS_LIMIT),
     )
 
@@ -155,15 +157,15 @@ def guide(body: Fields, names: Names) -> Guide | None:
     if len(found) > 1:
         raise invalid(found[1][0], f"does not go with `{found[0][0]}`")
     for path, given in found:
-        names.guide = {given.form.value: path}
+        names.given[given.form.value] = path
         return given
     return None
 
 
-def text_format(holder: Fields, name: str) -> list[tuple[str, Guide]]:
+def text_format(holder: Fields, name: str, *, flat: bool = False) -> list[tuple[str, Guide]]:
     """Reads OpenAI's form of an output, and returns the guide that it is, with its path.
 
-    /v1/responses has a schema beside the type, others have it within `json_schema`.
+    A schema stands within `json_schema`, or with `flat`, as in /v1/responses, beside the type.
     """
     asked = holder.inner(name)
     if asked is None:
@@ -175,7 +177,9 @@ def text_format(holder: Fields, name: str) -> list[tuple[str, Guide]]:
     if kind == "json_object":
         found = [(holder.at(name), Guide(Ability.GUIDED_JSON_OBJECT))]
     elif kind == "json_schema":
-        inner = asked.inner("json_schema") or asked
+        inner = asked if flat else asked.inner("json_schema")
+        if inner is None:
+            raise invalid(asked.at("json_schema"), "is required")
         found = [_schema(inner)]
         inner.end()
     asked.end()
@@ -209,7 +213,19 @@ def _form(holder: Fields, name: str, ability: Ability) -> list[tuple[str, Guide]
     return [(path, Guide(ability, value))]
 
 
-def _logit_bias(body: Fields) -> tuple[tuple[int, float], ...]:
+def _top_k(body: Fields) -> int | None:
+    """Reads how many tokens are chosen from: all are 0 here, and also -1 in vLLM."""
+    most = body.whole("top_k", least=-1)
+    return None if most is None else max(most, 0)
+
+
+def _seed(body: Fields) -> int | None:
+    """Reads a seed: OpenAI's are signed, the contract's are not."""
+    seed = body.whole("seed", UINT64_MOST, INT64_LEAST)
+    return None if seed is None else seed % 2**64
+
+
+def _logit_bias(body: Fields, names: Names) -> tuple[tuple[int, float], ...]:
     biases = body.take("logit_bias")
     path = body.at("logit_bias")
     if biases is None:
@@ -218,6 +234,9 @@ def _logit_bias(body: Fields) -> tuple[tuple[int, float], ...]:
         raise invalid(path, "must be an object of numbers by token id")
     if len(biases) > LOGIT_BIAS_LIMIT:
         raise invalid(path, f"has {len(biases)} members; at most {LOGIT_BIAS_LIMIT}")
+    for place, key in enumerate(biases):
+        for part in ("token_id", "bias"):
+            names.given[f"sampling.logit_bias[{place}].{part}"] = f"{path}.{key}"
     return tuple((_key(key, path), number(bias, f"{path}.{key}")) for key, bias in biases.items())
 
 

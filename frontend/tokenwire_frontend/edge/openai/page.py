@@ -6,6 +6,8 @@ one. What the page then sends is authenticated as every request is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -38,22 +40,15 @@ HEADERS = {
 """The first keeps the browser from running, loading or sending anything that is not this port's."""
 
 
-class Page:
-    """The files, which are read once."""
+def files() -> dict[str, Callable[[], web.Response]]:
+    """Returns what answers with each file, by its path."""
+    return {
+        PATH if file.name == _INDEX else f"/static/{file.name}": partial(
+            _answer, file.read_bytes(), _TYPES[file.suffix]
+        )
+        for file in _FOLDER.iterdir()
+    }
 
-    def __init__(self) -> None:
-        self._files = {
-            PATH if file.name == _INDEX else f"/static/{file.name}": (
-                file.read_bytes(),
-                _TYPES[file.suffix],
-            )
-            for file in _FOLDER.iterdir()
-        }
 
-    def answer(self, request: web.BaseRequest) -> web.Response | None:
-        """Returns the file that is asked for; None: it is none of the page's."""
-        found = self._files.get(request.path) if request.method in ("GET", "HEAD") else None
-        if found is None:
-            return None
-        body, kind = found
-        return web.Response(body=body, content_type=kind, charset="utf-8", headers=HEADERS)
+def _answer(body: bytes, kind: str) -> web.Response:
+    return web.Response(body=body, content_type=kind, charset="utf-8", headers=HEADERS)

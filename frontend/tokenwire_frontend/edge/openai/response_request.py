@@ -39,6 +39,7 @@ def read(body: Fields, request_id: str) -> ResponseForm:
     names = Names(max_tokens="max_output_tokens")
     stream = body.flag("stream")
     body.accept("n", 1)
+    metadata = body.peek("metadata")
     general = options.general(body, request_id)
     _accept_what_is_done_anyway(body)
     instructions = body.text("instructions")
@@ -60,7 +61,7 @@ def read(body: Fields, request_id: str) -> ResponseForm:
     max_tokens = body.whole("max_output_tokens")
     request = general.request(
         prompt,
-        sampling=options.sampling(body),
+        sampling=options.sampling(body, names),
         stopping=options.stopping(body, max_tokens),
         output=Output(parse=True),
         guide=_guide(body, names),
@@ -68,6 +69,7 @@ def read(body: Fields, request_id: str) -> ResponseForm:
     )
     body.end()
     told = {
+        "metadata": metadata if type(metadata) is dict else {},
         "instructions": instructions or None,
         "max_output_tokens": max_tokens,
         "parallel_tool_calls": choice.parallel,
@@ -83,6 +85,10 @@ def _accept_what_is_done_anyway(body: Fields) -> None:
     body.accept("background", False)  # noqa: FBT003 - a value of JSON
     body.accept("truncation", "disabled")
     body.accept("include", [], ["reasoning.encrypted_content"])
+    streamed = body.inner("stream_options")
+    if streamed is not None:
+        streamed.accept("include_obfuscation", False)  # noqa: FBT003 - a value of JSON
+        streamed.end()
     for name in ("previous_response_id", "conversation"):
         if body.take(name) is not None:
             raise invalid(name, "is not supported: answers are not stored; send all of `input`")
@@ -103,10 +109,10 @@ def _guide(body: Fields, names: Names) -> Guide | None:
     if text is None:
         return None
     text.accept("verbosity", "medium")
-    found = options.text_format(text, "format")
+    found = options.text_format(text, "format", flat=True)
     text.end()
     for path, guide in found:
-        names.guide = {guide.form.value: path}
+        names.given[guide.form.value] = path
         return guide
     return None
 
@@ -191,8 +197,8 @@ def _reasoning(item: Fields) -> str:
 
 def _paths(names: Names) -> Paths:
     return Paths(
+        names.given,
         {
-            **names.guide,
             "stop.max_tokens": names.max_tokens,
             "stop.": "",
             "sampling.": "",

@@ -113,7 +113,6 @@ class Answer:
             "created_at": int(time.time()),
             "model": model,
             "store": False,
-            "metadata": {},
             "error": None,
             **form.told,
         }

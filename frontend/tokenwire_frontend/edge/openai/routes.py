@@ -22,6 +22,7 @@ from tokenwire_frontend.edge.openai import (
     errors,
     generations,
     models,
+    page,
     records,
     response_request,
     responses,
@@ -34,12 +35,14 @@ from tokenwire_frontend.edge.openai.fields import Fields
 from tokenwire_frontend.edge.openai.generations import Ask, Asks
 from tokenwire_frontend.edge.openai.identity import Headers
 from tokenwire_frontend.edge.openai.logprobs import ChatLogprobs, CompletionLogprobs
-from tokenwire_frontend.edge.openai.page import Page
 from tokenwire_frontend.edge.openai.whole import answered
 from tokenwire_frontend.edge.turnstile import Turnstile
 from tokenwire_frontend.generation.generator import Generator
 
 HEALTH = "/health"
+
+READS = ("GET", "HEAD")
+"""Of a HEAD, aiohttp leaves the body out."""
 
 _NAMED = {f"{models.PATH}/": models.ONE, records.PREFIX: records.ONE}
 """Routes whose paths end with a name, by what they begin with."""
@@ -73,16 +76,17 @@ class Routes:
         self._callers = callers
         self._request_bytes = request_bytes
         self._serving = serving
-        self._page = Page()
         self._turnstile = Turnstile()
         self._duration = Histogram(registry.HTTP_SERVER_DURATION)
-        self._handlers: dict[str, dict[str, Handler]] = {
-            chat.PATH: {"POST": self._chat},
-            completions.PATH: {"POST": self._completions},
-            responses.PATH: {"POST": self._responses},
-            models.PATH: {"GET": self._models},
-            models.ONE: {"GET": self._model},
-            records.ONE: {"GET": self._record},
+        self._open = {HEALTH: self._health, **page.files()}
+        """What anybody may read."""
+        self._handlers: dict[str, tuple[Sequence[str], Handler]] = {
+            chat.PATH: (("POST",), self._chat),
+            completions.PATH: (("POST",), self._completions),
+            responses.PATH: (("POST",), self._responses),
+            models.PATH: (READS, self._models),
+            models.ONE: (READS, self._model),
+            records.ONE: (READS, self._record),
         }
 
     async def handle(self, request: web.BaseRequest, *, last: bool) -> web.StreamResponse:
@@ -92,11 +96,8 @@ class Routes:
             request: the request.
             last: whether its connection is to take no further ones.
         """
-        if request.path == HEALTH:
-            return self._health(request)
-        page = self._page.answer(request)
-        if page is not None:
-            return page
+        if request.path in self._open and request.method in READS:
+            return self._open[request.path]()
         call = Call(request, self._route(request.path), last=last)
         token = otel_context.attach(call.context)
         response: web.StreamResponse | None = None
@@ -112,7 +113,7 @@ class Routes:
 
     def _route(self, path: str) -> str:
         for prefix, route in _NAMED.items():
-            if path.startswith(prefix):
+            if path.startswith(prefix) and path != prefix:
                 return route
         return path if path in self._handlers else OTHER
 
@@ -131,19 +132,16 @@ class Routes:
         return response
 
     def _handler(self, call: Call) -> Handler:
-        served = self._handlers.get(call.route)
-        path, method = call.request.path[:256], call.request.method[:16]
-        if served is None:
-            raise ServiceError(Code.NOT_FOUND, "UNKNOWN_PATH", f"{path!r} is not served here")
-        if method not in served:
-            allowed = ", ".join(served)
-            raise ServiceError(
-                Code.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", f"{path!r} is served for {allowed} alone"
-            )
-        return served[method]
+        path = call.request.path
+        methods, handler = self._handlers.get(call.route, (READS, None))
+        if handler is None and path not in self._open:
+            raise ServiceError(Code.NOT_FOUND, "UNKNOWN_PATH", f"{path[:256]!r} is not served here")
+        if handler is None or call.request.method not in methods:
+            raise errors.method_not_allowed(path, methods)
+        return handler
 
-    def _health(self, request: web.BaseRequest) -> web.Response:
-        """Tells a load balancer whether work is welcome; anybody may ask."""
+    def _health(self) -> web.Response:
+        """Tells a load balancer whether work is welcome."""
         serving = self._serving()
         text = "ok\n" if serving else "not serving\n"
         return web.Response(text=text, status=200 if serving else 503, headers=errors.SERVER)

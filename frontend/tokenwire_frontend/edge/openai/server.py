@@ -8,16 +8,18 @@ request's headers, is closed after IDLE_S.
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any, Protocol
 
 import structlog
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_exceptions import BadHttpMessage
+from aiohttp.http_exceptions import BadHttpMessage, InvalidURLError, LineTooLong
+from tokenwire_service.errors import Code, ServiceError
 from tokenwire_service.ports import ListenError, check_free
 from tokenwire_service.settings import TlsSettings
 from tokenwire_service.tls import HttpTls
+
+from tokenwire_frontend.edge.openai import errors
 
 log = structlog.get_logger()
 
@@ -72,8 +74,7 @@ class OpenAiServer:
         self._closing = self._shared = False
         self._connections = _Connections(
             self._answer,
-            request_factory=self._request,
-            handler_cancellation=True,
+            self._request,
             access_log=None,
             keepalive_timeout=IDLE_S,
             max_line_size=LINE_BYTES,
@@ -83,8 +84,6 @@ class OpenAiServer:
             auto_decompress=False,
         )
         self._listening: asyncio.Server | None = None
-        # Bad HTTP is answered 400; it is not a fault to log.
-        logging.getLogger("aiohttp.server").addFilter(_is_no_bad_request)
 
     async def listen(self, address: str, *, shared: bool) -> None:
         """Starts to answer.
@@ -152,6 +151,16 @@ class OpenAiServer:
 class _Connections(web.Server):
     """aiohttp's server, with at most CONNECTIONS_LIMIT connections."""
 
+    def __init__(self, handler: Any, request_factory: Any, **settings: Any) -> None:
+        super().__init__(
+            handler, request_factory=request_factory, handler_cancellation=True, **settings
+        )
+        self._settings = settings
+
+    def __call__(self) -> web.RequestHandler:
+        """Returns what serves the next connection."""
+        return _Connection(self, loop=asyncio.get_running_loop(), **self._settings)
+
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Takes a connection, or closes it at once."""
         super().connection_made(handler, transport)
@@ -159,6 +168,33 @@ class _Connections(web.Server):
             handler.force_close()
 
 
-def _is_no_bad_request(record: logging.LogRecord) -> bool:
-    error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, BadHttpMessage)
+class _Connection(web.RequestHandler):
+    """aiohttp's connection. What is not HTTP is refused in OpenAI's form, and is not logged."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Returns the answer to what has come to no handler."""
+        if not isinstance(exc, BadHttpMessage) or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        response = errors.response(_not_http(exc), errors.SERVER)
+        response.force_close()
+        return response
+
+
+def _not_http(error: BadHttpMessage) -> ServiceError:
+    """Returns what its sender is told, without what aiohttp quotes of it."""
+    if isinstance(error, LineTooLong):
+        told = f"the request line or a header has more than {LINE_BYTES} bytes"
+        return ServiceError(Code.INVALID_ARGUMENT, "HEADERS_TOO_LARGE", told)
+    if isinstance(error, InvalidURLError):
+        told = "the target is not a URL"
+    else:
+        told = " ".join(error.message.partition("\n\n")[0].split()).rstrip(".:")
+    return ServiceError(Code.INVALID_ARGUMENT, "BAD_HTTP", f"not a request of HTTP/1.1: {told}")
