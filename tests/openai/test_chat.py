@@ -125,6 +125,13 @@ async def test_a_call_in_a_stream(deployment):
     assert finishes == {None, "tool_calls"}
 
 
+async def test_a_refusal_that_is_sent_back(deployment):
+    deployment.says("Four.")
+    refused = {"role": "assistant", "content": None, "refusal": "I will not."}
+    await deployment.client.chat.completions.create(model=MODEL, messages=[*ASKED, refused, *ASKED])
+    assert "<|assistant|>I will not.<|end|>" in deployment.prompt()
+
+
 async def test_tool_choice(deployment):
     ask = {"model": MODEL, "messages": ASKED, "tools": [ADD]}
     chosen = {"type": "function", "function": {"name": "add"}}
@@ -133,6 +140,14 @@ async def test_tool_choice(deployment):
         got = await deployment.client.chat.completions.create(**ask, tool_choice=choice)
         assert [call.function.name for call in got.choices[0].message.tool_calls] == ["add"]
         assert "add" in deployment.asked[-1].guide.json_schema
+    other = {"type": "function", "function": {"name": "subtract"}}
+    only = {"mode": "required", "tools": [{"type": "function", "function": {"name": "add"}}]}
+    got = await deployment.client.chat.completions.create(
+        **{**ask, "tools": [other, ADD]},
+        tool_choice={"type": "allowed_tools", "allowed_tools": only},
+    )
+    assert [call.function.name for call in got.choices[0].message.tool_calls] == ["add"]
+    assert "subtract" not in deployment.asked[-1].guide.json_schema + deployment.prompt()
     deployment.says(CALL)
     got = await deployment.client.chat.completions.create(**ask, tool_choice="none")
     assert (got.choices[0].message.content, got.choices[0].message.tool_calls) == (CALL, None)

@@ -50,6 +50,35 @@ CHAT_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         },
         "tool_choice.function.name",
     ),
+    "a tool that is not among them": (
+        {
+            "tools": [{"type": "function", "function": {"name": "f"}}],
+            "tool_choice": {
+                "type": "allowed_tools",
+                "allowed_tools": {
+                    "mode": "auto",
+                    "tools": [{"type": "function", "function": {"name": "g"}}],
+                },
+            },
+        },
+        "tool_choice.allowed_tools.tools[0].function.name",
+    ),
+    "a tool of those that may be called": (
+        {
+            "tools": [
+                {"type": "function", "function": {"name": "f"}},
+                {"type": "function", "function": {"name": "a" * 2000}},
+            ],
+            "tool_choice": {
+                "type": "allowed_tools",
+                "allowed_tools": {
+                    "mode": "required",
+                    "tools": [{"type": "function", "function": {"name": "a" * 2000}}],
+                },
+            },
+        },
+        "tools[1].function.name",
+    ),
     "functions": ({"functions": [{"name": "f"}]}, "functions"),
     "arguments": (
         {

@@ -65,6 +65,17 @@ async def test_reasoning_text_and_a_call_in_a_stream(deployment):
         )
 
 
+async def test_a_choice_of_tools(deployment):
+    deployment.says('{"name": "add", "arguments": {"a": 2}}')
+    named = {"type": "function", "name": "add"}
+    for choice in (named, {"type": "allowed_tools", "mode": "required", "tools": [named]}):
+        got = await deployment.client.responses.create(
+            model="demo", input="2+2?", tools=[TOOL], tool_choice=choice
+        )
+        assert [each.type for each in got.output] == ["function_call"]
+        assert got.tool_choice.model_dump() == choice
+
+
 async def test_what_was_answered_is_sent_back(deployment):
     deployment.says(THOUGHTS + CALL)
     ask = {"model": "demo", "tools": [TOOL], "extra_body": THINKING}

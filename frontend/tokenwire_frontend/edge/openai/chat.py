@@ -47,7 +47,7 @@ def read(body: Fields, request_id: str) -> Form:
     names = Names()
     stream, include_usage = stream_options(body)
     general = options.general(body, request_id)
-    prompt, choice = messages.chat(body)
+    prompt, choice = messages.chat(body, names)
     body.accept("modalities", ["text"])
     body.accept("verbosity", "medium")
     request = general.request(

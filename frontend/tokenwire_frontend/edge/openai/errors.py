@@ -77,7 +77,10 @@ class Paths:
 
     def told(self, error: InvalidRequestError) -> InvalidRequestError:
         """Returns the error with the names that the caller knows."""
-        told = [(self._name(each.field), each.description) for each in error.violations]
+        told = [
+            (self._name(each.field), _QUOTED.sub(self._quoted, each.description))
+            for each in error.violations
+        ]
         named = InvalidRequestError(
             # Two fields of ours may be one of the caller's.
             [FieldViolation(*each) for each in dict.fromkeys(told)],
@@ -86,6 +89,9 @@ class Paths:
         )
         named.logged, named.quota = error.logged, error.quota
         return named
+
+    def _quoted(self, field: re.Match[str]) -> str:
+        return f"`{self._name(f'{ROOT}.{field[1]}')}`"
 
     def _name(self, field: str) -> str:
         inner = field.removeprefix(f"{ROOT}.")
@@ -98,6 +104,9 @@ class Paths:
                 return told if self._flat else _FUNCTION.sub(r"\1.function.\2", told)
         return inner
 
+
+_QUOTED = re.compile(r"`(\w+(?:\.\w+)+)`")
+"""A path in what an error says."""
 
 _FUNCTION = re.compile(
     r"(\b(?:tools\[\d+\]|tool_calls\[\d+\]|tool_choice))\.(name|arguments|parameters)\b"

@@ -17,13 +17,17 @@ from tokenwire_frontend.core.validation import (
     TOOLS_LIMIT,
 )
 from tokenwire_frontend.edge.openai.fields import Fields, fields
+from tokenwire_frontend.edge.openai.options import Names
 
 _MODES = {"auto": ToolMode.AUTO, "none": ToolMode.NONE, "required": ToolMode.REQUIRED}
+
+Tool = tuple[dict[str, Any], bool]
+"""As templates take it, and whether its calls' arguments are held to its parameters."""
 
 _NEW = "use `tools` and `tool_choice`"
 
 
-def chat(body: Fields) -> tuple[ChatPrompt, ToolChoice]:
+def chat(body: Fields, names: Names) -> tuple[ChatPrompt, ToolChoice]:
     """Reads what the prompt of a chat is made of.
 
     Raises:
@@ -34,14 +38,11 @@ def chat(body: Fields) -> tuple[ChatPrompt, ToolChoice]:
             raise invalid(body.at(name), f"is not supported; {_NEW}")
     messages = [message(each) for each in body.each("messages", MESSAGES_LIMIT)]
     _check_counts(messages)
-    tools = [tool(each) for each in body.each("tools", TOOLS_LIMIT)]
-    choice = tool_choice(
-        body, frozenset(place for place, (_, strict) in enumerate(tools) if strict)
-    )
+    tools, choice = offered(body, [tool(each) for each in body.each("tools", TOOLS_LIMIT)], names)
     goes_on = body.flag("continue_final_message")
     prompt = ChatPrompt(
         messages=messages,
-        tools=[] if choice.mode is ToolMode.NONE else [each for each, _ in tools],
+        tools=tools,
         documents=[_document(each) for each in body.each("documents", DOCUMENTS_LIMIT)],
         add_generation_prompt=body.flag("add_generation_prompt", default=not goes_on),
         continue_final_message=goes_on,
@@ -54,6 +55,11 @@ def chat(body: Fields) -> tuple[ChatPrompt, ToolChoice]:
 def message(given: Fields) -> dict[str, Any]:
     """Reads one message of a chat."""
     plain: dict[str, Any] = {"role": given.text("role"), "content": content(given, "content")}
+    refusal = given.text("refusal")
+    if refusal and plain["content"]:
+        raise invalid(given.at("refusal"), "does not go with `content`")
+    if refusal:  # the model's words in either case
+        plain["content"] = refusal
     reasoning = given.text("reasoning_content") or given.text("reasoning")
     given.ignore("reasoning")
     plain |= _known(
@@ -117,8 +123,8 @@ def _call(given: Fields) -> dict[str, Any]:
     return call
 
 
-def tool(given: Fields) -> tuple[dict[str, Any], bool]:
-    """Reads a tool, and whether its calls' arguments are held to its parameters."""
+def tool(given: Fields) -> Tool:
+    """Reads a tool."""
     given.accept("type", "function")
     function = given.inner("function")
     if function is None:
@@ -128,7 +134,7 @@ def tool(given: Fields) -> tuple[dict[str, Any], bool]:
     return made
 
 
-def function_tool(function: Fields) -> tuple[dict[str, Any], bool]:
+def function_tool(function: Fields) -> Tool:
     """Reads a tool of the members that describe its function."""
     described = {
         "name": function.text("name"),
@@ -141,30 +147,67 @@ def function_tool(function: Fields) -> tuple[dict[str, Any], bool]:
     return {"type": "function", "function": described}, strict
 
 
-def tool_choice(body: Fields, strict: frozenset[int]) -> ToolChoice:
-    """Reads whether the model calls tools, and which.
-
-    Args:
-        body: the request.
-        strict: places of the tools whose arguments are held to their parameters.
-    """
+def offered(
+    body: Fields, tools: list[Tool], names: Names
+) -> tuple[list[dict[str, Any]], ToolChoice]:
+    """Reads whether the model calls tools; returns those that it is told of, and the choice."""
     parallel = body.flag("parallel_tool_calls", default=True)
     value, path = body.take("tool_choice"), body.at("tool_choice")
-    if value is None or type(value) is str:
-        if value is not None and value not in _MODES:
-            raise invalid(path, "must be auto, none, required or a function's name")
-        return ToolChoice(_MODES[value or "auto"], parallel=parallel, strict=strict)
-    named = fields(value, path)
-    if named.take("type") != "function":
-        raise invalid(named.at("type"), "must be function; others are not supported")
-    # /v1/responses has the name beside the type.
-    function = named.inner("function") or named
-    name = function.text("name")
+    mode, name, places = ToolMode.AUTO, "", list(range(len(tools)))
+    if type(value) is str and value in _MODES:
+        mode = _MODES[value]
+        if mode is ToolMode.NONE:
+            places = []
+    elif value is not None:
+        if type(value) is not dict:
+            raise invalid(path, "must be auto, none, required or an object")
+        given = Fields(value, path)
+        kind = given.take("type")
+        if kind == "function":
+            mode, (name, _) = ToolMode.NAMED, _function_name(given)
+        elif kind == "allowed_tools":
+            mode, places = _allowed(given, tools)
+            for at, place in enumerate(places):
+                names.given[f"prompt.chat.tools[{at}]"] = f"tools[{place}]"
+        else:
+            raise invalid(given.at("type"), "must be function or allowed_tools")
+        given.end()
+    strict = frozenset(at for at, each in enumerate(places) if tools[each][1])
+    choice = ToolChoice(mode, name, parallel=parallel, strict=strict)
+    return [tools[each][0] for each in places], choice
+
+
+def _allowed(given: Fields, tools: list[Tool]) -> tuple[ToolMode, list[int]]:
+    """Reads which of the tools may be called, and whether one must be; returns their places."""
+    # /v1/responses has both beside the type.
+    allowed = given.inner("allowed_tools") or given
+    mode = allowed.text("mode")
+    if mode not in ("auto", "required"):
+        raise invalid(allowed.at("mode"), "must be auto or required")
+    known = [tool["function"]["name"] for tool, _ in tools]
+    served, chosen = set(known), set()
+    for each in allowed.each("tools", TOOLS_LIMIT):
+        each.accept("type", "function")
+        name, at = _function_name(each)
+        if name not in served:
+            raise invalid(at, "is the name of none of `tools`")
+        each.end()
+        chosen.add(name)
+    allowed.end()
+    return _MODES[mode], [place for place, name in enumerate(known) if name in chosen]
+
+
+def _function_name(given: Fields) -> tuple[str, str]:
+    """Reads which function is meant; returns its name, and where that stands.
+
+    /v1/responses has it beside the type.
+    """
+    function = given.inner("function") or given
+    name, at = function.text("name"), function.at("name")
     if not name:
-        raise invalid(function.at("name"), "is required")
+        raise invalid(at, "is required")
     function.end()
-    named.end()
-    return ToolChoice(ToolMode.NAMED, name, parallel=parallel, strict=strict)
+    return name, at
 
 
 def _document(given: Fields) -> dict[str, str]:

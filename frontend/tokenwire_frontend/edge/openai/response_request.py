@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenwire_service.errors import invalid
 
-from tokenwire_frontend.core.request import ChatPrompt, Guide, Output, ToolMode
+from tokenwire_frontend.core.request import ChatPrompt, Guide, Output, ToolChoice, ToolMode
 from tokenwire_frontend.core.validation import MESSAGES_LIMIT, TOOLS_LIMIT
 from tokenwire_frontend.edge.openai import messages, options
 from tokenwire_frontend.edge.openai.errors import Paths
@@ -47,12 +47,11 @@ def read(body: Fields, request_id: str) -> ResponseForm:
     if instructions:
         items.insert(0, {"role": "system", "content": instructions})
     tools = [_tool(each) for each in body.each("tools", TOOLS_LIMIT)]
-    strict = frozenset(place for place, (_, is_strict) in enumerate(tools) if is_strict)
-    shown_choice = body.peek("tool_choice") or "auto"
-    choice = messages.tool_choice(body, strict)
+    given_choice = body.peek("tool_choice") or "auto"
+    told_of, choice = messages.offered(body, tools, names)
     prompt = ChatPrompt(
         messages=items,
-        tools=[] if choice.mode is ToolMode.NONE else [each for each, _ in tools],
+        tools=told_of,
         documents=[],
         add_generation_prompt=True,
         continue_final_message=False,
@@ -75,7 +74,7 @@ def read(body: Fields, request_id: str) -> ResponseForm:
         "parallel_tool_calls": choice.parallel,
         "temperature": request.sampling.temperature,
         "top_p": request.sampling.top_p,
-        "tool_choice": shown_choice,
+        "tool_choice": _shown_choice(given_choice, choice, told_of),
         "tools": [_shown(each["function"], strict=is_strict) for each, is_strict in tools],
     }
     return ResponseForm(Ask(request, _paths(names)), stream, told)
@@ -117,7 +116,7 @@ def _guide(body: Fields, names: Names) -> Guide | None:
     return None
 
 
-def _tool(given: Fields) -> tuple[dict[str, Any], bool]:
+def _tool(given: Fields) -> messages.Tool:
     if given.text("type") != "function":
         raise invalid(given.at("type"), "must be function; others are not supported")
     return messages.function_tool(given)
@@ -127,6 +126,16 @@ def _shown(function: dict[str, Any], *, strict: bool) -> dict[str, Any]:
     """Returns a tool as the answer repeats it."""
     parameters = json.loads(function["parameters"]) if "parameters" in function else None
     return {"type": "function", **function, "parameters": parameters, "strict": strict}
+
+
+def _shown_choice(given: Any, choice: ToolChoice, tools: list[dict[str, Any]]) -> Any:
+    """Returns the choice as the answer repeats it."""
+    if type(given) is str:
+        return given
+    if choice.mode is ToolMode.NAMED:
+        return {"type": "function", "name": choice.name}
+    allowed = [{"type": "function", "name": each["function"]["name"]} for each in tools]
+    return {"type": "allowed_tools", "mode": choice.mode.value, "tools": allowed}
 
 
 def _messages(body: Fields) -> list[dict[str, Any]]:
