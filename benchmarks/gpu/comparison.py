@@ -16,7 +16,7 @@ def load(run: Run) -> None:
     """The 8B shape: three arms by turns, then cancelling and prefix reuse on the worker."""
     direct, pair = run.engines.direct("direct"), run.engines.pair("bf16")
     run.results["engines"] = {"direct": direct.ready, "worker_start_s": pair.worker.start_s}
-    _compare(run, "load", direct, pair)
+    _compare(run, "load", direct, pair, run.chosen.waves)
     frontend, worker = pair.frontend.address, pair.worker.address
     vocabulary_size = run.models.vocabulary_size
     run.results["cancel"] = asyncio.run(
@@ -30,20 +30,22 @@ def load(run: Run) -> None:
 
 def wire(run: Run) -> None:
     """The demo model, so small that the host is the limit and not the GPU: the cost of the wire."""
-    _compare(run, "wire", run.engines.direct("wire-direct"), run.engines.pair("wire"))
+    # Two requests for each place: the first prompts all come at once, and take half of the time.
+    waves = run.chosen.waves + 1
+    _compare(run, "wire", run.engines.direct("wire-direct"), run.engines.pair("wire"), waves)
 
 
-def _compare(run: Run, name: str, direct: Direct, pair: Pair) -> None:
+def _compare(run: Run, name: str, direct: Direct, pair: Pair, waves: int) -> None:
     rounds: list[dict[str, Any]] = []
     for number in range(run.chosen.rounds + 1):
-        measured = _round(run, number, direct, pair)
+        measured = _round(run, number, direct, pair, waves)
         if number:  # the first warms everything up
             rounds.append(measured)
             run.results[name] = rounds
 
 
 def _round(
-    run: Run, number: int, direct: Direct, pair: Pair
+    run: Run, number: int, direct: Direct, pair: Pair, waves: int
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Runs every arm at every concurrency once; the warm-up round, at the first alone."""
     measured: dict[str, dict[str, dict[str, float]]] = {}
@@ -51,7 +53,7 @@ def _round(
     for concurrency in concurrencies if number else concurrencies[:1]:
         arms = measured[str(concurrency)] = {}
         for arm in ARMS:
-            load = run.load(concurrency, concurrency * run.chosen.waves)
+            load = run.load(concurrency, concurrency * waves)
             if arm == "direct":
                 arms[arm] = direct.run(vars(load))
                 run.say(f"direct {concurrency:4} at once {arms[arm]['tokens_per_s']:8,.0f} tok/s")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import demo, report
+from benchmarks.gpu import demo, host, report
 from benchmarks.gpu.engines import Engines, Models, Variant
 from benchmarks.gpu.load import Load
 from benchmarks.gpu.processes import Pair, Services
@@ -30,6 +30,7 @@ class Run:
     models: Models
     services: Services
     engines: Engines
+    watch: host.Watch
     results: dict[str, Any]
     """What is written as results.json; each part adds what it finds, as it finds it."""
     deadline_s: float = field(default_factory=time.monotonic)
@@ -100,21 +101,23 @@ def running(chosen: argparse.Namespace, variants: Mapping[str, Variant]) -> Iter
     logs = chosen.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     results = report.read(chosen.out)  # what earlier runs into this folder found stays
-    results["host"] = report.host()
-    results["command"] = ["python", "-m", *sys.orig_argv[sys.orig_argv.index("-m") + 1 :]]
+    results["host"] = host.facts()
+    command = ["python", "-m", *sys.orig_argv[sys.orig_argv.index("-m") + 1 :]]
     begun_s = time.monotonic()
     folders = Models(
         chosen.models or chosen.out / "models", chosen.demo_model, chosen.gguf, dry=chosen.dry
     )
     with (
+        host.Watch() as watch,
         Services(logs) as services,
         Engines(services, folders, variants, dry=chosen.dry, eager=chosen.eager) as engines,
     ):
-        run = Run(chosen, logs, folders, services, engines, results)
+        run = Run(chosen, logs, folders, services, engines, watch, results)
         run.deadline_s += chosen.limit_s
         yield run
         engines.keep(())
-        results["took_s"] = round(time.monotonic() - begun_s, 1)
+        took_s = round(time.monotonic() - begun_s, 1)
+        results["commands"].append({"command": command, "took_s": took_s})
         report.write(results, chosen.out)
 
 
@@ -156,7 +159,11 @@ def _run(run: Run, name: str, part: Part) -> None:
     try:
         if part.takes_s > run.left_s():
             raise TimeoutError(f"not begun: it takes {part.takes_s} s, and so much was not left")
-        part.run(run)
+        if part.timed:
+            with run.watch.part() as run.results["host_of"][name]:
+                part.run(run)
+        else:
+            part.run(run)
     except Exception as error:  # noqa: BLE001 - the other parts are still worth their time
         traceback.print_exc()
         failed[name] = f"{type(error).__name__}: {error}"[:2000]

@@ -90,6 +90,10 @@ VARIANTS = {
     "direct": Variant("8b", large(22), direct=True),
     "bf16": Variant("8b", large(22)),
     "fp8": Variant("8b", large(12, quantization="fp8"), dry={"step_ms": 4}),
+    "bf16-wide": Variant("8b", large(6.5, max_cudagraph_capture_size=1024)),
+    "fp8-wide": Variant(
+        "8b", large(6.5, quantization="fp8", max_cudagraph_capture_size=1024), dry={"step_ms": 4}
+    ),
     # 64 requests of 704 tokens take 5.9 GB.
     "eager": Variant("8b", large(6.5, enforce_eager=True), dry={"step_ms": 12}),
     # Without chunks a step has room for the longest prompt.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import Any
+from collections.abc import Sequence
+from itertools import product
+from typing import Any, TypeAlias
 
 from tokenwire import AsyncClient
 
@@ -17,6 +19,8 @@ from benchmarks.gpu.reference import CHATS, PASSAGE, messages
 CONCURRENCIES = (1, 32, 64, 128)
 WAVES = 3
 """Requests of each place: the first of each begin together, and the others as places get free."""
+ROUNDS = 2
+"""Of every format at every concurrency, in turns."""
 SPREAD = 0.5
 """Outputs are of 64 to 192 tokens, so that places get free one after the other."""
 
@@ -24,20 +28,33 @@ LONG_PROMPT_TOKENS = 32_000
 LONG_PROMPTS = 4
 SHORT_STREAMS = 16
 
+Rounds: TypeAlias = "dict[str, dict[str, list[dict[str, float]]]]"
+"""Figures of each round, by engine and concurrency."""
+
 COPIES = 8
 """Requests of each kind at once, where drafts are compared."""
 
 
 def formats(run: Run) -> None:
     """The 8B shape in BF16 and FP8, at rising concurrency."""
-    found: dict[str, Any] = {}
-    run.results["formats"] = found
-    for name in ("bf16", "fp8"):
-        pair = run.engines.pair(name)
-        run.measure(pair, f"{name}, warm-up", run.load(64, 64))
-        of_it = found[name] = {"start_s": pair.worker.start_s}
-        for concurrency in CONCURRENCIES:
-            of_it[str(concurrency)] = run.measure(pair, name, _steady(run, concurrency))
+    _by_turns(run, "formats", ("bf16", "fp8"), CONCURRENCIES)
+
+
+def graphs(run: Run) -> None:
+    """CUDA graphs of steps that have a prompt beside what decodes, and so more than 512 tokens."""
+    _by_turns(run, "graphs", ("bf16", "bf16-wide", "fp8", "fp8-wide"), (64,))
+
+
+def _by_turns(run: Run, part: str, names: Sequence[str], concurrencies: Sequence[int]) -> None:
+    """Runs the same loads against each engine, ROUNDS times."""
+    found: Rounds = {name: {str(each): [] for each in concurrencies} for name in names}
+    run.results[part] = found
+    for name in names:
+        run.measure(run.engines.pair(name), f"{name}, warm-up", run.load(64, 64))
+    for _ in range(ROUNDS):
+        for name, concurrency in product(names, concurrencies):
+            figures = run.measure(run.engines.pair(name), name, _steady(run, concurrency))
+            found[name][str(concurrency)].append(figures)
 
 
 def settings(run: Run) -> None:

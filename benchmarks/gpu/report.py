@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shlex
 import statistics
-import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +17,11 @@ FREED_MS = 1000
 """Most time in which cancelled generations are to have given back their KV blocks."""
 
 
-def host() -> dict[str, Any]:
-    """Returns what the figures depend on."""
-    return {
-        "gpu": _gpu(),
-        "cpu_cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{name: _version(name) for name in ("vllm", "torch", "grpcio", "protobuf")},
-    }
-
-
-def _gpu() -> str:
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "none"
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def read(folder: Path) -> dict[str, Any]:
     """Returns what a folder has of earlier runs."""
     path = folder / "results.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return {"failed": {}, "wall_s": {}, **found}
+    return {"failed": {}, "wall_s": {}, "host_of": {}, "commands": [], **found}
 
 
 def write(results: dict[str, Any], folder: Path) -> None:
@@ -63,6 +34,7 @@ def write(results: dict[str, Any], folder: Path) -> None:
         ("cancel", _cancel),
         ("prefix", _prefix),
         ("formats", tables.formats),
+        ("graphs", tables.graphs),
         ("quantised", tables.quantised),
         ("settings", tables.settings),
         ("drafts", tables.drafts),
@@ -77,6 +49,7 @@ def write(results: dict[str, Any], folder: Path) -> None:
         ("demo", _demo),
         ("wire", _wire),
         ("contract", _contract),
+        ("host_of", tables.host_of),
     ):
         if results.get(name):
             try:
@@ -93,16 +66,19 @@ def _head(results: dict[str, Any]) -> str:
     of = results["host"]
     gpus = of["gpu"].splitlines()
     return (
-        f"{len(gpus)} x {gpus[0].partition(',')[0]}, {of['cpu_cores']} CPU cores; "
+        f"{len(gpus)} x {gpus[0].partition(',')[0]}, {of['cpu_cores']} cores of {of['cpu']}; "
         f"Python {of['python']}, vLLM {of['vllm']}, PyTorch {of['torch']}, grpcio {of['grpcio']}."
     )
 
 
 def _times(results: dict[str, Any]) -> str:
-    """The command, and what each part took."""
+    """The commands, and what each part took."""
     parts = ", ".join(f"{name} {took_s:.0f}" for name, took_s in results["wall_s"].items())
-    command = shlex.join(results.get("command", ()))
-    return f"`{command}`, {results.get('took_s', 0):.0f} s in all. Seconds by part: {parts}."
+    commands = "".join(
+        f"- `{shlex.join(each['command'])}`: {each['took_s']:.0f} s\n"
+        for each in results["commands"]
+    )
+    return f"Commands:\n{commands}\nSeconds by part: {parts}."
 
 
 def _demo(found: dict[str, Any]) -> str:

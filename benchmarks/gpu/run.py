@@ -103,6 +103,9 @@ ACTS: dict[str, dict[str, Part]] = {
         # The last, since one of the engines is killed.
         "failover": Part(failover.failover, ("bf16", "whole-prompts"), 30),
     },
+    "3": {
+        "graphs": Part(headline.graphs, ("bf16", "bf16-wide", "fp8", "fp8-wide"), 60),
+    },
 }
 """Parts in their order. Those of an act have engines that fit into the GPU's memory together."""
 
@@ -112,7 +115,9 @@ def main() -> None:
     parser = options(__doc__.splitlines()[0])
     parser.add_argument("--acts", default="1,2")
     parser.add_argument("--rounds", type=int, default=2, help="rounds of load and wire")
-    parser.add_argument("--waves", type=int, default=1, help="requests per place in load and wire")
+    parser.add_argument(
+        "--waves", type=int, default=1, help="of a place in load; wire has one more"
+    )
     parser.add_argument("--concurrency", default="64,128,256", help="of load and wire")
     parser.add_argument("--long-prompt-tokens", type=int, default=8192)
     chosen = parser.parse_args()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,18 +29,57 @@ REAL_CHECKS = ("prompt_logprobs", "guide", "tools", "stop", "seeds", "reuse")
 
 def formats(found: Mapping[str, Any]) -> str:
     """Speed of each format at each concurrency."""
-    rows = [
-        (name, concurrency, *_speed(figures))
-        for name, of_it in found.items()
-        for concurrency, figures in of_it.items()
-        if isinstance(figures, dict)
-    ]
-    title = (
-        "8B Llama shape by format, one Session; outputs of 64 to 192 tokens, begun as others end. "
-        "Times to the first token are of the requests after the first of each place; a gap is "
-        "between two deltas of a request, each of which has a token."
+    return (
+        "8B Llama shape by format, one Session; outputs of 64 to 192 tokens, begun as others end; "
+        "medians of the rounds. Times to the first token are of the requests after the first of "
+        "each place; a gap is between two deltas of a request, each of which has a token.\n\n"
+        f"{_by_turns(found)}"
     )
-    return f"{title}\n\n{table(('format', 'concurrent', *_SPEED), rows)}"
+
+
+def graphs(found: Mapping[str, Any]) -> str:
+    """Speed with CUDA graphs of larger steps."""
+    return (
+        "The same with CUDA graphs of steps of up to 1,024 tokens (`-wide`), where vLLM's bound is "
+        "512: a prompt of 512 tokens and what decodes beside it are more.\n\n"
+        f"{_by_turns(found)}"
+    )
+
+
+def _by_turns(found: Mapping[str, Any]) -> str:
+    rows = []
+    for name, of_it in found.items():
+        for concurrency, rounds in of_it.items():
+            if rounds:
+                each = [figures["tokens_per_s"] for figures in rounds]
+                medians = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+                spread = f"{min(each):,.0f} to {max(each):,.0f}"
+                rows.append((name, concurrency, *_speed(medians), spread))
+    return table(("format", "concurrent", *_SPEED, "tok/s by round"), rows)
+
+
+def host_of(found: Mapping[str, Any]) -> str:
+    """What the host and the GPU were during each part."""
+    rows = [
+        (
+            name,
+            f"{of_it['loop_ms']:.1f} ms",
+            f"{of_it['cores_busy_before']:.1f}",
+            f"{of_it['cores_busy']:.1f}",
+            f"{of_it['stolen']:.1%}",
+            f"{of_it['gpu_busy']:.0%}",
+            f"{of_it['sm_mhz']:,.0f} (from {of_it['lowest_sm_mhz']:,.0f}) MHz",
+            f"{of_it['power_w']:.0f} W",
+            of_it["clock_reasons"],
+        )
+        for name, of_it in found.items()
+        if "sm_mhz" in of_it
+    ]
+    titles = (
+        "part", "fixed loop in Python", "cores busy before it", "cores busy", "stolen", "GPU busy",
+        "GPU clock", "power", "reasons for a lower clock",
+    )  # fmt: skip
+    return f"The host before and during each timed part.\n\n{table(titles, rows)}"
 
 
 _SPEED = (

@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 from tokenwire_worker.main import main
+from tokenwire_worker.quantize.formats import Recipe
 from tokenwire_worker.quantize.prompts import BATCH_TOKENS, PromptsError, batches, chosen, read
 
 
@@ -21,13 +22,11 @@ def optimizer(monkeypatch):
     made.fails = None
     made.capability = (9, 0)
 
-    def quantize(
-        model, out, format_name, kv_cache, prompts, held_out, sample_tokens, device, block
-    ):
+    def quantize(model, out, recipe, prompts, held_out, sample_tokens, device):
         made.calls.append(
             SimpleNamespace(
-                model=model, format=format_name, kv_cache=kv_cache, prompts=prompts,
-                held_out=held_out, sample_tokens=sample_tokens, device=device, block=block,
+                model=model, recipe=recipe, prompts=prompts, held_out=held_out,
+                sample_tokens=sample_tokens, device=device,
             )
         )  # fmt: skip
         out.mkdir()
@@ -75,7 +74,7 @@ def quantize(model, prompts, tmp_path, capsys):
 
 
 def test_the_folder_is_written_and_what_it_costs_is_told(quantize, optimizer, tmp_path, model):
-    code, out, err = quantize("--kv-cache", "fp8")
+    code, out, err = quantize("--kv-cache", "fp8", "--exclude", "*.down_proj")
     assert (code, err) == (0, "")
     assert (tmp_path / "out/model.safetensors").read_bytes() == b"12345678"
     unseen = "perplexity of 6,400 tokens that calibration did not see"
@@ -85,8 +84,8 @@ def test_the_folder_is_written_and_what_it_costs_is_told(quantize, optimizer, tm
         "loaded by: vllm, tensorrt_llm",
     ]
     (call,) = optimizer.calls
-    assert (call.model, call.format, call.kv_cache) == (model, "fp8", "fp8")
-    assert (call.sample_tokens, call.device, call.block) == (512, "cuda", None)
+    assert (call.model, call.sample_tokens, call.device) == (model, 512, "cuda")
+    assert call.recipe == Recipe("fp8", "fp8", None, ("*.down_proj",))
     assert not set(call.prompts) & set(call.held_out)
 
 
@@ -160,6 +159,32 @@ def test_wrong_usage_is_refused(quantize, optimizer, options, says):
     code, _, err = quantize(*options)
     assert (code, optimizer.calls) == (64, [])
     assert says in err
+
+
+@pytest.mark.parametrize(
+    ("exclude", "says"),
+    [
+        (("*.down_proj", "model.layers.0.*"), None),
+        (("*.out_proj",), "--exclude: the model has no module *.out_proj"),
+        (
+            ("*.0.self_attn.q_proj",),
+            (
+                "--exclude: all or none of model.layers.0.self_attn.q_proj, "
+                "model.layers.0.self_attn.k_proj, model.layers.0.self_attn.v_proj, which engines "
+                "compute as one"
+            ),
+        ),
+        (("*",), "--exclude: the model has no module besides"),
+    ],
+)
+def test_modules_are_excluded_as_engines_can_load_them(exclude, says):
+    attention = [f"self_attn.{each}_proj" for each in "qkvo"]
+    names = [*attention, "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+    modules = [f"model.layers.{layer}.{name}" for layer in range(2) for name in names]
+    recipe = Recipe("fp8", exclude=exclude)
+    assert recipe.fault_with(modules) == says
+    if says is None:
+        assert sum(map(recipe.excludes, modules)) == len(names) + 1
 
 
 def test_what_is_not_installed_is_named(quantize, monkeypatch):

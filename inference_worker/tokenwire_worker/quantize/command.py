@@ -14,7 +14,7 @@ from typing import Any
 
 from tokenwire_service.settings import LineParser, refuse
 
-from tokenwire_worker.quantize.formats import FORMATS, KV_CACHE_FORMATS
+from tokenwire_worker.quantize.formats import FORMATS, KV_CACHE_FORMATS, Recipe
 from tokenwire_worker.quantize.prompts import Prompt, PromptsError, chosen, read
 
 SAMPLES = 512
@@ -69,13 +69,11 @@ def _quantised(
         return optimizer.quantize(
             asked.model,
             _unfinished(asked.out),
-            asked.format,
-            asked.kv_cache,
+            Recipe(asked.format, asked.kv_cache, asked.block_size, tuple(asked.exclude)),
             calibrated,
             held_out,
             asked.sample_tokens,
             asked.device,
-            asked.block_size,
         )
     except optimizer.OptimizerError as error:
         refuse(program, str(error))
@@ -110,6 +108,14 @@ def _parser(program: str) -> argparse.ArgumentParser:
         type=int,
         choices=sorted({size for each in FORMATS.values() for size in each.blocks}),
         help="weights that share a scale, where rows are no multiple of int4_awq's 128",
+    )
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="MODULES",
+        help="modules that stay in 16 bits, by a pattern of their names, such as '*.down_proj'; "
+        "repeatable",
     )
     parser.add_argument(
         "--prompts",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 
 @dataclass(frozen=True)
@@ -32,3 +34,43 @@ FORMATS = {
 
 KV_CACHE_FORMATS = {"fp8": "FP8_KV_CFG"}
 """Formats of the KV cache, by their names here and Model Optimizer's."""
+
+FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Modules that the engines compute as one, and so in one format."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a model is to become."""
+
+    format: str
+    """One of FORMATS."""
+    kv_cache: str | None = None
+    """One of KV_CACHE_FORMATS; None: no scales of a KV cache."""
+    block_size: int | None = None
+    """None: the format's own."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of the names of modules that stay in 16 bits, with * for any characters."""
+
+    @property
+    def block(self) -> int:
+        """Weights of a row that share a scale."""
+        return self.block_size or FORMATS[self.format].block
+
+    def excludes(self, module: str) -> bool:
+        """Returns whether a module stays in 16 bits."""
+        return any(fnmatchcase(module, pattern) for pattern in self.exclude)
+
+    def fault_with(self, modules: Collection[str]) -> str | None:
+        """Returns why the patterns do not fit a model that has modules of these names, if so."""
+        for pattern in self.exclude:
+            if not any(fnmatchcase(module, pattern) for module in modules):
+                return f"--exclude: the model has no module {pattern}"
+        if all(map(self.excludes, modules)):
+            return "--exclude: the model has no module besides"
+        for module in modules:
+            layer, _, name = module.rpartition(".")
+            fused = [f"{layer}.{each}" for group in FUSED if name in group for each in group]
+            if len({self.excludes(each) for each in fused if each in modules}) > 1:
+                return f"--exclude: all or none of {', '.join(fused)}, which engines compute as one"
+        return None

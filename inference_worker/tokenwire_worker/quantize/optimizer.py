@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from tokenwire_worker.model_files import TEXT_FILES
-from tokenwire_worker.quantize.formats import FORMATS, KV_CACHE_FORMATS
+from tokenwire_worker.quantize.formats import FORMATS, KV_CACHE_FORMATS, Recipe
 from tokenwire_worker.quantize.prompts import Prompt, batches
 
 _WRITTEN_BY_THE_EXPORT = ("config.json", "generation_config.json")
@@ -54,19 +54,17 @@ class Written:
 def quantize(
     model: Path,
     out: Path,
-    format_name: str,
-    kv_cache: str | None,
+    recipe: Recipe,
     prompts: Sequence[Prompt],
     held_out: Sequence[Prompt],
     sample_tokens: int,
     device: str,
-    block_size: int | None = None,
 ) -> Written:
     """Calibrates the model on the prompts, quantises it and writes the folder.
 
     Raises:
         OptimizerError: the device is not available, or has no memory for the model, or the
-            format's blocks do not fit its rows.
+            format's blocks do not fit its rows, or what is to be excluded is not there.
     """
     start_s = time.monotonic()
     disable_progress_bar()  # the command says how far it has come, by lines
@@ -81,12 +79,10 @@ def quantize(
         loaded = AutoModelForCausalLM.from_pretrained(
             model, dtype="auto", device_map="auto" if device == "cuda" else "cpu"
         ).eval()
-        _check_rows(loaded, format_name, block_size or FORMATS[format_name].block)
+        _check(loaded, recipe)
         with torch.inference_mode():
             before, tokens = _perplexity(loaded, kept, "before")
-            mtq.quantize(
-                loaded, _configuration(format_name, kv_cache, block_size), _calibration(samples)
-            )
+            mtq.quantize(loaded, _configuration(recipe), _calibration(samples))
             after, _ = _perplexity(loaded, kept, "after")
             export_hf_checkpoint(loaded, export_dir=out)
     except torch.cuda.OutOfMemoryError as error:
@@ -106,26 +102,38 @@ def quantize(
     )
 
 
-def _check_rows(model: Any, format_name: str, block: int) -> None:
-    """Refuses what Model Optimizer would refuse after the calibration."""
-    for name, module in model.named_modules():
-        quantised = isinstance(module, torch.nn.Linear) and "lm_head" not in name
-        if quantised and module.in_features % block:
+def _check(model: Any, recipe: Recipe) -> None:
+    """Refuses what Model Optimizer, or an engine, would refuse after the calibration."""
+    rows = {
+        name: module.in_features
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and "lm_head" not in name
+    }
+    if fault := recipe.fault_with(rows):
+        raise OptimizerError(fault)
+    for name, weights in rows.items():
+        if weights % recipe.block and not recipe.excludes(name):
             raise OptimizerError(
-                f"--format {format_name}: {name} has rows of {module.in_features} weights, "
-                f"which is not a multiple of its block size, {block}"
+                f"--format {recipe.format}: {name} has rows of {weights} weights, "
+                f"which is not a multiple of its block size, {recipe.block}"
             )
 
 
-def _configuration(format_name: str, kv_cache: str | None, block_size: int | None) -> Any:
-    configuration = copy.deepcopy(getattr(mtq, FORMATS[format_name].configuration))
+def _configuration(recipe: Recipe) -> Any:
+    configuration = copy.deepcopy(getattr(mtq, FORMATS[recipe.format].configuration))
     for quantizer in configuration["quant_cfg"]:
         sizes = (quantizer.get("cfg") or {}).get("block_sizes") or {}
-        if block_size is not None and -1 in sizes:
-            sizes[-1] = block_size
-    if kv_cache is None:
+        if recipe.block_size is not None and -1 in sizes:
+            sizes[-1] = recipe.block_size
+    # Of weights and inputs: the scales of the KV cache are those of every layer.
+    configuration["quant_cfg"] += [
+        {"quantizer_name": f"{pattern}.{quantizer}", "enable": False}
+        for pattern in recipe.exclude
+        for quantizer in ("weight_quantizer", "input_quantizer")
+    ]
+    if recipe.kv_cache is None:
         return configuration
-    of_the_cache = getattr(mtq, KV_CACHE_FORMATS[kv_cache])
+    of_the_cache = getattr(mtq, KV_CACHE_FORMATS[recipe.kv_cache])
     return mtq.utils.update_quant_cfg_with_kv_cache_quant(configuration, of_the_cache["quant_cfg"])
 
 
