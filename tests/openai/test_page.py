@@ -87,7 +87,7 @@ async def test_a_conversation_and_its_waterfall(page, deployment):
     worker.end(submit.handle, reason=pb.FINISH_REASON_STOP)
     worker.complete(submit.handle, completion_tokens=9, **TIMED)
     await told(answer, "Four it is.")
-    waterfall = answer.get_by_role("region", name="Where the time went")
+    waterfall = answer.get_by_role("group", name="Where the time went")
     stages = await waterfall.locator("tbody tr td:nth-child(-n+2)").all_text_contents()
     assert stages[-6:] == ["worker", "queue", "worker", "prefill", "worker", "decode"]
     assert {"frontend", "tokenize", "route"} <= set(stages)

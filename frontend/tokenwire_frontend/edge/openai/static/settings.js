@@ -39,6 +39,7 @@ const controls = form.elements;
 // Shows what was set before in this tab. `keyChanged` is called when another key has been typed.
 export function start(keyChanged) {
   panel.open = matchMedia("(min-width: 60rem)").matches;
+  for (const control of named()) giveFault(control);
   for (const [name, value] of Object.entries(stored())) {
     if (controls[name]) controls[name].value = value;
   }
@@ -74,7 +75,7 @@ export function key() {
 // Returns the members of a request, without messages, and the message that comes before them.
 // Throws Refusal: a field can't be sent.
 export function request() {
-  for (const control of controls) clearFault(control);
+  for (const control of named()) clearFault(control);
   const body = {};
   if (controls.model.value) body.model = controls.model.value;
   for (const name of NUMBERS) {
@@ -94,14 +95,14 @@ export function request() {
 export function mark(refusal) {
   const control = controls[controlOf(refusal)];
   if (!control) return null;
-  clearFault(control);
-  const id = `${control.id}-fault`;
-  (control.closest(".numbers") ?? control).after(element("p", { className: "fault", id }, refusal.message));
+  const fault = faultOf(control);
+  fault.textContent = refusal.message;
+  fault.hidden = false;
   control.setAttribute("aria-invalid", "true");
-  control.setAttribute("aria-errormessage", id);
   return () => {
     panel.open = true;
     control.focus();
+    fault.scrollIntoView({ block: "nearest" });
   };
 }
 
@@ -110,10 +111,25 @@ function controlOf(refusal) {
   return CONTROLS[/^\w*/.exec(refusal.param ?? "")[0]];
 }
 
+function named() {
+  return [...controls].filter((each) => each.name);
+}
+
+function faultOf(control) {
+  return document.getElementById(`${control.id}-fault`);
+}
+
+// Gives a control a place for what is wrong with it, which is read out with it.
+function giveFault(control) {
+  const fault = element("p", { className: "fault", id: `${control.id}-fault`, hidden: true });
+  (control.closest(".numbers") ?? control).after(fault);
+  const before = control.getAttribute("aria-describedby") ?? "";
+  control.setAttribute("aria-describedby", `${fault.id} ${before}`.trim());
+}
+
 function clearFault(control) {
-  document.getElementById(`${control.id}-fault`)?.remove();
+  faultOf(control).hidden = true;
   control.removeAttribute("aria-invalid");
-  control.removeAttribute("aria-errormessage");
 }
 
 function number(name, text) {
@@ -142,6 +158,6 @@ function stored() {
 }
 
 function store() {
-  const values = [...controls].filter((each) => each.name).map((each) => [each.name, each.value]);
+  const values = named().map((each) => [each.name, each.value]);
   sessionStorage.setItem(STORED, JSON.stringify(Object.fromEntries(values)));
 }

@@ -21,6 +21,12 @@ function follow() {
   });
 }
 
+function turn(kind, ...children) {
+  const made = element("article", { className: kind }, ...children);
+  made.setAttribute("aria-label", kind);
+  return made;
+}
+
 // Takes everything away.
 export function clear() {
   turns.replaceChildren();
@@ -28,7 +34,7 @@ export function clear() {
 
 // Shows what the user has said.
 export function question(text) {
-  turns.append(element("li", { className: "question" }, element("p", { className: "text" }, text)));
+  turns.append(turn("question", element("p", { className: "text" }, text)));
   turns.scrollTop = turns.scrollHeight;
 }
 
@@ -50,7 +56,7 @@ export class Answer {
     // Read out when it is asked for alone: the answer is what is told.
     this._beside.setAttribute("aria-live", "off");
     follow();
-    turns.append(element("li", { className: "answer" }, this._said, this._beside));
+    turns.append(turn("answer", this._said, this._beside));
     turns.setAttribute("aria-busy", "true");
   }
 

@@ -11,7 +11,7 @@ export function waterfall(record) {
     start: seconds(stage.start),
     took: seconds(stage.duration),
   }));
-  const shown = element("section", { className: "waterfall" });
+  const shown = element("div", { className: "waterfall", role: "group" });
   shown.setAttribute("aria-label", "Where the time went");
   if (stages.length) shown.append(table(stages, seconds(timings.total)));
   shown.append(...sums(record), names(record));
@@ -20,7 +20,7 @@ export function waterfall(record) {
 
 function table(stages, total) {
   const end = Math.max(total, ...stages.map((each) => each.start + each.took));
-  const titles = ["Service", "Stage", "Start, ms", "Took, ms", ""];
+  const titles = ["Service", "Stage", "Start, ms", "Took, ms"];
   const head = titles.map((title) => element("th", { scope: "col" }, title));
   const rows = stages.map((each) => {
     const cells = [each.service, each.name, ms(each.start), ms(each.took)];
@@ -34,7 +34,7 @@ function table(stages, total) {
   return element(
     "table",
     {},
-    element("thead", {}, element("tr", {}, ...head)),
+    element("thead", {}, element("tr", {}, ...head, element("td"))),
     element("tbody", {}, ...rows),
   );
 }
@@ -54,7 +54,7 @@ function sums({ usage, timings, outcome, reason }) {
   };
   const told = Object.entries(times)
     .filter(([, duration]) => duration !== undefined)
-    .map(([name, duration]) => `${name} ${ms(seconds(duration))} ms`);
+    .map(([name, duration]) => `${name} ${ms(seconds(duration))}\u00a0ms`);
   const cached = usage.cached_prompt_tokens;
   const prompt = `${usage.prompt_tokens} prompt tokens`;
   const tokens = cached === undefined ? prompt : `${prompt} (${cached} cached)`;
