@@ -108,6 +108,7 @@ $(TRITON_CLIENT): constraints/triton-client.txt | setup
 	@rm -rf $@ && mv $@.part $@
 
 browser: setup  ## fetch Playwright, and Chromium where apt-get may install it, with which tests/openai tests the page
+	@mkdir -p build
 	@$(BIN)/python -m pip install -q -c constraints/cpu.txt -e '.[browser]' > build/browser.log 2>&1 || { cat build/browser.log; exit 1; }
 	@tools/fetch_chromium.sh
 
