@@ -6,10 +6,13 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any, Self
+
+from tokenwire import Client
 
 from benchmarks.gpu.processes import ROOT, Service
 
@@ -20,6 +23,9 @@ for which it uses less than a tenth of a core."""
 CONNECTIONS = 4
 """Of each load process, with a Session each. The kernel gives every connection to one of a
 frontend's processes, at random: many of them spread evenly."""
+
+RUNNING_S = 30.0
+"""Bound of the time until so many requests run as are wanted."""
 
 ENDING_S = 60.0
 """Beyond what a load is to take, for its processes to start and what is in flight to end."""
@@ -98,6 +104,29 @@ class Bench:
             str(phase["plan"]["flows"][0]["arrivals"]["concurrency"]): of_phase(phase)
             for phase in phases
         }
+
+
+def wait_until_running(frontend: Service, streams: int) -> None:
+    """Waits until nearly all streams are in the engines; some are always between two requests.
+
+    Raises:
+        RuntimeError: that takes too long.
+    """
+    deadline_s = time.monotonic() + RUNNING_S
+    with Client(frontend.address) as client:
+        while sum(each.running for each in client.workers()) < 0.9 * streams:
+            if time.monotonic() > deadline_s:
+                raise RuntimeError(f"{streams} requests do not run within {RUNNING_S:.0f} s")
+            time.sleep(0.1)
+
+
+def hold(loads: Sequence[Mapping[str, Any]]) -> None:
+    """Raises RuntimeError where requests failed or did not end, or tokens were lost."""
+    names = ("failed", "unfinished", "lost_or_repeated")
+    wrong = [each for each in loads if any(each[name] for name in names)]
+    if wrong:
+        told = (", ".join(f"{each[name]} {name}" for name in names) for each in wrong)
+        raise RuntimeError(f"{'; '.join(told)}: {[each['errors'] for each in wrong]}")
 
 
 NAMES = {

@@ -44,8 +44,11 @@ def with_experts(demo: Path, out: Path) -> Path:
         "num_local_experts": EXPERTS,
         "num_experts_per_tok": EXPERTS_OF_A_TOKEN,
         "sliding_window": None,
+        "tie_word_embeddings": False,
     }
-    return _write(demo, out, _mixed(_tensors(demo)), config)
+    tensors = _mixed(_tensors(demo))
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    return _write(demo, out, tensors, config)
 
 
 def _tensors(demo: Path) -> Tensors:

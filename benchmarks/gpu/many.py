@@ -12,9 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from tokenwire import Client
-
-from benchmarks.gpu import bench, demo, fleet, tables_of_many
+from benchmarks.gpu import bench, demo, failover, fleet, report, tables_of_many
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.context import Part, Run, finish, options, run_parts, running
 from benchmarks.gpu.fleet import Fleet
@@ -33,16 +31,6 @@ FRONTENDS_S = 8.0
 AROUND_S = 6.0
 """Of a load: its processes start before it, and what is in flight ends after it."""
 
-KILL_WINDOW_S = 16.0
-KILL_AFTER_S = 2.0
-"""After all streams run."""
-KILL_TOKENS = ("256", "uniform:384-640")
-"""Of prompts and outputs: all streams are under way when the workers are killed, and most of them
-then go on elsewhere."""
-
-ALL_RUN_S = 30.0
-"""Bound of the time until so many requests run as are wanted."""
-
 
 def scale(gpus: Fleet, run: Run) -> None:
     """Workers behind frontends of several processes, with prefix routing, against one worker."""
@@ -59,7 +47,8 @@ def scale(gpus: Fleet, run: Run) -> None:
             arms.append({"workers": count, "processes": processes, **figures})
         for frontend in frontends:
             frontend.stop()
-    _hold_requests(arms)
+        report.write(run.results, run.chosen.out)
+    bench.hold(arms)
     for count in gpus.counts[1:]:
         best = tables_of_many.best(arms, count)
         wanted = tables_of_many.SHARE * count
@@ -72,25 +61,14 @@ def kill(gpus: Fleet, run: Run) -> None:
     workers = _workers(gpus, run)
     victims = gpus.workers[(len(workers) + 1) // 2 :]
     frontend = _frontend(run, "kill", workers, PROCESSES[-1])
-    streams = run.chosen.streams * len(workers)
-    prompt, output = KILL_TOKENS
+    killed = [run.engines.pair(name).worker for name in victims]
     try:
-        with _bench(
-            run, frontend, "kill", [streams], 0.0, KILL_WINDOW_S, input=prompt, output=output
-        ) as load:
-            _until_running(frontend, streams)
-            time.sleep(KILL_AFTER_S)
-            for name in victims:
-                run.engines.pair(name).worker.process.kill()
-            (figures,) = load.figures(KILL_WINDOW_S).values()
+        streams = run.chosen.streams * len(workers)
+        found = failover.under_load(run, frontend, "kill", killed, streams)
     finally:
         run.engines.end(victims)
-    moved = len(frontend.events("generation_moved"))
-    found = {"workers": len(workers), "killed": len(victims), "moved": moved, **figures}
-    run.results["kill"] = found
-    run.say(f"kill: {found}")
-    _hold(moved > 0, "no generation moved: the workers were killed before or after the load")
-    _hold_requests([found])
+    run.results["kill"] = {"workers": len(workers), "killed": len(killed), **found}
+    bench.hold([found])
 
 
 def exact(gpus: Fleet, run: Run) -> None:
@@ -182,7 +160,7 @@ def rolling(gpus: Fleet, run: Run) -> None:
     streams = run.chosen.streams
     given = {"timeout": f"{HUNG_S:.0f}"}
     with _bench(run, frontend, "rolling", [streams], 0.0, ROLLING_MOST_S, **given) as load:
-        _until_running(frontend, streams)
+        bench.wait_until_running(frontend, streams)
         start_s = time.perf_counter()
         for worker in workers:
             run.services.restart(worker)
@@ -192,7 +170,7 @@ def rolling(gpus: Fleet, run: Run) -> None:
     found = {"both_restarted_s": restarted_s, **figures}
     run.results["rolling"] = found
     run.say(f"rolling restart: {found}")
-    _hold_requests([{**found, "unfinished": 0}])  # those that were cut off at the end
+    bench.hold([{**found, "unfinished": 0}])  # those that were cut off at the end
 
 
 ROLLING_MOST_S = 600.0
@@ -240,24 +218,6 @@ def _bench(
     }
     load = bench.load(concurrent, warm_up_s, window_s)
     return Bench(frontend, name, run.logs, {**load, **lengths, **given})
-
-
-def _until_running(frontend: Service, streams: int) -> None:
-    """Waits until nearly all streams are in the engines; some are always between two requests."""
-    deadline_s = time.monotonic() + ALL_RUN_S
-    with Client(frontend.address) as client:
-        while sum(each.running for each in client.workers()) < 0.9 * streams:
-            if time.monotonic() > deadline_s:
-                raise RuntimeError(f"{streams} requests do not run within {ALL_RUN_S:.0f} s")
-            time.sleep(0.1)
-
-
-def _hold_requests(arms: Sequence[dict[str, Any]]) -> None:
-    """Raises RuntimeError where requests failed or did not end, or tokens were lost."""
-    names = ("failed", "unfinished", "lost_or_repeated")
-    wrong = [each for each in arms if any(each[name] for name in names)]
-    told = [", ".join(f"{each[name]} {name}" for name in names) for each in wrong]
-    _hold(not wrong, "; ".join(told) + f" {[each['errors'] for each in wrong]}")
 
 
 def _hold(holds: bool, what: str) -> None:

@@ -138,7 +138,7 @@ def failover(found: Mapping[str, Any]) -> str:
             figures["lost_or_repeated"],
             figures["moved"],
             ms(figures, "longest_gap_ms"),
-            ms(figures, "longest_gap_p50_ms"),
+            ms(figures, "gap_p99_ms"),
         )
         for name, figures in (
             ("nobody killed", found.get("calm")),
@@ -153,7 +153,7 @@ def failover(found: Mapping[str, Any]) -> str:
         "lost or repeated",
         "moved",
         "longest gap",
-        "median stream's longest gap",
+        "gap p99",
     )
     return f"SIGKILL of a worker under load, 8B Llama shape.\n\n{table(titles, rows)}"
 

@@ -92,7 +92,7 @@ def kill(found: Mapping[str, Any]) -> str:
         f"SIGKILL of {found['killed']} of {found['workers']} workers at once under load: "
         f"{found['completed']} requests completed, {found['failed']} failed, "
         f"{found['lost_or_repeated']} tokens lost or repeated, {found['moved']} generations moved, "
-        f"longest gap {ms(found, 'gap_max_ms')}; load {load(found)}."
+        f"longest gap {ms(found, 'longest_gap_ms')}; load {load(found)}."
     )
 
 
