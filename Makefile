@@ -5,26 +5,24 @@ BIN := $(VENV)/bin
 BUF := node_modules/.bin/buf
 STAMP := $(VENV)/.ready
 IMAGE := build/contract.binpb
-SOURCES := clients/python service frontend inference_worker
+# All distributions of this clone, with what is optional and runs on a CPU.
+DISTRIBUTIONS := '.[cli,otel]' ./service ./frontend './inference_worker[openvino,hub]'
+PROJECTS := pyproject.toml hatch_build.py $(wildcard */pyproject.toml)
 
-.PHONY: help setup demo serve test browser test-clients test-go test-java test-typescript real-model prometheus helm grpc-tools test-helm lint types proto proto-go proto-java proto-typescript baseline telemetry-reference chaos bench bench-engine clean
+.PHONY: help setup demo serve test wheels pythons browser test-clients test-go test-java test-typescript real-model prometheus helm grpc-tools test-helm lint types proto proto-go proto-java proto-typescript baseline telemetry-reference chaos bench bench-engine clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
 
 setup: $(STAMP)  ## make .venv with both services, the CPU engine and the tools of this Makefile
 
-$(STAMP): pyproject.toml constraints/cpu.txt
+$(STAMP): $(PROJECTS) constraints/cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Tokenwire needs Python 3.11 or later") if sys.version_info < (3, 11) else 0'
 	@echo 'Installing into $(VENV), which takes a few minutes ...'
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --upgrade pip
 	@mkdir -p build
-	@$(BIN)/python -m pip install -q -c constraints/cpu.txt -e '.[dev]' > build/setup.log 2>&1 || { cat build/setup.log; exit 1; }
-	@# Python would take a folder named tokenwire, such as this clone seen from its parent, for the
-	@# package: pip's own hook for editable packages is asked last. Folders on the path are asked first.
-	@printf '%s\n' $(SOURCES:%=$(CURDIR)/%) > \
-		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tokenwire_sources.pth"
+	@$(BIN)/python -m pip install -q -c constraints/cpu.txt --group dev $(DISTRIBUTIONS:%=-e %) > build/setup.log 2>&1 || { cat build/setup.log; exit 1; }
 	@touch $@
 
 demo: setup  ## start a worker and a frontend, chat with the embedded model, stop both; ARGS=... for options
@@ -32,6 +30,13 @@ demo: setup  ## start a worker and a frontend, chat with the embedded model, sto
 
 serve: setup  ## run a worker (50061) and a frontend (50051) until Ctrl-C; ARGS='--worker-port 50071 ...'
 	@$(BIN)/python -m demo --serve $(ARGS)
+
+wheels: setup  ## build a wheel of each distribution into dist/
+	@rm -rf dist
+	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist . ./service ./frontend ./inference_worker
+
+pythons: setup  ## fetch what the services require for each other Python 3.11+ of this machine, with which tests/packages tests the wheels
+	$(BIN)/python -m tests.packages.pythons
 
 # Tests of services wait for them for a part of their time, so three processes share two cores.
 # Each part has services of its own, and takes about as long as the others.
@@ -109,7 +114,7 @@ $(TRITON_CLIENT): constraints/triton-client.txt | setup
 
 browser: setup  ## fetch Playwright, and Chromium where apt-get may install it, with which tests/openai tests the page
 	@mkdir -p build
-	@$(BIN)/python -m pip install -q -c constraints/cpu.txt -e '.[browser]' > build/browser.log 2>&1 || { cat build/browser.log; exit 1; }
+	@$(BIN)/python -m pip install -q -c constraints/cpu.txt --group browser > build/browser.log 2>&1 || { cat build/browser.log; exit 1; }
 	@tools/fetch_chromium.sh
 
 test-helm: helm  ## render the chart and check what it makes

@@ -2,13 +2,12 @@
 #   docker build -f deploy/frontend.Dockerfile -t tokenwire-frontend .
 FROM python:3.12-slim
 WORKDIR /app
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py LICENSE ./
 COPY constraints ./constraints
 COPY clients/python ./clients/python
 COPY service ./service
 COPY frontend ./frontend
-COPY inference_worker ./inference_worker
-RUN pip install --no-cache-dir -c constraints/cpu.txt '.[frontend]'
+RUN pip install --no-cache-dir -c constraints/cpu.txt . ./service ./frontend
 USER 65534
 ENV TOKENWIRE_FRONTEND_LISTEN=0.0.0.0:50051
 EXPOSE 50051 8000

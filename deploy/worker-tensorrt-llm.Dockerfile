@@ -3,14 +3,13 @@
 # How to run it: docs/engines/tensorrt_llm.md
 FROM nvcr.io/nvidia/tensorrt-llm/release:1.2.1
 WORKDIR /opt/tokenwire
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py LICENSE ./
 COPY constraints ./constraints
 COPY clients/python ./clients/python
 COPY service ./service
-COPY frontend ./frontend
 COPY inference_worker ./inference_worker
 # The image brings the engine, so not the extra that would install it.
-RUN pip install --no-cache-dir -c constraints/tensorrt_llm.txt '.[worker]'
+RUN pip install --no-cache-dir -c constraints/tensorrt_llm.txt . ./service ./inference_worker
 # MPI and the kernels' caches want a home.
 RUN useradd --create-home --uid 10001 worker
 # By its number, which Kubernetes can tell from root.

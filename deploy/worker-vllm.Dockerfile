@@ -3,15 +3,14 @@
 # How to run it: docs/engines/vllm.md
 FROM vllm/vllm-openai:v0.26.0
 WORKDIR /opt/tokenwire
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py LICENSE ./
 COPY constraints ./constraints
 COPY clients/python ./clients/python
 COPY service ./service
-COPY frontend ./frontend
 COPY inference_worker ./inference_worker
 # The image brings vLLM and what it needs, in the versions that it was tested with: of ours only the
 # two that must not be newer than its protobuf are held.
-RUN python3 -m pip install --no-cache-dir 'grpcio-health-checking==1.75.0' 'grpcio-reflection==1.75.0' '.[worker]'
+RUN python3 -m pip install --no-cache-dir 'grpcio-health-checking==1.75.0' 'grpcio-reflection==1.75.0' . ./service ./inference_worker
 # Compiled kernels are cached in the home.
 RUN useradd --create-home --uid 10001 worker
 # By its number, which Kubernetes can tell from root.

@@ -2,13 +2,12 @@
 #   docker build -f deploy/worker.Dockerfile -t tokenwire-worker .
 FROM python:3.12-slim
 WORKDIR /app
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py LICENSE ./
 COPY constraints ./constraints
 COPY clients/python ./clients/python
 COPY service ./service
-COPY frontend ./frontend
 COPY inference_worker ./inference_worker
-RUN pip install --no-cache-dir -c constraints/cpu.txt '.[openvino]'
+RUN pip install --no-cache-dir -c constraints/cpu.txt . ./service './inference_worker[openvino]'
 COPY models/demo/openvino /models/demo
 USER 65534
 ENV TOKENWIRE_WORKER_LISTEN=0.0.0.0:50061 TOKENWIRE_WORKER_MODEL=/models/demo

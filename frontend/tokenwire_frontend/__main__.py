@@ -7,7 +7,7 @@ from tokenwire_service.launcher import launch
 def main() -> None:
     """Runs the frontend until SIGTERM or SIGINT."""
     completion.answer("tokenwire-frontend", "tokenwire_frontend.settings:FrontendSettings")
-    launch("tokenwire-frontend", "tokenwire_frontend.main", "frontend")
+    launch("tokenwire_frontend.main")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from tokenwire_service.launcher import launch
 def main() -> None:
     """Runs a worker until SIGTERM or SIGINT."""
     completion.answer("tokenwire-worker", "tokenwire_worker.settings:WorkerSettings")
-    launch("tokenwire-worker", "tokenwire_worker.main", "openvino")
+    launch("tokenwire_worker.main")
 
 
 if __name__ == "__main__":

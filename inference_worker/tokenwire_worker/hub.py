@@ -43,7 +43,7 @@ def find(model: str) -> Path:
     except ModuleNotFoundError as error:
         raise ModelError(
             f"no such folder; to take it for a name on the Hugging Face Hub, the worker "
-            f"needs a package that is not installed ({error.name}): extra [hub] of tokenwire"
+            f"needs a package that is not installed ({error.name}): extra [hub] of tokenwire-worker"
         ) from error
     found = NAME.fullmatch(model)
     if found is None:

@@ -1,7 +1,4 @@
-"""Starts a service's `main`, or says what to install; imports nothing but the standard library.
-
-The client's package brings the commands of both services, and not what they need.
-"""
+"""Starts a service's `main`; imports nothing but the standard library before."""
 
 from __future__ import annotations
 
@@ -12,28 +9,13 @@ import sys
 from tokenwire_service import signals
 from tokenwire_service.telemetry import variables
 
-EX_USAGE = 64
-OWN = ("tokenwire", "tokenwire_service", "tokenwire_frontend", "tokenwire_worker")
 
-
-def launch(program: str, module: str, extra: str) -> None:
-    """Runs `main` of the module; exits with code 64 where a required package is missing."""
+def launch(module: str) -> None:
+    """Runs `main` of the module. A signal that comes while it is imported ends the process."""
     _open_standard_files()
     signals.end_at_once()
     variables.settle()
-    try:
-        main = importlib.import_module(module).main
-    except ModuleNotFoundError as error:
-        name = (error.name or "").partition(".")[0]
-        if name in OWN or error.name is None:
-            raise
-        print(
-            f"{program}: {name} is not installed; this brings it, in a checkout of Tokenwire: "
-            f"pip install -c constraints/cpu.txt '.[{extra}]'",
-            file=sys.stderr,
-        )
-        sys.exit(EX_USAGE)
-    main()
+    importlib.import_module(module).main()
 
 
 def _open_standard_files() -> None:

@@ -1,4 +1,4 @@
-"""Tokenwire's version, as installed."""
+"""Tokenwire's version, as installed: all of its distributions have the same."""
 
 from importlib.metadata import version
 

@@ -44,10 +44,14 @@ class Process:
     """One service. Its standard error, one JSON object a line, is read as it comes."""
 
     def __init__(
-        self, module: str, arguments: Sequence[str], environment: dict[str, str] | None = None
+        self,
+        module: str,
+        arguments: Sequence[str],
+        environment: dict[str, str] | None = None,
+        python: Path | str = sys.executable,
     ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [python, "-m", module, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -151,16 +155,21 @@ def _environment(changes: dict[str, str] | None) -> dict[str, str]:
 
 
 class Processes:
-    """Starts services, and ends every one that is left at the end of a test or session."""
+    """Starts services, and ends every one that is left at the end of a test or session.
 
-    def __init__(self) -> None:
+    Args:
+        python: the interpreter of the environment that the services are installed in.
+    """
+
+    def __init__(self, python: Path | str = sys.executable) -> None:
+        self._python = python
         self._all: list[Process] = []
 
     def run(
         self, module: str, arguments: Sequence[str], environment: dict[str, str] | None = None
     ) -> Process:
         """Starts a module of either service as it is told."""
-        process = Process(module, arguments, environment)
+        process = Process(module, arguments, environment, self._python)
         self._all.append(process)
         return process
 

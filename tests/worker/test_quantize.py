@@ -191,7 +191,7 @@ def test_what_is_not_installed_is_named(quantize, monkeypatch):
     monkeypatch.setitem(sys.modules, "modelopt", None)
     code, _, err = quantize()
     assert code == 64
-    assert "is not installed; this brings it: pip install '.[quantize]'" in err
+    assert "is not installed; this brings it: pip install './inference_worker[quantize]'" in err
 
 
 # --- prompts -------------------------------------------------------------------------------------

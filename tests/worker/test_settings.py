@@ -97,7 +97,7 @@ def test_a_package_that_is_not_installed(processes, tmp_path):
     started = processes.run(
         "tokenwire_worker", ["--model", str(MODEL)], {"PYTHONPATH": str(tmp_path)}
     )
-    check_refused(started, "pip install -c constraints/cpu.txt '.[openvino]'")
+    check_refused(started, "pip install -c constraints/cpu.txt './inference_worker[openvino]'")
     assert len(started.lines) == 1
 
 

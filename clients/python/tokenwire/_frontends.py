@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -143,8 +144,8 @@ def each_of(
     arguments: Sequence[ChannelArgument],
     tracing: bool | TracerProvider,
     api_key: ApiKey | None,
-) -> Frontends[_FrontendT]:
-    """Returns the frontends of one or several targets.
+) -> list[_FrontendT]:
+    """Returns a connection to each of one or several targets.
 
     Raises:
         ValueError: as `checked_targets` and `ApiKey.check`.
@@ -152,9 +153,7 @@ def each_of(
     targets = checked_targets(target)
     if api_key is not None:
         api_key.check(targets, encrypted=tls is not None)
-    return Frontends(
-        [kind(each, tls, arguments, tracing_to(each, tracing), api_key) for each in targets]
-    )
+    return [kind(each, tls, arguments, tracing_to(each, tracing), api_key) for each in targets]
 
 
 class _Health:
@@ -226,3 +225,37 @@ class Frontends(Generic[_FrontendT]):
         others = self._order[place:] + self._order[:place]
         now_s = self._clock()
         return min(others, key=lambda each: max(self._health[id(each)].rests_until_s, now_s))
+
+
+class AsyncFrontends(Frontends[AsyncFrontend]):
+    """Those of an AsyncClient, which belongs to the event loop in which it is first used.
+
+    Its channels do: in another loop gRPC's calls fail with errors of its own, or never end.
+    """
+
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    def pick(self) -> AsyncFrontend:
+        """Returns the frontend that the next call goes to; raises as `check_loop`."""
+        self.check_loop()
+        return super().pick()
+
+    def check_loop(self) -> None:
+        """Notes the event loop of the first use.
+
+        Raises:
+            RuntimeError: another event loop runs now, or none.
+        """
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                "an AsyncClient can only be used while an event loop runs; Client needs none"
+            ) from None
+        if self._loop is None:
+            self._loop = running
+        elif self._loop is not running:
+            raise RuntimeError(
+                "this AsyncClient belongs to another event loop, in which it was first used: "
+                "create one for each event loop, such as for each asyncio.run"
+            )

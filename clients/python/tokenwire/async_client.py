@@ -13,7 +13,7 @@ from tokenwire._api_key import ApiKey, as_api_key
 from tokenwire._channel import ChannelArgument, Tls
 from tokenwire._chat import Chat
 from tokenwire._course import Course
-from tokenwire._frontends import AsyncFrontend, each_of
+from tokenwire._frontends import AsyncFrontend, AsyncFrontends, each_of
 from tokenwire._generation import Progress
 from tokenwire._requests import Prompt
 from tokenwire._retry import Attempts, RetryPolicy
@@ -35,12 +35,13 @@ _Response = TypeVar("_Response")
 
 
 class AsyncClient:
-    """Connections to Tokenwire frontends, for one event loop.
+    """Connections to Tokenwire frontends, for the event loop in which they are first used.
 
         async with AsyncClient("127.0.0.1:50051") as client:
             answer = await client.generate("The capital of France is", max_tokens=8)
 
-    Arguments and methods are those of `tokenwire.Client`; `session` comes on top.
+    Arguments and methods are those of `tokenwire.Client`; `session` comes on top. In another event
+    loop every call raises RuntimeError.
     """
 
     def __init__(
@@ -55,14 +56,15 @@ class AsyncClient:
         channel_arguments: Sequence[ChannelArgument] = (),
         tracing: bool | TracerProvider = False,
     ) -> None:
-        self._frontends = each_of(
-            AsyncFrontend, target, tls, channel_arguments, tracing, as_api_key(api_key)
+        self._frontends = AsyncFrontends(
+            each_of(AsyncFrontend, target, tls, channel_arguments, tracing, as_api_key(api_key))
         )
         self._timeout = timeout
         self._retry = retry
         self._request_bytes = max_request_bytes
 
     async def __aenter__(self) -> Self:
+        self._frontends.check_loop()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -70,6 +72,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Closes the connections; calls that still run are cancelled."""
+        self._frontends.check_loop()
         for each in self._frontends:
             await each.close()
 

@@ -12,7 +12,7 @@ from tokenwire._api_key import ApiKey, as_api_key
 from tokenwire._channel import ChannelArgument, Tls
 from tokenwire._chat import Chat
 from tokenwire._course import Course
-from tokenwire._frontends import Frontend, each_of, wait
+from tokenwire._frontends import Frontend, Frontends, each_of, wait
 from tokenwire._generation import Progress
 from tokenwire._requests import Prompt
 from tokenwire._retry import Attempts, RetryPolicy
@@ -70,8 +70,8 @@ class Client:
         channel_arguments: Sequence[ChannelArgument] = (),
         tracing: bool | TracerProvider = False,
     ) -> None:
-        self._frontends = each_of(
-            Frontend, target, tls, channel_arguments, tracing, as_api_key(api_key)
+        self._frontends = Frontends(
+            each_of(Frontend, target, tls, channel_arguments, tracing, as_api_key(api_key))
         )
         self._timeout = timeout
         self._retry = retry

@@ -14,7 +14,7 @@ class Adapter:
     needs: tuple[str, ...]
     """Top-level modules that the engine's own package brings."""
     extra: str
-    """Extra of this project that installs it."""
+    """Extra of `tokenwire-worker` that installs it; empty where the worker brings all."""
     constraints: str
     """File of the versions that it was tested with, in a checkout."""
     simulated: bool = False
@@ -25,7 +25,8 @@ class Adapter:
     @property
     def how_to_install(self) -> str:
         """The command, for somebody in a checkout."""
-        return f"pip install -c {self.constraints} '.[{self.extra}]' in a checkout of Tokenwire"
+        worker = f"'./inference_worker[{self.extra}]'"
+        return f"pip install -c {self.constraints} {worker} in a checkout of Tokenwire"
 
 
 ADAPTERS = {
@@ -38,7 +39,7 @@ ADAPTERS = {
     "simulated": Adapter(
         "tokenwire_worker.engines.simulated.adapter",
         (),
-        "worker",
+        "",
         "constraints/cpu.txt",
         simulated=True,
     ),

@@ -26,7 +26,7 @@ SAMPLE_TOKENS = 512
 FEW_SAMPLES = 128
 """From fewer the ranges of activations are told by chance."""
 
-HOW_TO_INSTALL = "pip install '.[quantize]' in a checkout of Tokenwire"
+HOW_TO_INSTALL = "pip install './inference_worker[quantize]' in a checkout of Tokenwire"
 NEEDS = ("modelopt", "torch", "transformers", "accelerate")
 
 

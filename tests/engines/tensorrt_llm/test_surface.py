@@ -112,7 +112,7 @@ def test_without_the_package_it_says_what_to_install(capsys, monkeypatch):
         [
             (
                 "tensorrt_llm is not installed: pip install -c constraints/tensorrt_llm.txt "
-                "'.[tensorrt-llm]' in a checkout of Tokenwire"
+                "'./inference_worker[tensorrt-llm]' in a checkout of Tokenwire"
             )
         ],
     )

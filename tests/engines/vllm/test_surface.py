@@ -101,5 +101,5 @@ def test_adapter_is_not_imported_before_it_is_chosen(tmp_path):
     if importlib.util.find_spec("vllm") is not None:
         pytest.skip("vLLM is installed here")
     settings = WorkerSettings(model=str(tmp_path), engine="vllm")
-    with pytest.raises(engines.EngineError, match=r"constraints/vllm.txt '\.\[vllm\]'"):
+    with pytest.raises(engines.EngineError, match=r"vllm.txt '\./inference_worker\[vllm\]'"):
         engines.module_of(settings)
