@@ -33,7 +33,8 @@ serve: setup  ## run a worker (50061) and a frontend (50051) until Ctrl-C; ARGS=
 
 wheels: setup  ## build a wheel of each distribution into dist/
 	@rm -rf dist
-	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist . ./service ./frontend ./inference_worker
+	@for each in . service frontend inference_worker; do \
+		(cd $$each && $(CURDIR)/$(BIN)/python -m hatchling build -t wheel -d $(CURDIR)/dist) || exit 1; done
 
 pythons: setup  ## fetch what the services require for each other Python 3.11+ of this machine, with which tests/packages tests the wheels
 	$(BIN)/python -m tests.packages.pythons

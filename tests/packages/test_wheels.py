@@ -98,15 +98,16 @@ def test_the_client_requires_no_service_and_services_their_own_version(built):
         assert {each for each in lines if each.startswith("tokenwire")} == own
 
 
-class Installed:
-    """An environment of one of the Pythons with what the services require, and none of ours yet."""
+class Environment:
+    """A virtual environment of one of the Pythons, with what the services require but not ours."""
 
     def __init__(self, version: str, folder: Path) -> None:
-        self.bin = folder / "bin"
+        self.python = folder / "bin/python"
         self._folder = folder
         self._run(PYTHONS[version], "-m", "venv", "--without-pip", folder)
-        required = folder / "required" if version == pythons.THIS else pythons.FETCHED / version
+        required = pythons.FETCHED / version
         if version == pythons.THIS:
+            required = folder / "required"
             self._link_own(required)
         site = folder / f"lib/python{version}/site-packages"
         (site / "required.pth").write_text(str(required))
@@ -115,22 +116,23 @@ class Installed:
         """Links what is installed here, without Tokenwire itself."""
         required.mkdir()
         for each in Path(sysconfig.get_path("purelib")).iterdir():
-            if not each.name.lstrip("_").startswith("tokenwire"):
+            if "tokenwire" not in each.name:
                 (required / each.name).symlink_to(each)
 
     def install(self, *built: Path) -> None:
         """Installs wheels; what they require must be here."""
-        pip = (sys.executable, "-m", "pip", "--python", self.bin / "python", "install", "-q")
-        self._run(*pip, "--no-index", "--disable-pip-version-check", *built)
+        pip = (sys.executable, "-m", "pip", "--python", self.python, "install", "-q")
+        options = ("--no-index", "--no-compile", "--disable-pip-version-check")
+        self._run(*pip, *options, *built)
 
     def run(self, command: str, *arguments: str) -> str:
         """Runs one of its commands, outside of the checkout; returns its standard output."""
-        return self._run(self.bin / command, *arguments)
+        return self._run(self.python.parent / command, *arguments)
 
     def _run(self, *command: str | Path) -> str:
         ended = subprocess.run(
             command,
-            cwd=self._folder.parent,
+            cwd=self._folder,
             env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
             capture_output=True,
             text=True,
@@ -141,28 +143,49 @@ class Installed:
         return ended.stdout
 
 
+@pytest.fixture(scope="module")
+def environment(built, tmp_path_factory):
+    """Returns the environment of a Python with all wheels, which is made once."""
+    made = {}
+
+    def get(version):
+        if version not in made:
+            folder = tmp_path_factory.mktemp("environments") / version
+            folder.mkdir()
+            made[version] = Environment(version, folder)
+            made[version].install(*built.values())
+        return made[version]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def frontend(environment):
+    """A frontend and a worker of the wheels."""
+    processes = Processes(environment(pythons.THIS).python)
+    started = processes.frontend(workers=[processes.simulated()])
+    started.wait_for("worker", state="ready")
+    yield started
+    processes.end()
+
+
 @pytest.mark.parametrize("version", PYTHONS)
-def test_they_install_and_a_pair_of_them_answers(built, tmp_path, version):
+def test_they_install_and_answer(built, environment, frontend, version):
     if version != pythons.THIS and not (pythons.FETCHED / version).exists():
         pytest.skip(f"`make pythons` fetches what the services require on Python {version}")
-    installed = Installed(version, tmp_path / "environment")
-
-    installed.install(built["tokenwire"])
+    installed = environment(version)
     told = wheels.metadata(built["tokenwire"])["Version"]
     assert installed.run("tokenwire", "--version") == f"tokenwire {told}\n"
-    there = "from importlib.util import find_spec; print(find_spec('tokenwire_service'))"
-    assert installed.run("python", "-c", there) == "None\n"
+    installed.run("python", "-c", "import tokenwire_frontend.main, tokenwire_worker.main")
+    answer = installed.run(
+        "tokenwire", "generate", "--target", frontend.address, "--max-tokens", "8", "Hi"
+    )
+    assert re.search(r"\w", answer)
 
-    installed.install(*(wheel for name, wheel in built.items() if name != "tokenwire"))
-    processes = Processes(installed.bin / "python")
-    try:
-        worker = processes.worker() if version == pythons.THIS else processes.simulated()
-        frontend = processes.frontend(workers=[worker])
-        frontend.wait_for("worker", state="ready")
-        answer = installed.run(
-            *("tokenwire", "generate", "--target", frontend.address),
-            *("--temperature", "0", "The capital of France is"),
-        )
-    finally:
-        processes.end()
-    assert re.search(r"Paris" if version == pythons.THIS else r"\w", answer)
+
+def test_the_client_alone_needs_no_service(built, tmp_path):
+    alone = Environment(pythons.THIS, tmp_path)
+    alone.install(built["tokenwire"])
+    code = "import tokenwire.client, tokenwire.async_client, tokenwire_service"
+    with pytest.raises(AssertionError, match="No module named 'tokenwire_service'"):
+        alone.run("python", "-c", code)

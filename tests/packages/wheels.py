@@ -21,13 +21,11 @@ PACKAGES = {
 
 
 def build(folder: Path) -> dict[str, Path]:
-    """Builds each distribution's wheel as `make wheels` does, with the installed backend."""
-    pip = (sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation")
-    projects = [
-        ROOT if name == "tokenwire" else (ROOT / packages[0]).parent
-        for name, packages in PACKAGES.items()
-    ]
-    subprocess.run([*pip, "-w", folder, *projects], check=True)
+    """Builds each distribution's wheel as `make wheels` does."""
+    hatchling = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
+    for name, packages in PACKAGES.items():
+        project = ROOT if name == "tokenwire" else (ROOT / packages[0]).parent
+        subprocess.run(hatchling, cwd=project, stdout=subprocess.DEVNULL, check=True)
     built = {metadata(wheel)["Name"]: wheel for wheel in folder.glob("*.whl")}
     assert built.keys() == PACKAGES.keys()
     return built
