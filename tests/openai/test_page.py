@@ -159,6 +159,17 @@ async def test_what_a_model_writes_is_text(page, deployment):
     assert await page.title() == "Tokenwire"
 
 
+async def test_a_long_answer_does_not_freeze_the_page(page):
+    """Laying the page out anew for each token takes minutes here; once a frame, some seconds."""
+    chunk = 'data: {"choices": [{"delta": {"content": "word "}}]}\n\n'
+    answers = {"content_type": "text/event-stream", "body": chunk * 20_000 + "data: [DONE]\n\n"}
+    await page.route("**/v1/chat/completions", lambda route: route.fulfill(**answers))
+    answer = await ask(page, "Go on.")
+    await api.expect(page.get_by_role("status")).to_have_text("Answered.", timeout=WAIT_S * 1e3)
+    text = await answer.locator(".said > .text").text_content()
+    assert len(text) == len("word ") * 20_000
+
+
 async def test_a_key_is_asked_for_and_sent(browser, tmp_path):
     keys = KeyFile(tmp_path / "keys.yaml")
     good = keys.add("acme", Role.CALL)

@@ -8,16 +8,17 @@ const turns = document.getElementById("turns");
 // Pixels from the end within which a reader is at the end, and stays there as the answer grows.
 const END_PX = 48;
 
-let scrolling = false;
+let isFollowing = false;
 
-// Scrolls to the end before the next frame, unless the reader has scrolled away from it.
+// Scrolls to the end before the next frame, unless the reader has scrolled away from it. Asking for
+// positions lays the page out, so it is done once a frame and not for each token.
 function follow() {
+  if (isFollowing) return;
+  isFollowing = true;
   const isAtEnd = turns.scrollHeight - turns.scrollTop - turns.clientHeight < END_PX;
-  if (scrolling || !isAtEnd) return;
-  scrolling = true;
   requestAnimationFrame(() => {
-    turns.scrollTop = turns.scrollHeight;
-    scrolling = false;
+    if (isAtEnd) turns.scrollTop = turns.scrollHeight;
+    isFollowing = false;
   });
 }
 
