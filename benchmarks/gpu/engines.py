@@ -73,6 +73,8 @@ class Variant:
     """Bound of its start."""
     gpus: str | None = None
     """GPUs that it may use, as CUDA_VISIBLE_DEVICES names them; None: all."""
+    phases: str = "any"
+    """What the worker is for."""
 
 
 def large(cache_gb: float, **changes: Any) -> dict[str, Any]:
@@ -233,6 +235,7 @@ class Engines:
         environment = dict(WITHOUT_MULTICAST)
         if variant.gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = variant.gpus
+        options += ["--phases", variant.phases]
         return self._services.pair(name, options, environment, variant.start_s)
 
 

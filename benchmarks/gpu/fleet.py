@@ -57,6 +57,11 @@ class Fleet:
         return tuple(f"worker-{number}" for number in range(1, len(self.gpus) + 1))
 
     @property
+    def apart(self) -> tuple[str, str]:
+        """Workers of the 8B shape for prompts and for tokens by name, on the first two GPUs."""
+        return "prefill", "decode"
+
+    @property
     def counts(self) -> list[int]:
         """How many workers are measured together: powers of two, and all."""
         powers = [2**exponent for exponent in range(len(self.gpus).bit_length())]
@@ -78,6 +83,8 @@ class Fleet:
             name: Variant("8b", large(26), gpus=gpu)
             for name, gpu in zip(self.workers, self.gpus, strict=True)
         }
+        for phases, gpu in zip(self.apart, self.gpus, strict=False):
+            found[phases] = Variant("8b", large(26), gpus=gpu, phases=phases)
         for model in WHOLE_ON:
             found |= self._family(model)
         return found

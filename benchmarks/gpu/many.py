@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from benchmarks.gpu import bench, demo, failover, fleet, report, tables_of_many
+from benchmarks.gpu import bench, demo, disaggregated, failover, fleet, report, tables_of_many
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.context import Part, Run, finish, options, run_parts, running
 from benchmarks.gpu.fleet import Fleet
@@ -173,6 +173,15 @@ def rolling(gpus: Fleet, run: Run) -> None:
     bench.hold([{**found, "unfinished": 0}])  # those that were cut off at the end
 
 
+def apart(gpus: Fleet, run: Run) -> None:
+    """A worker for prompts and one for tokens, against two that do both."""
+    arms = {
+        "two workers": _frontend(run, "both", _workers(gpus, run)[:2], 1),
+        "a pair": disaggregated.pair(run, "apart", *gpus.apart),
+    }
+    run.results["apart"] = disaggregated.compare(run, arms)
+
+
 ROLLING_MOST_S = 600.0
 HUNG_S = 30.0
 """A request that takes longer has failed: ten times what it takes at most."""
@@ -245,6 +254,7 @@ def acts(gpus: Fleet, window_s: float) -> dict[str, dict[str, Part]]:
         },
         "3": {
             "routing": Part(partial(routing, gpus), two, round(6 * arm_s)),
+            "disaggregated": Part(partial(apart, gpus), (*two, *gpus.apart), 90),
             "rolling": Part(partial(rolling, gpus), two, 130),
         },
     }

@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import tables, tables_of_many
+from benchmarks.gpu import tables, tables_of_apart, tables_of_many
 
 TARGET_RATIO = 0.97
 """Least share of the direct arm's tokens per second that the services are to reach."""
@@ -45,6 +45,8 @@ def write(results: dict[str, Any], folder: Path) -> None:
         ("experts", tables_of_many.experts),
         ("routing", tables_of_many.routing),
         ("rolling", tables_of_many.rolling),
+        ("apart_exact", tables_of_apart.exact),
+        ("apart", tables_of_apart.apart),
         ("failover", tables.failover),
         ("demo", _demo),
         ("wire", _wire),

@@ -102,6 +102,7 @@ class Frontend:
             ParserNames(chosen.tool_parser, chosen.reasoning_parser),
             supervisor,
             metrics.forget_worker,
+            chosen.disaggregate_from_tokens,
         )
         self._discovery = Discovery(
             chosen.worker,

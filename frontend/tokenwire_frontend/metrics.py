@@ -18,6 +18,7 @@ class FrontendMetrics:
         self.routed = Tally(registry.ROUTED)
         self.deltas = Tally(registry.DELTAS)
         self.moves = Tally(registry.MOVES)
+        self.prefills = Tally(registry.PREFILLS)
         self.request_duration = Histogram(registry.REQUEST_DURATION)
         self.time_to_first_token = Histogram(registry.TIME_TO_FIRST_TOKEN)
         self.time_per_output_token = Histogram(registry.TIME_PER_OUTPUT_TOKEN)

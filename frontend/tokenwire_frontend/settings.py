@@ -161,6 +161,12 @@ class FrontendSettings(ServiceSettings):
         description="most memory in MiB for what prefix routing knows of KV caches, about 200 "
         "bytes a block",
     )
+    disaggregate_from_tokens: int = Field(
+        1024,
+        ge=0,
+        description="tokens of a prompt, in the KV cache of no worker that it could go to, from "
+        "which a worker with --phases prefill computes it, where there is one; 0: none does",
+    )
     worker_suspect_s: float = Field(
         3.0,
         ge=1.5,

@@ -52,6 +52,10 @@ SHOWN_REQUESTS = 16
 
 _NOT_CARRIED = "it needs state that the engine has only of output which it generated itself"
 
+FETCH_S = 2.0
+"""Time that other workers have to fetch a prompt from one that drains: they begin within a step of
+theirs, and what they do not get they compute."""
+
 DEAD_CLOSE_S = 0.3
 """Time that an engine has to end which is dead: there is nothing left to save."""
 
@@ -181,6 +185,10 @@ class Dispatcher:
         generation = validation.complete(request, self.info)
         if generation.carried_tokens and ending_of_carried(generation) is None:
             self._refuse_unless_carried(generation)
+        if generation.prefill_only:
+            kept = validation.not_handed_over(generation, self.info)
+            if kept:
+                raise errors.prompt_not_handed_over(self.info.engine, kept)
         return generation
 
     def _refuse_unless_carried(self, generation: Generation) -> None:
@@ -378,7 +386,10 @@ class Dispatcher:
         self.draining = True
         self._load_changed()
         try:
-            await asyncio.wait_for(self._flights.idle.wait(), grace_s)
+            async with asyncio.timeout(grace_s):
+                await self._flights.idle.wait()
+                # Other workers are about to fetch the last prompts.
+                await asyncio.sleep(self._flights.handed_over_s + FETCH_S - time.monotonic())
         except TimeoutError:
             self._flights.fail_all(lambda: errors.grace_over(self._worker))
         self._end_streams()

@@ -3,6 +3,7 @@
     INVALID_ARGUMENT     INVALID_FIELD     fields at fault, each named
                          DUPLICATE_HANDLE  two live generations of one stream under one handle
     FAILED_PRECONDITION  OUTPUT_NOT_CARRIED  fields with which the engine can't go on exactly
+                         PROMPT_NOT_HANDED_OVER  fields with which no other worker goes on exactly
                          LORA_NOT_SET_UP   the worker is not set up to load LoRA adapters
                          LORA_CHANGING     the adapter is being loaded or unloaded
     NOT_FOUND            LORA_NOT_FOUND    no LoRA adapter of that name, or at that path
@@ -72,6 +73,23 @@ def output_not_carried(engine: str, found: Sequence[tuple[str, str]]) -> Service
         Code.FAILED_PRECONDITION,
         "OUTPUT_NOT_CARRIED",
         f"engine {engine} can't go on after output_so_far exactly as without the break: {fields}",
+    )
+    error.violations = [FieldViolation(f"request.{field}", why) for field, why in found]
+    return error
+
+
+def prompt_not_handed_over(engine: str, found: Sequence[tuple[str, str]]) -> ServiceError:
+    """Returns the refusal of a prompt alone, after which no other engine would go on exactly.
+
+    Args:
+        engine: its name.
+        found: of each field at fault its path within the request, and why.
+    """
+    fields = ", ".join(field for field, _ in found)
+    error = ServiceError(
+        Code.FAILED_PRECONDITION,
+        "PROMPT_NOT_HANDED_OVER",
+        f"engine {engine} can't compute the prompt for another worker to go on exactly: {fields}",
     )
     error.violations = [FieldViolation(f"request.{field}", why) for field, why in found]
     return error

@@ -7,12 +7,14 @@ exception, ends that one. Each end takes the same way out (`_conclude`), in any 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import structlog
 from tokenwire_service.errors import ServiceError
+from tokenwire_service.limits import TRANSFER_HANDLE_BYTES
 
 from tokenwire_worker import errors
 from tokenwire_worker.core.admission import Admission
@@ -56,6 +58,8 @@ class Flights:
         """Engine steps since the start."""
         self.step_s = RecentMean()
         """Time that they take of late."""
+        self.handed_over_s = -math.inf
+        """time.monotonic() when the last prompt was complete that another worker goes on with."""
         self.generated_tokens = 0
         """Tokens that callers were told of since the start."""
         self._engine = engine
@@ -224,6 +228,8 @@ class Flights:
             live, ids = flight.live, output.token_ids
             if output.prompt_logprobs is not None:
                 live.sink.prompt_logprobs(live.handle, output.prompt_logprobs)
+            if output.transfer_handle:
+                self._take_prefilled(live, output, ended_s)
             if ids and output.sequence in live.open:
                 self._count(len(ids))
                 live.completion_tokens += len(ids)
@@ -233,6 +239,17 @@ class Flights:
                 live.sink.tokens(live.handle, output.sequence, ids, output.logprobs)
         except Exception as error:  # noqa: BLE001 - one output's fault is not the others'
             self.fault(flight, error)
+
+    def _take_prefilled(self, live: Live, output: Output, ended_s: float) -> None:
+        """Takes the end of a prompt that was computed alone."""
+        handle_bytes = len(output.transfer_handle)
+        if handle_bytes > TRANSFER_HANDLE_BYTES:
+            raise errors.engine_failed(
+                f"its handle of the prompt has {handle_bytes} bytes; at most "
+                f"{TRANSFER_HANDLE_BYTES}"
+            )
+        live.note_prefilled(ended_s, output)
+        self.handed_over_s = ended_s
 
     def _take_columns(self, columns: Columns, ended_s: float) -> None:
         """Routes columns; what does not fit together fails the generations that they name."""

@@ -188,7 +188,7 @@ class GenerationRecord:
         model = {semconv.GEN_AI_REQUEST_MODEL: self._recorder.model}
         metrics.queue_duration.record(completion.queue_s, model, context)
         metrics.request_duration.record(time.monotonic() - live.received_s, gen_ai, context)
-        if completion.prefill_s is not None:
+        if completion.prefill_s is not None and live.first_token_s is not None:
             first_s = completion.queue_s + completion.prefill_s
             metrics.time_to_first_token.record(first_s, gen_ai, context)
         each = completion.completion_tokens / live.generation.sequence_count
@@ -204,7 +204,8 @@ class GenerationRecord:
         if cached is not None:
             count = metrics.prefix_cache_tokens.count
             count(self._recorder.model, semconv.HIT).value += cached
-            count(self._recorder.model, semconv.MISS).value += completion.prompt_tokens - cached
+            missed = completion.prompt_tokens - cached - (completion.fetched_prompt_tokens or 0)
+            count(self._recorder.model, semconv.MISS).value += missed
         self._span.attributes.update(
             {
                 semconv.GEN_AI_REQUEST_MAX_TOKENS: (
@@ -218,6 +219,12 @@ class GenerationRecord:
         )
         if cached is not None:
             self._span.attributes[semconv.CACHED_PROMPT_TOKENS] = cached
+        if live.generation.prefill_only:
+            self._span.attributes[semconv.PREFILL_ONLY] = True
+        fetched = completion.fetched_prompt_tokens
+        if fetched is not None:
+            self._span.attributes[semconv.FETCHED_PROMPT_TOKENS] = fetched
+            metrics.fetched_tokens.value += fetched
         if live.generation.carried_tokens:
             self._span.attributes[semconv.CARRIED_TOKENS] = live.generation.carried_tokens
         if self._span.sampled:
@@ -230,8 +237,12 @@ class GenerationRecord:
         queued_to_s = started if started is not None else now_s
         self._write_stage(semconv.SPAN_QUEUE, live.received_s, queued_to_s)
         if started is not None:
-            filled_to_s = first if first is not None else now_s
-            self._write_stage(semconv.SPAN_PREFILL, started, filled_to_s)
+            filled_to_s = next(
+                (each for each in (first, live.prefilled_s) if each is not None), now_s
+            )
+            fetches = bool(live.generation.transfer_handle)
+            name = semconv.SPAN_FETCH if fetches else semconv.SPAN_PREFILL
+            self._write_stage(name, started, filled_to_s)
         if first is not None and last is not None:
             self._span.add_event(semconv.EVENT_FIRST_TOKEN, None, first)
             self._write_stage(semconv.SPAN_DECODE, first, last)
@@ -249,6 +260,7 @@ class GenerationRecord:
             "reason": reason,
             "prompt_tokens": completion.prompt_tokens,
             "cached_prompt_tokens": completion.cached_prompt_tokens,
+            "fetched_prompt_tokens": completion.fetched_prompt_tokens,
             "carried_tokens": live.generation.carried_tokens,
             "completion_tokens": completion.completion_tokens,
             "sequences": live.generation.sequence_count,

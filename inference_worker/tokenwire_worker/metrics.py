@@ -20,6 +20,7 @@ class WorkerMetrics:
         self.prompt_tokens = tokens.count(model, semconv.INPUT)
         self.generated_tokens = tokens.count(model, semconv.OUTPUT)
         self.prefix_cache_tokens = Tally(registry.PREFIX_CACHE_TOKENS)
+        self.fetched_tokens = Tally(registry.FETCHED_TOKENS).count(model)
         self.request_duration = Histogram(registry.REQUEST_DURATION)
         self.time_to_first_token = Histogram(registry.TIME_TO_FIRST_TOKEN)
         self.time_per_output_token = Histogram(registry.TIME_PER_OUTPUT_TOKEN)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -26,6 +26,10 @@ from tokenwire_worker.engines.vllm.settings import VllmSettings
 
 Name = Annotated[str, Field(max_length=NAME_CHARACTERS)]
 """A name that frontends take: they refuse a worker with a longer one."""
+
+
+TransferGroup = Annotated[str, Field(max_length=NAME_CHARACTERS // 2)]
+"""What the engine says of its transfers takes the other half of a name."""
 
 
 class WorkerTlsSettings(ServerTlsSettings):
@@ -91,6 +95,16 @@ class WorkerSettings(ServiceSettings):
         description="folder that LoRA adapters may be loaded from while the worker serves "
         "(`tokenwire lora load`); default: none may",
     )
+    phases: Literal["any", "prefill", "decode"] = Field(
+        default="any",
+        description="phases of generations that it is for: any, each generation whole; prefill, "
+        "long prompts, whose KV cache workers for decode fetch; see docs/disaggregation.md",
+    )
+    transfer_group: TransferGroup = Field(
+        default="",
+        description="name of the workers that can fetch KV caches from this one, and it from them, "
+        "where not all with the same engine can",
+    )
     stall_s: float | None = Field(
         default=None,
         ge=0,
@@ -130,6 +144,14 @@ class WorkerSettings(ServiceSettings):
         return self
 
     @model_validator(mode="after")
+    def _able_to_transfer(self) -> Self:
+        if self.transfers and not ADAPTERS[self.engine].transfers:
+            able = ", ".join(name for name in sorted(ADAPTERS) if ADAPTERS[name].transfers)
+            given = f"--phases {self.phases}" if self.phases != "any" else "--transfer-group"
+            raise ValueError(f"{given} requires an engine whose KV cache others fetch: {able}")
+        return self
+
+    @model_validator(mode="after")
     def _ports_for_all(self) -> Self:
         last = int(self.listen.rpartition(":")[2]) + self._workers - 1
         if last > HIGHEST_PORT:
@@ -137,6 +159,11 @@ class WorkerSettings(ServiceSettings):
                 f"--simulated.workers: the last port would be {last}; ports end at {HIGHEST_PORT}"
             )
         return self
+
+    @property
+    def transfers(self) -> bool:
+        """Whether it hands over KV caches, or fetches them."""
+        return self.phases != "any" or bool(self.transfer_group)
 
     @property
     def _workers(self) -> int:

@@ -55,7 +55,12 @@ class Worker:
     ) -> None:
         settings = self._settings = loaded.settings
         self._supervisor = supervisor
-        identity = Identity(settings.shown_worker_name, settings.shown_model_name)
+        identity = Identity(
+            settings.shown_worker_name,
+            settings.shown_model_name,
+            settings.phases,
+            settings.transfer_group,
+        )
         recorder = Recorder(identity.worker, identity.model, loaded.engine.info, metrics)
         self.dispatcher = Dispatcher(
             loaded.engine,

@@ -5,6 +5,10 @@ from __future__ import annotations
 NAME_CHARACTERS = 256
 """Of each name in a worker's description: it stands in answers, logs and metrics."""
 
+TRANSFER_HANDLE_BYTES = 64 * 1024
+"""Of what one worker fetches a prompt's KV cache from another by. It names blocks: of a prompt of a
+million tokens vLLM's has 10 KiB, packed."""
+
 LORA_ADAPTERS = 4096
 """That one worker describes: a frontend answers with them, and looks through them for requests."""
 

@@ -31,6 +31,7 @@ CONTRACT = {
             *("--context-tokens", "1024", "--simulated.step-ms", "1"),
             # Small steps, so that a prompt takes several; ends, as models have them.
             *("--simulated.step-tokens", "300", "--simulated.mean-output-tokens", "40"),
+            *("--transfer-group", "itself"),
         ],
     ),
     "tensorrt_llm": (
@@ -38,6 +39,7 @@ CONTRACT = {
         [
             *("--context-tokens", "1024", "--tensorrt-llm.max-num-tokens", "256"),
             *("--tensorrt-llm.kv-cache-config.event-buffer-max-size", "0"),
+            *("--transfer-group", "itself"),
         ],
     ),
     "vllm": ("vllm", ["--context-tokens", "1024", "--no-vllm.kv-events"]),

@@ -36,6 +36,8 @@ class Ran:
     ids: list[int] = field(default_factory=list)
     deltas: list[list[int]] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    transfer_handle: bytes = b""
+    fetched_prompt_tokens: int | None = None
     finish: Finish | None = None
     finished_at_step: int = 0
 
@@ -82,6 +84,9 @@ class Recorder:
         if output.token_ids:
             ran.deltas.append(output.token_ids)
         ran.logprobs += output.logprobs or []
+        ran.transfer_handle = output.transfer_handle or ran.transfer_handle
+        if output.fetched_prompt_tokens is not None:
+            ran.fetched_prompt_tokens = output.fetched_prompt_tokens
         ran.finish = output.finish
         ran.finished_at_step = self.steps
         if output.error is not None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from tokenwire_service.limits import TRANSFER_HANDLE_BYTES
 from tokenwire_worker.engines.port import Ability, Finish, Generation, Guide, Refused, Sampling
 
 from tests.engines.conftest import build
@@ -244,6 +245,65 @@ def test_several_sequences_of_a_long_prompt(recorder):
     ran = recorder.run(generation(tokens=400, sequence_count=5, sampling=hot, max_tokens=20))
     assert [len(each.ids) for each in ran] == [20] * 5
     assert len({tuple(each.ids) for each in ran}) == 5
+
+
+# --- prompts for other engines -------------------------------------------------------------------
+
+
+def handed_over(recorder: Recorder, seed: int, **fields: Any) -> bytes:
+    """Has the prompt of a generation computed alone, and returns its handle."""
+    if not recorder.engine.info.transfers:
+        pytest.skip(f"{recorder.engine.info.engine} is not set up to hand over prompts here")
+    (ran,) = recorder.run(generation(seed, prefill_only=True, **fields))
+    assert (ran.ids, ran.finish) == ([], Finish.LENGTH)
+    assert 0 < len(ran.transfer_handle) <= TRANSFER_HANDLE_BYTES
+    return ran.transfer_handle
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=2.0, seed=5)])
+def test_a_prompt_that_is_fetched_goes_on_as_one_that_is_computed(recorder, sampling):
+    fields = {"tokens": 300, "sampling": sampling}
+    if sampling.seed is not None and "sampling.seed" in recorder.engine.info.not_handed_over:
+        pytest.skip(f"{recorder.engine.info.engine} refuses it")
+    handle = handed_over(recorder, 31, **fields)
+    (fetched,) = recorder.run(generation(31, transfer_handle=handle, **fields))
+    (whole,) = recorder.run(generation(31, **fields))
+    assert fetched.ids == whole.ids
+    assert fetched.finish is whole.finish
+    assert fetched.fetched_prompt_tokens in (None, 299)
+
+
+def test_a_stop_is_met_after_a_fetched_prompt_from_its_first_token_on(recorder):
+    (whole,) = recorder.run(generation(32))
+    for stop in (whole.ids[0], whole.ids[4]):
+        handle = handed_over(recorder, 32, stop_token_ids=(stop,))
+        (ran,) = recorder.run(generation(32, transfer_handle=handle, stop_token_ids=(stop,)))
+        assert (ran.ids, ran.finish) == (whole.ids[: whole.ids.index(stop) + 1], Finish.STOP)
+
+
+def test_a_single_token_after_a_fetched_prompt(recorder):
+    handle = handed_over(recorder, 33, max_tokens=1)
+    (ran,) = recorder.run(generation(33, transfer_handle=handle, max_tokens=1))
+    assert (len(ran.ids), ran.finish) == (1, Finish.LENGTH)
+
+
+@pytest.mark.parametrize("handle", [b"{}", b"\xff\x00", None], ids=["odd", "no text", "used"])
+def test_a_prompt_that_can_not_be_fetched_is_computed(recorder, handle):
+    used = handed_over(recorder, 34)
+    recorder.run(generation(34, transfer_handle=used))
+    (ran,) = recorder.run(generation(34, transfer_handle=handle or used))
+    assert ran.ids == recorder.run(generation(34))[0].ids
+    assert not ran.fetched_prompt_tokens
+
+
+def test_cancelling_a_prompt_that_is_computed_alone(recorder):
+    handed_over(recorder, 35)
+    info = recorder.engine.info
+    tokens = min(info.prompt_tokens, info.context_tokens - 1)
+    key = recorder.submit(generation(35, tokens=tokens, prefill_only=True))
+    recorder.engine.cancel(key)
+    (ran,) = recorder.finish(key)
+    assert (ran.finish, ran.transfer_handle) == (Finish.CANCELLED, b"")
 
 
 # --- cancelling ----------------------------------------------------------------------------------

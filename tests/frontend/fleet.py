@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -68,11 +68,16 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet(count: int = 2, **settings: Any) -> AsyncIterator[Fleet]:
+async def fleet(
+    count: int = 2, describe: Callable[[list[ScriptedWorker]], None] | None = None, **settings: Any
+) -> AsyncIterator[Fleet]:
+    """Runs workers and a frontend of them; `describe` says what else the workers tell."""
     workers = [ScriptedWorker() for _ in range(count)]
     for number, worker in enumerate(workers):
         worker.info.worker_name = f"worker-{number}"
     made = Fleet(workers)
+    if describe is not None:
+        describe(workers)
     for worker in workers:
         await worker.start()
     try:

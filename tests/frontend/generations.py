@@ -133,6 +133,9 @@ class Pool:
     def has_room(self, _name: str, _more: int, _ahead: float | None) -> bool:
         return True
 
+    def prefers_prefill(self, _model: Model, _prompt: Any) -> bool:
+        return False
+
     def ready(self, _name: str, _lora_adapter: str = "") -> list[Link]:
         return self.links
 

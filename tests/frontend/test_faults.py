@@ -14,7 +14,7 @@ from tokenwire.frontend.v1 import generation_pb2 as fg
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_frontend.core.decoder import SequenceDecoder
 from tokenwire_frontend.edge.grpc import from_proto, to_proto, wire
-from tokenwire_frontend.generation import placing
+from tokenwire_frontend.generation import sending
 from tokenwire_frontend.generation.reader import Reader
 from tokenwire_frontend.generation.record import GenerationRecord
 from tokenwire_frontend.workers.link import LinkState
@@ -55,7 +55,7 @@ def of_bad(record: Any) -> bool:
 PLACES = {
     "reading": (from_proto, "generation_request", lambda message: message.request_id == "bad"),
     "building the worker's request": (
-        placing,
+        sending,
         "fill_request",
         lambda _message, _request, request_id, *_: request_id == "bad",
     ),

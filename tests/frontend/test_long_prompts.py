@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tokenwire_frontend.core.link_state import LinkState
-from tokenwire_frontend.generation import placing
+from tokenwire_frontend.generation import sending
 from tokenwire_frontend.models.token_ids import SLICE_IDS
 from tokenwire_frontend.workers import messages
 
@@ -39,7 +39,7 @@ async def test_it_reaches_the_worker_as_it_is_and_others_run_while_it_is_written
         other.cancel()
         return message
 
-    monkeypatch.setattr(placing, "prompt_request", counted)
+    monkeypatch.setattr(sending, "prompt_request", counted)
     ids = [place % 4000 for place in range(COUNT)]
     call = frontend.generate(generation(ids, max_tokens=1))
     stream = await worker.stream()
@@ -60,7 +60,7 @@ async def test_one_that_is_cancelled_while_it_is_written_reaches_no_worker(
             live.cancel()
         return message
 
-    monkeypatch.setattr(placing, "prompt_request", cancelled)
+    monkeypatch.setattr(sending, "prompt_request", cancelled)
     async with frontend.session() as session:
         await session.open(1, generation([7, 8]))
         await session.finish(1)

@@ -33,7 +33,7 @@ def test_the_worker_describes_itself(worker):
     told = info(worker)
     config = json.loads((MODEL / "config.json").read_text())
     assert told.worker_name
-    assert told.contract_revision == 5
+    assert told.contract_revision == 6
     assert (told.model, told.engine, told.version) == (MODEL_NAME, "openvino", VERSION)
     assert told.engine_version.startswith("2026.")
     limits = told.limits

@@ -172,6 +172,7 @@ def model(message: model_pb2.Model) -> ModelInfo:
 
 def worker(message: model_pb2.Worker) -> WorkerInfo:
     """Returns a worker, as the frontend sees it."""
+    phases = model_pb2.WorkerPhases.DESCRIPTOR
     return WorkerInfo(
         address=message.address,
         name=message.name,
@@ -183,6 +184,7 @@ def worker(message: model_pb2.Worker) -> WorkerInfo:
         waiting=message.waiting,
         in_flight=message.in_flight,
         kv_cache_usage=message.kv_cache_usage,
+        phases=_word(phases, message.phases) if message.phases else "any",
     )
 
 

@@ -253,7 +253,8 @@ class Attempt:
     """Ids that the sequence had when the part began."""
     mode: str
     """How it began: `new` with the prompt, `carried` with the ids so far too, `replayed` with the
-    prompt, where what it generated was compared with the ids so far."""
+    prompt, where what it generated was compared with the ids so far, `prefill` with the prompt
+    alone, for the next, and `fetched` with the prompt that the one before has computed."""
     left_because: str
     """Why it had no part in what followed, such as `WORKER_LOST`; empty: the sequence ended."""
 
@@ -380,6 +381,9 @@ class WorkerInfo:
     """Requests of this frontend that the worker holds."""
     kv_cache_usage: float
     """Share of the KV cache in use, 0 to 1."""
+    phases: str = "any"
+    """What it is for: `any`, generations whole; `prefill`, long prompts, for others to go on with;
+    `decode`, what comes after them."""
 
 
 class Outcome(StrEnum):

@@ -128,7 +128,7 @@ export interface Attempt {
   readonly worker: string;
   readonly sequence: number;
   readonly tokenOffset: number;
-  readonly mode: "new" | "carried" | "replayed" | "unknown";
+  readonly mode: "new" | "carried" | "replayed" | "prefill" | "fetched" | "unknown";
   /** Empty: the sequence ended there. */
   readonly leftBecause: string;
 }
@@ -154,6 +154,8 @@ const MODES: Readonly<Record<number, Attempt["mode"]>> = {
   [pb.AttemptMode.NEW]: "new",
   [pb.AttemptMode.CARRIED]: "carried",
   [pb.AttemptMode.REPLAYED]: "replayed",
+  [pb.AttemptMode.PREFILL]: "prefill",
+  [pb.AttemptMode.FETCHED]: "fetched",
 };
 
 export function toAccepted(message: pb.Accepted): Accepted {

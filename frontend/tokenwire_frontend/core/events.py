@@ -32,6 +32,10 @@ class Mode(Enum):
     """With the prompt and the ids so far."""
     REPLAYED = "replayed"
     """With the prompt; what it generates is compared with the ids so far, up to their end."""
+    PREFILL = "prefill"
+    """With the prompt alone, which it computes for another."""
+    FETCHED = "fetched"
+    """With the prompt, whose KV cache it fetches from the worker before."""
 
 
 @dataclass(slots=True)

@@ -86,7 +86,7 @@ class Attempt:
     def sent(self, handle: int) -> None:
         """Notes the link's handle of it, once it is sent."""
         self._handle = handle
-        self._lease.lend()
+        self._lease.lend(arrived=self.mode is not Mode.PREFILL)
         self.submitted_s = time.monotonic()
         self.link.breaker.sent(self.submitted_s)
 
@@ -129,6 +129,9 @@ class Attempt:
             generation.accepted(self)
         except Exception as error:  # noqa: BLE001 - ends this generation alone
             generation.fault(error)
+        self._settle_acceptance()
+
+    def _settle_acceptance(self) -> None:
         self._settle(None)
 
     def on_prompt_logprobs(self, logprobs: Sequence[TokenLogprob]) -> None:
@@ -203,13 +206,16 @@ class Attempt:
         if generation is None:
             return
         try:
-            if self.accepted:
-                generation.lost(self, error)
-            else:
-                generation.refused(self, error)
+            self._tell_failure(generation, error)
         except Exception as fault:  # noqa: BLE001 - as above
             generation.fault(fault)
         self._settle(error)
+
+    def _tell_failure(self, generation: Generation, error: ServiceError) -> None:
+        if self.accepted:
+            generation.lost(self, error)
+        else:
+            generation.refused(self, error)
 
     def _one_token(self, token_id: int, came_s: float) -> None:
         """As `on_token`, of a sequence among several or one that is being verified."""
@@ -237,6 +243,33 @@ class Attempt:
         # It is done already where whoever waits was cancelled, and has yet to find out.
         if not self.settled.done():
             self.settled.set_result(refusal)
+
+
+class PrefillAttempt(Attempt):
+    """One try to have a worker compute the prompt for another: it is settled at its end."""
+
+    __slots__ = ("transfer_handle",)
+
+    transfer_handle: bytes
+    """Once it is settled without a refusal: what others fetch the prompt by; empty: none can."""
+
+    def on_ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:
+        """The prompt is complete, or the generation's time is over."""
+        if finish is not Finish.LENGTH:
+            super().on_ending(sequence, finish, stop_token_id)
+
+    def on_completed(self, report: WorkerReport) -> None:
+        """The worker is done."""
+        self.transfer_handle = report.transfer_handle
+        super().on_completed(report)
+        self._settle(None)
+
+    def _settle_acceptance(self) -> None:
+        """Leaves open whether there will be a prompt to go on with."""
+
+    def _tell_failure(self, generation: Generation, error: ServiceError) -> None:
+        # Nothing was told the client yet: it is as if the worker had refused it.
+        generation.refused(self, error)
 
 
 def _unheard(_token_id: int, _came_s: float) -> None:

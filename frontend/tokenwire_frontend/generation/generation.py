@@ -25,7 +25,7 @@ from tokenwire_frontend.core.events import Completion, Mode, Resume
 from tokenwire_frontend.core.log import End, Finish, SequenceLog
 from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.core.prompt_log import PromptLog
-from tokenwire_frontend.generation.attempt import Attempt
+from tokenwire_frontend.generation.attempt import Attempt, PrefillAttempt
 from tokenwire_frontend.generation.conversation import Turn
 from tokenwire_frontend.generation.lease import Lease
 from tokenwire_frontend.generation.parts import Parts
@@ -179,7 +179,8 @@ class Generation:
             mode: how it begins.
             deadline_first: the worker's time ends with the deadline, not with the budget.
         """
-        attempt = Attempt(self, link, self._lease, sequence, mode)
+        kind = PrefillAttempt if mode is Mode.PREFILL else Attempt
+        attempt = kind(self, link, self._lease, sequence, mode)
         self._attempts.append(attempt)
         self._deadline_first = deadline_first
         return attempt
@@ -270,7 +271,7 @@ class Generation:
 
     def accepted(self, attempt: Attempt) -> None:
         """A worker took it, or a sequence of it."""
-        if self.state is State.STARTING:
+        if self.state is State.STARTING and attempt.mode is not Mode.PREFILL:
             self._run()
         self._parts.began(attempt)
 
@@ -362,7 +363,7 @@ class Generation:
     def completed(self, attempt: Attempt, report: WorkerReport) -> None:
         """Every sequence that the worker had has ended."""
         self._leave(attempt, None)
-        self._parts.ended(report)
+        self._parts.ended(attempt, report)
         self.settle()
 
     def lost(self, attempt: Attempt, error: ServiceError) -> None:
@@ -462,7 +463,7 @@ class Generation:
             told = report.decode_s if report is not None and not moved else None
             decode_s = self._last_token_s - first if told is None else told
             per_token = decode_s / (tokens - 1)
-        cached = report.cached_prompt_tokens if report is not None else None
+        cached = parts.cached_prompt_tokens
         if cached is not None and cached > self.prompt_tokens:
             cached = None  # not to be believed, as the times that messages.worker_report leaves out
         return Completion(

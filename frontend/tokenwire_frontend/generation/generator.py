@@ -24,11 +24,12 @@ from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.generation.incoming import Incoming
 from tokenwire_frontend.generation.keeper import Keeper, KeepLimits
 from tokenwire_frontend.generation.lease import Lease
-from tokenwire_frontend.generation.placing import Placing, Prepared
+from tokenwire_frontend.generation.placing import Placing
 from tokenwire_frontend.generation.queues import Ticket
 from tokenwire_frontend.generation.reader import Reader
 from tokenwire_frontend.generation.readers import Readers
 from tokenwire_frontend.generation.record import Recorder
+from tokenwire_frontend.generation.sending import Prepared
 from tokenwire_frontend.models.model import Model
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
 from tokenwire_frontend.workers.pool import WorkerPool

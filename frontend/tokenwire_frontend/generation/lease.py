@@ -42,10 +42,14 @@ class Lease:
             loop = asyncio.get_running_loop()
             self._timers.append(loop.call_later(delay_s, call, *arguments))
 
-    def lend(self) -> None:
-        """Notes that a worker was sent the generation, and has it until `regain`."""
+    def lend(self, *, arrived: bool = True) -> None:
+        """Notes that a worker was sent the generation, and has it until `regain`.
+
+        Where it has not `arrived`, it is still to go on to another, which is to have room for it.
+        """
         self._at_workers += 1
-        self.ticket.arrived()
+        if arrived:
+            self.ticket.arrived()
         self.ticket.sent_s = self.ticket.sent_s or time.monotonic()
 
     def regain(self) -> None:

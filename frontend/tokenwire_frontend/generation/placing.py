@@ -6,27 +6,26 @@ import asyncio
 import random
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tokenwire_service.errors import Code, ServiceError
 from tokenwire_service.tasks import Scope
-from tokenwire_service.telemetry import semconv
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.breaker import Casualties, MoveBudget, is_the_cause
 from tokenwire_frontend.core.events import Mode
 from tokenwire_frontend.core.held_calls import told_of_tools
 from tokenwire_frontend.core.log import Finish
-from tokenwire_frontend.core.request import GenerationRequest
-from tokenwire_frontend.core.routing.router import RoutedPrompt
 from tokenwire_frontend.generation.attempt import Attempt
 from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.generation.incoming import Incoming
-from tokenwire_frontend.generation.queues import Queues, Ticket
-from tokenwire_frontend.models.model import Model
+from tokenwire_frontend.generation.losses import DEATHS, LOST, has_unloaded, is_unable
+from tokenwire_frontend.generation.prefilling import Handover, prefill
+from tokenwire_frontend.generation.queues import Queues
+from tokenwire_frontend.generation.sending import Prepared, Sending
 from tokenwire_frontend.no_room import QUEUE_FULL
 from tokenwire_frontend.workers.link import WorkerLink
-from tokenwire_frontend.workers.messages import carries_output, fill_request, prompt_request
 from tokenwire_frontend.workers.pool import WorkerPool
 
 ATTEMPTS = 3
@@ -45,36 +44,6 @@ WAIT_MOST_S = 1.0
 one worker had does not come to the next at once, again and again."""
 
 _TRY_ANOTHER = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED})
-
-_LOST = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.INTERNAL, Code.ABORTED})
-"""Of a generation that was running: the worker's failure, not the request's."""
-
-_DEATHS = frozenset({"WORKER_LOST", "ENGINE_DIED"})
-
-OUTPUT_NOT_CARRIED = "OUTPUT_NOT_CARRIED"
-"""Reason with which a worker refuses to go on after ids that exist."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A request that was checked and tokenised."""
-
-    model: Model
-    request: GenerationRequest
-    ids: Sequence[int]
-    """The prompt's."""
-    banned: Sequence[Sequence[int]]
-    """Ids of each banned word, in every form that it has."""
-    ticket: Ticket
-    """With which it comes back to the queue."""
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether the same request gives the same ids again."""
-        sampling, defaults = self.request.sampling, self.model.defaults
-        wanted = sampling.temperature
-        temperature = defaults.temperature if wanted is None else wanted
-        return temperature == 0 or sampling.seed is not None
 
 
 @dataclass(slots=True)
@@ -131,8 +100,8 @@ class Placing:
         self._scope = scope
         self._wait_s = wait_s
         self._generation = generation
-        self._incoming = incoming
         self._prepared = prepared
+        self._sending = Sending(generation, incoming, prepared)
         self._courses: dict[int, _Course] = {}
         generation.placed_by(self)
 
@@ -142,10 +111,14 @@ class Placing:
         Raises:
             ServiceError: none takes it.
         """
-        if not self._prepared.request.output_so_far:
-            await self._start(None, Mode.NEW, [])
-            return
         generation = self._generation
+        if not self._prepared.request.output_so_far:
+            handover = await self._prefill()
+            if generation.logs[0].end is None:
+                await self._start(None, Mode.NEW, [], handover)
+            else:  # its time was over with the prompt
+                generation.settle()
+            return
         self.seeking += 1
         try:
             for log in generation.logs:
@@ -162,16 +135,15 @@ class Placing:
 
         Returns False, and does nothing, where they are not to be moved; the error may say why.
         """
-        if not self._wait_s or error.code not in _LOST or error.reason == errors.INTERNAL_FAULT:
+        if not self._wait_s or error.code not in LOST or error.reason == errors.INTERNAL_FAULT:
             return False
         generation = self._generation
         courses = [self._course(sequence) for sequence in sequences]
         for sequence, course in zip(sequences, courses, strict=True):
             course.moves += 1
             fresh = generation.logs[sequence].token_count - lost.token_offset
-            if error.reason in _DEATHS and fresh < SOON_TOKENS:
-                death = self._casualties.note(lost.link.address, self._who, time.monotonic())
-                course.deaths.append(death)
+            if error.reason in DEATHS and fresh < SOON_TOKENS:
+                course.deaths.append(self._death(lost.link))
         if any(course.moves > MOVES for course in courses):
             return False
         if not all(self._budget.take(time.monotonic()) for _ in sequences):
@@ -195,21 +167,42 @@ class Placing:
     def _course(self, sequence: int) -> _Course:
         return self._courses.setdefault(sequence, _Course())
 
+    def _death(self, link: WorkerLink) -> set[object]:
+        """Notes that a worker has died soon after it was given the generation."""
+        return self._casualties.note(link.address, self._who, time.monotonic())
+
     def _fault(self, error: Exception) -> None:
         self._generation.fault(error)
 
     # At the start.
 
-    async def _start(self, sequence: int | None, mode: Mode, unable: list[WorkerLink]) -> None:
+    async def _prefill(self) -> Handover | None:
+        """Has another worker compute a long prompt, where there is one for that."""
+        self.seeking += 1
+        try:
+            return await prefill(
+                self._pool, self._sending, self._generation, self._prepared, self._death
+            )
+        finally:
+            self.seeking -= 1
+
+    async def _start(
+        self,
+        sequence: int | None,
+        mode: Mode,
+        unable: list[WorkerLink],
+        handover: Handover | None = None,
+    ) -> None:
         """Submits to one worker after the other until one takes it.
 
-        Those that are `unable` to carry output are passed over, and noted.
+        Those that are `unable` to carry output are passed over, and noted. What was handed over is
+        fetched by the workers that can, of which one is tried before the others.
         """
         generation, model = self._generation, self._prepared.model
         tried = [*unable]
         sent = 0
         while not generation.done:
-            attempt = await self._submit(sequence, mode, tried)
+            attempt = await self._submit(sequence, mode, tried, handover)
             if attempt is None:
                 return
             refusal = await attempt.settled
@@ -217,12 +210,12 @@ class Placing:
                 self._budget.earn()
                 return
             tried.append(attempt.link)
-            if _is_unable(refusal):
+            if is_unable(refusal):
                 unable.append(attempt.link)
             sent += attempt.was_sent
             ready = self._pool.ready(model.name, self._prepared.request.lora_adapter)
             others = [each for each in ready if each not in tried]
-            another = refusal.code in _TRY_ANOTHER or _unloaded(refusal)
+            another = refusal.code in _TRY_ANOTHER or has_unloaded(refusal)
             if not another or sent == ATTEMPTS or not others:
                 if refusal.reason != QUEUE_FULL or not await self._wait_again():
                     raise told_of_tools(refusal, self._prepared.request)
@@ -234,21 +227,14 @@ class Placing:
         Where its time budget is spent before, the generation is done.
         """
         prepared = self._prepared
-        if await self._queues.again(prepared.ticket, prepared.model.name, self._budget_left_s()):
+        left_s = self._sending.budget_left_s
+        if await self._queues.again(prepared.ticket, prepared.model.name, left_s):
             return True
-        left_s = self._budget_left_s()
+        left_s = self._sending.budget_left_s
         if left_s is None or left_s > 0:
             return False
         self._generation.end(Finish.TIME_BUDGET)
         return True
-
-    def _budget_left_s(self) -> float | None:
-        """Returns what is left of the time budget; None: it has none."""
-        budget_s = self._prepared.request.time_budget_s
-        return None if budget_s is None else budget_s - self._elapsed_s()
-
-    def _elapsed_s(self) -> float:
-        return time.monotonic() - self._incoming.received_s
 
     async def _resume(self, sequence: int, course: _Course) -> None:
         """Places a sequence that began elsewhere."""
@@ -260,7 +246,7 @@ class Placing:
             try:
                 await self._start(sequence, mode, course.unable if mode is Mode.CARRIED else [])
             except ServiceError as refusal:
-                if mode is not Mode.CARRIED or not _is_unable(refusal):
+                if mode is not Mode.CARRIED or not is_unable(refusal):
                     raise
             else:
                 return
@@ -304,10 +290,10 @@ class Placing:
                 refusal = None if attempt is None else await attempt.settled
                 if attempt is None or refusal is None:
                     return
-                if mode is Mode.CARRIED and _is_unable(refusal):
+                if mode is Mode.CARRIED and is_unable(refusal):
                     course.unable.append(attempt.link)
                     continue
-                if refusal.code not in _LOST and not _unloaded(refusal):
+                if refusal.code not in LOST and not has_unloaded(refusal):
                     generation.fail(refusal)
                     return
                 tried = [attempt.link]
@@ -337,68 +323,25 @@ class Placing:
     # Both.
 
     async def _submit(
-        self, sequence: int | None, mode: Mode, tried: Collection[WorkerLink]
+        self,
+        sequence: int | None,
+        mode: Mode,
+        tried: Collection[WorkerLink],
+        handover: Handover | None = None,
     ) -> Attempt | None:
-        """Sends the generation or a sequence to a worker, with what is left of its time.
-
-        Returns None where the generation is done, maybe since its budget is spent. An attempt that
-        can't be sent is settled with the reason.
+        """Sends the generation or a sequence to a worker that was not tried; see Sending.send.
 
         Raises:
             ServiceError: NO_WORKER.
         """
-        generation, prepared, incoming = self._generation, self._prepared, self._incoming
-        record = generation.record
-        so_far = () if mode is not Mode.CARRIED else generation.logs[sequence or 0].ids
-        message = await prompt_request(prepared.ids, so_far)
-        if generation.done:
-            return None
-        routed_s = time.monotonic()
-        prompt = RoutedPrompt(
-            prepared.ids,
-            prepared.model.name,
-            prepared.request.lora_adapter,
-            prepared.request.cache_salt,
-            preferred="" if generation.turn is None else generation.turn.worker,
-        )
-        link, choice = self._pool.route(prepared.model, prompt, tried)
-        budget_s, deadline_s = prepared.request.time_budget_s, incoming.deadline_s
-        elapsed_s = self._elapsed_s()
-        if budget_s is not None and budget_s <= elapsed_s:
-            generation.end(Finish.TIME_BUDGET)
-            return None
-        limits = [limit for limit in (budget_s, deadline_s) if limit is not None]
-        hop = record.routed(link.info.name if link.info else "", link.address, choice)
-        fill_request(
-            message,
-            prepared.request,
-            record.request_id,
-            prepared.model.defaults,
-            banned=prepared.banned,
-            time_left_s=max(min(limits) - elapsed_s, 0.0) if limits else None,
-            trace_context=hop.trace_context,
-            sequence=sequence,
-        )
-        deadline_first = limits != [] and min(limits) == deadline_s
-        attempt = generation.try_at(link, sequence, mode, deadline_first=deadline_first)
-        attempt.hop = hop
-        try:
-            if mode is Mode.CARRIED and not carries_output(link.info):
-                raise errors.output_not_carried(link.address)
-            handle = link.submit(message, attempt)
-        except ServiceError as error:
-            attempt.unsent(error)
-        else:
-            attempt.sent(handle)
-            record.stage(semconv.SPAN_ROUTE, routed_s, attempt.submitted_s)
-        return attempt
-
-
-def _is_unable(refusal: ServiceError) -> bool:
-    """Tells whether a worker can't go on after ids that exist."""
-    return refusal.reason == OUTPUT_NOT_CARRIED
-
-
-def _unloaded(refusal: ServiceError) -> bool:
-    """Tells whether a worker has unloaded the request's LoRA adapter since it last told of it."""
-    return [each.field for each in refusal.violations] == ["lora_adapter"]
+        send, pool = self._sending.send, self._pool
+        if handover is not None:
+            group = handover.transfer_group
+            with suppress(ServiceError):  # none of those that could fetch it is left
+                return await send(
+                    lambda model, prompt: pool.route_fetch(model, prompt, group, tried),
+                    sequence,
+                    Mode.FETCHED,
+                    handover.transfer_handle,
+                )
+        return await send(lambda model, prompt: pool.route(model, prompt, tried), sequence, mode)

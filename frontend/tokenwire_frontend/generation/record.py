@@ -86,7 +86,8 @@ class GenerationRecord:
         self._worker = self._cancel_cause = ""
         self._choice: Choice | None = None
         """The last one: a worker that was lost or refused it tells nothing of its cache."""
-        """The last."""
+        self._prefill_choice: Choice | None = None
+        """The one whose worker has computed the prompt for another."""
         self._hops: list[Hop] = []
         """At workers now."""
         self._outputs: dict[int, Delta] = {}
@@ -175,6 +176,16 @@ class GenerationRecord:
         self._hops.remove(hop)
         took_s, attributes = hop.end(error)
         self._metrics.worker_call.record(took_s, attributes, self._exemplar)
+
+    def prefilled(self, reason: str) -> None:
+        """Notes what came of a prompt that another worker was to go on with.
+
+        Args:
+            reason: of the error with which it was lost; `semconv.HANDED_OVER` where it was not.
+        """
+        self._metrics.prefills.count(self._model, reason).value += 1
+        if reason == semconv.HANDED_OVER:
+            self._prefill_choice = self._choice
 
     def moved(self, error: ServiceError, token_offset: int) -> None:
         """Notes that another worker is to go on with it, or with one of its sequences.
@@ -323,9 +334,10 @@ class GenerationRecord:
             count = self._metrics.prefix_cache_tokens.count
             count(self._model, semconv.HIT).value += cached
             count(self._model, semconv.MISS).value += completion.prompt_tokens - cached
-            if self._choice is not None and self._choice.reused_tokens is not None:
+            choice = self._prefill_choice or self._choice
+            if choice is not None and choice.reused_tokens is not None:
                 expected = self._metrics.expected_cache_tokens.count(self._model)
-                expected.value += self._choice.reused_tokens
+                expected.value += choice.reused_tokens
 
     def _counted(self, completion: Completion) -> dict[str, str | int]:
         told: dict[str, str | int] = {

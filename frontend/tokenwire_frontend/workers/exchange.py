@@ -103,6 +103,8 @@ class Exchange:
         self._outgoing.submit(handle, request)
         sequences = max(request.sequence_count, 1)
         most_tokens = sequences * (request.stopping.max_tokens or NO_LIMIT)
+        if request.prefill_only:
+            most_tokens = 0
         order = CallOrder(
             sequences,
             self._vocabulary_size,

@@ -17,12 +17,13 @@ from tokenwire_service.errors import (
     InvalidRequestError,
     ServiceError,
 )
-from tokenwire_service.limits import LORA_ADAPTERS, NAME_CHARACTERS
+from tokenwire_service.limits import LORA_ADAPTERS, NAME_CHARACTERS, TRANSFER_HANDLE_BYTES
 from tokenwire_service.status import UNKNOWN, from_status
 
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.core.model import Ability, ModelLimits, SamplingDefaults
+from tokenwire_frontend.core.phases import Phases
 from tokenwire_frontend.core.request import GenerationRequest
 from tokenwire_frontend.core.validation import SEQUENCE_COUNT_LIMIT, TOP_LOGPROBS_LIMIT
 from tokenwire_frontend.models.token_ids import write_ids
@@ -54,6 +55,12 @@ _ABILITIES = {
     worker_pb2.CAPABILITY_PROMPT_LOGPROBS: Ability.PROMPT_LOGPROBS,
 }
 
+_PHASES = {
+    worker_pb2.PHASES_PREFILL: Phases.PREFILL,
+    worker_pb2.PHASES_DECODE: Phases.DECODE,
+}
+"""A worker of another kind gets generations whole."""
+
 FINISHES = {
     execution_pb2.FINISH_REASON_STOP: Finish.STOP,
     execution_pb2.FINISH_REASON_LENGTH: Finish.LENGTH,
@@ -64,7 +71,10 @@ FINISHES = {
 
 _NEEDED_LIMITS = ("context_tokens", "prompt_tokens", "vocabulary_size", "sequence_count")
 
-_NAMES = ("worker_name", "model", "engine", "engine_version", "version", "tokenizer_fingerprint")
+_NAMES = (
+    "worker_name", "model", "engine", "engine_version", "version", "tokenizer_fingerprint",
+    "transfer_group",
+)  # fmt: skip
 
 _LISTS = {"eos_token_ids": 256, "capabilities": 256, "lora_adapters": LORA_ADAPTERS}
 """Most entries of each: a frontend answers with them, and looks through them for each request."""
@@ -112,6 +122,9 @@ class WorkerInfo:
     limits: ModelLimits
     description_number: int = 0
     """Another one with each change; 0: there is none."""
+    phases: Phases = Phases.ANY
+    transfer_group: str = ""
+    """Workers with the same can fetch KV caches from each other; empty: it can't."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +180,8 @@ def worker_info(message: worker_pb2.GetWorkerInfoResponse) -> WorkerInfo:
             lora_adapters=frozenset(message.lora_adapters),
         ),
         description_number=message.description_number,
+        phases=_PHASES.get(message.phases, Phases.ANY),
+        transfer_group=message.transfer_group,
     )
 
 
@@ -203,6 +218,11 @@ def worker_report(message: execution_pb2.Completed) -> WorkerReport:
         queue_s=_seconds(message, "queue"),
         prefill_s=_seconds(message, "prefill"),
         decode_s=_seconds(message, "decode"),
+        transfer_handle=(
+            message.transfer_handle
+            if len(message.transfer_handle) <= TRANSFER_HANDLE_BYTES
+            else b""
+        ),
     )
 
 
@@ -301,6 +321,8 @@ def fill_request(
     time_left_s: float | None,
     trace_context: dict[str, str],
     sequence: int | None = None,
+    prefill_only: bool = False,
+    transfer_handle: bytes = b"",
 ) -> None:
     """Fills in all but the prompt of a request for a worker, with the model's defaults.
 
@@ -313,6 +335,8 @@ def fill_request(
         time_left_s: time that the worker has; None: no end of it.
         trace_context: headers of the trace that the request belongs to.
         sequence: the only one that is wanted; None: all of them.
+        prefill_only: the prompt alone is wanted, for another worker.
+        transfer_handle: what that one fetches it by; empty: it computes the prompt.
     """
     message.request_id = request_id
     message.sampling.CopyFrom(_sampling(request, defaults, banned))
@@ -334,6 +358,8 @@ def fill_request(
     message.lora_adapter = request.lora_adapter
     message.cache_salt = request.cache_salt
     message.priority = request.priority
+    message.prefill_only = prefill_only
+    message.transfer_handle = transfer_handle
     message.trace_context.CopyFrom(execution_pb2.TraceContext(**trace_context))
     if time_left_s is not None:
         message.time_budget.CopyFrom(duration(time_left_s))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from weakref import WeakValueDictionary
 
 import structlog
@@ -15,15 +15,17 @@ from tokenwire_service.tls import Credentials
 from tokenwire_frontend import errors, no_room
 from tokenwire_frontend.core.link_state import SERVING, TICK_S, AwakeClock, LinkState
 from tokenwire_frontend.core.model import common_limits
-from tokenwire_frontend.core.routing.candidate import Candidate
+from tokenwire_frontend.core.routing.least_loaded import LeastLoaded
 from tokenwire_frontend.core.routing.router import Choice, RoutedPrompt, Router
 from tokenwire_frontend.models.files import ModelFilesError
 from tokenwire_frontend.models.model import Model, build_model
 from tokenwire_frontend.models.output_formats import ParserNames
 from tokenwire_frontend.models.tokenizer_pool import TokenizerPool
+from tokenwire_frontend.workers import readiness
 from tokenwire_frontend.workers.kv_watch import KvWatch
 from tokenwire_frontend.workers.link import LinkLimits, WorkerLink
 from tokenwire_frontend.workers.messages import WorkerInfo
+from tokenwire_frontend.workers.readiness import candidate
 from tokenwire_frontend.workers.remote import Remote, WorkerRefusedError
 
 log = structlog.get_logger()
@@ -40,6 +42,8 @@ class WorkerPool:
         parsers: in which formats the models' outputs are read.
         supervisor: owns the links' tasks.
         on_gone: told of the address of each worker that is known no more.
+        disaggregate_from_tokens: tokens of a prompt, in the KV cache of none of the workers that it
+            could go to, from which a worker for prefill computes it; 0: none does.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class WorkerPool:
         parsers: ParserNames,
         supervisor: Supervisor,
         on_gone: Callable[[str], None],
+        disaggregate_from_tokens: int = 0,
     ) -> None:
         self._credentials = credentials
         self._limits = limits
@@ -58,6 +63,8 @@ class WorkerPool:
         self._on_gone = on_gone
         self.router = router
         """Chooses among the ready workers."""
+        self._by_load = LeastLoaded()
+        self._disaggregate_from_tokens = disaggregate_from_tokens
         self._parsers = parsers
         self._tokenizers = tokenizers
         self.clock = AwakeClock()
@@ -169,28 +176,64 @@ class WorkerPool:
             ServiceError: NO_WORKER.
         """
         links = [link for link in self.ready(model.name, prompt.lora_adapter) if link not in tried]
-        if not links:
-            raise errors.no_worker(model.name)
-        choice = self.router.choose(prompt, [_candidate(link) for link in links])
-        return links[choice.index], choice
+        return _choose(self.router, model, prompt, links)
+
+    def prefers_prefill(self, model: Model, prompt: RoutedPrompt) -> bool:
+        """Returns whether a worker for prefill is to compute the prompt for another.
+
+        It is where there are such workers, and so much of the prompt is in the KV cache of none of
+        those that could go on with it.
+        """
+        least = self._disaggregate_from_tokens
+        if not least or len(prompt.ids) < least or not self._for_prefill(model, prompt):
+            return False
+        others = [candidate(link) for link in self.ready(model.name, prompt.lora_adapter)]
+        return len(prompt.ids) - self.router.held(prompt, others) >= least
+
+    def route_prefill(
+        self, model: Model, prompt: RoutedPrompt, tried: Collection[WorkerLink] = ()
+    ) -> tuple[WorkerLink, Choice]:
+        """Chooses a worker to compute the prompt for another, as `route` does.
+
+        Raises:
+            ServiceError: NO_WORKER.
+        """
+        links = [link for link in self._for_prefill(model, prompt) if link not in tried]
+        return _choose(self.router, model, prompt, links)
+
+    def route_fetch(
+        self,
+        model: Model,
+        prompt: RoutedPrompt,
+        transfer_group: str,
+        tried: Collection[WorkerLink] = (),
+    ) -> tuple[WorkerLink, Choice]:
+        """Chooses a worker that can fetch the prompt, by load: what it has cached saves little.
+
+        Raises:
+            ServiceError: NO_WORKER.
+        """
+        known = [
+            link for link in self._serving(model.name, prompt.lora_adapter) if link not in tried
+        ]
+        links = readiness.for_fetching(known, transfer_group)
+        link, choice = _choose(self._by_load, model, prompt, links)
+        self.router.sent(prompt, candidate(link))
+        return link, choice
+
+    def _for_prefill(self, model: Model, prompt: RoutedPrompt) -> list[WorkerLink]:
+        return readiness.for_prefill(self._serving(model.name, prompt.lora_adapter))
+
+    def _serving(self, model: str, lora_adapter: str = "") -> list[WorkerLink]:
+        return readiness.serving(self.links, model, lora_adapter)
 
     def ready(self, model: str, lora_adapter: str = "") -> list[WorkerLink]:
-        """Returns the links of the workers that get requests for the model.
+        """Returns the links of the workers that get generations of the model.
 
-        With a LoRA adapter, only those that have it. Those that fail or are silent get some only
-        where no worker is better.
+        With a LoRA adapter, only those that have it. Those that are for prefill, or fail or are
+        silent, get some only where no worker is better.
         """
-        now_s = time.monotonic()
-        links = [
-            link
-            for link in self.links
-            if link.info
-            and link.info.model == model
-            and (not lora_adapter or lora_adapter in link.info.limits.lora_adapters)
-        ]
-        ready = [link for link in links if link.state is LinkState.READY]
-        sound = [link for link in ready if link.breaker.allows(now_s)]
-        return sound or ready or [link for link in links if link.state is LinkState.SUSPECT]
+        return readiness.for_generations(self._serving(model, lora_adapter))
 
     def is_ready(self, model: str) -> bool:
         """Returns whether any worker gets requests for the model."""
@@ -214,7 +257,7 @@ class WorkerPool:
         links = self.ready(model)
         room = 0.0
         for link in links:
-            room += _candidate(link).room(ahead)
+            room += candidate(link).room(ahead)
             if room >= more:
                 return True
         return not links
@@ -229,7 +272,7 @@ class WorkerPool:
             budget_s: what is left of its time budget, in seconds.
             lora_adapter: what its worker has to have; empty: none.
         """
-        ready = map(_candidate, self.ready(model, lora_adapter))
+        ready = map(candidate, self.ready(model, lora_adapter))
         waits = [each.wait_s for each in ready if not each.full]
         known = [wait_s for wait_s in waits if wait_s is not None]
         if not known or len(known) < len(waits) or min(known) <= budget_s:
@@ -273,7 +316,7 @@ class WorkerPool:
         index, info = self.router.index, link.info
         if index is None or info is None or not info.kv_events:
             return
-        while len(self.ready(info.model)) < 2:
+        while len(readiness.fit(self._serving(info.model))) < 2:
             await self._turned.wait()
         held = index.worker(link.address, info.kv_blocks)
         await KvWatch(link.address, info.model, held).run(remote)
@@ -289,19 +332,15 @@ class WorkerPool:
             return False
         if known.fingerprint == info.tokenizer_fingerprint:
             return True
-        if any(other is not link for other in self._serving(info.model)):
+        if any(other is not link for other in self._connected(info.model)):
             raise WorkerRefusedError(
                 f"its tokenizer is {info.tokenizer_fingerprint[:12]}; that of model {info.model!r} "
                 f"here is {known.fingerprint[:12]}"
             )
         return False
 
-    def _serving(self, model: str) -> list[WorkerLink]:
-        return [
-            link
-            for link in self.links
-            if link.state in SERVING and link.info and link.info.model == model
-        ]
+    def _connected(self, model: str) -> list[WorkerLink]:
+        return [link for link in self._serving(model) if link.state in SERVING]
 
     def _has_ready(self, model: str) -> bool:
         return any(link.state is LinkState.READY for link in self.ready(model))
@@ -315,7 +354,8 @@ class WorkerPool:
             del self.models[name]
             log.info("model_gone", model=name)
         for model in self.models.values():
-            limits = [link.info.limits for link in self.ready(model.name) if link.info]
+            fit = readiness.fit(self._serving(model.name))
+            limits = [link.info.limits for link in fit if link.info]
             model.ready_workers = len(limits)
             if limits:
                 model.limits = common_limits(limits)
@@ -342,23 +382,10 @@ class WorkerPool:
         await asyncio.wait(tasks)
 
 
-def _candidate(link: WorkerLink) -> Candidate:
-    load = link.load
-    running, waiting = load.running_sequences, load.waiting_requests
-    # A report may be older than what was submitted before it came, so what this frontend itself has
-    # in flight there is the least that it can be.
-    unreported = max(link.unreported, link.in_flight - running - waiting)
-    info = link.info
-    assert info is not None  # noqa: S101 - it is ready; for the type checker
-    return Candidate(
-        link.address,
-        running,
-        waiting,
-        unreported,
-        info.running_limit,
-        info.waiting_limit,
-        load.step_s,
-        load.queue_s,
-        info.kv_block_tokens,
-        info.kv_blocks,
-    )
+def _choose(
+    router: Router, model: Model, prompt: RoutedPrompt, links: Sequence[WorkerLink]
+) -> tuple[WorkerLink, Choice]:
+    if not links:
+        raise errors.no_worker(model.name)
+    choice = router.choose(prompt, [candidate(link) for link in links])
+    return links[choice.index], choice

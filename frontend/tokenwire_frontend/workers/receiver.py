@@ -23,6 +23,8 @@ class WorkerReport:
     queue_s: float | None
     prefill_s: float | None
     decode_s: float | None
+    transfer_handle: bytes = b""
+    """What another worker fetches the prompt by; empty: none can."""
 
 
 class Receiver(Protocol):

@@ -59,6 +59,8 @@ class Frame:
     prompts_bytes: int = 0
     """Most bytes of `prompts` on the wire; in memory they take a third of it."""
     _logprobs_bytes: int = 0
+    _handles_bytes: int = 0
+    """Of the completions' handles for transfers."""
 
     @property
     def size_bytes(self) -> int:
@@ -70,6 +72,7 @@ class Frame:
             + self.prompts_bytes
             + ENDING_BYTES * len(self.endings)
             + COMPLETION_BYTES * len(self.completions)
+            + self._handles_bytes
             + FAILURE_BYTES * len(self.failures)
         )
 
@@ -124,6 +127,7 @@ class Frame:
     def add_completion(self, handle: int, completion: Completion) -> None:
         """Adds the end of a generation."""
         self.completions.append((handle, completion))
+        self._handles_bytes += len(completion.transfer_handle)
         self.ended.add(handle)
         self.dirty = True
 

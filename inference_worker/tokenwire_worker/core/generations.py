@@ -52,9 +52,13 @@ class Completion:
     cached_prompt_tokens: int | None
     queue_s: float
     prefill_s: float | None
-    """None: no token came."""
+    """Until the first token, or the end of a prompt that is computed alone; None: neither came."""
     decode_s: float | None
     """None: no token came."""
+    transfer_handle: bytes = b""
+    """What another worker fetches the prompt by; empty: none can."""
+    fetched_prompt_tokens: int | None = None
+    """None: the prompt was not to be fetched, or the engine does not tell."""
 
 
 def ending_of_carried(generation: Generation) -> Ending | None:
@@ -128,7 +132,11 @@ class Live:
     first_token_s: float | None = None
     last_token_s: float | None = None
     completion_tokens: int = 0
+    prefilled_s: float | None = None
+    """When a prompt was complete that is computed alone."""
     cached_prompt_tokens: int | None = None
+    fetched_prompt_tokens: int | None = None
+    transfer_handle: bytes = b""
     open: set[int] = field(default_factory=set)
     """Sequences that the caller has not been told the end of."""
     reasons: list[Reason] = field(default_factory=list)
@@ -148,9 +156,18 @@ class Live:
         """Notes when the first token came, and what the engine told with it."""
         if output.cached_prompt_tokens is not None:  # the engine counts carried tokens too
             self.cached_prompt_tokens = min(output.cached_prompt_tokens, self.prompt_tokens)
+        self.fetched_prompt_tokens = output.fetched_prompt_tokens
         if self.started_s is None and output.started_s is not None:
             self.started_s = min(output.started_s, at_s)
         self.note_first_token(at_s)
+
+    def note_prefilled(self, at_s: float, output: Output) -> None:
+        """Notes that the prompt is complete which was to be computed alone."""
+        self.transfer_handle = output.transfer_handle
+        self.cached_prompt_tokens = output.cached_prompt_tokens
+        if self.started_s is None:
+            self.started_s = at_s if output.started_s is None else min(output.started_s, at_s)
+        self.prefilled_s = at_s
 
     def note_first_token(self, at_s: float) -> None:
         """Notes when the first token came."""
@@ -187,11 +204,14 @@ class Live:
         """Returns what was counted and timed until now."""
         started = self.started_s if self.started_s is not None else now_s
         first, last = self.first_token_s, self.last_token_s
+        filled = self.prefilled_s if first is None else first
         return Completion(
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,
             cached_prompt_tokens=self.cached_prompt_tokens,
             queue_s=max(started - self.received_s, 0.0),
-            prefill_s=None if first is None else max(first - started, 0.0),
+            prefill_s=None if filled is None else max(filled - started, 0.0),
             decode_s=None if first is None or last is None else last - first,
+            transfer_handle=self.transfer_handle,
+            fetched_prompt_tokens=self.fetched_prompt_tokens,
         )

@@ -69,5 +69,7 @@ class GenerationRequest:
     priority: int = 0
     time_budget_s: float | None = None
     """Time that is left; 0 or less: nothing is to be generated. NaN: not a valid Duration."""
+    prefill_only: bool = False
+    transfer_handle: bytes = b""
     traceparent: str = ""
     tracestate: str = ""

@@ -10,8 +10,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from operator import attrgetter
 
 from tokenwire_service.errors import FieldViolation
+from tokenwire_service.limits import TRANSFER_HANDLE_BYTES
 from tokenwire_service.wording import counted, cut
 
 from tokenwire_worker.core.faults import TOLD_FAULTS, Fault, engine_of, unable
@@ -58,6 +60,7 @@ NAME_BYTES = 64
 """Most bytes of a caller's word that a refusal repeats: enough to find it again."""
 
 _NEUTRAL = Sampling()
+_PLAIN = Generation(prompt=(), max_tokens=1)
 
 
 def sequence_count_limit(info: EngineInfo) -> int:
@@ -79,6 +82,7 @@ def violations(request: GenerationRequest, info: EngineInfo) -> list[FieldViolat
         *_stopping(request, info),
         *_outputs(request, info),
         *guide_faults(request.guide, info),
+        *_transfer(request, info),
         *_rest(request, info),
     ]
     return [FieldViolation(f"request.{field}", description) for field, description in found]
@@ -115,6 +119,8 @@ def complete(request: GenerationRequest, info: EngineInfo) -> Generation:
         lora_adapter=request.lora_adapter,
         cache_salt=request.cache_salt,
         priority=request.priority,
+        prefill_only=request.prefill_only,
+        transfer_handle=request.transfer_handle,
         trace_headers=tuple(header for header in trace if header[1]),
     )
 
@@ -142,6 +148,16 @@ def not_carried(generation: Generation, info: EngineInfo) -> list[Fault]:
             )
         )
     return found
+
+
+def not_handed_over(generation: Generation, info: EngineInfo) -> list[Fault]:
+    """Returns what keeps another engine from going on exactly after the prompt alone."""
+    why = f"{engine_of(info)}, has no part of it go along with the prompt"
+    return [
+        (path, why)
+        for path in sorted(info.not_handed_over)
+        if attrgetter(path)(generation) != attrgetter(path)(_PLAIN)
+    ]
 
 
 def _complete_sampling(sampling: Sampling) -> Sampling:
@@ -324,6 +340,26 @@ def _prompt_logprobs(tokens: int, alternatives: int, info: EngineInfo) -> Iterat
         yield field, f"{alternatives} alternatives; at most {info.top_logprobs}"
     elif (count := tokens * (1 + alternatives)) > PROMPT_LOGPROBS:
         yield field, f"{count} log probabilities of the prompt; at most {PROMPT_LOGPROBS}"
+
+
+def _transfer(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:
+    """Yields what is wrong with a prompt that goes to another worker, or comes from one."""
+    handle_bytes = len(request.transfer_handle)
+    if not (request.prefill_only or handle_bytes):
+        return
+    field = "prefill_only" if request.prefill_only else "transfer_handle"
+    if not info.transfers:
+        yield field, f"{engine_of(info)}, does not support it as it is set up"
+    if request.sequence_count > 1:
+        yield field, f"can't go with {request.sequence_count} sequences"
+    if request.prompt_logprobs is not None:
+        yield field, "can't go with prompt_logprobs"
+    if request.output_so_far.length:
+        yield field, "can't go with output_so_far"
+    if request.prefill_only and handle_bytes:
+        yield "transfer_handle", "can't go with prefill_only"
+    if handle_bytes > TRANSFER_HANDLE_BYTES:
+        yield "transfer_handle", f"{handle_bytes} bytes; at most {TRANSFER_HANDLE_BYTES}"
 
 
 def _rest(request: GenerationRequest, info: EngineInfo) -> Iterator[Fault]:

@@ -66,6 +66,8 @@ async def generation_request(message: pb.Request, info: EngineInfo) -> Generatio
         cache_salt=message.cache_salt,
         priority=message.priority,
         time_budget_s=None if budget is None else seconds(budget),
+        prefill_only=message.prefill_only,
+        transfer_handle=message.transfer_handle,
         traceparent=_header(message.trace_context.traceparent),
         tracestate=_header(message.trace_context.tracestate),
     )

@@ -100,6 +100,8 @@ def completed(completion: Completion) -> pb.Completed:
         queue=_duration(completion.queue_s),
         prefill=_duration(completion.prefill_s),
         decode=_duration(completion.decode_s),
+        transfer_handle=completion.transfer_handle,
+        fetched_prompt_tokens=completion.fetched_prompt_tokens,
     )
 
 

@@ -20,7 +20,7 @@ from tokenwire_worker.edge import from_proto, to_proto
 from tokenwire_worker.engines.port import Ability, EngineInfo
 from tokenwire_worker.model_files import TextFiles
 
-CONTRACT_REVISION = 5
+CONTRACT_REVISION = 6
 """Revision of tokenwire.worker.v1 that this worker speaks."""
 
 CHUNK_BYTES = 512 * 1024
@@ -37,12 +37,22 @@ HEARTBEAT_SHARE = 0.9
 """Of that time, after which there is a message of WatchLoad: a busy event loop is late."""
 
 
+_PHASES = {
+    "any": pb.PHASES_UNSPECIFIED,
+    "prefill": pb.PHASES_PREFILL,
+    "decode": pb.PHASES_DECODE,
+}
+
+
 @dataclass(frozen=True)
 class Identity:
-    """What the worker calls itself and its model."""
+    """What the worker calls itself and its model, and what it is for."""
 
     worker: str
     model: str
+    phases: str = "any"
+    transfer_group: str = ""
+    """As its operator names it."""
 
 
 class WorkerServicer:
@@ -73,6 +83,8 @@ class WorkerServicer:
             lora_adapters=info.lora_adapters,
             simulated=info.simulated,
             description_number=self._dispatcher.description_number,
+            phases=_PHASES[self._identity.phases],
+            transfer_group=_transfer_group(info, self._identity.transfer_group),
         )
 
     async def GetTokenizer(self, _request: pb.GetTokenizerRequest, context: Any) -> None:
@@ -160,6 +172,11 @@ async def _set_within(event: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(max(seconds, 0.0)):
             await event.wait()
+
+
+def _transfer_group(info: EngineInfo, named: str) -> str:
+    """Returns what workers have in common that can fetch from each other; empty: it can't."""
+    return f"{info.transfers} {named}".strip() if info.transfers else ""
 
 
 def _limits(info: EngineInfo, waiting_limit: int) -> pb.Limits:

@@ -19,6 +19,8 @@ class Adapter:
     """File of the versions that it was tested with, in a checkout."""
     simulated: bool = False
     """It computes nothing, so one process has room for several of its workers."""
+    transfers: bool = False
+    """It can hand over the KV cache of a prompt, and fetch one."""
     guarded: bool = False
     """Its processes do not end by themselves when the worker does; see `guard`."""
 
@@ -42,12 +44,14 @@ ADAPTERS = {
         "",
         "constraints/cpu.txt",
         simulated=True,
+        transfers=True,
     ),
     "tensorrt_llm": Adapter(
         "tokenwire_worker.engines.tensorrt_llm.adapter",
         ("tensorrt_llm",),
         "tensorrt-llm",
         "constraints/tensorrt_llm.txt",
+        transfers=True,
         guarded=True,
     ),
     "vllm": Adapter(
@@ -55,6 +59,7 @@ ADAPTERS = {
         ("vllm", "torch", "zmq", "msgspec"),
         "vllm",
         "constraints/vllm.txt",
+        transfers=True,
         guarded=True,
     ),
 }

@@ -91,6 +91,12 @@ class EngineInfo:
     unsupported_sampling: frozenset[str] = frozenset()
     """Fields of Sampling that the engine, as it is set up, passes over: refused where they are set,
     never ignored."""
+    transfers: str = ""
+    """How it hands over the KV cache of a prompt, and fetches one: engines that say the same can
+    fetch from each other. Empty: it does neither."""
+    not_handed_over: frozenset[str] = frozenset()
+    """Fields of a generation, such as `sampling.seed`, with which another engine that has fetched
+    the prompt would not go on as this one would: refused with `Generation.prefill_only`."""
     stall_s: float = 120.0
     """Time without `Engine.progress`, with work in flight, after which this engine is given up
     where the settings say nothing. It has to be longer than any one step of it."""
@@ -177,6 +183,13 @@ class Generation:
     """Higher goes first."""
     trace_headers: tuple[tuple[str, str], ...] = ()
     """W3C trace context, for engines that trace themselves."""
+    prefill_only: bool = False
+    """The prompt alone is computed: the only sequence ends with Finish.LENGTH and
+    `Output.transfer_handle`, without a token. Its blocks are kept until another engine has fetched
+    them, or for a time of the engine's own."""
+    transfer_handle: bytes = b""
+    """An `Output.transfer_handle` of an engine with the same `EngineInfo.transfers`: the prompt is
+    fetched by it, and computed where that fails; empty: it is computed."""
 
 
 class Finish(Enum):
@@ -275,6 +288,12 @@ class Output:
     for engines that tell it only then and not by `Step.started`."""
     times: Times | None = None
     """With `finish`, of engines that tell only then; worth more than what was seen from outside."""
+    transfer_handle: bytes = b""
+    """With the end of a prompt that was to be computed alone: what another engine fetches it by;
+    empty: it can't be fetched."""
+    fetched_prompt_tokens: int | None = None
+    """With the generation's first output, where the prompt was to be fetched and the engine tells;
+    they are not among the cached ones."""
     error: str | None = None
     """The generation failed in the engine; nothing more comes of it."""
 

@@ -266,6 +266,12 @@ MOVES = Metric(
     "reason for which the worker before was lost.",
     (names.GEN_AI_REQUEST_MODEL, names.ERROR_TYPE), services=(FRONTEND,),
 )  # fmt: skip
+PREFILLS = Metric(
+    "tokenwire.frontend.prefills", Kind.COUNTER, "{prompt}",
+    "Prompts sent to a worker for prefill, by what came of it: handed_over, or the reason for "
+    "which it was not.",
+    (names.GEN_AI_REQUEST_MODEL, names.REASON), services=(FRONTEND,),
+)  # fmt: skip
 WORKERS = Metric(
     "tokenwire.frontend.workers", Kind.GAUGE, "{worker}",
     "Workers that this frontend knows, by state.",
@@ -282,6 +288,11 @@ PROCESS_RESTARTS = Metric(
     (names.PROCESS,), services=(FRONTEND,),
 )  # fmt: skip
 
+FETCHED_TOKENS = Metric(
+    "tokenwire.worker.fetched_tokens", Kind.COUNTER, "{token}",
+    "Prompt tokens whose KV cache was fetched from another worker, of engines that tell.",
+    (names.GEN_AI_REQUEST_MODEL,), services=(WORKER,),
+)  # fmt: skip
 RUNNING_SEQUENCES = Metric(
     "tokenwire.worker.running_sequences", Kind.GAUGE, "{sequence}",
     "Sequences in the engine.", services=(WORKER,),
@@ -389,12 +400,21 @@ SPANS = (
         "A generation in a worker, from receipt to end. INTERNAL under a call of Execute.",
         (WORKER,),
         (*_GEN_AI, names.REQUEST_ID, names.WORKER, names.ENGINE),
-        (*_WORKERS_USAGE, *_GENERATION_ENDS, names.CARRIED_TOKENS, names.SIMULATED),
+        (
+            *_WORKERS_USAGE, *_GENERATION_ENDS, names.CARRIED_TOKENS, names.PREFILL_ONLY,
+            names.FETCHED_PROMPT_TOKENS, names.SIMULATED,
+        ),
         (names.EVENT_FIRST_TOKEN, names.EVENT_CANCELLED),
     ),
     SpanForm(names.SPAN_QUEUE, "INTERNAL", "The generation waits for the engine.", (WORKER,)),
     SpanForm(
-        names.SPAN_PREFILL, "INTERNAL", "From the engine's taking it up to the first token.",
+        names.SPAN_PREFILL, "INTERNAL",
+        "From the engine's taking it up to the first token, or to the end of a prompt that another "
+        "worker goes on with.", (WORKER,),
+    ),
+    SpanForm(
+        names.SPAN_FETCH, "INTERNAL",
+        "The same where the KV cache of the prompt was to be fetched from another worker.",
         (WORKER,),
     ),
     SpanForm(names.SPAN_DECODE, "INTERNAL", "From the first token to the last.", (WORKER,)),

@@ -50,6 +50,8 @@ PROMPT_TOKENS = "tokenwire.prompt_tokens"
 COMPLETION_TOKENS = "tokenwire.completion_tokens"
 CACHED_PROMPT_TOKENS = "tokenwire.cached_prompt_tokens"
 CARRIED_TOKENS = "tokenwire.carried_tokens"
+PREFILL_ONLY = "tokenwire.prefill_only"
+FETCHED_PROMPT_TOKENS = "tokenwire.fetched_prompt_tokens"
 TOKEN_OFFSET = "tokenwire.token_offset"  # noqa: S105 - an attribute's name, not a secret
 SIMULATED = "tokenwire.simulated"
 OUTCOME = "tokenwire.outcome"
@@ -87,6 +89,7 @@ HIGH = "high"
 NORMAL = "normal"
 LOW = "low"
 PRIORITY_CLASSES = (HIGH, NORMAL, LOW)
+HANDED_OVER = "handed_over"
 KEPT = "kept"
 ENCODED = "encoded"
 
@@ -98,6 +101,7 @@ SPAN_TOKENIZE = "tokenize"
 SPAN_ROUTE = "route"
 SPAN_QUEUE = "queue"
 SPAN_PREFILL = "prefill"
+SPAN_FETCH = "fetch"
 SPAN_DECODE = "decode"
 
 EVENT_FIRST_TOKEN = "tokenwire.first_token"  # noqa: S105 - an event's name, not a secret

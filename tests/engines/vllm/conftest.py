@@ -29,12 +29,13 @@ def model(tmp_path):
 def build(vllm_adapter, model):
     built = []
 
-    def build(drain_grace_s=30.0, **options):
+    def build(drain_grace_s=30.0, phases="any", **options):
         settings = WorkerSettings(
             model=str(model),
             engine="vllm",
             vllm=VllmSettings(**options),
             drain_grace_s=drain_grace_s,
+            phases=phases,
         )
         vllm_adapter.check_model(settings)
         engine = vllm_adapter.build(settings)

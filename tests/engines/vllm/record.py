@@ -18,6 +18,7 @@ from pathlib import Path
 FIELDS = {
     "config/cache.py": ["CacheConfig"],
     "config/kv_events.py": ["KVEventsConfig"],
+    "config/kv_transfer.py": ["KVTransferConfig"],
     "config/model.py": ["ModelConfig"],
     "config/scheduler.py": ["SchedulerConfig"],
     "config/structured_outputs.py": ["StructuredOutputsConfig"],
@@ -63,7 +64,7 @@ CONSTANTS = {
 """Enumerations, whose members are recorded, and constants, whose values are."""
 
 IMPORTED = {
-    "config/__init__.py": ["KVEventsConfig", "StructuredOutputsConfig"],
+    "config/__init__.py": ["KVEventsConfig", "KVTransferConfig", "StructuredOutputsConfig"],
     "version.py": ["__version__"],
 }
 """Further names that modules offer."""

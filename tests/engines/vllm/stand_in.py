@@ -11,13 +11,14 @@ import ast
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from tokenwire_worker import engines
 from tokenwire_worker.engines import vllm as adapter_package
@@ -138,6 +139,7 @@ UsageContext = Enum("UsageContext", RECORD["constants"]["vllm.usage.usage_lib.Us
 LoRARequest = _class("vllm.lora.request.LoRARequest")
 KVEventsConfig = _class("vllm.config.kv_events.KVEventsConfig")
 StructuredOutputsConfig = _class("vllm.config.structured_outputs.StructuredOutputsConfig")
+KVTransferConfig = _class("vllm.config.kv_transfer.KVTransferConfig")
 CompletionOutput = _class("vllm.outputs.CompletionOutput")
 FlatLogprobs = _class("vllm.logprobs.FlatLogprobs")
 SchedulerStats = _class("vllm.v1.metrics.stats.SchedulerStats")
@@ -203,6 +205,8 @@ class _Request:
         self.metrics = RequestStateStats(scheduled_ts=time.monotonic())
         self.result: Any = None
         self.ready = asyncio.Event()
+        self.transfer = (params.extra_args or {}).get("kv_transfer_params") or {}
+        self.handed_over: dict[str, Any] | None = None
         self.prompt_logprobs: Any = None
         if params.prompt_logprobs is not None:
             self.prompt_logprobs = _flat([None, *self.prompt[1:]], params.prompt_logprobs)
@@ -223,6 +227,7 @@ class _Request:
             num_cached_tokens=self.cached,
             metrics=self.metrics,
             prompt_logprobs=self.prompt_logprobs,
+            kv_transfer_params=self.handed_over if reason == "length" else None,
         )
         self.prompt_logprobs = None if self.prompt_logprobs is None else []
         self.ready.set()
@@ -269,6 +274,8 @@ class AsyncLLM:
     """The stand-in of AsyncLLM."""
 
     latest: AsyncLLM
+    held: ClassVar[dict[str, list[int]]] = {}
+    """Prompts that engines keep for others, by the request."""
 
     def __init__(self, arguments: Any, stat_loggers: list[type]) -> None:
         AsyncLLM.latest = self
@@ -291,9 +298,11 @@ class AsyncLLM:
                 block_size=BLOCK_TOKENS,
                 num_gpu_blocks=KV_BLOCKS,
                 enable_prefix_caching=arguments.enable_prefix_caching is not False,
+                cache_dtype="auto",
             ),
             scheduler_config=SimpleNamespace(max_num_seqs=_given(arguments.max_num_seqs) or 256),
             speculative_config=arguments.speculative_config,
+            kv_transfer_config=arguments.kv_transfer_config,
             structured_outputs_config=None,
         )
         self.loggers = [logger(self.vllm_config, [0]) for logger in stat_loggers]
@@ -340,6 +349,7 @@ class AsyncLLM:
             raise ValueError("unlucky\nreally")
         self.calls.append({"prompt": prompt, "params": params, "id": request_id, **named})
         request = self.requests[request_id] = _Request(prompt, params, self._cached(prompt))
+        self._transfer(request, request_id)
         try:
             while True:
                 while request.result is None:
@@ -385,6 +395,33 @@ class AsyncLLM:
             fresh = ids[len(known) * BLOCK_TOKENS : len(blocks) * BLOCK_TOKENS]
             self.publish(BlockStored(stored, parent, fresh, BLOCK_TOKENS, None, "GPU", None))
         return len(known) * BLOCK_TOKENS
+
+    def _transfer(self, request: _Request, request_id: str) -> None:
+        """Keeps the blocks of a prompt for another engine, or takes those of one that does."""
+        asked, prompt = request.transfer, request.prompt
+        assert not asked or isinstance(self.arguments.kv_transfer_config, KVTransferConfig)
+        if asked.get("do_remote_decode"):
+            self.held[request_id] = prompt
+            request.handed_over = {
+                "do_remote_prefill": True,
+                "do_remote_decode": False,
+                "remote_block_ids": [list(range(-(-len(prompt) // BLOCK_TOKENS)))],
+                "remote_engine_id": "stand-in",
+                "remote_request_id": request_id,
+                "remote_host": os.environ["VLLM_NIXL_SIDE_CHANNEL_HOST"],
+                "remote_port": int(os.environ["VLLM_NIXL_SIDE_CHANNEL_PORT"]),
+                "tp_size": 1,
+                "remote_num_tokens": len(prompt),
+                "remote_blocks_expiry_time": None,
+            }
+        elif asked.get("do_remote_prefill"):
+            # What vLLM takes for granted: other blocks, or none, end its engine or block it.
+            blocks = -(-len(prompt) // BLOCK_TOKENS)
+            assert [len(group) for group in asked["remote_block_ids"]] == [blocks]
+            held = self.held.pop(asked["remote_request_id"], None)
+            if held is not None:
+                assert held == prompt
+                request.cached = len(prompt)
 
     def publish(self, *events: Any, skip: int = 0) -> None:
         """Publishes KV cache events; `skip` loses as many batches before."""
@@ -458,6 +495,7 @@ def modules() -> dict[str, ModuleType]:
     offered: dict[str, dict[str, Any]] = {
         "vllm.config": {
             "KVEventsConfig": KVEventsConfig,
+            "KVTransferConfig": KVTransferConfig,
             "StructuredOutputsConfig": StructuredOutputsConfig,
         },
         "vllm.distributed.kv_events": {

@@ -55,7 +55,7 @@ def test_no_field_of_the_port_is_left_out():
     assert {field.name for field in dataclasses.fields(Generation)} == {
         *("prompt", "max_tokens", "sampling", "min_tokens", "stop_token_ids", "sequence_count"),
         *("logprobs", "top_logprobs", "prompt_logprobs", "guide", "lora_adapter", "cache_salt"),
-        *("priority", "trace_headers", "carried_tokens"),
+        *("priority", "trace_headers", "carried_tokens", "prefill_only", "transfer_handle"),
     }
     assert {field.name for field in dataclasses.fields(Sampling)} == {
         *("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty"),

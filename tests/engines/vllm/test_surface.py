@@ -54,13 +54,15 @@ def test_constants_are_vllms():
 
 def test_settings_are_named_as_vllms_arguments():
     fields = RECORD["fields"]["vllm.engine.arg_utils.EngineArgs"]
-    own = {"disable_any_whitespace", "kv_events", "lora", "arg"}
+    own = {"disable_any_whitespace", "kv_events", "lora", "arg", "nixl_host", "nixl_port"}
     of_adapters = {"enable_lora", "max_loras", "max_lora_rank"}
     assert {name for name in VllmSettings.model_fields if name not in fields} == own
     with installed():
         from tokenwire_worker.engines.vllm.arguments import NAMED
 
-        assert set(NAMED) == set(VllmSettings.model_fields) - own - of_adapters
+        assert set(NAMED) == set(VllmSettings.model_fields) - own - of_adapters - {
+            "kv_transfer_config"
+        }
 
 
 def test_environment_variables_are_known_to_vllm(monkeypatch):
@@ -75,12 +77,15 @@ def test_environment_variables_are_known_to_vllm(monkeypatch):
 
 def test_what_is_read_of_vllms_configuration_is_recorded():
     for name, fields in {
-        "cache.CacheConfig": ("block_size", "num_gpu_blocks", "enable_prefix_caching"),
+        "cache.CacheConfig": (
+            *("block_size", "num_gpu_blocks", "enable_prefix_caching", "cache_dtype"),
+        ),
+        "kv_transfer.KVTransferConfig": ("kv_connector",),
         "model.ModelConfig": ("max_model_len", "max_logprobs"),
         "scheduler.SchedulerConfig": ("max_num_seqs",),
         "vllm.VllmConfig": (
             *("model_config", "cache_config", "scheduler_config", "speculative_config"),
-            "structured_outputs_config",
+            *("structured_outputs_config", "kv_transfer_config"),
         ),
     }.items():
         assert set(fields) <= set(RECORD["fields"][f"vllm.config.{name}"])

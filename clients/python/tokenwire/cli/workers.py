@@ -26,11 +26,14 @@ def run(client: Client, args: argparse.Namespace) -> None:
     if args.json:
         print_json([asdict(worker) for worker in workers])
         return
+    apart = any(worker.phases != "any" for worker in workers)
+    titles = (*_TITLES[:3], "PHASES", *_TITLES[3:]) if apart else _TITLES
     rows = [
         (
             worker.address,
             worker.name,
             worker.state,
+            *([worker.phases] if apart else []),
             worker.model,
             worker.engine,
             worker.running,
@@ -41,4 +44,4 @@ def run(client: Client, args: argparse.Namespace) -> None:
         )
         for worker in workers
     ]
-    print_table(_TITLES, rows)
+    print_table(titles, rows)

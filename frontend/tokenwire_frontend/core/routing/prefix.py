@@ -42,9 +42,7 @@ class PrefixRouter(Router):
         """Returns the chosen candidate; the request is taken to go there."""
         if len(candidates) == 1:
             return _choice(0, Cause.ONLY, candidates)
-        domain = (prompt.model, prompt.lora_adapter, prompt.cache_salt)
-        sizes = {each.block_tokens for each in candidates if each.block_tokens}
-        prefixes = {size: Prefix(prompt.ids, size, domain) for size in sizes}
+        prefixes = _prefixes(prompt, candidates)
         held = [self._held(each, prefixes) for each in candidates]
         index, cause = self._best(prompt, candidates, held, prefixes)
         chosen = candidates[index]
@@ -56,6 +54,17 @@ class PrefixRouter(Router):
         # One token at least has to be computed, to say what comes next.
         reused = min(held[index], (len(prompt.ids) - 1) // size * size)
         return _choice(index, cause, candidates, reused)
+
+    def held(self, prompt: RoutedPrompt, candidates: Sequence[Candidate]) -> int:
+        """Returns the most tokens of the prompt that a candidate's KV cache is expected to have."""
+        prefixes = _prefixes(prompt, candidates)
+        return max((self._held(each, prefixes) for each in candidates), default=0)
+
+    def sent(self, prompt: RoutedPrompt, worker: Candidate) -> None:
+        """Notes that the prompt goes to a worker which was chosen otherwise."""
+        if worker.block_tokens:
+            prefix = _prefixes(prompt, [worker])[worker.block_tokens]
+            self._blocks(worker).sent(prefix.hashes)
 
     def forget(self, worker: str) -> None:
         """Notes that a worker is gone, and with it what it held."""
@@ -106,6 +115,13 @@ class PrefixRouter(Router):
             digest = hashlib.blake2b(worker.encode(), digest_size=8).digest()
             seed = self._seeds[worker] = int.from_bytes(digest, "big")
         return (seed ^ key) * _ODD & _MASK
+
+
+def _prefixes(prompt: RoutedPrompt, candidates: Sequence[Candidate]) -> dict[int, Prefix]:
+    """Returns the prompt in blocks of each size that the candidates have."""
+    domain = (prompt.model, prompt.lora_adapter, prompt.cache_salt)
+    sizes = {each.block_tokens for each in candidates if each.block_tokens}
+    return {size: Prefix(prompt.ids, size, domain) for size in sizes}
 
 
 def _not_busy(candidates: Sequence[Candidate]) -> list[int]:

@@ -75,5 +75,12 @@ class Router(ABC):
     def choose(self, prompt: RoutedPrompt, candidates: Sequence[Candidate]) -> Choice:
         """Returns the chosen one of the candidates, at least one: the request goes there."""
 
+    def held(self, prompt: RoutedPrompt, candidates: Sequence[Candidate]) -> int:  # noqa: ARG002
+        """Returns the most tokens of the prompt that a candidate's KV cache is expected to have."""
+        return 0
+
+    def sent(self, prompt: RoutedPrompt, worker: Candidate) -> None:  # noqa: B027
+        """Notes that the prompt goes to a worker which was chosen otherwise."""
+
     def forget(self, worker: str) -> None:  # noqa: B027 - most know nothing of single workers
         """Notes that a worker is gone, and with it what it held."""

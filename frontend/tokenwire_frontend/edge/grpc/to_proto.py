@@ -12,6 +12,7 @@ from tokenwire_frontend.core.link_state import LinkState
 from tokenwire_frontend.core.log import Delta, End, Finish
 from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.core.model import Ability
+from tokenwire_frontend.core.phases import Phases
 from tokenwire_frontend.core.prompt_log import PromptPart
 from tokenwire_frontend.edge.grpc import wire
 from tokenwire_frontend.generation.conversation import Turn
@@ -54,6 +55,13 @@ _STATES = {
     LinkState.REFUSED: model_pb2.WORKER_STATE_REFUSED,
     LinkState.SUSPECT: model_pb2.WORKER_STATE_SUSPECT,
     LinkState.LOST: model_pb2.WORKER_STATE_LOST,
+}
+
+
+_PHASES = {
+    Phases.ANY: model_pb2.WORKER_PHASES_UNSPECIFIED,
+    Phases.PREFILL: model_pb2.WORKER_PHASES_PREFILL,
+    Phases.DECODE: model_pb2.WORKER_PHASES_DECODE,
 }
 
 
@@ -198,6 +206,7 @@ def _worker(link: WorkerLink) -> model_pb2.Worker:
         waiting=link.load.waiting_requests,
         in_flight=link.in_flight,
         kv_cache_usage=link.load.kv_cache_usage,
+        phases=_PHASES[info.phases if info else Phases.ANY],
     )
 
 

@@ -12,7 +12,9 @@ from functools import lru_cache
 from google.protobuf.duration_pb2 import Duration
 from tokenwire.frontend.v1.generation_pb2 import (
     ATTEMPT_MODE_CARRIED,
+    ATTEMPT_MODE_FETCHED,
     ATTEMPT_MODE_NEW,
+    ATTEMPT_MODE_PREFILL,
     ATTEMPT_MODE_REPLAYED,
     Accepted,
     Attempt,
@@ -78,6 +80,8 @@ _MODES = {
     events.Mode.NEW: ATTEMPT_MODE_NEW,
     events.Mode.CARRIED: ATTEMPT_MODE_CARRIED,
     events.Mode.REPLAYED: ATTEMPT_MODE_REPLAYED,
+    events.Mode.PREFILL: ATTEMPT_MODE_PREFILL,
+    events.Mode.FETCHED: ATTEMPT_MODE_FETCHED,
 }
 
 # A field that is 0 or empty may be written too.

@@ -15,6 +15,7 @@ from tokenwire_worker.engines.simulated.engine import SimulatedEngine
 from tokenwire_worker.engines.simulated.faults import Fault
 from tokenwire_worker.engines.simulated.model import SimulatedModel
 from tokenwire_worker.engines.simulated.scheduler import Pace, Scheduler
+from tokenwire_worker.engines.simulated.transfers import TransferPace, Transfers
 from tokenwire_worker.model_files import (
     CONFIG,
     ModelLimits,
@@ -63,6 +64,10 @@ def build(settings: WorkerSettings) -> SimulatedEngine:
         own.max_sequences,
     )
     faults = [Fault.parse(text) for text in own.fault]
+    transfers = None
+    if settings.transfers:
+        transfer_pace = TransferPace(own.transfer_ms_per_1k / 1e6, own.transfer_hold_s)
+        transfers = Transfers(own.transfer_host, transfer_pace)
     info = EngineInfo(
         engine="simulated",
         engine_version=__version__,
@@ -77,6 +82,7 @@ def build(settings: WorkerSettings) -> SimulatedEngine:
         abilities=abilities,
         lora_adapters=tuple(own.lora),
         unsupported_sampling=UNSUPPORTED,
+        transfers="" if transfers is None else "simulated",
         stall_s=max(STALL_S, STALL_STEPS * pace.longest_s * math.prod(f.factor for f in faults)),
         simulated=True,
     )
@@ -89,7 +95,7 @@ def build(settings: WorkerSettings) -> SimulatedEngine:
     )
     cache = BlockCache(own.kv_blocks, reuse=own.prefix_caching)
     scheduler = Scheduler(model, info.vocabulary_size, cache, own.kv_block_tokens, pace, faults)
-    return SimulatedEngine(info, scheduler)
+    return SimulatedEngine(info, scheduler, transfers)
 
 
 @lru_cache(maxsize=1)  # the workers of one process have the same

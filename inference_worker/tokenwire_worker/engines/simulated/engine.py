@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -19,7 +20,8 @@ from tokenwire_worker.engines.port import (
 )
 from tokenwire_worker.engines.simulated.clock import CLOCK
 from tokenwire_worker.engines.simulated.faults import FaultKind
-from tokenwire_worker.engines.simulated.scheduler import Scheduler
+from tokenwire_worker.engines.simulated.scheduler import Fetch, Scheduler
+from tokenwire_worker.engines.simulated.transfers import Transfers
 
 LATE_S = 0.1
 """A step that ends later than it was due is made up for, since a real engine does not wait for this
@@ -44,11 +46,18 @@ class SimulatedEngine:
     Args:
         info: what it says of itself.
         scheduler: says what each step takes and brings.
+        transfers: its end of the transfers of KV caches; None: it has none.
     """
 
-    def __init__(self, info: EngineInfo, scheduler: Scheduler) -> None:
+    def __init__(
+        self, info: EngineInfo, scheduler: Scheduler, transfers: Transfers | None = None
+    ) -> None:
         self._info = info
         self._scheduler = scheduler
+        self._transfers = transfers
+        if transfers is not None:
+            # Blocks are given back between two steps, whoever says so.
+            scheduler.hold = lambda release: transfers.hold(lambda: self._command(release))
         self._listener: EngineListener | None = None
         self._commands: deque[Callable[[], None]] = deque()
         self._load = EngineLoad(0, 0.0)
@@ -81,6 +90,8 @@ class SimulatedEngine:
     def start(self, listener: EngineListener) -> None:
         """Has the listener hear of it from now on."""
         self._listener = listener
+        if self._transfers is not None:
+            self._transfers.start(listener.loop)
 
     async def check(self, generation: Generation) -> None:
         """Has nothing to try: guides are not supported."""
@@ -121,7 +132,7 @@ class SimulatedEngine:
         with self._turn:
             if self._gone:
                 return
-            self._gone = True
+            self._leave()
             self._obey()
             columns, outputs = self._scheduler.end_all()
             if outputs:
@@ -155,11 +166,24 @@ class SimulatedEngine:
             return
         self._began_s = max(self._due_s, now_s - LATE_S)
         took_s, self._started = self._scheduler.begin_step()
+        self._fetch()
         self._stepping = True
         self._due_s = self._began_s + took_s
         self._heed_faults()
         if not self._gone:
             CLOCK.call_at(self._due_s, self._on_time)
+
+    def _fetch(self) -> None:
+        """Has the prompts fetched that are to come from other engines."""
+        for fetch in self._scheduler.fetches:
+            if self._transfers is None:
+                raise AssertionError("a prompt is fetched by an engine that can. This is a bug.")
+            arrived = partial(self._on_arrival, fetch)
+            self._transfers.fetch(fetch.handle, fetch.tokens, arrived)
+        self._scheduler.fetches.clear()
+
+    def _on_arrival(self, fetch: Fetch, tokens: int) -> None:
+        self._command(lambda: self._scheduler.fetched(fetch, tokens))
 
     def _obey(self) -> None:
         while self._commands:
@@ -167,6 +191,7 @@ class SimulatedEngine:
 
     def _rest(self) -> None:
         """Has the next command wake it."""
+        self._load = EngineLoad(self._scheduler.running, self._scheduler.kv_cache_usage)
         with self._waking:
             again = self._awake = bool(self._commands)
         if again:
@@ -194,10 +219,17 @@ class SimulatedEngine:
             log.warning("fault_on_command", fault=fault.text)
             if fault.kind is FaultKind.DIE:
                 self._die(f"a fault on command, {fault.text}")
-            self._gone = True  # it hangs: it tells nothing any more
+            self._leave()  # it hangs: it tells nothing any more
         self._scheduler.struck.clear()
 
     def _die(self, reason: str) -> None:
-        self._gone = True
+        self._leave()
         if self._listener is not None:
             self._listener.on_death(reason)
+
+    def _leave(self) -> None:
+        """Tells neither the worker nor other engines anything any more."""
+        if not self._gone:
+            self._gone = True
+            if self._transfers is not None:
+                self._transfers.close()

@@ -7,7 +7,7 @@ gives what is left of its token budget to prompts, in the order in which they ca
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tokenwire_worker.engines.port import Columns, Finish, Generation, KvEvent, Output
@@ -64,6 +64,8 @@ class _Sequence:
     """Tokens of the prompt that are in the KV cache."""
     cached: int = 0
     """Tokens of the prompt that were there before."""
+    fetched: int | None = None
+    """Tokens of the prompt that came from another engine; None: it is not to be fetched."""
     holding: Holding | None = None
     """What it has of the KV cache; None while it waits."""
     tail: list[int] = field(default_factory=list)
@@ -73,6 +75,16 @@ class _Sequence:
     garbage: bool = False
     """Its next ids are none."""
     over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A prompt that is to come from another engine."""
+
+    handle: bytes
+    tokens: int
+    """Of it, that are not in the KV cache: all but the last, which says what comes next."""
+    sequence: _Sequence
 
 
 class Scheduler:
@@ -101,6 +113,11 @@ class Scheduler:
         """Faults of the whole engine that are due; who handles them clears the list."""
         self.steps = 0
         """Steps that have begun."""
+        self.hold: Callable[[Callable[[], None]], bytes] = lambda _release: b""
+        """Takes what gives the blocks of a prompt back, and returns the handle that another engine
+        fetches them by."""
+        self.fetches: list[Fetch] = []
+        """Prompts to be fetched, each followed by a call of `fetched`; who does so clears it."""
         self._model = model
         self._beyond = vocabulary_size
         """An id that is none."""
@@ -113,6 +130,7 @@ class Scheduler:
         self._live: dict[int, list[_Sequence]] = {}
         self._waiting: list[_Sequence] = []
         """In order."""
+        self._fetching: list[_Sequence] = []
         self._prefilling: list[_Sequence] = []
         self._decoding: list[_Sequence] = []
         self._chunks: list[tuple[_Sequence, int]] = []
@@ -132,7 +150,7 @@ class Scheduler:
     @property
     def running(self) -> int:
         """Sequences that run."""
-        return len(self._prefilling) + len(self._decoding)
+        return len(self._fetching) + len(self._prefilling) + len(self._decoding)
 
     @property
     def kv_cache_usage(self) -> float:
@@ -175,6 +193,16 @@ class Scheduler:
         self._cancelled += [
             each for each in self._live.get(key, ()) if number is None or each.number == number
         ]
+
+    def fetched(self, fetch: Fetch, tokens: int) -> None:
+        """Takes so many tokens of a prompt as fetched; the rest is computed here."""
+        sequence = fetch.sequence
+        if sequence.over:
+            return
+        self._fetching.remove(sequence)
+        self._prefilling.append(sequence)
+        sequence.fetched = tokens
+        self._prefill(sequence, tokens)
 
     def end_all(self) -> tuple[Columns, list[Output]]:
         """Ends everything; returns what there is left to tell."""
@@ -233,12 +261,22 @@ class Scheduler:
             if self.running >= self._pace.sequences or not self._take_up(sequence):
                 break
             taken += 1
-            self._prefilling.append(sequence)
+            self._begin(sequence)
             if not sequence.number:
                 started.append(sequence.key)
                 self._meet_faults(sequence)
         del self._waiting[:taken]
         return started
+
+    def _begin(self, sequence: _Sequence) -> None:
+        """Has the prompt of a sequence computed, or fetched but for its last token."""
+        generation = sequence.generation
+        tokens = len(generation.prompt) - 1 - sequence.computed
+        if generation.transfer_handle and tokens > 0:
+            self._fetching.append(sequence)
+            self.fetches.append(Fetch(generation.transfer_handle, tokens, sequence))
+        else:
+            self._prefilling.append(sequence)
 
     def _take_up(self, sequence: _Sequence) -> bool:
         """Gives a sequence its part of the KV cache; returns whether there is room for it."""
@@ -247,7 +285,8 @@ class Scheduler:
         root = root_hash(*domain)
         if sequence.hashes is None:
             sequence.hashes = list(block_hashes(root, generation.prompt, size))
-        most = -(-(len(generation.prompt) + generation.max_tokens) // size)
+        output = 0 if generation.prefill_only else generation.max_tokens
+        most = -(-(len(generation.prompt) + output) // size)
         sequence.holding = self._cache.admit(root, sequence.hashes, most, domain)
         if sequence.holding is None:
             return False
@@ -271,8 +310,20 @@ class Scheduler:
                 sequence.tail.clear()
         if end == len(prompt):
             self._prefilling.remove(sequence)
+            if sequence.generation.prefill_only:
+                self._hand_over(sequence)
+                return
             self._decoding.append(sequence)
             self._advance(sequence)
+
+    def _hand_over(self, sequence: _Sequence) -> None:
+        """Ends a sequence with its prompt, whose blocks stay until another engine has them."""
+        holding, sequence.holding = _held(sequence), None
+        output = Output(sequence.key, sequence.number, [], Finish.LENGTH)
+        output.cached_prompt_tokens = sequence.cached
+        output.transfer_handle = self.hold(lambda: self._cache.release(holding))
+        self._outputs.append(output)
+        self._drop(sequence)
 
     def _advance(self, sequence: _Sequence) -> None:
         """Gives a sequence its next id. The hot path: runs once for each sequence and step."""
@@ -299,6 +350,7 @@ class Scheduler:
         output = Output(sequence.key, sequence.number, [token])
         if sequence.count == 1:
             output.cached_prompt_tokens = sequence.cached
+            output.fetched_prompt_tokens = sequence.fetched
         if may_stop and token in sequence.stops:
             output.finish = Finish.STOP
         elif sequence.count >= sequence.generation.max_tokens:
@@ -343,6 +395,7 @@ class Scheduler:
         if self._dropped:
             self._dropped = False
             self._waiting = [each for each in self._waiting if not each.over]
+            self._fetching = [each for each in self._fetching if not each.over]
             self._prefilling = [each for each in self._prefilling if not each.over]
             self._decoding = [each for each in self._decoding if not each.over]
 

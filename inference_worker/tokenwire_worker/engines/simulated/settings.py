@@ -77,6 +77,23 @@ class SimulatedSettings(BaseModel):
         max_length=LORA_ADAPTERS,
         description="name of a LoRA adapter that requests may name; repeatable",
     )
+    transfer_ms_per_1k: float = Field(
+        default=2.5,
+        ge=0,
+        le=60_000,
+        description="time in milliseconds that the KV cache of 1,000 tokens takes from one worker "
+        "to another",
+    )
+    transfer_hold_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="time in seconds that a prompt which was computed for another worker is kept",
+    )
+    transfer_host: str = Field(
+        default="127.0.0.1",
+        description="address at which other simulated workers ask for such prompts, over UDP",
+    )
     fault: list[FaultText] = Field(
         default_factory=list,
         max_length=64,

@@ -45,7 +45,7 @@ def check_model(settings: WorkerSettings) -> None:
             f"--model {settings.model}: {path} {what}; the tensorrt_llm engine loads a checkpoint "
             "in Hugging Face's form"
         )
-    arguments.constructor_arguments(settings.tensorrt_llm, str(path), context_tokens=2)
+    arguments.constructor_arguments(settings.tensorrt_llm, str(path), 2, _phases(settings))
     arguments.speculative_arguments(settings.tensorrt_llm.speculative_config)
 
 
@@ -79,7 +79,8 @@ def build(settings: WorkerSettings) -> TensorRtLlmEngine:
     except Exception as error:
         engine.close()
         raise EngineStartError(f"TensorRT-LLM failed in warm-up: {told(error)}") from error
-    engine.info = within_cache(engine_info(own, limits, installed), engine.meter)
+    offered = engine_info(own, limits, installed, transfers=settings.transfers)
+    engine.info = within_cache(offered, engine.meter)
     if own.guided_decoding_backend is not None:
         engine.guides = compiler_checker(
             settings.model_path, limits.vocabulary_size, own.guided_decoding_backend
@@ -87,9 +88,14 @@ def build(settings: WorkerSettings) -> TensorRtLlmEngine:
     return engine
 
 
+def _phases(settings: WorkerSettings) -> str | None:
+    return settings.phases if settings.transfers else None
+
+
 def _load(settings: WorkerSettings, context_tokens: int) -> Any:
     own = settings.tensorrt_llm
-    given = arguments.constructor_arguments(own, str(settings.model_path), context_tokens)
+    path = str(settings.model_path)
+    given = arguments.constructor_arguments(own, path, context_tokens, _phases(settings))
     speculative = arguments.speculative_arguments(own.speculative_config)
     try:
         if speculative is not None:

@@ -44,6 +44,7 @@ _CLASSES = {
     "scheduler_config": "SchedulerConfig",
     "cuda_graph_config": "CudaGraphConfig",
     "lora_config": "LoraConfig",
+    "cache_transceiver_config": "CacheTransceiverConfig",
 }
 """Groups of which one field may be passed through, and their classes."""
 
@@ -73,7 +74,7 @@ def drafts_within_the_model(speculative: SpeculativeSettings) -> bool:
 
 
 def constructor_arguments(
-    own: TensorRtLlmSettings, model: str, context_tokens: int
+    own: TensorRtLlmSettings, model: str, context_tokens: int, phases: str | None = None
 ) -> dict[str, Any]:
     """Returns the arguments of tensorrt_llm.LLM, but for speculative_config, in plain values.
 
@@ -81,6 +82,7 @@ def constructor_arguments(
         own: the settings.
         model: folder of the checkpoint.
         context_tokens: most tokens of prompt and output together.
+        phases: what the worker is for, where it hands over KV caches or fetches them.
 
     Raises:
         EngineError: settings contradict each other or the recorded surface.
@@ -100,7 +102,7 @@ def constructor_arguments(
         "max_num_tokens": own.max_num_tokens,
         "max_seq_len": context_tokens,
         "cuda_graph_config": _cuda_graphs(own.cuda_graph_config, own),
-        "disable_overlap_scheduler": _without_overlap(own),
+        "disable_overlap_scheduler": _without_overlap(own, phases),
         "stream_interval": own.stream_interval,
         "sampler_type": sampler(own),
         "return_perf_metrics": True,
@@ -116,6 +118,9 @@ def constructor_arguments(
     }
     if own.takes_lora:
         arguments["lora_config"] = _lora(own.lora_config, len(own.lora))
+    if phases is not None:
+        transceiver = own.cache_transceiver_config.model_dump(exclude_none=True)
+        arguments["cache_transceiver_config"] = transceiver
     _refuse(_pass_through(own, arguments))
     _refuse((f"{FLAG}.arg {path}", fault) for path, fault in faults(recorded(), "LLM", arguments))
     return arguments
@@ -195,9 +200,11 @@ def _cuda_graphs(graphs: CudaGraphSettings, own: TensorRtLlmSettings) -> dict[st
     return sizes | {"max_batch_size": graphs.max_batch_size or own.max_batch_size}
 
 
-def _without_overlap(own: TensorRtLlmSettings) -> bool:
+def _without_overlap(own: TensorRtLlmSettings, phases: str | None) -> bool:
     if own.disable_overlap_scheduler is not None:
         return own.disable_overlap_scheduler
+    if phases == "prefill":  # requests that end with their prompt do not go with it in 1.2
+        return True
     speculative = own.speculative_config
     return bool(speculative.decoding_type) and not drafts_within_the_model(speculative)
 

@@ -39,7 +39,7 @@ from tokenwire_worker.engines.port import (
     Output,
     Step,
 )
-from tokenwire_worker.engines.tensorrt_llm import sampling
+from tokenwire_worker.engines.tensorrt_llm import sampling, transfers
 from tokenwire_worker.engines.tensorrt_llm.feeds import follow_kv_events, follow_statistics
 from tokenwire_worker.engines.tensorrt_llm.kv_events import KvEventReader
 from tokenwire_worker.engines.tensorrt_llm.load_meter import LoadMeter
@@ -83,6 +83,8 @@ class _Sequence:
     result: Any = None
     """The RequestOutput; None until it is submitted."""
     cancelled: bool = False
+    computes: bool = False
+    """It computes the prompt, since that could not be fetched."""
 
 
 class TensorRtLlmEngine:
@@ -257,9 +259,10 @@ class TensorRtLlmEngine:
                 return
             sequence.result = self._generate(sequence, generation, ends)
             self._submitted.set()
+            read = sequence.reader.prefilled if generation.prefill_only else sequence.reader.read
             async for result in sequence.result:
                 self._progress += 1
-                output = sequence.reader.read(result)
+                output = read(result)
                 if output is None:
                     continue
                 if output.finish is None and output.error is None:
@@ -273,6 +276,13 @@ class TensorRtLlmEngine:
         except asyncio.CancelledError:
             # Aborted, and the engine says nothing of it; or the engine is being closed.
             self._end(sequence, _cancelled(sequence))
+        except RequestError as error:
+            if generation.transfer_handle and not (sequence.computes or sequence.reader.begun):
+                # It could not be fetched, and nothing came of it.
+                sequence.computes = True
+                await self._follow(sequence, generation, ends)
+            else:
+                self._on_error(sequence, error)
         except Exception as error:  # noqa: BLE001 - an engine may raise anything
             self._on_error(sequence, error)
 
@@ -286,10 +296,14 @@ class TensorRtLlmEngine:
             further["cache_salt"] = generation.cache_salt
         if fixed.kv_retention and generation.priority:
             further["kv_cache_retention_config"] = sampling.retention(generation.priority)
+        if generation.prefill_only:
+            further["disaggregated_params"] = transfers.context_only()
+        elif generation.transfer_handle and not sequence.computes:
+            further["disaggregated_params"] = transfers.generation_only(generation)
         return self._llm.generate_async(
             prompt if isinstance(prompt, list) else list(prompt),
             sampling.sampling_params(generation, sequence.number, ends, fixed),
-            streaming=True,
+            streaming=not generation.prefill_only,
             **further,
         )
 

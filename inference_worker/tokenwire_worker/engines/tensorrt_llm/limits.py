@@ -15,6 +15,19 @@ TOP_LOGPROBS = 20
 
 _ALWAYS = {Ability.CACHE_SALT}
 
+NOT_HANDED_OVER = frozenset(
+    {
+        # The form's place, the log probability and the counts of the first token stay behind.
+        "guide",
+        "logprobs",
+        "sampling.repetition_penalty",
+        "sampling.presence_penalty",
+        "sampling.frequency_penalty",
+        # Each engine draws from its own random numbers.
+        "sampling.seed",
+    }
+)
+"""Fields of a generation with which another engine would not go on as this one."""
 
 STALL_S = 300.0
 """As TensorRT-LLM's own HangDetector, which does not always end the process."""
@@ -55,7 +68,9 @@ def unsupported_sampling(own: TensorRtLlmSettings) -> frozenset[str]:
     return frozenset({"repetition_penalty", "presence_penalty", "frequency_penalty", "seed"})
 
 
-def engine_info(own: TensorRtLlmSettings, limits: ModelLimits, version: str) -> EngineInfo:
+def engine_info(
+    own: TensorRtLlmSettings, limits: ModelLimits, version: str, *, transfers: bool = False
+) -> EngineInfo:
     """Returns what the engine serves, as far as it is known before statistics have come."""
     cache = own.kv_cache_config
     context = min(limits.context_tokens, cache.max_tokens or limits.context_tokens)
@@ -74,8 +89,16 @@ def engine_info(own: TensorRtLlmSettings, limits: ModelLimits, version: str) -> 
         top_logprobs=TOP_LOGPROBS if Ability.TOP_LOGPROBS in offered else 0,
         lora_adapters=tuple(own.lora),
         unsupported_sampling=unsupported_sampling(own),
+        transfers=_transfers(own, version) if transfers else "",
+        not_handed_over=NOT_HANDED_OVER,
         stall_s=STALL_S,
     )
+
+
+def _transfers(own: TensorRtLlmSettings, version: str) -> str:
+    """Returns what engines have in common that can fetch from each other."""
+    cache, transceiver = own.kv_cache_config, own.cache_transceiver_config
+    return f"tensorrt_llm {version} {transceiver.backend} {cache.dtype} {cache.tokens_per_block}"
 
 
 def within_cache(info: EngineInfo, meter: LoadMeter) -> EngineInfo:

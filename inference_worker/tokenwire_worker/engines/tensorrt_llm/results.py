@@ -18,6 +18,7 @@ from tokenwire_worker.engines.port import (
     TokenLogprob,
 )
 from tokenwire_worker.engines.tensorrt_llm.sampling import NEVER, Stops
+from tokenwire_worker.engines.tensorrt_llm.transfers import packed
 
 _FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH, "cancelled": Finish.CANCELLED}
 
@@ -56,13 +57,35 @@ class SequenceReader:
         if self._generation.logprobs and ids:
             entries = completion.logprobs[start : start + len(ids)]
             output.logprobs = self._logprobs(ids, entries)
-        if not start:
+        if not start and not self._generation.transfer_handle:  # where it counts what was fetched
             output.cached_prompt_tokens = result.cached_tokens
+        if self._generation.transfer_handle and start + len(ids) >= self._generation.max_tokens:
+            # The first token may be one more than the engine counts.
+            del ids[self._generation.max_tokens - start :]
+            self.stopped_here = reason is None
+            reason = reason or "length"
         self._read += len(ids)
         if reason is not None:
             self._end(output, completion, reason)
         elif self._ends.ours:
             self._stop_here(output, start)
+        return output
+
+    def prefilled(self, result: Any) -> Output | None:
+        """Returns the end of a prompt that is computed alone, or None where it goes on.
+
+        Args:
+            result: the RequestOutput as it stands.
+        """
+        if not result.finished:
+            return None
+        completion = result.outputs[0]
+        output = Output(self._key, self._sequence, [], Finish.LENGTH)
+        if completion.finish_reason == "cancelled":
+            output.finish = Finish.CANCELLED
+            return output
+        output.cached_prompt_tokens = result.cached_tokens
+        output.transfer_handle = packed(self._generation, completion.disaggregated_params)
         return output
 
     def _end(self, output: Output, completion: Any, reason: str) -> None:

@@ -76,8 +76,11 @@ def stops(generation: Generation, eos_token_ids: tuple[int, ...]) -> Stops:
     if generation.guide is not None:
         # A completed form leaves the end-of-sequence id as the only token that is allowed.
         ids = tuple(dict.fromkeys((*ids, *eos_token_ids)))
-    if generation.min_tokens > 1:
-        return Stops(NEVER, (), frozenset(ids), generation.min_tokens - 1)
+    if generation.prefill_only:
+        return Stops(NEVER, ())
+    if generation.min_tokens > 1 or generation.transfer_handle:
+        # The first token of a prompt that is fetched is not the engine's own, and ends nothing.
+        return Stops(NEVER, (), frozenset(ids), max(generation.min_tokens - 1, 0))
     first = next((token_id for token_id in eos_token_ids if token_id in ids), NEVER)
     if generation.logprobs:
         first = NEVER

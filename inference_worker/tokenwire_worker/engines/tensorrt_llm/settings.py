@@ -130,6 +130,22 @@ class SpeculativeSettings(BaseModel):
         return self
 
 
+class CacheTransceiverSettings(BaseModel):
+    """How KV caches go from worker to worker (CacheTransceiverConfig); with --phases alone."""
+
+    model_config = _GROUP
+
+    backend: Literal["DEFAULT", "UCX", "NIXL", "MOONCAKE", "MPI"] = Field(
+        default="DEFAULT", description="what moves them; DEFAULT leaves it to TensorRT-LLM"
+    )
+    max_tokens_in_buffer: int | None = Field(
+        default=None, ge=1, description="tokens that a transfer's buffer holds: the longest prompt"
+    )
+    kv_transfer_timeout_ms: int | None = Field(
+        default=None, ge=1, description="time in milliseconds after which a transfer is given up"
+    )
+
+
 class LoraSettings(BaseModel):
     """What LoRA adapters may take (lora_config)."""
 
@@ -205,6 +221,9 @@ class TensorRtLlmSettings(BaseModel):
         default=None, description="compiler of guides; loads the model's tokenizer; default: none"
     )
     speculative_config: SpeculativeSettings = Field(default_factory=SpeculativeSettings)
+    cache_transceiver_config: CacheTransceiverSettings = Field(
+        default_factory=CacheTransceiverSettings
+    )
     lora: LoraAdapters = Field(
         default_factory=dict,
         description="NAME=PATH of a LoRA adapter that requests may name; repeatable",

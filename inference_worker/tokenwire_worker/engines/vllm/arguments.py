@@ -13,6 +13,7 @@ from vllm.config import KVEventsConfig, StructuredOutputsConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 
 from tokenwire_worker.engines import EngineError
+from tokenwire_worker.engines.vllm.transfers import transfer_config
 
 if TYPE_CHECKING:
     from tokenwire_worker.engines.vllm.settings import VllmSettings
@@ -67,6 +68,10 @@ def engine_arguments(settings: WorkerSettings, kv_events_endpoint: str) -> Any:
         arguments["kv_events_config"] = KVEventsConfig(
             enable_kv_cache_events=True, publisher="zmq", endpoint=kv_events_endpoint
         )
+    if settings.transfers:
+        arguments["kv_transfer_config"] = transfer_config(own)
+    elif own.kv_transfer_config is not None:
+        raise EngineError("--vllm.kv-transfer-config requires --phases or --transfer-group")
     if takes_lora(own):
         arguments.update(_lora(own))
     _check_experts(own)
@@ -150,5 +155,9 @@ def _check_passed_through(passed: dict[str, Any], taken: dict[str, Any]) -> None
             raise EngineError(f"--vllm.arg {name}: has a setting of its own, --vllm.{setting}")
         if name.startswith("data_parallel"):
             raise EngineError(f"--vllm.arg {name}: a worker is one engine; start several workers")
+        if name == "kv_transfer_config":
+            raise EngineError(
+                f"--vllm.arg {name}: has a setting of its own, --vllm.kv-transfer-config"
+            )
         if name in taken or name == "kv_events_config":
             raise EngineError(f"--vllm.arg {name}: is set by the worker")

@@ -131,7 +131,16 @@ def _info(
         banned_sequences=params.BANNED_SEQUENCES,
         banned_ids=params.BANNED_IDS,
         stall_s=STALL_S,
+        transfers=_transfers(config),
     )
+
+
+def _transfers(config: Any) -> str:
+    """Returns what engines have in common that can read each other's blocks; empty: none."""
+    transfer, cache = config.kv_transfer_config, config.cache_config
+    if transfer is None:
+        return ""
+    return f"vllm {__version__} {transfer.kv_connector} {cache.cache_dtype} {cache.block_size}"
 
 
 def _abilities(config: Any, settings: WorkerSettings, *, guided: bool) -> frozenset[Ability]:

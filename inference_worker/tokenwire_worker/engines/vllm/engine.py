@@ -44,6 +44,7 @@ from tokenwire_worker.engines.text import told
 from tokenwire_worker.engines.vllm import async_llm, params
 from tokenwire_worker.engines.vllm.kv_events import KvEventReader
 from tokenwire_worker.engines.vllm.lora import LiveAdapters
+from tokenwire_worker.engines.vllm.transfers import packed
 
 if TYPE_CHECKING:
     from tokenwire_worker.settings import WorkerSettings
@@ -249,18 +250,25 @@ class VllmEngine:
                 return
             outputs = self._llm.generate(
                 params.prompt(generation),
-                params.sampling_params(generation, sequence.number, self._started.guide_stops),
+                self._sampling_params(sequence),
                 sequence.request_id,
                 lora_request=self._started.adapters.request(generation.lora_adapter),
                 trace_headers=dict(generation.trace_headers) if self._started.traced else None,
                 priority=-generation.priority,  # vLLM has the lowest go first
             )
+            take = self._take_prefilled if generation.prefill_only else self._take
             async for output in outputs:
-                self._take(sequence, output)
+                take(sequence, output)
         except EngineDeadError as error:
             self._die(told(error.__cause__ or error))
         except Exception as error:  # noqa: BLE001 - vLLM goes on after what it refuses here
             self._fail(sequence, told(error))
+
+    def _sampling_params(self, sequence: _Sequence) -> Any:
+        generation = sequence.generation
+        if generation.prefill_only:
+            return params.prefill_params()
+        return params.sampling_params(generation, sequence.number, self._started.guide_stops)
 
     def _on_fault(self, sequence: _Sequence, error: Exception) -> None:
         self._fail(sequence, told(error))
@@ -273,6 +281,10 @@ class VllmEngine:
         if sequence.fresh:
             sequence.fresh = False
             output.cached_prompt_tokens = result.num_cached_tokens
+            if sequence.generation.transfer_handle:
+                # vLLM tells one number of what it has read and of what it had.
+                output.fetched_prompt_tokens = result.num_cached_tokens
+                output.cached_prompt_tokens = 0
             if result.metrics is not None and result.metrics.scheduled_ts:
                 output.started_s = result.metrics.scheduled_ts
             if result.prompt_logprobs:
@@ -293,6 +305,24 @@ class VllmEngine:
                 self._thread.soon(self._flush)
         else:
             self._fail(sequence, f"vLLM ended it with {reason!r}")
+
+    def _take_prefilled(self, sequence: _Sequence, result: Any) -> None:
+        """Takes the end of a prompt that was computed alone, without the token that it has."""
+        reason = result.outputs[0].finish_reason
+        if reason is None:
+            return
+        if reason not in _FINISHES:
+            self._fail(sequence, f"vLLM ended it with {reason!r}")
+            return
+        output = Output(sequence.key, sequence.number, [], _FINISHES[reason])
+        output.cached_prompt_tokens = result.num_cached_tokens
+        if result.metrics is not None and result.metrics.scheduled_ts:
+            output.started_s = result.metrics.scheduled_ts
+        if output.finish is Finish.LENGTH:
+            output.transfer_handle = packed(sequence.generation, result.kv_transfer_params)
+        self._end(sequence, output)
+        if output.finish is Finish.CANCELLED:  # comes of no engine step
+            self._thread.soon(self._flush)
 
     def _end(self, sequence: _Sequence, output: Output) -> None:
         """Hands out the last of a sequence, unless its generation has been given up."""

@@ -16,6 +16,7 @@ from tokenwire_worker.engines.port import (
     Sampling,
     TokenLogprob,
 )
+from tokenwire_worker.engines.vllm.transfers import ASKED, unpacked
 
 HIGHEST_TEMPERATURE = 2.0
 """vLLM refuses more, and does so in the engine's process too, which ends it."""
@@ -67,11 +68,33 @@ def sampling_params(generation: Generation, sequence: int, guide_stops: tuple[in
         prompt_logprobs=None if sequence else generation.prompt_logprobs,
         flat_logprobs=True,
         structured_outputs=None if guide is None else _structured(guide),
+        extra_args=_extra_args(generation),
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
         # These parameters are for this one request, so vLLM need not copy them in depth.
         skip_clone=True,
     )
+
+
+def prefill_params() -> Any:
+    """Returns the parameters of a prompt that another engine goes on with.
+
+    vLLM makes at least one token, which is dropped: how it is chosen does not matter.
+    """
+    return SamplingParams(
+        temperature=0.0,
+        max_tokens=1,
+        ignore_eos=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+        skip_clone=True,
+        extra_args={"kv_transfer_params": dict(ASKED)},
+    )
+
+
+def _extra_args(generation: Generation) -> dict[str, Any] | None:
+    fetched = unpacked(generation) if generation.transfer_handle else None
+    return None if fetched is None else {"kv_transfer_params": fetched}
 
 
 def _sampling(sampling: Sampling, sequence: int) -> dict[str, Any]:

@@ -76,6 +76,18 @@ class VllmSettings(BaseModel):
     speculative_config: dict[str, Any] | None = Field(
         default=None, description="speculative decoding, as vLLM's JSON object"
     )
+    nixl_host: str = Field(
+        default="127.0.0.1",
+        description="address at which other workers ask NIXL for what they need to read this one's "
+        "KV cache, with --phases or --transfer-group; whoever reaches it can read the cache",
+    )
+    nixl_port: int = Field(
+        default=0, ge=0, le=65_535, description="port of that address; 0: any that is free"
+    )
+    kv_transfer_config: dict[str, Any] | None = Field(
+        default=None,
+        description="fields of vLLM's KVTransferConfig to change, as a JSON object",
+    )
     lora: LoraAdapters = Field(
         default_factory=dict,
         description="NAME=PATH of a LoRA adapter that requests may name; repeatable",

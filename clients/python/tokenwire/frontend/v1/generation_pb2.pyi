@@ -119,6 +119,10 @@ class _AttemptModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttemptMo
     """With the prompt and the ids so far."""
     ATTEMPT_MODE_REPLAYED: _AttemptMode.ValueType  # 3
     """With the prompt; what it generated was compared with the ids so far, up to their end."""
+    ATTEMPT_MODE_PREFILL: _AttemptMode.ValueType  # 4
+    """With the prompt, which it computed for the worker of the next attempt. It brought no ids."""
+    ATTEMPT_MODE_FETCHED: _AttemptMode.ValueType  # 5
+    """With the prompt, whose KV cache it fetched from the worker of the attempt before."""
 
 class AttemptMode(_AttemptMode, metaclass=_AttemptModeEnumTypeWrapper):
     """How a worker began with a generation."""
@@ -131,6 +135,10 @@ ATTEMPT_MODE_CARRIED: AttemptMode.ValueType  # 2
 """With the prompt and the ids so far."""
 ATTEMPT_MODE_REPLAYED: AttemptMode.ValueType  # 3
 """With the prompt; what it generated was compared with the ids so far, up to their end."""
+ATTEMPT_MODE_PREFILL: AttemptMode.ValueType  # 4
+"""With the prompt, which it computed for the worker of the next attempt. It brought no ids."""
+ATTEMPT_MODE_FETCHED: AttemptMode.ValueType  # 5
+"""With the prompt, whose KV cache it fetched from the worker of the attempt before."""
 Global___AttemptMode: _TypeAlias = AttemptMode  # noqa: Y015
 
 @_typing.final
@@ -1416,7 +1424,7 @@ class Attempt(_message.Message):
     """How the part began."""
     left_because: _builtins.str
     """Why the worker had no part in what followed, as a reason of ErrorInfo, such as WORKER_LOST. Empty:
-    the sequence ended there.
+    the sequence ended there, or it did what ATTEMPT_MODE_PREFILL says.
     """
     def __init__(
         self,

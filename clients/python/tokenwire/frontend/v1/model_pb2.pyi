@@ -87,6 +87,30 @@ CAPABILITY_PROMPT_LOGPROBS: Capability.ValueType  # 13
 """`output.prompt_logprobs`."""
 Global___Capability: _TypeAlias = Capability  # noqa: Y015
 
+class _WorkerPhases:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WorkerPhasesEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkerPhases.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WORKER_PHASES_UNSPECIFIED: _WorkerPhases.ValueType  # 0
+    """Not given: prompts and tokens, each generation whole."""
+    WORKER_PHASES_PREFILL: _WorkerPhases.ValueType  # 1
+    """Long prompts, for other workers to go on with."""
+    WORKER_PHASES_DECODE: _WorkerPhases.ValueType  # 2
+    """Tokens after prompts that other workers have computed, and generations with short prompts."""
+
+class WorkerPhases(_WorkerPhases, metaclass=_WorkerPhasesEnumTypeWrapper):
+    """Phases of generations that a worker is for. May grow."""
+
+WORKER_PHASES_UNSPECIFIED: WorkerPhases.ValueType  # 0
+"""Not given: prompts and tokens, each generation whole."""
+WORKER_PHASES_PREFILL: WorkerPhases.ValueType  # 1
+"""Long prompts, for other workers to go on with."""
+WORKER_PHASES_DECODE: WorkerPhases.ValueType  # 2
+"""Tokens after prompts that other workers have computed, and generations with short prompts."""
+Global___WorkerPhases: _TypeAlias = WorkerPhases  # noqa: Y015
+
 class _WorkerState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -351,6 +375,7 @@ class Worker(_message.Message):
     WAITING_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
     KV_CACHE_USAGE_FIELD_NUMBER: _builtins.int
+    PHASES_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """Address, HOST:PORT."""
     name: _builtins.str
@@ -371,6 +396,8 @@ class Worker(_message.Message):
     """Requests of this frontend that the worker holds."""
     kv_cache_usage: _builtins.float
     """Share of the KV cache in use, 0 to 1."""
+    phases: Global___WorkerPhases.ValueType
+    """Phases of generations that it is for."""
     def __init__(
         self,
         *,
@@ -384,10 +411,11 @@ class Worker(_message.Message):
         waiting: _builtins.int = ...,
         in_flight: _builtins.int = ...,
         kv_cache_usage: _builtins.float = ...,
+        phases: Global___WorkerPhases.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "engine", b"engine", "in_flight", b"in_flight", "kv_cache_usage", b"kv_cache_usage", "model", b"model", "name", b"name", "running", b"running", "state", b"state", "state_reason", b"state_reason", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "engine", b"engine", "in_flight", b"in_flight", "kv_cache_usage", b"kv_cache_usage", "model", b"model", "name", b"name", "phases", b"phases", "running", b"running", "state", b"state", "state_reason", b"state_reason", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

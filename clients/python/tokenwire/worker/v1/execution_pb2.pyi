@@ -85,6 +85,8 @@ class Request(_message.Message):
     TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     OUTPUT_SO_FAR_FIELD_NUMBER: _builtins.int
+    PREFILL_ONLY_FIELD_NUMBER: _builtins.int
+    TRANSFER_HANDLE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Name for logs and traces; at most 128 characters. Empty: the worker makes one."""
     sequence_count: _builtins.int
@@ -101,6 +103,20 @@ class Request(_message.Message):
     """Higher goes first among requests that wait; -100 to 100."""
     prompt_logprobs: _builtins.int
     """Log probability of each token of the prompt, with this many alternatives. Unset: none."""
+    prefill_only: _builtins.bool
+    """Computes the prompt alone, for another worker to go on with: no token comes, the sequence ends with
+    FINISH_REASON_LENGTH, and Completed has `transfer_handle`. Everything else is that of the generation,
+    and is checked as such. Needs a worker with a `transfer_group`, and one sequence without
+    `prompt_logprobs` and `output_so_far`. Refused with FAILED_PRECONDITION, PROMPT_NOT_HANDED_OVER,
+    which names the fields at fault, where the engine can't have another go on as it would itself. From
+    revision 6 on.
+    """
+    transfer_handle: _builtins.bytes
+    """`Completed.transfer_handle` of this request with `prefill_only`, from a worker of the same
+    `transfer_group`: the KV cache of the prompt is fetched from there. Where it can't be, the prompt is
+    computed here. For one request; at most 64 KiB; needs what `prefill_only` needs. Empty: none. From
+    revision 6 on.
+    """
     @_builtins.property
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The prompt's ids: at least one, each below the vocabulary size."""
@@ -155,10 +171,12 @@ class Request(_message.Message):
         trace_context: Global___TraceContext | None = ...,
         prompt_logprobs: _builtins.int | None = ...,
         output_so_far: _abc.Iterable[_builtins.int] | None = ...,
+        prefill_only: _builtins.bool = ...,
+        transfer_handle: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt_logprobs", b"_prompt_logprobs", "guide", b"guide", "prompt_logprobs", b"prompt_logprobs", "sampling", b"sampling", "stopping", b"stopping", "time_budget", b"time_budget", "trace_context", b"trace_context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_logprobs", b"_prompt_logprobs", "cache_salt", b"cache_salt", "guide", b"guide", "logprobs", b"logprobs", "lora_adapter", b"lora_adapter", "output_so_far", b"output_so_far", "priority", b"priority", "prompt_logprobs", b"prompt_logprobs", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "sequence_count", b"sequence_count", "stopping", b"stopping", "time_budget", b"time_budget", "top_logprobs", b"top_logprobs", "trace_context", b"trace_context"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_logprobs", b"_prompt_logprobs", "cache_salt", b"cache_salt", "guide", b"guide", "logprobs", b"logprobs", "lora_adapter", b"lora_adapter", "output_so_far", b"output_so_far", "prefill_only", b"prefill_only", "priority", b"priority", "prompt_logprobs", b"prompt_logprobs", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "sequence_count", b"sequence_count", "stopping", b"stopping", "time_budget", b"time_budget", "top_logprobs", b"top_logprobs", "trace_context", b"trace_context", "transfer_handle", b"transfer_handle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__prompt_logprobs: _TypeAlias = _typing.Literal["prompt_logprobs"]  # noqa: Y015
     _WhichOneofArgType__prompt_logprobs: _TypeAlias = _typing.Literal["_prompt_logprobs", b"_prompt_logprobs"]  # noqa: Y015
@@ -1029,19 +1047,30 @@ class Completed(_message.Message):
     QUEUE_FIELD_NUMBER: _builtins.int
     PREFILL_FIELD_NUMBER: _builtins.int
     DECODE_FIELD_NUMBER: _builtins.int
+    TRANSFER_HANDLE_FIELD_NUMBER: _builtins.int
+    FETCHED_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """Tokens of the prompt."""
     completion_tokens: _builtins.int
     """Tokens generated, all sequences together; those of `output_so_far` are not among them."""
     cached_prompt_tokens: _builtins.int
     """Prompt tokens whose KV cache was reused. Unset: the engine does not tell."""
+    transfer_handle: _builtins.bytes
+    """With `prefill_only`: what another worker fetches the KV cache of the prompt by; it means something to
+    engines alone. The blocks are kept until they were fetched, or until the engine's time for that is
+    over. Empty: the prompt was not computed to its end, or can't be fetched. At most 64 KiB.
+    """
+    fetched_prompt_tokens: _builtins.int
+    """Prompt tokens whose KV cache was fetched from another worker; they are not among the reused ones.
+    Unset: none was to be fetched, or the engine does not tell.
+    """
     @_builtins.property
     def queue(self) -> _duration_pb2.Duration:
         """From the worker's receipt to the engine's taking the request up."""
 
     @_builtins.property
     def prefill(self) -> _duration_pb2.Duration:
-        """From there to the first token. Unset: none came."""
+        """From there to the first token, or with `prefill_only` to the end of the prompt. Unset: neither came."""
 
     @_builtins.property
     def decode(self) -> _duration_pb2.Duration:
@@ -1056,13 +1085,20 @@ class Completed(_message.Message):
         queue: _duration_pb2.Duration | None = ...,
         prefill: _duration_pb2.Duration | None = ...,
         decode: _duration_pb2.Duration | None = ...,
+        transfer_handle: _builtins.bytes = ...,
+        fetched_prompt_tokens: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cached_prompt_tokens", b"_cached_prompt_tokens", "cached_prompt_tokens", b"cached_prompt_tokens", "decode", b"decode", "prefill", b"prefill", "queue", b"queue"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cached_prompt_tokens", b"_cached_prompt_tokens", "_fetched_prompt_tokens", b"_fetched_prompt_tokens", "cached_prompt_tokens", b"cached_prompt_tokens", "decode", b"decode", "fetched_prompt_tokens", b"fetched_prompt_tokens", "prefill", b"prefill", "queue", b"queue"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cached_prompt_tokens", b"_cached_prompt_tokens", "cached_prompt_tokens", b"cached_prompt_tokens", "completion_tokens", b"completion_tokens", "decode", b"decode", "prefill", b"prefill", "prompt_tokens", b"prompt_tokens", "queue", b"queue"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cached_prompt_tokens", b"_cached_prompt_tokens", "_fetched_prompt_tokens", b"_fetched_prompt_tokens", "cached_prompt_tokens", b"cached_prompt_tokens", "completion_tokens", b"completion_tokens", "decode", b"decode", "fetched_prompt_tokens", b"fetched_prompt_tokens", "prefill", b"prefill", "prompt_tokens", b"prompt_tokens", "queue", b"queue", "transfer_handle", b"transfer_handle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cached_prompt_tokens: _TypeAlias = _typing.Literal["cached_prompt_tokens"]  # noqa: Y015
     _WhichOneofArgType__cached_prompt_tokens: _TypeAlias = _typing.Literal["_cached_prompt_tokens", b"_cached_prompt_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__fetched_prompt_tokens: _TypeAlias = _typing.Literal["fetched_prompt_tokens"]  # noqa: Y015
+    _WhichOneofArgType__fetched_prompt_tokens: _TypeAlias = _typing.Literal["_fetched_prompt_tokens", b"_fetched_prompt_tokens"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cached_prompt_tokens) -> _WhichOneofReturnType__cached_prompt_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fetched_prompt_tokens) -> _WhichOneofReturnType__fetched_prompt_tokens | None: ...
 
 Global___Completed: _TypeAlias = Completed  # noqa: Y015

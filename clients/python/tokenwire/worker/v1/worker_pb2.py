@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tokenwire/worker/v1/worker.proto\x12\x13tokenwire.worker.v1\x1a\x1egoogle/protobuf/duration.proto\"\x16\n\x14GetWorkerInfoRequest\"\xef\x02\n\x15GetWorkerInfoResponse\x12\x13\n\x0bworker_name\x18\x01 \x01(\t\x12\x19\n\x11\x63ontract_revision\x18\x02 \x01(\r\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12+\n\x06limits\x18\x07 \x01(\x0b\x32\x1b.tokenwire.worker.v1.Limits\x12\x35\n\x0c\x63\x61pabilities\x18\x08 \x03(\x0e\x32\x1f.tokenwire.worker.v1.Capability\x12\x1d\n\x15tokenizer_fingerprint\x18\t \x01(\t\x12\x15\n\reos_token_ids\x18\n \x03(\r\x12\x15\n\rlora_adapters\x18\x0b \x03(\t\x12\x11\n\tsimulated\x18\x0c \x01(\x08\x12\x1a\n\x12\x64\x65scription_number\x18\r \x01(\x04\"\xdf\x01\n\x06Limits\x12\x16\n\x0e\x63ontext_tokens\x18\x01 \x01(\r\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x03 \x01(\r\x12\x16\n\x0esequence_count\x18\x04 \x01(\r\x12\x19\n\x11running_sequences\x18\x05 \x01(\r\x12\x18\n\x10waiting_requests\x18\x06 \x01(\r\x12\x17\n\x0fkv_block_tokens\x18\x07 \x01(\r\x12\x11\n\tkv_blocks\x18\x08 \x01(\r\x12\x14\n\x0ctop_logprobs\x18\t \x01(\r\"\x15\n\x13GetTokenizerRequest\"[\n\x14GetTokenizerResponse\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x12\n\nfile_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\t\"t\n\x10WatchLoadRequest\x12/\n\x0cmin_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8a\x02\n\x11WatchLoadResponse\x12\x19\n\x11running_sequences\x18\x01 \x01(\r\x12\x18\n\x10waiting_requests\x18\x02 \x01(\r\x12\x16\n\x0ekv_cache_usage\x18\x03 \x01(\x02\x12\r\n\x05steps\x18\x04 \x01(\x04\x12\x18\n\x10generated_tokens\x18\x05 \x01(\x04\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\'\n\x04step\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12\x64\x65scription_number\x18\t \x01(\x04\"Y\n\x14WatchKvEventsRequest\x12\x14\n\x0c\x66irst_number\x18\x01 \x01(\x04\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x81\x02\n\x15WatchKvEventsResponse\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12/\n\x06stored\x18\x02 \x01(\x0b\x32\x1d.tokenwire.worker.v1.KvStoredH\x00\x12\x31\n\x07removed\x18\x03 \x01(\x0b\x32\x1e.tokenwire.worker.v1.KvRemovedH\x00\x12\x31\n\x07\x63leared\x18\x04 \x01(\x0b\x32\x1e.tokenwire.worker.v1.KvClearedH\x00\x12\x38\n\x04more\x18\x05 \x03(\x0b\x32*.tokenwire.worker.v1.WatchKvEventsResponseB\x07\n\x05\x65vent\"r\n\x08KvStored\x12\x13\n\x0bparent_hash\x18\x01 \x01(\x06\x12\x14\n\x0c\x62lock_hashes\x18\x02 \x03(\x06\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x14\n\x0clora_adapter\x18\x04 \x01(\t\x12\x12\n\ncache_salt\x18\x05 \x01(\t\"!\n\tKvRemoved\x12\x14\n\x0c\x62lock_hashes\x18\x01 \x03(\x06\"\x0b\n\tKvCleared*\xfb\x03\n\nCapability\x12\x1a\n\x16\x43\x41PABILITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41PABILITY_LOGPROBS\x10\x01\x12\x1b\n\x17\x43\x41PABILITY_TOP_LOGPROBS\x10\x02\x12!\n\x1d\x43\x41PABILITY_GUIDED_JSON_SCHEMA\x10\x03\x12!\n\x1d\x43\x41PABILITY_GUIDED_JSON_OBJECT\x10\x04\x12\x1b\n\x17\x43\x41PABILITY_GUIDED_REGEX\x10\x05\x12\x1d\n\x19\x43\x41PABILITY_GUIDED_GRAMMAR\x10\x06\x12\x1c\n\x18\x43\x41PABILITY_GUIDED_CHOICE\x10\x07\x12\x13\n\x0f\x43\x41PABILITY_LORA\x10\x08\x12\x19\n\x15\x43\x41PABILITY_CACHE_SALT\x10\t\x12\x14\n\x10\x43\x41PABILITY_MIN_P\x10\n\x12\x18\n\x14\x43\x41PABILITY_KV_EVENTS\x10\x0b\x12#\n\x1f\x43\x41PABILITY_CACHED_PROMPT_TOKENS\x10\x0c\x12\x19\n\x15\x43\x41PABILITY_LOGIT_BIAS\x10\r\x12\x1f\n\x1b\x43\x41PABILITY_BANNED_SEQUENCES\x10\x0e\x12\x1e\n\x1a\x43\x41PABILITY_PROMPT_LOGPROBS\x10\x0f\x12\x1a\n\x16\x43\x41PABILITY_FREE_PREFIX\x10\x10\x32\xa6\x03\n\rWorkerService\x12\x66\n\rGetWorkerInfo\x12).tokenwire.worker.v1.GetWorkerInfoRequest\x1a*.tokenwire.worker.v1.GetWorkerInfoResponse\x12\x65\n\x0cGetTokenizer\x12(.tokenwire.worker.v1.GetTokenizerRequest\x1a).tokenwire.worker.v1.GetTokenizerResponse0\x01\x12\\\n\tWatchLoad\x12%.tokenwire.worker.v1.WatchLoadRequest\x1a&.tokenwire.worker.v1.WatchLoadResponse0\x01\x12h\n\rWatchKvEvents\x12).tokenwire.worker.v1.WatchKvEventsRequest\x1a*.tokenwire.worker.v1.WatchKvEventsResponse0\x01\x42J\n\x17\x64\x65v.tokenwire.worker.v1P\x01Z-tokenwire.dev/go/tokenwire/worker/v1;workerv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tokenwire/worker/v1/worker.proto\x12\x13tokenwire.worker.v1\x1a\x1egoogle/protobuf/duration.proto\"\x16\n\x14GetWorkerInfoRequest\"\xb4\x03\n\x15GetWorkerInfoResponse\x12\x13\n\x0bworker_name\x18\x01 \x01(\t\x12\x19\n\x11\x63ontract_revision\x18\x02 \x01(\r\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12+\n\x06limits\x18\x07 \x01(\x0b\x32\x1b.tokenwire.worker.v1.Limits\x12\x35\n\x0c\x63\x61pabilities\x18\x08 \x03(\x0e\x32\x1f.tokenwire.worker.v1.Capability\x12\x1d\n\x15tokenizer_fingerprint\x18\t \x01(\t\x12\x15\n\reos_token_ids\x18\n \x03(\r\x12\x15\n\rlora_adapters\x18\x0b \x03(\t\x12\x11\n\tsimulated\x18\x0c \x01(\x08\x12\x1a\n\x12\x64\x65scription_number\x18\r \x01(\x04\x12+\n\x06phases\x18\x0e \x01(\x0e\x32\x1b.tokenwire.worker.v1.Phases\x12\x16\n\x0etransfer_group\x18\x0f \x01(\t\"\xdf\x01\n\x06Limits\x12\x16\n\x0e\x63ontext_tokens\x18\x01 \x01(\r\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x03 \x01(\r\x12\x16\n\x0esequence_count\x18\x04 \x01(\r\x12\x19\n\x11running_sequences\x18\x05 \x01(\r\x12\x18\n\x10waiting_requests\x18\x06 \x01(\r\x12\x17\n\x0fkv_block_tokens\x18\x07 \x01(\r\x12\x11\n\tkv_blocks\x18\x08 \x01(\r\x12\x14\n\x0ctop_logprobs\x18\t \x01(\r\"\x15\n\x13GetTokenizerRequest\"[\n\x14GetTokenizerResponse\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x12\n\nfile_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\t\"t\n\x10WatchLoadRequest\x12/\n\x0cmin_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8a\x02\n\x11WatchLoadResponse\x12\x19\n\x11running_sequences\x18\x01 \x01(\r\x12\x18\n\x10waiting_requests\x18\x02 \x01(\r\x12\x16\n\x0ekv_cache_usage\x18\x03 \x01(\x02\x12\r\n\x05steps\x18\x04 \x01(\x04\x12\x18\n\x10generated_tokens\x18\x05 \x01(\x04\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\'\n\x04step\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12\x64\x65scription_number\x18\t \x01(\x04\"Y\n\x14WatchKvEventsRequest\x12\x14\n\x0c\x66irst_number\x18\x01 \x01(\x04\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x81\x02\n\x15WatchKvEventsResponse\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12/\n\x06stored\x18\x02 \x01(\x0b\x32\x1d.tokenwire.worker.v1.KvStoredH\x00\x12\x31\n\x07removed\x18\x03 \x01(\x0b\x32\x1e.tokenwire.worker.v1.KvRemovedH\x00\x12\x31\n\x07\x63leared\x18\x04 \x01(\x0b\x32\x1e.tokenwire.worker.v1.KvClearedH\x00\x12\x38\n\x04more\x18\x05 \x03(\x0b\x32*.tokenwire.worker.v1.WatchKvEventsResponseB\x07\n\x05\x65vent\"r\n\x08KvStored\x12\x13\n\x0bparent_hash\x18\x01 \x01(\x06\x12\x14\n\x0c\x62lock_hashes\x18\x02 \x03(\x06\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x14\n\x0clora_adapter\x18\x04 \x01(\t\x12\x12\n\ncache_salt\x18\x05 \x01(\t\"!\n\tKvRemoved\x12\x14\n\x0c\x62lock_hashes\x18\x01 \x03(\x06\"\x0b\n\tKvCleared*G\n\x06Phases\x12\x16\n\x12PHASES_UNSPECIFIED\x10\x00\x12\x12\n\x0ePHASES_PREFILL\x10\x01\x12\x11\n\rPHASES_DECODE\x10\x02*\xfb\x03\n\nCapability\x12\x1a\n\x16\x43\x41PABILITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41PABILITY_LOGPROBS\x10\x01\x12\x1b\n\x17\x43\x41PABILITY_TOP_LOGPROBS\x10\x02\x12!\n\x1d\x43\x41PABILITY_GUIDED_JSON_SCHEMA\x10\x03\x12!\n\x1d\x43\x41PABILITY_GUIDED_JSON_OBJECT\x10\x04\x12\x1b\n\x17\x43\x41PABILITY_GUIDED_REGEX\x10\x05\x12\x1d\n\x19\x43\x41PABILITY_GUIDED_GRAMMAR\x10\x06\x12\x1c\n\x18\x43\x41PABILITY_GUIDED_CHOICE\x10\x07\x12\x13\n\x0f\x43\x41PABILITY_LORA\x10\x08\x12\x19\n\x15\x43\x41PABILITY_CACHE_SALT\x10\t\x12\x14\n\x10\x43\x41PABILITY_MIN_P\x10\n\x12\x18\n\x14\x43\x41PABILITY_KV_EVENTS\x10\x0b\x12#\n\x1f\x43\x41PABILITY_CACHED_PROMPT_TOKENS\x10\x0c\x12\x19\n\x15\x43\x41PABILITY_LOGIT_BIAS\x10\r\x12\x1f\n\x1b\x43\x41PABILITY_BANNED_SEQUENCES\x10\x0e\x12\x1e\n\x1a\x43\x41PABILITY_PROMPT_LOGPROBS\x10\x0f\x12\x1a\n\x16\x43\x41PABILITY_FREE_PREFIX\x10\x10\x32\xa6\x03\n\rWorkerService\x12\x66\n\rGetWorkerInfo\x12).tokenwire.worker.v1.GetWorkerInfoRequest\x1a*.tokenwire.worker.v1.GetWorkerInfoResponse\x12\x65\n\x0cGetTokenizer\x12(.tokenwire.worker.v1.GetTokenizerRequest\x1a).tokenwire.worker.v1.GetTokenizerResponse0\x01\x12\\\n\tWatchLoad\x12%.tokenwire.worker.v1.WatchLoadRequest\x1a&.tokenwire.worker.v1.WatchLoadResponse0\x01\x12h\n\rWatchKvEvents\x12).tokenwire.worker.v1.WatchKvEventsRequest\x1a*.tokenwire.worker.v1.WatchKvEventsResponse0\x01\x42J\n\x17\x64\x65v.tokenwire.worker.v1P\x01Z-tokenwire.dev/go/tokenwire/worker/v1;workerv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,32 +33,34 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tokenwire.worker.v1.worker_
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\027dev.tokenwire.worker.v1P\001Z-tokenwire.dev/go/tokenwire/worker/v1;workerv1'
-  _globals['_CAPABILITY']._serialized_start=1728
-  _globals['_CAPABILITY']._serialized_end=2235
+  _globals['_PHASES']._serialized_start=1796
+  _globals['_PHASES']._serialized_end=1867
+  _globals['_CAPABILITY']._serialized_start=1870
+  _globals['_CAPABILITY']._serialized_end=2377
   _globals['_GETWORKERINFOREQUEST']._serialized_start=89
   _globals['_GETWORKERINFOREQUEST']._serialized_end=111
   _globals['_GETWORKERINFORESPONSE']._serialized_start=114
-  _globals['_GETWORKERINFORESPONSE']._serialized_end=481
-  _globals['_LIMITS']._serialized_start=484
-  _globals['_LIMITS']._serialized_end=707
-  _globals['_GETTOKENIZERREQUEST']._serialized_start=709
-  _globals['_GETTOKENIZERREQUEST']._serialized_end=730
-  _globals['_GETTOKENIZERRESPONSE']._serialized_start=732
-  _globals['_GETTOKENIZERRESPONSE']._serialized_end=823
-  _globals['_WATCHLOADREQUEST']._serialized_start=825
-  _globals['_WATCHLOADREQUEST']._serialized_end=941
-  _globals['_WATCHLOADRESPONSE']._serialized_start=944
-  _globals['_WATCHLOADRESPONSE']._serialized_end=1210
-  _globals['_WATCHKVEVENTSREQUEST']._serialized_start=1212
-  _globals['_WATCHKVEVENTSREQUEST']._serialized_end=1301
-  _globals['_WATCHKVEVENTSRESPONSE']._serialized_start=1304
-  _globals['_WATCHKVEVENTSRESPONSE']._serialized_end=1561
-  _globals['_KVSTORED']._serialized_start=1563
-  _globals['_KVSTORED']._serialized_end=1677
-  _globals['_KVREMOVED']._serialized_start=1679
-  _globals['_KVREMOVED']._serialized_end=1712
-  _globals['_KVCLEARED']._serialized_start=1714
-  _globals['_KVCLEARED']._serialized_end=1725
-  _globals['_WORKERSERVICE']._serialized_start=2238
-  _globals['_WORKERSERVICE']._serialized_end=2660
+  _globals['_GETWORKERINFORESPONSE']._serialized_end=550
+  _globals['_LIMITS']._serialized_start=553
+  _globals['_LIMITS']._serialized_end=776
+  _globals['_GETTOKENIZERREQUEST']._serialized_start=778
+  _globals['_GETTOKENIZERREQUEST']._serialized_end=799
+  _globals['_GETTOKENIZERRESPONSE']._serialized_start=801
+  _globals['_GETTOKENIZERRESPONSE']._serialized_end=892
+  _globals['_WATCHLOADREQUEST']._serialized_start=894
+  _globals['_WATCHLOADREQUEST']._serialized_end=1010
+  _globals['_WATCHLOADRESPONSE']._serialized_start=1013
+  _globals['_WATCHLOADRESPONSE']._serialized_end=1279
+  _globals['_WATCHKVEVENTSREQUEST']._serialized_start=1281
+  _globals['_WATCHKVEVENTSREQUEST']._serialized_end=1370
+  _globals['_WATCHKVEVENTSRESPONSE']._serialized_start=1373
+  _globals['_WATCHKVEVENTSRESPONSE']._serialized_end=1630
+  _globals['_KVSTORED']._serialized_start=1632
+  _globals['_KVSTORED']._serialized_end=1746
+  _globals['_KVREMOVED']._serialized_start=1748
+  _globals['_KVREMOVED']._serialized_end=1781
+  _globals['_KVCLEARED']._serialized_start=1783
+  _globals['_KVCLEARED']._serialized_end=1794
+  _globals['_WORKERSERVICE']._serialized_start=2380
+  _globals['_WORKERSERVICE']._serialized_end=2802
 # @@protoc_insertion_point(module_scope)

@@ -20,6 +20,32 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Phases:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PhasesEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phases.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PHASES_UNSPECIFIED: _Phases.ValueType  # 0
+    """Not given: prompts and tokens, each generation whole."""
+    PHASES_PREFILL: _Phases.ValueType  # 1
+    """Long prompts, for other workers to go on with."""
+    PHASES_DECODE: _Phases.ValueType  # 2
+    """Tokens after prompts that other workers have computed, and generations with short prompts."""
+
+class Phases(_Phases, metaclass=_PhasesEnumTypeWrapper):
+    """Phases of generations that a worker is for. Each worker can run a generation from its prompt to its
+    end; this says what its operator wants it to be sent. May grow.
+    """
+
+PHASES_UNSPECIFIED: Phases.ValueType  # 0
+"""Not given: prompts and tokens, each generation whole."""
+PHASES_PREFILL: Phases.ValueType  # 1
+"""Long prompts, for other workers to go on with."""
+PHASES_DECODE: Phases.ValueType  # 2
+"""Tokens after prompts that other workers have computed, and generations with short prompts."""
+Global___Phases: _TypeAlias = Phases  # noqa: Y015
+
 class _Capability:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -136,11 +162,13 @@ class GetWorkerInfoResponse(_message.Message):
     LORA_ADAPTERS_FIELD_NUMBER: _builtins.int
     SIMULATED_FIELD_NUMBER: _builtins.int
     DESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    PHASES_FIELD_NUMBER: _builtins.int
+    TRANSFER_GROUP_FIELD_NUMBER: _builtins.int
     worker_name: _builtins.str
     """Name that the worker gives itself; unique among workers that serve together."""
     contract_revision: _builtins.int
     """Revision of this contract that the worker speaks: raised by 1 with each addition that a caller may
-    have to know of. This file is revision 5.
+    have to know of. This file is revision 6.
     """
     model: _builtins.str
     """Name of the model."""
@@ -156,6 +184,12 @@ class GetWorkerInfoResponse(_message.Message):
     """Set by an engine that computes nothing and only keeps time."""
     description_number: _builtins.int
     """Raised by 1 with each change of this description. 0: it never changes. From revision 5 on."""
+    phases: Global___Phases.ValueType
+    """Phases of generations that the worker is for. From revision 6 on."""
+    transfer_group: _builtins.str
+    """Workers with the same one can fetch the KV cache of a prompt from each other: see
+    Request.prefill_only. Empty: it hands none over and fetches none. From revision 6 on.
+    """
     @_builtins.property
     def limits(self) -> Global___Limits:
         """What requests may hold."""
@@ -188,10 +222,12 @@ class GetWorkerInfoResponse(_message.Message):
         lora_adapters: _abc.Iterable[_builtins.str] | None = ...,
         simulated: _builtins.bool = ...,
         description_number: _builtins.int = ...,
+        phases: Global___Phases.ValueType = ...,
+        transfer_group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "contract_revision", b"contract_revision", "description_number", b"description_number", "engine", b"engine", "engine_version", b"engine_version", "eos_token_ids", b"eos_token_ids", "limits", b"limits", "lora_adapters", b"lora_adapters", "model", b"model", "simulated", b"simulated", "tokenizer_fingerprint", b"tokenizer_fingerprint", "version", b"version", "worker_name", b"worker_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "contract_revision", b"contract_revision", "description_number", b"description_number", "engine", b"engine", "engine_version", b"engine_version", "eos_token_ids", b"eos_token_ids", "limits", b"limits", "lora_adapters", b"lora_adapters", "model", b"model", "phases", b"phases", "simulated", b"simulated", "tokenizer_fingerprint", b"tokenizer_fingerprint", "transfer_group", b"transfer_group", "version", b"version", "worker_name", b"worker_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -70,7 +70,10 @@ class LLM:
         if not self.args.enable_chunked_prefill and len(inputs) > self.args.max_num_tokens:
             raise self.request_error(f"The sum of prompt length ({len(inputs)}) should not exceed")
         params._stream_interval = self.args.stream_interval
-        assert streaming, "these tests stream"
+        prefills = disaggregated_params and disaggregated_params.request_type == "context_only"
+        assert streaming != bool(prefills), "these tests stream"
+        if disaggregated_params is not None:
+            assert self.args.cache_transceiver_config is not None, "no cache transceiver"
         return self._executor.submit(
             inputs,
             params,
@@ -78,6 +81,7 @@ class LLM:
                 "lora": lora_request,
                 "cache_salt": cache_salt,
                 "retention": kv_cache_retention_config,
+                "disaggregated": disaggregated_params,
             },
         )
 

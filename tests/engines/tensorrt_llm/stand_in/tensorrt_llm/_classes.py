@@ -196,6 +196,9 @@ SamplingParams = _dataclass(
 )
 
 
+DisaggregatedParams = _dataclass("DisaggregatedParams", kw_only=True)
+
+
 def _path_exists(self: Any) -> None:
     if not Path(self.lora_path).exists():
         raise ValueError(f"lora_path ({self.lora_path}) does not exist.")

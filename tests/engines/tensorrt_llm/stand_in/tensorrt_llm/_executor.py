@@ -7,10 +7,11 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from tensorrt_llm import _results
 from tensorrt_llm._cache import Cache
+from tensorrt_llm._classes import DisaggregatedParams
 from tensorrt_llm._model import Chooser
 from tensorrt_llm._results import IterationResult, Logprob, RequestOutput, Response
 
@@ -34,6 +35,7 @@ class _Sequence:
     max_tokens: int
     arrival_s: float
     salt: str | None
+    disaggregated: Any = None
     prefilled: int = 0
     cached: int = 0
     generated: list[int] = field(default_factory=list)
@@ -46,6 +48,9 @@ class _Sequence:
 
 class Executor:
     """Runs requests; made by LLM."""
+
+    contexts: ClassVar[dict[int, list[int]]] = {}
+    """Prompts that engines hold for others, by the context request's id."""
 
     def __init__(self, args: Any, vocabulary: int, eos: int) -> None:
         self.args = args
@@ -76,7 +81,7 @@ class Executor:
             self.requests.append({"prompt": prompt, "params": params, **further})
             result = RequestOutput(self._ids, prompt, params, self)
             self._begin_iterations()
-            fault = self._fault(prompt, params)
+            fault = self._fault(prompt, params, further)
             if fault is not None:
                 result.aqueue.items.append(Response(error=fault))
                 _results.notify([result.aqueue])
@@ -89,12 +94,13 @@ class Executor:
                     _Sequence(
                         *(result, number, prompt, chooser, min(params.max_tokens, room)),
                         *(time.monotonic(), further.get("cache_salt")),
+                        further.get("disaggregated"),
                     )
                 )
             self._changed.notify_all()
             return result
 
-    def _fault(self, prompt: list[int], params: Any) -> str | None:
+    def _fault(self, prompt: list[int], params: Any, further: dict[str, Any]) -> str | None:
         if params.max_tokens <= 0:
             return f"max_tokens must be greater than 0, got {params.max_tokens}"
         if len(prompt) >= self.args.max_seq_len:
@@ -103,6 +109,10 @@ class Executor:
             )
         if any(not 0 <= token < self._vocabulary for token in prompt):
             return "Token ID is out of range"
+        asked = further.get("disaggregated")
+        fetches = asked is not None and asked.request_type == "generation_only"
+        if fetches and self.contexts.pop(asked.ctx_request_id, None) != prompt:
+            return "the KV cache of the context request is not there"
         if params.guided_decoding is not None and self.args.guided_decoding_backend is None:
             return "Guided decoding is not enabled"
         return None
@@ -235,6 +245,9 @@ class Executor:
             return taken
         token, ranked = sequence.chooser.next()
         sequence.first_s = sequence.first_s or time.monotonic()
+        if self._prefills(sequence):
+            self._hand_over(sequence, token, responses)
+            return taken
         reason, by_end_id = self._reason(sequence, token)
         # The TRTLLMSampler does not output end_id.
         if not (by_end_id and self.args.sampler_type == "TRTLLMSampler"):
@@ -244,6 +257,28 @@ class Executor:
         if reason or len(sequence.unsent) >= self.args.stream_interval:
             responses.append((sequence, self._response(sequence, reason, by_end_id)))
         return taken
+
+    @staticmethod
+    def _prefills(sequence: _Sequence) -> bool:
+        asked = sequence.disaggregated
+        return asked is not None and asked.request_type == "context_only"
+
+    def _hand_over(
+        self, sequence: _Sequence, token: int, responses: list[tuple[_Sequence, Response]]
+    ) -> None:
+        """Ends a request with its prompt and its first token."""
+        number = 1000 + sequence.result.request_id
+        self.contexts[number] = sequence.prompt
+        self._leave(sequence)
+        told = DisaggregatedParams(
+            request_type="context_only",
+            first_gen_tokens=[token],
+            ctx_request_id=number,
+            opaque_state=b"\x00where\xff",
+        )
+        response = Response(sequence.number, [token], reason="not_finished", final=True)
+        response.cached_tokens, response.disaggregated = sequence.cached, told
+        responses.append((sequence, response))
 
     def _reason(self, sequence: _Sequence, token: int) -> tuple[str | None, bool]:
         params = sequence.result.sampling_params

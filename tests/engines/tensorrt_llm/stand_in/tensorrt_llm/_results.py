@@ -67,6 +67,7 @@ class Response:
     perf: Any = None
     error: str | None = None
     by_end_id: bool = False
+    disaggregated: Any = None
 
 
 @dataclass(slots=True)
@@ -159,6 +160,7 @@ class RequestOutput:
         if response.logprobs is not None:
             output.logprobs += response.logprobs
             assert len(output.logprobs) == output.length, "logprobs length != output.length"
+        output.disaggregated_params = response.disaggregated
         if response.perf is not None:
             output.request_perf_metrics = response.perf
         if response.reason is not None:
