@@ -36,8 +36,13 @@ wheels: setup  ## build a wheel of each distribution into dist/
 	@for each in . service frontend inference_worker; do \
 		(cd $$each && $(CURDIR)/$(BIN)/python -m hatchling build -t wheel -d $(CURDIR)/dist) || exit 1; done
 
-pythons: setup  ## fetch what the services require for each other Python 3.11+ of this machine, with which tests/packages tests the wheels
-	$(BIN)/python -m tests.packages.pythons
+PYTHONS := build/pythons
+
+pythons: $(PYTHONS)  ## fetch what the services require for each other Python 3.11+ of this machine, with which tests/packages tests the wheels
+
+$(PYTHONS): $(PROJECTS) constraints/cpu.txt | setup
+	@rm -rf $@
+	@$(BIN)/python -m tests.packages.pythons || { rm -rf $@; exit 1; }
 
 # Tests of services wait for them for a part of their time, so three processes share two cores.
 # Each part has services of its own, and takes about as long as the others.

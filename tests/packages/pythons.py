@@ -46,30 +46,30 @@ def _named() -> list[Path]:
     return [each for each in files if re.fullmatch(r"python3\.\d+", each.name)]
 
 
-def fetch(version: str, interpreter: str, requirements: list[str]) -> None:
-    """Puts what the services require on one of them into a folder of its own."""
-    folder, part = FETCHED / version, FETCHED / f"{version}.part"
+def fetch(version: str, interpreter: str, requirements: list[str]) -> bool:
+    """Puts what the services require on one of them into a folder of its own; False: it can't."""
     pip = (sys.executable, "-m", "pip", "--python", interpreter, "install", "-q")
+    options = ("--only-binary", ":all:", "--root-user-action", "ignore")
     pins = wheels.ROOT / "constraints/cpu.txt"
-    subprocess.run([*pip, "--upgrade", "--target", part, "-c", pins, *requirements], check=True)
-    part.rename(folder)
+    target = ("--target", FETCHED / version, "-c", pins)
+    return subprocess.run([*pip, *options, *target, *requirements], check=False).returncode == 0
 
 
 def main() -> None:
-    """Fetches what is not there yet."""
-    missing = {
-        version: interpreter
-        for version, interpreter in found().items()
-        if version != THIS and not (FETCHED / version).exists()
-    }
-    if not missing:
-        return
+    """Fetches it for each, and ends with an error where one of those supported lacks it."""
+    FETCHED.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         built = wheels.build(Path(folder))
         requirements = {line for wheel in built.values() for line in wheels.required(wheel)}
+        named = wheels.metadata(built["tokenwire"]).get_all("Classifier", [])
     others = sorted(line for line in requirements if not line.startswith("tokenwire"))
-    for version, interpreter in missing.items():
-        fetch(version, interpreter, others)
+    for version, interpreter in found().items():
+        if version == THIS or fetch(version, interpreter, others):
+            continue
+        # What is required may not be built yet for a Python that has just come out.
+        if f"Programming Language :: Python :: {version}" in named:
+            sys.exit(f"Python {version} is supported, and lacks what the services require.")
+        print(f"Python {version} is left out: it lacks what the services require.")
 
 
 if __name__ == "__main__":
