@@ -40,7 +40,11 @@ class _Side(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self._relay.sides.add(self)
-        # Until the other side is there, nothing can be passed on.
+        # Python before 3.11.4 begins to read after this call, paused or not.
+        asyncio.get_running_loop().call_soon(self._wait)
+
+    def _wait(self) -> None:
+        """Reads nothing until the other side is there, or while the relay holds."""
         if self.other is None or self._relay.held:
             self.pause()
 
