@@ -173,6 +173,10 @@ const (
 	AttemptMode_ATTEMPT_MODE_CARRIED AttemptMode = 2
 	// With the prompt; what it generated was compared with the ids so far, up to their end.
 	AttemptMode_ATTEMPT_MODE_REPLAYED AttemptMode = 3
+	// With the prompt, which it computed for the worker of the next attempt. It brought no ids.
+	AttemptMode_ATTEMPT_MODE_PREFILL AttemptMode = 4
+	// With the prompt, whose KV cache it fetched from the worker of the attempt before.
+	AttemptMode_ATTEMPT_MODE_FETCHED AttemptMode = 5
 )
 
 // Enum value maps for AttemptMode.
@@ -182,12 +186,16 @@ var (
 		1: "ATTEMPT_MODE_NEW",
 		2: "ATTEMPT_MODE_CARRIED",
 		3: "ATTEMPT_MODE_REPLAYED",
+		4: "ATTEMPT_MODE_PREFILL",
+		5: "ATTEMPT_MODE_FETCHED",
 	}
 	AttemptMode_value = map[string]int32{
 		"ATTEMPT_MODE_UNSPECIFIED": 0,
 		"ATTEMPT_MODE_NEW":         1,
 		"ATTEMPT_MODE_CARRIED":     2,
 		"ATTEMPT_MODE_REPLAYED":    3,
+		"ATTEMPT_MODE_PREFILL":     4,
+		"ATTEMPT_MODE_FETCHED":     5,
 	}
 )
 
@@ -2832,7 +2840,7 @@ type Attempt struct {
 	// How the part began.
 	Mode AttemptMode `protobuf:"varint,4,opt,name=mode,proto3,enum=tokenwire.frontend.v1.AttemptMode" json:"mode,omitempty"`
 	// Why the worker had no part in what followed, as a reason of ErrorInfo, such as WORKER_LOST. Empty:
-	// the sequence ended there.
+	// the sequence ended there, or it did what ATTEMPT_MODE_PREFILL says.
 	LeftBecause   string `protobuf:"bytes,5,opt,name=left_because,json=leftBecause,proto3" json:"left_because,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3348,12 +3356,14 @@ const file_tokenwire_frontend_v1_generation_proto_rawDesc = "" +
 	"\x19FINISH_REASON_TIME_BUDGET\x10\x03\x12\x1b\n" +
 	"\x17FINISH_REASON_CANCELLED\x10\x04\x12\x1c\n" +
 	"\x18FINISH_REASON_TOOL_CALLS\x10\x05\x12\x1d\n" +
-	"\x19FINISH_REASON_INTERRUPTED\x10\x06*v\n" +
+	"\x19FINISH_REASON_INTERRUPTED\x10\x06*\xaa\x01\n" +
 	"\vAttemptMode\x12\x1c\n" +
 	"\x18ATTEMPT_MODE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10ATTEMPT_MODE_NEW\x10\x01\x12\x18\n" +
 	"\x14ATTEMPT_MODE_CARRIED\x10\x02\x12\x19\n" +
-	"\x15ATTEMPT_MODE_REPLAYED\x10\x032\x8d\x04\n" +
+	"\x15ATTEMPT_MODE_REPLAYED\x10\x03\x12\x18\n" +
+	"\x14ATTEMPT_MODE_PREFILL\x10\x04\x12\x18\n" +
+	"\x14ATTEMPT_MODE_FETCHED\x10\x052\x8d\x04\n" +
 	"\x11GenerationService\x12[\n" +
 	"\bGenerate\x12&.tokenwire.frontend.v1.GenerateRequest\x1a'.tokenwire.frontend.v1.GenerateResponse\x12o\n" +
 	"\x0eStreamGenerate\x12,.tokenwire.frontend.v1.StreamGenerateRequest\x1a-.tokenwire.frontend.v1.StreamGenerateResponse0\x01\x12\\\n" +

@@ -120,6 +120,59 @@ func (Capability) EnumDescriptor() ([]byte, []int) {
 	return file_tokenwire_frontend_v1_model_proto_rawDescGZIP(), []int{0}
 }
 
+// Phases of generations that a worker is for. May grow.
+type WorkerPhases int32
+
+const (
+	// Not given: prompts and tokens, each generation whole.
+	WorkerPhases_WORKER_PHASES_UNSPECIFIED WorkerPhases = 0
+	// Long prompts, for other workers to go on with.
+	WorkerPhases_WORKER_PHASES_PREFILL WorkerPhases = 1
+	// Tokens after prompts that other workers have computed, and generations with short prompts.
+	WorkerPhases_WORKER_PHASES_DECODE WorkerPhases = 2
+)
+
+// Enum value maps for WorkerPhases.
+var (
+	WorkerPhases_name = map[int32]string{
+		0: "WORKER_PHASES_UNSPECIFIED",
+		1: "WORKER_PHASES_PREFILL",
+		2: "WORKER_PHASES_DECODE",
+	}
+	WorkerPhases_value = map[string]int32{
+		"WORKER_PHASES_UNSPECIFIED": 0,
+		"WORKER_PHASES_PREFILL":     1,
+		"WORKER_PHASES_DECODE":      2,
+	}
+)
+
+func (x WorkerPhases) Enum() *WorkerPhases {
+	p := new(WorkerPhases)
+	*p = x
+	return p
+}
+
+func (x WorkerPhases) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WorkerPhases) Descriptor() protoreflect.EnumDescriptor {
+	return file_tokenwire_frontend_v1_model_proto_enumTypes[1].Descriptor()
+}
+
+func (WorkerPhases) Type() protoreflect.EnumType {
+	return &file_tokenwire_frontend_v1_model_proto_enumTypes[1]
+}
+
+func (x WorkerPhases) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WorkerPhases.Descriptor instead.
+func (WorkerPhases) EnumDescriptor() ([]byte, []int) {
+	return file_tokenwire_frontend_v1_model_proto_rawDescGZIP(), []int{1}
+}
+
 // Whether a worker gets requests. May grow.
 type WorkerState int32
 
@@ -174,11 +227,11 @@ func (x WorkerState) String() string {
 }
 
 func (WorkerState) Descriptor() protoreflect.EnumDescriptor {
-	return file_tokenwire_frontend_v1_model_proto_enumTypes[1].Descriptor()
+	return file_tokenwire_frontend_v1_model_proto_enumTypes[2].Descriptor()
 }
 
 func (WorkerState) Type() protoreflect.EnumType {
-	return &file_tokenwire_frontend_v1_model_proto_enumTypes[1]
+	return &file_tokenwire_frontend_v1_model_proto_enumTypes[2]
 }
 
 func (x WorkerState) Number() protoreflect.EnumNumber {
@@ -187,7 +240,7 @@ func (x WorkerState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WorkerState.Descriptor instead.
 func (WorkerState) EnumDescriptor() ([]byte, []int) {
-	return file_tokenwire_frontend_v1_model_proto_rawDescGZIP(), []int{1}
+	return file_tokenwire_frontend_v1_model_proto_rawDescGZIP(), []int{2}
 }
 
 // Asks for the models.
@@ -624,7 +677,9 @@ type Worker struct {
 	// Requests of this frontend that the worker holds.
 	InFlight uint32 `protobuf:"varint,9,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
 	// Share of the KV cache in use, 0 to 1.
-	KvCacheUsage  float32 `protobuf:"fixed32,10,opt,name=kv_cache_usage,json=kvCacheUsage,proto3" json:"kv_cache_usage,omitempty"`
+	KvCacheUsage float32 `protobuf:"fixed32,10,opt,name=kv_cache_usage,json=kvCacheUsage,proto3" json:"kv_cache_usage,omitempty"`
+	// Phases of generations that it is for.
+	Phases        WorkerPhases `protobuf:"varint,11,opt,name=phases,proto3,enum=tokenwire.frontend.v1.WorkerPhases" json:"phases,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -729,6 +784,13 @@ func (x *Worker) GetKvCacheUsage() float32 {
 	return 0
 }
 
+func (x *Worker) GetPhases() WorkerPhases {
+	if x != nil {
+		return x.Phases
+	}
+	return WorkerPhases_WORKER_PHASES_UNSPECIFIED
+}
+
 var File_tokenwire_frontend_v1_model_proto protoreflect.FileDescriptor
 
 const file_tokenwire_frontend_v1_model_proto_rawDesc = "" +
@@ -759,7 +821,7 @@ const file_tokenwire_frontend_v1_model_proto_rawDesc = "" +
 	"\x10reasoning_parser\x18\r \x01(\tR\x0freasoningParser\"\x14\n" +
 	"\x12ListWorkersRequest\"N\n" +
 	"\x13ListWorkersResponse\x127\n" +
-	"\aworkers\x18\x01 \x03(\v2\x1d.tokenwire.frontend.v1.WorkerR\aworkers\"\xb8\x02\n" +
+	"\aworkers\x18\x01 \x03(\v2\x1d.tokenwire.frontend.v1.WorkerR\aworkers\"\xf5\x02\n" +
 	"\x06Worker\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x128\n" +
@@ -771,7 +833,8 @@ const file_tokenwire_frontend_v1_model_proto_rawDesc = "" +
 	"\awaiting\x18\b \x01(\rR\awaiting\x12\x1b\n" +
 	"\tin_flight\x18\t \x01(\rR\binFlight\x12$\n" +
 	"\x0ekv_cache_usage\x18\n" +
-	" \x01(\x02R\fkvCacheUsage*\x9c\x03\n" +
+	" \x01(\x02R\fkvCacheUsage\x12;\n" +
+	"\x06phases\x18\v \x01(\x0e2#.tokenwire.frontend.v1.WorkerPhasesR\x06phases*\x9c\x03\n" +
 	"\n" +
 	"Capability\x12\x1a\n" +
 	"\x16CAPABILITY_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -788,7 +851,11 @@ const file_tokenwire_frontend_v1_model_proto_rawDesc = "" +
 	"\x12\x19\n" +
 	"\x15CAPABILITY_LOGIT_BIAS\x10\v\x12\x1b\n" +
 	"\x17CAPABILITY_BANNED_WORDS\x10\f\x12\x1e\n" +
-	"\x1aCAPABILITY_PROMPT_LOGPROBS\x10\r*\xc6\x01\n" +
+	"\x1aCAPABILITY_PROMPT_LOGPROBS\x10\r*b\n" +
+	"\fWorkerPhases\x12\x1d\n" +
+	"\x19WORKER_PHASES_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15WORKER_PHASES_PREFILL\x10\x01\x12\x18\n" +
+	"\x14WORKER_PHASES_DECODE\x10\x02*\xc6\x01\n" +
 	"\vWorkerState\x12\x1c\n" +
 	"\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17WORKER_STATE_CONNECTING\x10\x01\x12\x16\n" +
@@ -816,37 +883,39 @@ func file_tokenwire_frontend_v1_model_proto_rawDescGZIP() []byte {
 	return file_tokenwire_frontend_v1_model_proto_rawDescData
 }
 
-var file_tokenwire_frontend_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_tokenwire_frontend_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_tokenwire_frontend_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_tokenwire_frontend_v1_model_proto_goTypes = []any{
 	(Capability)(0),             // 0: tokenwire.frontend.v1.Capability
-	(WorkerState)(0),            // 1: tokenwire.frontend.v1.WorkerState
-	(*ListModelsRequest)(nil),   // 2: tokenwire.frontend.v1.ListModelsRequest
-	(*ListModelsResponse)(nil),  // 3: tokenwire.frontend.v1.ListModelsResponse
-	(*GetModelRequest)(nil),     // 4: tokenwire.frontend.v1.GetModelRequest
-	(*GetModelResponse)(nil),    // 5: tokenwire.frontend.v1.GetModelResponse
-	(*Model)(nil),               // 6: tokenwire.frontend.v1.Model
-	(*ListWorkersRequest)(nil),  // 7: tokenwire.frontend.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil), // 8: tokenwire.frontend.v1.ListWorkersResponse
-	(*Worker)(nil),              // 9: tokenwire.frontend.v1.Worker
+	(WorkerPhases)(0),           // 1: tokenwire.frontend.v1.WorkerPhases
+	(WorkerState)(0),            // 2: tokenwire.frontend.v1.WorkerState
+	(*ListModelsRequest)(nil),   // 3: tokenwire.frontend.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),  // 4: tokenwire.frontend.v1.ListModelsResponse
+	(*GetModelRequest)(nil),     // 5: tokenwire.frontend.v1.GetModelRequest
+	(*GetModelResponse)(nil),    // 6: tokenwire.frontend.v1.GetModelResponse
+	(*Model)(nil),               // 7: tokenwire.frontend.v1.Model
+	(*ListWorkersRequest)(nil),  // 8: tokenwire.frontend.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil), // 9: tokenwire.frontend.v1.ListWorkersResponse
+	(*Worker)(nil),              // 10: tokenwire.frontend.v1.Worker
 }
 var file_tokenwire_frontend_v1_model_proto_depIdxs = []int32{
-	6, // 0: tokenwire.frontend.v1.ListModelsResponse.models:type_name -> tokenwire.frontend.v1.Model
-	6, // 1: tokenwire.frontend.v1.GetModelResponse.model:type_name -> tokenwire.frontend.v1.Model
-	0, // 2: tokenwire.frontend.v1.Model.capabilities:type_name -> tokenwire.frontend.v1.Capability
-	9, // 3: tokenwire.frontend.v1.ListWorkersResponse.workers:type_name -> tokenwire.frontend.v1.Worker
-	1, // 4: tokenwire.frontend.v1.Worker.state:type_name -> tokenwire.frontend.v1.WorkerState
-	2, // 5: tokenwire.frontend.v1.ModelService.ListModels:input_type -> tokenwire.frontend.v1.ListModelsRequest
-	4, // 6: tokenwire.frontend.v1.ModelService.GetModel:input_type -> tokenwire.frontend.v1.GetModelRequest
-	7, // 7: tokenwire.frontend.v1.ModelService.ListWorkers:input_type -> tokenwire.frontend.v1.ListWorkersRequest
-	3, // 8: tokenwire.frontend.v1.ModelService.ListModels:output_type -> tokenwire.frontend.v1.ListModelsResponse
-	5, // 9: tokenwire.frontend.v1.ModelService.GetModel:output_type -> tokenwire.frontend.v1.GetModelResponse
-	8, // 10: tokenwire.frontend.v1.ModelService.ListWorkers:output_type -> tokenwire.frontend.v1.ListWorkersResponse
-	8, // [8:11] is the sub-list for method output_type
-	5, // [5:8] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	7,  // 0: tokenwire.frontend.v1.ListModelsResponse.models:type_name -> tokenwire.frontend.v1.Model
+	7,  // 1: tokenwire.frontend.v1.GetModelResponse.model:type_name -> tokenwire.frontend.v1.Model
+	0,  // 2: tokenwire.frontend.v1.Model.capabilities:type_name -> tokenwire.frontend.v1.Capability
+	10, // 3: tokenwire.frontend.v1.ListWorkersResponse.workers:type_name -> tokenwire.frontend.v1.Worker
+	2,  // 4: tokenwire.frontend.v1.Worker.state:type_name -> tokenwire.frontend.v1.WorkerState
+	1,  // 5: tokenwire.frontend.v1.Worker.phases:type_name -> tokenwire.frontend.v1.WorkerPhases
+	3,  // 6: tokenwire.frontend.v1.ModelService.ListModels:input_type -> tokenwire.frontend.v1.ListModelsRequest
+	5,  // 7: tokenwire.frontend.v1.ModelService.GetModel:input_type -> tokenwire.frontend.v1.GetModelRequest
+	8,  // 8: tokenwire.frontend.v1.ModelService.ListWorkers:input_type -> tokenwire.frontend.v1.ListWorkersRequest
+	4,  // 9: tokenwire.frontend.v1.ModelService.ListModels:output_type -> tokenwire.frontend.v1.ListModelsResponse
+	6,  // 10: tokenwire.frontend.v1.ModelService.GetModel:output_type -> tokenwire.frontend.v1.GetModelResponse
+	9,  // 11: tokenwire.frontend.v1.ModelService.ListWorkers:output_type -> tokenwire.frontend.v1.ListWorkersResponse
+	9,  // [9:12] is the sub-list for method output_type
+	6,  // [6:9] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_tokenwire_frontend_v1_model_proto_init() }
@@ -859,7 +928,7 @@ func file_tokenwire_frontend_v1_model_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tokenwire_frontend_v1_model_proto_rawDesc), len(file_tokenwire_frontend_v1_model_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
