@@ -97,9 +97,11 @@ def test_the_guide_of_a_prompt_is_not_vllms_business(build):
 def test_settings_of_transfers_reach_vllm(build, model):
     build(phases="prefill", kv_transfer_config={"kv_connector_extra_config": {"backends": ["UCX"]}})
     made = llm().arguments.kv_transfer_config
-    assert (made.kv_connector, made.kv_role) == ("NixlConnector", "kv_both")
+    assert (made.kv_connector, made.kv_role) == ("NixlConnector", "kv_producer")
     assert made.kv_load_failure_policy == "recompute"
     assert made.kv_connector_extra_config == {"backends": ["UCX"]}
+    build(phases="decode")
+    assert llm().arguments.kv_transfer_config.kv_role == "kv_consumer"
     assert build().info.transfers == ""
     with pytest.raises(EngineError, match="requires --phases"):
         build(kv_transfer_config={})

@@ -69,7 +69,7 @@ def engine_arguments(settings: WorkerSettings, kv_events_endpoint: str) -> Any:
             enable_kv_cache_events=True, publisher="zmq", endpoint=kv_events_endpoint
         )
     if settings.transfers:
-        arguments["kv_transfer_config"] = transfer_config(own)
+        arguments["kv_transfer_config"] = transfer_config(own, settings.phases)
     elif own.kv_transfer_config is not None:
         raise EngineError("--vllm.kv-transfer-config requires --phases or --transfer-group")
     if takes_lora(own):

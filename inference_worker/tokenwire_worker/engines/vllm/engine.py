@@ -285,8 +285,7 @@ class VllmEngine:
                 # vLLM tells one number of what it has read and of what it had.
                 output.fetched_prompt_tokens = result.num_cached_tokens
                 output.cached_prompt_tokens = 0
-            if result.metrics is not None and result.metrics.scheduled_ts:
-                output.started_s = result.metrics.scheduled_ts
+            output.started_s = _started_s(result.metrics, sequence.generation)
             if result.prompt_logprobs:
                 output.prompt_logprobs = params.prompt_logprobs(
                     sequence.generation, result.prompt_logprobs
@@ -299,7 +298,7 @@ class VllmEngine:
             self._outputs.append(output)
         elif reason in _FINISHES:
             output.finish = _FINISHES[reason]
-            output.times = _times(result.metrics)
+            output.times = _times(result.metrics, sequence.generation)
             self._end(sequence, output)
             if output.finish is Finish.CANCELLED:  # comes of no engine step
                 self._thread.soon(self._flush)
@@ -316,8 +315,7 @@ class VllmEngine:
             return
         output = Output(sequence.key, sequence.number, [], _FINISHES[reason])
         output.cached_prompt_tokens = result.num_cached_tokens
-        if result.metrics is not None and result.metrics.scheduled_ts:
-            output.started_s = result.metrics.scheduled_ts
+        output.started_s = _started_s(result.metrics, sequence.generation)
         if output.finish is Finish.LENGTH:
             output.transfer_handle = packed(sequence.generation, result.kv_transfer_params)
         self._end(sequence, output)
@@ -399,8 +397,21 @@ class VllmEngine:
         self._listener.on_step(step)
 
 
-def _times(metrics: Any) -> Times | None:
-    """Returns the engine process's times of a sequence; its clock is the host's monotonic one."""
-    if metrics is None or not metrics.last_token_ts:
+def _started_s(metrics: Any, generation: Generation) -> float | None:
+    """Returns when vLLM took a sequence up; its clock is the host's monotonic one.
+
+    One whose prompt is fetched is scheduled once that is there, and waits for it until then.
+    """
+    if metrics is None or not metrics.scheduled_ts:
         return None
-    return Times(metrics.scheduled_ts, metrics.first_token_ts, metrics.last_token_ts)
+    fetches = generation.transfer_handle and metrics.queued_ts
+    started_s: float = metrics.queued_ts if fetches else metrics.scheduled_ts
+    return started_s
+
+
+def _times(metrics: Any, generation: Generation) -> Times | None:
+    """Returns the engine process's times of a sequence."""
+    started_s = _started_s(metrics, generation)
+    if started_s is None or not metrics.last_token_ts:
+        return None
+    return Times(started_s, metrics.first_token_ts, metrics.last_token_ts)

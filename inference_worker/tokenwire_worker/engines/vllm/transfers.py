@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 CONNECTOR = "NixlConnector"
 
+ROLES = {"any": "kv_both", "prefill": "kv_producer", "decode": "kv_consumer"}
+"""kv_role by what a worker is for."""
+
 DEFAULTS: dict[str, Any] = {
     "kv_connector": CONNECTOR,
-    # Each can do either: what a worker is for is the frontends' business.
-    "kv_role": "kv_both",
     # A prompt whose blocks are gone is computed, and its request does not fail.
     "kv_load_failure_policy": "recompute",
 }
@@ -46,8 +47,12 @@ _NEEDED: dict[str, type] = {
 """What vLLM reads of such parameters."""
 
 
-def transfer_config(own: VllmSettings) -> Any:
+def transfer_config(own: VllmSettings, phases: str) -> Any:
     """Returns the KVTransferConfig that the settings ask for, and says where NIXL is to listen.
+
+    Args:
+        own: the settings.
+        phases: what the worker is for.
 
     Raises:
         EngineError: vLLM does not take it.
@@ -55,7 +60,8 @@ def transfer_config(own: VllmSettings) -> Any:
     os.environ["VLLM_NIXL_SIDE_CHANNEL_HOST"] = own.nixl_host
     os.environ["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(own.nixl_port or _free_port(own.nixl_host))
     try:
-        return KVTransferConfig(**{**DEFAULTS, **(own.kv_transfer_config or {})})
+        changes = own.kv_transfer_config or {}
+        return KVTransferConfig(**{**DEFAULTS, "kv_role": ROLES[phases], **changes})
     except (TypeError, ValueError) as error:
         raise EngineError(f"--vllm.kv-transfer-config: {error}") from error
 
