@@ -102,8 +102,11 @@ async def test_a_long_prompt_is_computed_by_one_worker_and_fetched_by_another():
         completed = streamed.completed
         assert completed is not None
         assert completed.usage.cached_prompt_tokens == 16
-        stages = [each.name for each in completed.timings.stages if each.service == "worker"]
-        assert stages == ["prefill", "queue", "fetch", "decode"]
+        stages = completed.timings.stages
+        by_worker = [each.name for each in stages if each.service == "worker"]
+        assert by_worker == ["prefill", "queue", "fetch", "decode"]
+        starts = [each.start.ToNanoseconds() for each in stages]
+        assert starts == sorted(starts)
 
 
 @pytest.mark.parametrize(

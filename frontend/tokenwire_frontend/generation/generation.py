@@ -473,7 +473,9 @@ class Generation:
             time_to_first_token_s=None if first is None else first - received_s,
             time_per_output_token_s=per_token,
             total_s=time.monotonic() - received_s,
-            stages=[*self.record.stages, *parts.stages(received_s)],
+            stages=sorted(
+                [*self.record.stages, *parts.stages(received_s)], key=lambda stage: stage.start_s
+            ),
             worker=parts.worker,
             parts=moved,
         )
