@@ -374,6 +374,22 @@ def test_only_frontends_reach_workers():
         }
 
 
+def test_engines_that_hand_over_kv_caches_reach_each_other():
+    other = 'workers.other={"engine": "simulated", "gpus": 0}'
+    objects = rendered("prefill-decode", other)
+    prefill, decode = f"{NAME}-worker-prefill", f"{NAME}-worker-decode"
+    labels = _labelled(objects)
+    for pod in (prefill, decode):
+        peers = [each["podSelector"] for each in _allowed(objects, pod, 5600)]
+        reached_by = {name for name in labels for each in peers if selects(each, labels[name])}
+        assert reached_by == {prefill, decode}
+        assert environment(pods(objects)[pod])["TOKENWIRE_WORKER_VLLM__NIXL_HOST"] == "10.0.0.1"
+    assert _allowed(objects, f"{NAME}-worker-other", 5600) == []
+    own = 'workers.decode={"settings": {"phases": "decode", "vllm.nixl-host": "fd00::1"}}'
+    chosen = environment(pods(rendered("prefill-decode", own))[decode])
+    assert chosen["TOKENWIRE_WORKER_VLLM__NIXL_HOST"] == "fd00::1"
+
+
 def test_who_reaches_frontends_is_a_value():
     (any_pod_here, frontends) = _allowed(rendered("demo"), f"{NAME}-frontend", "grpc")
     assert any_pod_here == {"podSelector": {}}

@@ -10,6 +10,9 @@
 {{- $_ := set $pool "name" .name }}
 {{- $_ := set $pool "fullName" (printf "%s-worker-%s" (include "tokenwire.name" .root) .name) }}
 {{- $_ := set $pool "grouped" (gt (int $pool.multiNode.size) 1) }}
+{{- /* Its engines hand KV caches to each other. */}}
+{{- $apart := ne (get $pool.settings "phases" | default "any") "any" }}
+{{- $_ := set $pool "transfers" (or $apart (ne (get $pool.settings "transfer-group" | default "") "")) }}
 {{- include "tokenwire.checkPool" $pool }}
 {{- toJson $pool }}
 {{- end }}

@@ -100,6 +100,13 @@ model: {{ . }}
 {{- with .pool.modelName }}
 model-name: {{ . }}
 {{- end }}
+{{- /* Where the engines of other pods fetch KV caches. */}}
+{{- $address := dict "vllm" "vllm.nixl-host" "simulated" "simulated.transfer-host" }}
+{{- with get $address .pool.engine }}
+{{- if and $.pool.transfers (not (hasKey $.pool.settings .)) }}
+{{ . }}: $(POD_IP)
+{{- end }}
+{{- end }}
 {{- if eq .root.Values.tls.source "none" }}
 insecure: true
 {{- else }}
