@@ -95,7 +95,9 @@ def test_a_package_that_is_not_installed(processes, tmp_path):
     # Python's own way to say that there is no such module, although it is installed.
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['openvino_genai'] = None")
     started = processes.run(
-        "tokenwire_worker", ["--model", str(MODEL)], {"PYTHONPATH": str(tmp_path)}
+        "tokenwire_worker",
+        ["--model", str(MODEL), "--listen", "127.0.0.1:0"],
+        {"PYTHONPATH": str(tmp_path)},
     )
     check_refused(started, "pip install -c constraints/cpu.txt './inference_worker[openvino]'")
     assert len(started.lines) == 1
