@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Sequence
 
 import pytest
 from tokenwire_worker.engines.port import Generation, KvEvent, KvStored
+from tokenwire_worker.engines.simulated.transfers import TICKET_BYTES
 
 from tests.engines.conftest import build
 from tests.engines.recorder import GREEDY, WAIT_S, Ran, Recorder
@@ -124,6 +126,47 @@ def test_a_cancel_while_it_is_fetched_ends_it_and_gives_everything_back(ends):
     first.wait_until_free()
     second.run(Generation([9], 1, GREEDY))
     assert second.usage == 0
+
+
+def test_blocks_that_are_not_needed_after_all_are_free_at_once(ends):
+    first = ends("prefill")
+    second = ends("decode", "--simulated.max-sequences", "1")
+    runs = second.submit(Generation([9], 2000, GREEDY))
+    second.wait(lambda: runs in second.started)
+    waits = second.submit(Generation(PROMPT, 8, GREEDY, transfer_handle=first.prefill()))
+    second.engine.cancel(waits)
+    second.finish(waits)
+    first.wait_until_free()
+    second.engine.cancel(runs)
+    second.finish(runs)
+    cached = [*PROMPT[: 16 * BLOCK_TOKENS], 9]
+    second.run(Generation(cached, 1, GREEDY))
+    assert second.fetch(first.prefill(cached), cached).fetched_prompt_tokens is None
+    first.wait_until_free()
+
+
+@pytest.mark.parametrize(
+    "handle",
+    [
+        b"", b"\xff", b"127.0.0.1:70000/" + b"00" * 16, b"a.name:9/" + b"00" * 16,
+        b"127.0.0.1:9/" + b"00" * 17, b"[" * 60_000, b"127.0.0.1:" + b"9" * 5000 + b"/",
+    ],
+)  # fmt: skip
+def test_what_is_not_a_handle_has_the_prompt_computed(ends, handle):
+    second = ends("decode")
+    ran = second.fetch(handle)
+    assert not ran.fetched_prompt_tokens
+    assert ran.ids == second.fetch(b"").ids
+
+
+def test_two_that_have_one_handle_both_end(ends):
+    second = ends("decode")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        handle = f"127.0.0.1:{silent.getsockname()[1]}/{'00' * TICKET_BYTES}".encode()
+        asked = Generation(PROMPT, 8, GREEDY, transfer_handle=handle)
+        ran = second.finish(second.submit(asked), second.submit(asked))
+    assert [each.fetched_prompt_tokens for each in ran] == [0, 0]
 
 
 def test_many_prompts_are_fetched_at_once(ends):

@@ -37,7 +37,7 @@ def opened(generation: Generation) -> dict[str, Any] | None:
         if read["prompt"] != _digest(generation):
             return None
         told: Any = read["told"]
-    except (zlib.error, ValueError, KeyError, TypeError):
+    except (zlib.error, ValueError, KeyError, TypeError, RecursionError):
         return None
     return told if isinstance(told, dict) else None
 

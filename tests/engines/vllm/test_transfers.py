@@ -57,6 +57,7 @@ def _changed(handle, **parameters):
     [
         lambda _: b"nothing of vLLM's",
         lambda _: zlib.compress(b"[1, 2]"),
+        lambda _: zlib.compress(b"[" * 100_000),
         lambda handle: _changed(handle, remote_block_ids=[]),
         lambda handle: _changed(handle, remote_port="5600"),
         lambda handle: zlib.compress(json.dumps({"prompt": "", "told": {}}).encode()),

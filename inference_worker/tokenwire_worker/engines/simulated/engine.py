@@ -174,13 +174,16 @@ class SimulatedEngine:
             CLOCK.call_at(self._due_s, self._on_time)
 
     def _fetch(self) -> None:
-        """Has the prompts fetched that are to come from other engines."""
-        for fetch in self._scheduler.fetches:
-            if self._transfers is None:
-                raise AssertionError("a prompt is fetched by an engine that can. This is a bug.")
-            arrived = partial(self._on_arrival, fetch)
-            self._transfers.fetch(fetch.handle, fetch.tokens, arrived)
-        self._scheduler.fetches.clear()
+        """Has prompts fetched that are to come from other engines, and forgoes others."""
+        scheduler, transfers = self._scheduler, self._transfers
+        if transfers is None:
+            return
+        for fetch in scheduler.fetches:
+            transfers.fetch(fetch.handle, fetch.tokens, partial(self._on_arrival, fetch))
+        scheduler.fetches.clear()
+        for handle in scheduler.forgone:
+            transfers.forgo(handle)
+        scheduler.forgone.clear()
 
     def _on_arrival(self, fetch: Fetch, tokens: int) -> None:
         self._command(lambda: self._scheduler.fetched(fetch, tokens))
@@ -200,6 +203,7 @@ class SimulatedEngine:
     def _end_step(self) -> None:
         self._stepping = False
         columns, outputs = self._scheduler.end_step()
+        self._fetch()
         self._progress += 1
         self._tell(Step(outputs, self._started, self._began_s, columns))
         self._heed_faults()

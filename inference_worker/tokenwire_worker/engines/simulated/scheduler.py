@@ -66,6 +66,8 @@ class _Sequence:
     """Tokens of the prompt that were there before."""
     fetched: int | None = None
     """Tokens of the prompt that came from another engine; None: it is not to be fetched."""
+    begun: bool = False
+    """It was taken up."""
     holding: Holding | None = None
     """What it has of the KV cache; None while it waits."""
     tail: list[int] = field(default_factory=list)
@@ -118,6 +120,9 @@ class Scheduler:
         fetches them by."""
         self.fetches: list[Fetch] = []
         """Prompts to be fetched, each followed by a call of `fetched`; who does so clears it."""
+        self.forgone: list[bytes] = []
+        """Handles of prompts that are not to be fetched after all; who tells their engines clears
+        it."""
         self._model = model
         self._beyond = vocabulary_size
         """An id that is none."""
@@ -270,13 +275,15 @@ class Scheduler:
 
     def _begin(self, sequence: _Sequence) -> None:
         """Has the prompt of a sequence computed, or fetched but for its last token."""
-        generation = sequence.generation
-        tokens = len(generation.prompt) - 1 - sequence.computed
-        if generation.transfer_handle and tokens > 0:
+        handle, sequence.begun = sequence.generation.transfer_handle, True
+        tokens = len(sequence.generation.prompt) - 1 - sequence.computed
+        if handle and tokens > 0:
             self._fetching.append(sequence)
-            self.fetches.append(Fetch(generation.transfer_handle, tokens, sequence))
-        else:
-            self._prefilling.append(sequence)
+            self.fetches.append(Fetch(handle, tokens, sequence))
+            return
+        self._prefilling.append(sequence)
+        if handle:  # all of it is here by now
+            self.forgone.append(handle)
 
     def _take_up(self, sequence: _Sequence) -> bool:
         """Gives a sequence its part of the KV cache; returns whether there is room for it."""
@@ -389,6 +396,8 @@ class Scheduler:
             del self._live[sequence.key]
         if sequence.holding is not None:
             self._cache.release(sequence.holding)
+        if sequence.generation.transfer_handle and not sequence.begun:
+            self.forgone.append(sequence.generation.transfer_handle)
 
     def _clear_away(self) -> None:
         """Takes what is over out of the lists of sequences."""

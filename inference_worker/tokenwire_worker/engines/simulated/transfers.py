@@ -8,7 +8,7 @@ no answer, or is told that the blocks are gone, computes the prompt itself.
 from __future__ import annotations
 
 import asyncio
-import json
+import ipaddress
 import secrets
 import socket
 import threading
@@ -87,7 +87,8 @@ class Transfers:
         with self._lock:
             self._held[ticket] = release
         CLOCK.call_at(time.monotonic() + self._pace.hold_s, lambda: self._release(ticket))
-        return json.dumps([*self._socket.getsockname(), ticket.hex()]).encode()
+        host, port = self._socket.getsockname()
+        return f"{host}:{port}/{ticket.hex()}".encode()
 
     def fetch(self, handle: bytes, tokens: int, arrived: Callable[[int], None]) -> None:
         """Fetches the blocks of a prompt.
@@ -97,12 +98,11 @@ class Transfers:
             tokens: of the prompt, that are to be fetched.
             arrived: called once, on any thread, with the tokens that came; 0: there are none.
         """
-        try:
-            host, port, text = json.loads(handle)
-            address, ticket = (str(host), int(port)), bytes.fromhex(text)
-        except (ValueError, TypeError):
+        read = _read_handle(handle)
+        if read is None:
             arrived(0)
             return
+        address, ticket = read
 
         def answered(held: bool) -> None:
             if held:
@@ -115,9 +115,19 @@ class Transfers:
             arrived(tokens)
 
         with self._lock:
-            self._asked[ticket] = answered
+            is_first = self._asked.setdefault(ticket, answered) is answered
+        if not is_first:  # a handle is good for one
+            arrived(0)
+            return
         self._send(_ASK + ticket, address)
         CLOCK.call_at(time.monotonic() + ANSWER_S, lambda: self._answer(ticket, held=False))
+
+    def forgo(self, handle: bytes) -> None:
+        """Tells another engine that nobody here fetches its blocks."""
+        read = _read_handle(handle)
+        if read is not None:
+            address, ticket = read
+            self._send(_DONE + ticket, address)
 
     def _send(self, datagram: bytes, address: tuple[str, int]) -> None:
         with suppress(OSError):  # it is as good as lost
@@ -146,3 +156,17 @@ class Transfers:
                     self._release(ticket)
                 else:
                     self._answer(ticket, held=kind == _HELD)
+
+
+def _read_handle(handle: bytes) -> tuple[tuple[str, int], bytes] | None:
+    """Returns whom to ask and the ticket; None: it is not a handle, and must not end the engine.
+
+    The host is an address, never a name: all engines would wait for that to be resolved.
+    """
+    try:
+        where, _, text = handle.decode().partition("/")
+        host, _, port = where.rpartition(":")
+        address, ticket = (str(ipaddress.IPv4Address(host)), int(port)), bytes.fromhex(text)
+    except ValueError:
+        return None
+    return (address, ticket) if 0 < address[1] < 2**16 and len(ticket) == TICKET_BYTES else None
