@@ -43,6 +43,9 @@ REQUEST: Cases = {
             reason="OUTPUT_NOT_CARRIED",
         ),
     ],
+    # This engine hands no prompt over and fetches none.
+    "prefill_only": each_of("prefill_only", True),
+    "transfer_handle": each_of("transfer_handle", b"x"),
     **SAMPLING,
     "sampling.logit_bias": [
         Bad({"sampling": {"logit_bias": [{"token_id": 5}]}}, "sampling.logit_bias")
