@@ -109,7 +109,7 @@ def read_text_files(folder: Path) -> TextFiles:
     other files is the frontends' to judge and to tell.
 
     Raises:
-        ModelError: there is no tokenizer.json, it is none, or a file can't be read.
+        ModelError: tokenizer.json is missing, it is none, or a file can't be read.
     """
     if not folder.is_dir():
         raise ModelError(f"no such folder: {folder}")
@@ -135,12 +135,14 @@ def _check_tokenizer(path: Path, data: bytes) -> None:
     elif isinstance(vocabulary, list):  # of Unigram: pieces and their scores
         sound = all(isinstance(each, list) and len(each) == 2 for each in vocabulary)
     else:
-        raise ModelError(f"{path} is no tokenizer: it has no model.vocab")
+        raise ModelError(f"{path} is not a tokenizer: it has no model.vocab")
     if not sound or not vocabulary:
-        raise ModelError(f"{path} is no tokenizer: model.vocab does not give tokens with their ids")
+        raise ModelError(
+            f"{path} is not a tokenizer: model.vocab does not give tokens with their ids"
+        )
     added = tokenizer.get("added_tokens") or []
     if not isinstance(added, list) or not all(_is_added(token) for token in added):
-        raise ModelError(f"{path} is no tokenizer: added_tokens are not texts with their ids")
+        raise ModelError(f"{path} is not a tokenizer: added_tokens are not texts with their ids")
 
 
 def _is_added(token: Any) -> bool:

@@ -100,7 +100,7 @@ def _tensors(path: Path) -> Iterator[Stored]:
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} has a header that can't be read: {error}") from error
     if not isinstance(header, dict):
-        raise ModelError(f"{path} has a header that is no JSON object")
+        raise ModelError(f"{path} has a header that is not a JSON object")
     for name, entry in header.items():
         if name != "__metadata__":
             yield _tensor(path, name, entry, 8 + length, size)

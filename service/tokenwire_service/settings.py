@@ -7,6 +7,7 @@ exit code 64 (EX_USAGE), one line for each setting at fault, and one that points
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import re
 import sys
@@ -276,6 +277,9 @@ _NO_JSON = re.compile(r'^error parsing value for field "(\w+)" from source .*')
 """pydantic-settings' words for a pair without its equals sign, and for a variable."""
 
 
+_STRANGER = re.compile(r"unrecognized arguments: (--[^\s=]+)")
+
+
 class LineParser(argparse.ArgumentParser):
     """Says what is wrong in one line and exits with code 64; argparse would list all options."""
 
@@ -283,6 +287,10 @@ class LineParser(argparse.ArgumentParser):
         """Ends the process with 64."""
         usage = " ".join(self.format_usage().split())
         short = usage if len(usage) <= USAGE_LIMIT else HELP
+        stranger = _STRANGER.match(message)
+        if stranger:
+            near = difflib.get_close_matches(stranger[1], self._option_string_actions, n=1)
+            message += f"; did you mean {near[0]}?" if near else ""
         refuse(self.prog, message.removeprefix("argument "), short)
 
     def say_what_is_not_set(self) -> None:

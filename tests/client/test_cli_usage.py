@@ -100,6 +100,11 @@ def test_what_a_command_does_not_read_is_named(misuse, words, said):
     assert misuse(*words.split()) == f"tokenwire: {said}; see tokenwire {command} --help\n"
 
 
+def test_an_option_that_stands_before_its_command(misuse):
+    said = "tokenwire: --json goes after the command: tokenwire models --json"
+    assert misuse("--json", "models").startswith(said)
+
+
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
 @pytest.mark.parametrize("words", ["generate -", "tokenize -", "detokenize -", "chat -", "chat"])
 def test_standard_input_has_to_be_text(misuse, monkeypatch, words, errors):

@@ -146,5 +146,5 @@ def test_a_template_that_fails_or_reaches_out_is_refused(source, reason):
     ["{% if %}", "{{ " + "(" * 10_000, "{% for %}" * 3, "{{ x | nothing }}", "{% nothing %}"],
 )
 def test_what_is_no_template_is_refused_when_it_is_read(source):
-    with pytest.raises(ChatTemplateError, match="no Jinja template"):
+    with pytest.raises(ChatTemplateError, match="not a Jinja template"):
         ChatTemplate(source, {})

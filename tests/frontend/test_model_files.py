@@ -134,7 +134,7 @@ def test_a_worker_that_sends_no_tokenizer_is_refused():
 def test_a_template_that_is_none_is_refused(source):
     kind, reason = result(lambda: Jobs().load("m", files(template=source.encode())))
     assert kind == "files"
-    assert "no Jinja template" in reason
+    assert "not a Jinja template" in reason
 
 
 def test_a_vocabulary_with_gaps_serves():

@@ -321,7 +321,7 @@ async def test_files_that_were_refused_are_not_built_again_until_they_change(own
 
 async def test_a_model_that_is_refused_leaves_the_others_alone(pool, model):
     before = processes(pool)
-    with pytest.raises(ModelFilesError, match="no Jinja template"):
+    with pytest.raises(ModelFilesError, match="not a Jinja template"):
         await built(pool, chat_template__jinja=b"{% if %}")
     with pytest.raises(ModelFilesError, match="fingerprint"):
         await build_model(

@@ -107,7 +107,10 @@ def test_keys_of_a_mapping_are_free(monkeypatch):
             ],
         ),
         (["--worker", A, "--bogus", "1"], ["unrecognized arguments: --bogus 1"]),
-        (["--worker", A, "--no-fast-enc"], ["unrecognized arguments: --no-fast-enc"]),
+        (
+            ["--worker", A, "--no-fast-enc"],
+            ["unrecognized arguments: --no-fast-enc; did you mean --no-fast-encoding?"],
+        ),
         (["--worker"], ["--worker: expected one argument"]),
         (["--worker", A, "--peer", A], ["--peer: requires --fleet-key"]),
         (

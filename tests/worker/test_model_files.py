@@ -153,4 +153,4 @@ def test_a_worker_with_no_tokenizer_in_its_file_exits_with_the_files_name(main_h
     shutil.copytree(MODEL, model)
     (model / "tokenizer.json").write_text('{"version": "1.0"}')
     ended = main_here("tokenwire_worker", "--model", str(model), "--listen", "127.0.0.1:0")
-    ended.check_refused("tokenizer.json is no tokenizer: it has no model.vocab")
+    ended.check_refused("tokenizer.json is not a tokenizer: it has no model.vocab")

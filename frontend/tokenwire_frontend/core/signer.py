@@ -29,9 +29,13 @@ class Signer:
         self._characters_limit = characters_limit
 
     def write(self, parts: Sequence[str]) -> str:
-        """Returns them as one text: letters, digits, `-` and `_`."""
+        """Returns them as one text: letters, digits, `-` and `_`, and never a `-` first.
+
+        A command line would take that for an option. UTF-8 begins with no byte that becomes a `-`;
+        a signature may.
+        """
         body = "\n".join(parts).encode()
-        return base64.urlsafe_b64encode(self._sign(body) + body).decode().rstrip("=")
+        return base64.urlsafe_b64encode(body + self._sign(body)).decode().rstrip("=")
 
     def read(self, text: str) -> list[str] | None:
         """Returns what was written; None where nothing was, or with another key."""
@@ -41,7 +45,7 @@ class Signer:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
         except (binascii.Error, ValueError):
             return None
-        signature, body = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
+        body, signature = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
         if not hmac.compare_digest(signature, self._sign(body)):
             return None
         return body.decode().split("\n")

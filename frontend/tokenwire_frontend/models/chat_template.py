@@ -74,7 +74,7 @@ class ChatTemplate:
         try:
             self._template = self._environment.from_string(source)
         except Exception as error:
-            raise ChatTemplateError(f"is no Jinja template: {_reason(error)}") from error
+            raise ChatTemplateError(f"is not a Jinja template: {_reason(error)}") from error
         self._special_tokens = special_tokens
         self._reads_content = "content" in source
         # transformers has `reasoning_content` under `thinking` too, and not under `reasoning`. Who

@@ -46,7 +46,7 @@ def test_warm_up_runs_prompts_that_share_nothing(started):
 def test_a_folder_without_a_checkpoint_is_refused(started, tmp_path):
     with pytest.raises(EngineError, match=r"has no config\.json; the tensorrt_llm engine loads"):
         started(folder=tmp_path)
-    with pytest.raises(EngineError, match="is no folder"):
+    with pytest.raises(EngineError, match="is not a folder"):
         started(folder=tmp_path / "none")
 
 

@@ -51,20 +51,20 @@ assert "tensorrt_llm" not in sys.modules
     ("name", "values", "found"),
     [
         ("KvCacheConfig", {"dtype": "fp8", "max_tokens": None, "free_gpu_memory_fraction": 1}, []),
-        ("KvCacheConfig", {"dtype": 8}, [("dtype", "8 is no str")]),
+        ("KvCacheConfig", {"dtype": 8}, [("dtype", "8 is not of type str")]),
         ("LLM", {"model": "x", "cuda_graph_config": None, "moe_config": {"any": 1}}, []),
         (
             "LLM",
             {"cuda_graph_config": {"enable_padding": 1, "more": 2}},
             [
-                ("cuda_graph_config.enable_padding", "1 is no bool"),
+                ("cuda_graph_config.enable_padding", "1 is not of type bool"),
                 ("cuda_graph_config.more", "no field of CudaGraphConfig in tensorrt_llm 1.2.1"),
             ],
         ),
         (
             "SchedulerConfig",
             {"capacity_scheduler_policy": "NONE"},
-            [("capacity_scheduler_policy", '"NONE" is no CapacitySchedulerPolicy')],
+            [("capacity_scheduler_policy", '"NONE" is not of type CapacitySchedulerPolicy')],
         ),
         ("NGramDecodingConfig", {"draft_len_schedule": {"1": 4}}, []),
         ("NGramDecodingConfig", {"draft_len_schedule": {"1": "x"}}, None),

@@ -334,7 +334,7 @@ def test_the_death_of_the_engine_ends_the_process(own_worker, way, stall_s, reas
 def test_what_is_set_wrongly_is_one_line(processes, model, tmp_path):
     for arguments, told in [
         (["--tensorrt-llm.arg", "no_such=1"], "no_such"),
-        (["--tensorrt-llm.kv-cache-config.tokens-per-block", "33"], "33 is no power of two"),
+        (["--tensorrt-llm.kv-cache-config.tokens-per-block", "33"], "33 is not a power of two"),
         (["--tensorrt-llm.lora", f"x={tmp_path / 'none'}"], "none"),
     ]:
         process = run(processes, model, *arguments)

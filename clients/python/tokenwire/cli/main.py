@@ -96,6 +96,8 @@ def _refuse(args: argparse.Namespace, unknown: Sequence[str]) -> NoReturn:
     """Ends the process with 2, with what stands in place of the first word that nothing reads."""
     command: _LineParser = args.command
     option = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
+    if option in command.options:
+        command.error(f"{option} goes after the command: {command.prog} {option}")
     if option is not None:
         near = difflib.get_close_matches(option, command.options, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""

@@ -308,5 +308,5 @@ def seconds(message: duration_pb2.Duration, field: str) -> float:
     # What google.protobuf.Duration allows: nanos within a second, and of the seconds' sign.
     fits = abs(seconds) <= DURATION_LIMIT_S and abs(nanos) <= 999_999_999
     if not fits or seconds * nanos < 0:
-        raise invalid(field, f"is no duration: {seconds} s and {nanos} ns")
+        raise invalid(field, f"is not a duration: {seconds} s and {nanos} ns")
     return seconds + nanos / 1e9

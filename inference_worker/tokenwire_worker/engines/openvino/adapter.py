@@ -53,7 +53,7 @@ def _fault(path: Path) -> str | None:
     except (EngineError, ModelError) as error:
         return str(error)
     if path.is_file():
-        what = f"it is no {GGUF} file"
+        what = f"it is not a {GGUF} file"
     elif path.is_dir():
         what = f"{path} has no {MODEL_FILE} and no safetensors"
     else:

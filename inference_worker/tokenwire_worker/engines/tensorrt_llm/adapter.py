@@ -40,7 +40,7 @@ def check_model(settings: WorkerSettings) -> None:
     """Raises EngineError where the model or the settings can't be right; quick."""
     path = settings.model_path
     if not (path / "config.json").is_file():
-        what = "has no config.json" if path.is_dir() else "is no folder"
+        what = "has no config.json" if path.is_dir() else "is not a folder"
         raise EngineError(
             f"--model {settings.model}: {path} {what}; the tensorrt_llm engine loads a checkpoint "
             "in Hugging Face's form"

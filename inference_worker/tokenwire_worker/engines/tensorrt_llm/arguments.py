@@ -172,7 +172,7 @@ def _conflicts(own: TensorRtLlmSettings) -> Iterator[tuple[str, str]]:
     yield from _experts_that_do_not_divide(own)
     for name, path in own.lora.items():
         if not path.expanduser().is_dir():
-            yield f"{FLAG}.lora {name}", f"{path} is no folder"
+            yield f"{FLAG}.lora {name}", f"{path} is not a folder"
 
 
 def _experts_that_do_not_divide(own: TensorRtLlmSettings) -> Iterator[tuple[str, str]]:

@@ -51,7 +51,7 @@ class KvCacheSettings(BaseModel):
     @classmethod
     def _power_of_two(cls, tokens: int) -> int:
         if tokens & (tokens - 1):
-            raise ValueError(f"{tokens} is no power of two")
+            raise ValueError(f"{tokens} is not a power of two")
         return tokens
 
 

@@ -66,7 +66,7 @@ def _value_faults(surface: Recorded, type_text: str, value: Any) -> Iterator[tup
                 for path, fault in faults(surface, nested, value):
                     yield f".{path}", fault
                 return
-    yield "", f"{json.dumps(value)} is no {type_text}"
+    yield "", f"{json.dumps(value)} is not of type {type_text}"
 
 
 def _alternatives(node: ast.expr) -> list[ast.expr]:

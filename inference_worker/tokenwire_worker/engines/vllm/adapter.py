@@ -24,7 +24,7 @@ def check_model(settings: WorkerSettings) -> None:
         _check_gguf(settings)
         return
     if not (path / "config.json").is_file():
-        what = "has no config.json" if path.is_dir() else "is no folder"
+        what = "has no config.json" if path.is_dir() else "is not a folder"
         raise EngineError(
             f"--model {settings.model}: {path} {what}; the vllm engine loads a folder in Hugging "
             "Face's form, a GGUF file, or a name on the Hugging Face Hub"
