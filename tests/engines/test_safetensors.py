@@ -150,7 +150,7 @@ def test_wherever_the_file_ends_it_is_no_whole_one(tmp_path):
 @pytest.mark.parametrize(
     ("head", "says"),
     [
-        (b"[]", "no JSON object"),
+        (b"[]", "not a JSON object"),
         (b"{", "header that can't be read"),
         (b"[" * 9999, "header that can't be read"),
         (b'{"a": 3}', "tensor a is not described"),
