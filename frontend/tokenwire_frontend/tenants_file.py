@@ -15,6 +15,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tokenwire_service import yaml_file
+from tokenwire_service.settings import worded
 
 from tokenwire_frontend.core.caller import TENANT_RULE, is_tenant
 from tokenwire_frontend.core.tenants import TenantLimits, TenantTable
@@ -69,4 +70,5 @@ def read_tenants(path: Path) -> TenantTable:
 
 def _first(error: ValidationError) -> str:
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    place = ".".join(map(str, first["loc"])) or "the file"
+    return f"{place}: {worded(first)}"

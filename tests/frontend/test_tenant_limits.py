@@ -153,8 +153,8 @@ WRONG = {
     ":2:1: ": "tenants: [",
     ":1:39: acme stands here twice": "tenants: {acme: {weight: 2}, b: {}, ".ljust(38) + "acme: {}}",
     "is nested more than 64 deep": "[" * 100_000,
-    "tenants.acme.burst: Extra inputs are not permitted": "tenants: {acme: {burst: 3}}",
-    "default.weight: Input should be greater than or equal to 0.01": "default: {weight: 0}",
+    "tenants.acme.burst: unknown setting": "tenants: {acme: {burst: 3}}",
+    "default.weight: should be greater than or equal to 0.01, not 0": "default: {weight: 0}",
     "'two words' is not": "tenants: {two words: {weight: 2}}",
     "tenants.acme.requests_per_minute": "tenants: {acme: {requests_per_minute: many}}",
 }
