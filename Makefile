@@ -38,7 +38,7 @@ serve: setup  ## run a worker (50061) and a frontend (50051) until Ctrl-C; ARGS=
 wheels: setup  ## build a wheel of each distribution into dist/
 	@rm -rf dist
 	@for each in . service frontend inference_worker; do \
-		(cd $$each && $(CURDIR)/$(BIN)/python -m hatchling build -t wheel -d $(CURDIR)/dist) || exit 1; done
+		(cd $$each && "$(CURDIR)/$(BIN)/python" -m hatchling build -t wheel -d "$(CURDIR)/dist") || exit 1; done
 
 PYTHONS := build/pythons
 
@@ -114,7 +114,7 @@ grpc-tools: $(GRPC_TOOLS) $(TRITON_CLIENT)  ## fetch grpcurl, ghz, grpc-health-p
 
 $(GRPC_TOOLS): tools/grpc/go.mod tools/grpc/go.sum
 	@rm -rf $@.part
-	cd tools/grpc && GOBIN=$(CURDIR)/$@.part go install tool
+	cd tools/grpc && GOBIN="$(CURDIR)/$@.part" go install tool
 	@rm -rf $@ && mv $@.part $@
 
 $(TRITON_CLIENT): constraints/triton-client.txt | setup
