@@ -38,11 +38,15 @@ from tokenwire.channel_arguments import REQUEST_BYTES
 from tokenwire_service import environment, settings_file
 from tokenwire_service.settings_file import SettingsFile, SettingsFileError
 from tokenwire_service.version import VERSION
+from tokenwire_service.wording import cut
 
 EX_USAGE = 64
 """Exit code of a process that was started wrongly (sysexits.h)."""
 
 HELP = "--help tells more"
+
+SHOWN_BYTES = 160
+"""Of a value that is refused: more would fill the terminal."""
 
 USAGE_LIMIT = 160
 """Characters of a usage line that is shown with a fault; that of a service has 80 settings."""
@@ -336,7 +340,7 @@ def worded(fault: ErrorDetails) -> str:
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
     message = message.partition(" for <class ")[0]
     shown = isinstance(fault["input"], str | int | float) and fault["type"] != "value_error"
-    return f"{message}, not {fault['input']!r}" if shown else message
+    return f"{message}, not {cut(repr(fault['input']), SHOWN_BYTES)}" if shown else message
 
 
 _JSON_PAIR = re.compile(r"(--[\w.-]+=)?([A-Za-z_][\w.-]*)=([\[{].*)", re.DOTALL)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 import pytest
+from tokenwire_worker.engines import EngineError
 from tokenwire_worker.engines.port import Generation, KvEvent, KvStored
 from tokenwire_worker.engines.simulated.transfers import TICKET_BYTES
 
@@ -157,6 +158,12 @@ def test_what_is_not_a_handle_has_the_prompt_computed(ends, handle):
     ran = second.fetch(handle)
     assert not ran.fetched_prompt_tokens
     assert ran.ids == second.fetch(b"").ids
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::1", "no such name"])
+def test_a_host_at_which_nobody_finds_it_is_refused(ends, host):
+    with pytest.raises(EngineError, match=f"--simulated.transfer-host {host}: "):
+        ends("prefill", "--simulated.transfer-host", host)
 
 
 def test_two_that_have_one_handle_both_end(ends):

@@ -12,6 +12,7 @@ from tokenwire_worker.main import main as run_worker
 from tokenwire_worker.settings import WorkerSettings
 
 A, B = "127.0.0.1:50061", "[::1]:50062"
+LEVELS = "--log-level: should be 'debug', 'info', 'warning' or 'error'"
 
 
 @pytest.fixture(autouse=True)
@@ -103,8 +104,12 @@ def test_keys_of_a_mapping_are_free(monkeypatch):
             ["--worker", A, "--listen", "h:99999", "--log-level", "loud"],
             [
                 "--listen: h:99999: ports end at 65535",
-                "--log-level: should be 'debug', 'info', 'warning' or 'error', not 'loud'",
+                f"{LEVELS}, not 'loud'",
             ],
+        ),
+        (
+            ["--worker", A, "--log-level", "loud" * 100],
+            [f"{LEVELS}, not '{'loud' * 39}\u2026"],
         ),
         (["--worker", A, "--bogus", "1"], ["unrecognized arguments: --bogus 1"]),
         (

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from tokenwire_worker.engines import EngineError
 from tokenwire_worker.engines.simulated.clock import CLOCK
 
 ANSWER_S = 0.25
@@ -45,12 +46,14 @@ class Transfers:
     Args:
         host: address to listen on, and at which the others find it.
         pace: what transfers take.
+
+    Raises:
+        EngineError: the host can't be listened on, or nobody finds anything there.
     """
 
     def __init__(self, host: str, pace: TransferPace) -> None:
         self._pace = pace
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind((host, 0))
+        self._socket = _listening(host)
         self._socket.settimeout(0)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
@@ -156,6 +159,18 @@ class Transfers:
                     self._release(ticket)
                 else:
                     self._answer(ticket, held=kind == _HELD)
+
+
+def _listening(host: str) -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        made.bind((host, 0))
+        if ipaddress.IPv4Address(made.getsockname()[0]).is_unspecified:
+            raise OSError(0, "others can't find this worker there; its own address is required")
+    except OSError as error:
+        made.close()
+        raise EngineError(f"--simulated.transfer-host {host}: {error.strerror}") from error
+    return made
 
 
 def _read_handle(handle: bytes) -> tuple[tuple[str, int], bytes] | None:
