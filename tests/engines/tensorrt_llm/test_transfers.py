@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tokenwire_worker.engines.handles import sealed
 from tokenwire_worker.engines.port import Finish
 
 from tests.engines.tensorrt_llm.conftest import EOS, generation
@@ -34,6 +35,15 @@ def test_what_is_not_there_any_more_is_computed(started):
     engine = started("--transfer-group", "g")
     handle = handed_over(engine)
     engine.engine._llm._executor.contexts.clear()
+    (ran,) = engine.run(generation(transfer_handle=handle))
+    assert engine.last_request["disaggregated"] is None
+    assert ran.ids == engine.run(generation())[0].ids
+
+
+def test_a_handle_whose_state_can_not_be_read_is_as_none(started):
+    engine = started("--transfer-group", "g")
+    told = {"first_gen_tokens": [5], "ctx_request_id": 1, "opaque_state": "not base64"}
+    handle = sealed(generation(), told)
     (ran,) = engine.run(generation(transfer_handle=handle))
     assert engine.last_request["disaggregated"] is None
     assert ran.ids == engine.run(generation())[0].ids

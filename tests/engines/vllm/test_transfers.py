@@ -110,5 +110,7 @@ def test_settings_of_transfers_reach_vllm(build, model):
         build(phases="decode", kv_transfer_config={"odd": 1})
     with pytest.raises(EngineError, match="nixl-host 192"):
         build(phases="decode", nixl_host="192.0.2.1")
+    with pytest.raises(EngineError, match=r"nixl-host 0\.0\.0\.0: .* own address is required"):
+        build(phases="decode", nixl_host="0.0.0.0", nixl_port=5600)
     with pytest.raises(SystemExit):
         parse(WorkerSettings, "test", ["--model", str(model), "--phases", "prefill"])

@@ -44,10 +44,14 @@ def generation_only(generation: Generation) -> Any | None:
     told = opened(generation)
     if told is None or not has(told, _NEEDED) or not told["first_gen_tokens"]:
         return None
+    try:
+        opaque_state = base64.b64decode(told["opaque_state"], validate=True)
+    except ValueError:
+        return None
     return DisaggregatedParams(
         request_type="generation_only",
         first_gen_tokens=told["first_gen_tokens"],
         ctx_request_id=told["ctx_request_id"],
-        opaque_state=base64.b64decode(told["opaque_state"]),
+        opaque_state=opaque_state,
         draft_tokens=told.get("draft_tokens"),
     )

@@ -8,6 +8,7 @@ own state, and the one that the first engine had to make is dropped.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 from typing import TYPE_CHECKING, Any
@@ -57,8 +58,9 @@ def transfer_config(own: VllmSettings, phases: str) -> Any:
     Raises:
         EngineError: vLLM does not take it.
     """
+    free_port = _free_port(own.nixl_host)
     os.environ["VLLM_NIXL_SIDE_CHANNEL_HOST"] = own.nixl_host
-    os.environ["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(own.nixl_port or _free_port(own.nixl_host))
+    os.environ["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(own.nixl_port or free_port)
     try:
         changes = own.kv_transfer_config or {}
         return KVTransferConfig(**{**DEFAULTS, "kv_role": ROLES[phases], **changes})
@@ -71,10 +73,15 @@ def _free_port(host: str) -> int:
         family = socket.getaddrinfo(host, None)[0][0]
         with socket.socket(family) as probe:
             probe.bind((host, 0))
-            port: int = probe.getsockname()[1]
-            return port
+            address, port = probe.getsockname()[:2]
     except OSError as error:
         raise EngineError(f"--vllm.nixl-host {host}: {error}") from error
+    if ipaddress.ip_address(address).is_unspecified:
+        raise EngineError(
+            f"--vllm.nixl-host {host}: others can't find this worker there; "
+            "its own address is required"
+        )
+    return int(port)
 
 
 def packed(generation: Generation, parameters: dict[str, Any] | None) -> bytes:
