@@ -42,10 +42,11 @@ ABSENT = {
         registry.PROCESS_RESTARTS,
         registry.REFUSALS,
         registry.EXPECTED_CACHE_TOKENS,
+        registry.PREFILLS,
     )
 } | {f"{registry.FRONTEND_QUEUE_DURATION.prometheus_name}_bucket"}
-"""What the CPU engine, a frontend of one process, one worker of a model and a load that finds room
-do not tell."""
+"""What the CPU engine, a frontend of one process, one worker of a model, which is for all phases,
+and a load that finds room do not tell."""
 
 
 def _work(client: Client) -> list[str]:

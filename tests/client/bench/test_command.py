@@ -140,7 +140,9 @@ def test_a_trace_is_replayed_with_its_lengths_and_texts(bench, server, tmp_path)
 def test_a_conversation_continues_its_own_answers(bench, server):
     words = ("--turns", "3", "--prefixes", "1", "--prefix-tokens", "12", "--prompt", "ids")
 
-    bench("prefix", *SHORT, *words, "--input", "6", "--think", "0", "--concurrency", "1")
+    # Four requests one after the other, also on a busy machine.
+    time = ("--duration", "3", "--think", "0", "--concurrency", "1")
+    bench("prefix", *SHORT, *words, "--input", "6", *time)
 
     ids = [list(each.prompt.token_ids.ids) for each in server.requests]
     first, second, third = ids[:3]
