@@ -134,8 +134,9 @@ def test_max_delay_merges_deltas_into_fewer_messages_of_the_same_text(frontend):
     held = frontend.stream(generation(STORY, 60), stream={"max_delay": duration(10)})
     assert held.text() == plain.text()
     assert held.ids() == plain.ids()
-    # The first token and the end are never held; all between fits into one delay.
-    assert len(held.deltas) <= 3
+    # The first token and the end are never held; all between fits into one delay, or into two where
+    # the clock comes to a multiple of it meanwhile.
+    assert len(held.deltas) <= 4
     assert len(held.deltas[0].token_ids) < 60
     assert len(plain.deltas) > len(held.deltas)
 

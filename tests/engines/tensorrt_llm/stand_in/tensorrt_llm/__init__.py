@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from tensorrt_llm._results import IterationResult, RequestOutput, nothing
 
 __version__ = SURFACE["version"]
 
-print(f"[TensorRT-LLM] TensorRT LLM version: {__version__}")
+# In one write, which no line of the service's log can come into.
+sys.stdout.write(f"[TensorRT-LLM] TensorRT LLM version: {__version__}\n")
 
 
 class LLM:
