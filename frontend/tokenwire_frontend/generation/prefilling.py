@@ -69,7 +69,7 @@ async def prefill(
             attempt = await sending.send(
                 lambda model, prompt: pool.route_prefill(model, prompt, tried), None, Mode.PREFILL
             )
-        except ServiceError:  # there is no other one
+        except ServiceError:  # none is left to try
             return None
         if attempt is None:
             return None
