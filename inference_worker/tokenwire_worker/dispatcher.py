@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 from opentelemetry.context import Context
+from tokenwire_service import deadlines
 from tokenwire_service.errors import ServiceError
 from tokenwire_service.tasks import Supervisor
 
@@ -215,10 +216,8 @@ class Dispatcher:
         except TimeoutError:
             if not time_left.expired():
                 raise
-            # The loop's clock is coarse: `submit` has to find the budget spent, as the guide was
-            # not tried to its end.
-            while (left_s := _left(request.time_budget_s, received_s) or 0.0) > 0:  # noqa: ASYNC110
-                await asyncio.sleep(left_s)
+            # `submit` has to find the budget spent, as the guide was not tried to its end.
+            await deadlines.reached(received_s + (request.time_budget_s or 0.0))
         except Refused as refusal:
             raise errors.refused_by_engine(refusal) from refusal
         except Busy as busy:
@@ -282,8 +281,8 @@ class Dispatcher:
             self._flights.stop(flight, ended)
         elif place is None:
             self._on_budget_spent(key)
-        elif left_s is not None:
-            flight.budget = self._loop.call_later(left_s, self._on_budget_spent, key)
+        elif request.time_budget_s is not None:
+            self._await_budget(flight, received_s + request.time_budget_s)
         self._flights.feed()
         return key
 
@@ -315,6 +314,14 @@ class Dispatcher:
         if flight is not None:
             self._flights.fault(flight, error)
             self._flights.feed()
+
+    def _await_budget(self, flight: Flight, ends_s: float) -> None:
+        """Ends a generation at this time.monotonic(), and not before, as a timer may fire."""
+        left_s = ends_s - time.monotonic()
+        if left_s > 0:
+            flight.budget = self._loop.call_later(left_s, self._await_budget, flight, ends_s)
+        else:
+            self._on_budget_spent(flight.key)
 
     def _on_budget_spent(self, key: int) -> None:
         flight = self._flights.get(key)

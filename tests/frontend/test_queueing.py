@@ -200,7 +200,9 @@ async def test_a_request_that_a_worker_has_no_room_for_after_all_comes_back_to_t
     assert (await call).usage.completion_tokens == 1
 
 
-async def test_the_time_budget_of_one_that_came_back_to_the_queue_ends_there(here, monkeypatch):
+async def test_the_time_budget_of_one_that_came_back_to_the_queue_ends_there(
+    here, monkeypatch, early_timers
+):
     monkeypatch.setattr(generation_module, "BUDGET_BACKSTOP_S", 1000.0)
 
     def refuse(stream: Stream, submit: pb.Submit) -> None:

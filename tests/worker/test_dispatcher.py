@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from tokenwire_service.errors import Code, ServiceError
 from tokenwire_service.tasks import Supervisor
-from tokenwire_worker import dispatcher as dispatcher_module
 from tokenwire_worker.core.generations import Completion, Ending, Reason
 from tokenwire_worker.core.request import GenerationRequest, TokenIds
 from tokenwire_worker.core.stall import StallClock
@@ -437,16 +436,25 @@ async def test_odd_log_probabilities_fail_one_generation(rig, lines):
     assert caller.completion is not None
 
 
-# --- guides --------------------------------------------------------------------------------------
+# --- timers that fire early ----------------------------------------------------------------------
 
 
-async def test_a_clock_that_ends_a_budget_early_lets_no_untried_guide_through(rig, monkeypatch):
-    left = iter([0.01, 0.005, 0.001])
-    monkeypatch.setattr(dispatcher_module, "_left", lambda *_: next(left, -0.001))
+async def test_a_budget_ends_no_sooner_than_it_says(rig, early_timers):
+    rig.fill()
+    _, caller = rig.submit(time_budget_s=0.02)
+    await until(lambda: caller.over)
+    assert caller.reasons == {Reason.TIME_BUDGET}
+    assert caller.completion.queue_s >= 0.02
+    assert not rig.held.timers
+
+
+async def test_a_guide_that_is_not_tried_in_time_never_reaches_the_engine(rig, early_timers):
     guide = Guide(Ability.GUIDED_REGEX, "a{9}")
-    asked = GenerationRequest(TokenIds.of([5]), max_tokens=5, guide=guide, time_budget_s=1.0)
+    asked = GenerationRequest(TokenIds.of([5]), max_tokens=5, guide=guide, time_budget_s=0.02)
     generation = rig.dispatcher.validated(asked)
-    await rig.dispatcher.try_guide(asked, generation, 0.0)
-    _, caller = rig.submit(guide=guide, time_budget_s=1.0)
+    received_s = asyncio.get_running_loop().time()
+    await rig.dispatcher.try_guide(asked, generation, received_s)
+    caller = Caller()
+    rig.dispatcher.submit(asked, generation, caller, handle=1, received_s=received_s, parent=None)
     assert caller.reasons == {Reason.TIME_BUDGET}
     assert not rig.engine.running

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from tokenwire_service import deadlines
 from tokenwire_service.errors import ServiceError
 from tokenwire_service.telemetry import semconv
 
@@ -311,8 +312,9 @@ class Queues:
         if not self.limits.requests or ticket.returns > RETURNS:
             return False
         ticket.continues = True
+        began_s = time.monotonic()
         await asyncio.sleep(REPORT_S if budget_s is None else min(REPORT_S, max(budget_s, 0.0)))
-        left_s = None if budget_s is None else budget_s - REPORT_S
+        left_s = None if budget_s is None else budget_s - (time.monotonic() - began_s)
         return await self.turn(ticket, model, left_s)
 
     def look(self) -> None:
@@ -326,6 +328,7 @@ class Queues:
         limit_s = self.limits.wait_s
         if budget_s is not None:
             limit_s = min(limit_s, max(budget_s, 0.0))
+        ends_s = time.monotonic() + limit_s
         ticket.queued = True
         self.depths[depth] += 1
         try:
@@ -336,6 +339,7 @@ class Queues:
                 refusal = await verdict
         except TimeoutError:
             if limit_s < self.limits.wait_s:
+                await deadlines.reached(ends_s)  # whoever asks next what is left is told: nothing
                 return False
             retry_s = line.wait_s(ticket, time.monotonic())
             raise no_room.queue_timeout(model, limit_s, retry_s) from None
