@@ -62,35 +62,29 @@ def refused_by_engine(refusal: Refused) -> InvalidRequestError:
 
 
 def output_not_carried(engine: str, found: Sequence[tuple[str, str]]) -> ServiceError:
-    """Returns the refusal of output so far after which the engine would not go on exactly.
-
-    Args:
-        engine: its name.
-        found: of each field at fault its path within the request, and why.
-    """
-    fields = ", ".join(field for field, _ in found)
-    error = ServiceError(
-        Code.FAILED_PRECONDITION,
-        "OUTPUT_NOT_CARRIED",
-        f"engine {engine} can't go on after output_so_far exactly as without the break: {fields}",
-    )
-    error.violations = [FieldViolation(f"request.{field}", why) for field, why in found]
-    return error
+    """Returns the refusal of output so far after which the engine would not go on exactly."""
+    task = "go on after output_so_far exactly as without the break"
+    return _inexact("OUTPUT_NOT_CARRIED", engine, task, found)
 
 
 def prompt_not_handed_over(engine: str, found: Sequence[tuple[str, str]]) -> ServiceError:
-    """Returns the refusal of a prompt alone, after which no other engine would go on exactly.
+    """Returns the refusal of a prompt alone, after which no other engine would go on exactly."""
+    task = "compute the prompt for another worker to go on exactly"
+    return _inexact("PROMPT_NOT_HANDED_OVER", engine, task, found)
+
+
+def _inexact(reason: str, engine: str, task: str, found: Sequence[tuple[str, str]]) -> ServiceError:
+    """Returns the refusal of what the engine can do, but not exactly.
 
     Args:
+        reason: the refusal's.
         engine: its name.
+        task: what it can't do.
         found: of each field at fault its path within the request, and why.
     """
     fields = ", ".join(field for field, _ in found)
-    error = ServiceError(
-        Code.FAILED_PRECONDITION,
-        "PROMPT_NOT_HANDED_OVER",
-        f"engine {engine} can't compute the prompt for another worker to go on exactly: {fields}",
-    )
+    message = f"engine {engine} can't {task}: {fields}"
+    error = ServiceError(Code.FAILED_PRECONDITION, reason, message)
     error.violations = [FieldViolation(f"request.{field}", why) for field, why in found]
     return error
 
@@ -139,42 +133,27 @@ def guide_untried(worker: str, untried: Untried) -> ServiceError:
 
 def draining(worker: str) -> ServiceError:
     """Returns the refusal or failure of a request that meets a worker being stopped."""
-    return ServiceError(
-        Code.UNAVAILABLE,
-        "DRAINING",
-        f"worker {worker} is being stopped and takes no new work",
-        retry_after_s=AWAY_RETRY_S,
-    )
+    return _away("DRAINING", f"worker {worker} is being stopped and takes no new work")
 
 
 def grace_over(worker: str) -> ServiceError:
     """Returns the failure of a generation that did not finish within the drain's grace."""
-    return ServiceError(
-        Code.UNAVAILABLE,
-        "DRAINING",
-        f"worker {worker} was stopped before this generation finished",
-        retry_after_s=AWAY_RETRY_S,
-    )
+    return _away("DRAINING", f"worker {worker} was stopped before this generation finished")
 
 
 def engine_died(worker: str, reason: str) -> ServiceError:
     """Returns the failure of everything that a dead engine held."""
-    return ServiceError(
-        Code.UNAVAILABLE,
-        "ENGINE_DIED",
-        f"the engine of worker {worker} died: {reason}",
-        retry_after_s=AWAY_RETRY_S,
-    )
+    return _away("ENGINE_DIED", f"the engine of worker {worker} died: {reason}")
 
 
 def engine_stalled(worker: str, stall_s: float) -> ServiceError:
     """Returns the failure of everything that an engine held which made no progress."""
-    return ServiceError(
-        Code.UNAVAILABLE,
-        "ENGINE_STALLED",
-        f"the engine of worker {worker} had work and made no progress for {stall_s:g} s",
-        retry_after_s=AWAY_RETRY_S,
-    )
+    message = f"the engine of worker {worker} had work and made no progress for {stall_s:g} s"
+    return _away("ENGINE_STALLED", message)
+
+
+def _away(reason: str, message: str) -> ServiceError:
+    return ServiceError(Code.UNAVAILABLE, reason, message, retry_after_s=AWAY_RETRY_S)
 
 
 def engine_failed(description: str) -> ServiceError:
