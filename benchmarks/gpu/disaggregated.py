@@ -47,9 +47,9 @@ VARIANTS = {
 
 
 def pair(run: Run, name: str, prefill: str, decode: str, *options: str) -> Service:
-    """Returns a frontend of a worker for each phase."""
+    """Returns a frontend of a worker for each phase, which goes on pairing however slow it is."""
     workers = [run.engines.pair(each).worker for each in (prefill, decode)]
-    return run.services.frontend(name, workers, *options)
+    return run.services.frontend(name, workers, "--disaggregate-fetch-factor", "0", *options)
 
 
 def modes(frontend: Service, prompt: list[int]) -> list[str]:

@@ -103,6 +103,7 @@ class Frontend:
             supervisor,
             metrics.forget_worker,
             chosen.disaggregate_from_tokens,
+            chosen.disaggregate_fetch_factor,
         )
         self._discovery = Discovery(
             chosen.worker,

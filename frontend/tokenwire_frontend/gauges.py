@@ -40,7 +40,17 @@ def offer_gauges(generator: Generator, process: Attributes) -> None:
             (states[state], {semconv.WORKER_STATE: state.value, **process}) for state in LinkState
         ]
 
+    def paired() -> Iterable[tuple[float, Attributes]]:
+        return [
+            (
+                pays,
+                {semconv.GEN_AI_REQUEST_MODEL: model, semconv.TRANSFER_GROUP: group, **process},
+            )
+            for (model, group), pays in pool.pairings
+        ]
+
     metrics.gauge(registry.WORKERS, workers)
+    metrics.gauge(registry.PAIRED_GROUPS, paired)
     metrics.gauge(registry.ACTIVE_GENERATIONS, lambda: [(admission.held, {})])
     metrics.gauge(registry.GENERATIONS_LIMIT, lambda: [(admission.limit, {})])
     metrics.gauge(registry.QUEUED_REQUESTS, lambda: _queued(admission.queues))

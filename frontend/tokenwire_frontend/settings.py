@@ -167,6 +167,14 @@ class FrontendSettings(ServiceSettings):
         description="tokens of a prompt, in the KV cache of no worker that it could go to, from "
         "which a worker with --phases prefill computes it, where there is one; 0: none does",
     )
+    disaggregate_fetch_factor: float = Field(
+        2.0,
+        ge=0,
+        le=1000,
+        description="times as long as computing such prompts that fetching them may take; where it "
+        "took longer of late, prompts are computed where their tokens are, but for one a minute "
+        "as a trial; 0: any time",
+    )
     worker_suspect_s: float = Field(
         3.0,
         ge=1.5,

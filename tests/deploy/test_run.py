@@ -43,6 +43,7 @@ ABSENT = {
         registry.REFUSALS,
         registry.EXPECTED_CACHE_TOKENS,
         registry.PREFILLS,
+        registry.PAIRED_GROUPS,
     )
 } | {f"{registry.FRONTEND_QUEUE_DURATION.prometheus_name}_bucket"}
 """What the CPU engine, a frontend of one process, one worker of a model, which is for all phases,

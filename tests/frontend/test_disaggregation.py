@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -14,6 +16,8 @@ from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire.worker.v1 import worker_pb2
 from tokenwire_frontend.core.breaker import DEATHS
 from tokenwire_frontend.core.link_state import LinkState
+from tokenwire_frontend.core.pairing import TRIAL_FIRST_S, TRIALS, WINDOW
+from tokenwire_frontend.workers import pairings as pairings_module
 from tokenwire_service.limits import TRANSFER_HANDLE_BYTES
 
 from tests.frontend.fleet import Fleet, Place, attempts, fleet, ids, until_has
@@ -320,6 +324,72 @@ async def test_prompts_on_their_way_count_for_the_room_where_they_go_on():
         assert (await made.place()).request.prefill_only
         for call in (*calls, waiting):
             call.cancel()
+
+
+async def fetched_in(made: Fleet, seconds: float, cached_tokens: int = 0) -> None:
+    """Has a prompt fetched that took 0.1 s to compute."""
+    call = made.frontend.stream(generation(LONG))
+    first = await made.place()
+    assert first.request.prefill_only
+    hand_over(first, cached_prompt_tokens=cached_tokens, prefill=duration(0.1))
+    second = await made.place()
+    second.tokens(400)
+    second.stream.end(second.handle)
+    second.stream.complete(second.handle, prefill=duration(seconds))
+    await read(call)
+
+
+async def computed_whole(made: Fleet) -> None:
+    """Has a prompt computed by the worker that its tokens come from."""
+    call = made.frontend.stream(generation(LONG))
+    place = await made.place()
+    assert not place.request.prefill_only
+    await finished(place, call)
+
+
+async def test_prompts_are_not_fetched_while_that_takes_longer_than_to_compute_them(
+    lines, monkeypatch
+):
+    def told() -> list[tuple[bool, float]]:
+        return [(x["pays"], x["fetch_factor"]) for x in lines if x["event"] == "pairing"]
+
+    later_s = 0.0
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + later_s)
+    monkeypatch.setattr(pairings_module, "time", clock)
+    async with apart(PREFILL, DECODE) as made:
+        for _ in range(WINDOW):
+            await fetched_in(made, 0.5)
+        assert told() == [(False, 5.0)]
+        assert dict(made.frontend.pool.pairings) == {("demo", "g"): False}
+        await computed_whole(made)
+        for _ in range(TRIALS):
+            later_s += TRIAL_FIRST_S
+            await fetched_in(made, 0.08)
+            if len(told()) == 1:
+                await computed_whole(made)  # one at a time
+        assert told() == [(False, 5.0), (True, 0.8)]
+        await fetched_in(made, 0.08)
+        made.frontend.pool.set_workers({})
+        await until(lambda: not dict(made.frontend.pool.pairings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "load", "fetched"),
+    [
+        ({"disaggregate_fetch_factor": 0}, {}, {"seconds": 0.5}),
+        ({"disaggregate_fetch_factor": 6}, {}, {"seconds": 0.5}),
+        ({}, {"step": duration(0.2)}, {"seconds": 0.5}),
+        ({}, {}, {"seconds": 0.5, "cached_tokens": 15}),
+    ],
+    ids=["no bound", "within the bound", "a slow step", "little computed"],
+)
+async def test_prompts_are_fetched_on(settings, load, fetched):
+    async with apart(PREFILL, DECODE, **settings) as made:
+        made.workers[1].report(**load)
+        link = made.frontend.link(made.workers[1])
+        await until(lambda: link.load.step_s == (0.2 if load else None))
+        for _ in range(WINDOW + 1):
+            await fetched_in(made, **fetched)
 
 
 async def test_workers_tell_what_they_are_for():

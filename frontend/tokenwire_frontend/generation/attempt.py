@@ -248,10 +248,10 @@ class Attempt:
 class PrefillAttempt(Attempt):
     """One try to have a worker compute the prompt for another: it is settled at its end."""
 
-    __slots__ = ("transfer_handle",)
+    __slots__ = ("report",)
 
-    transfer_handle: bytes
-    """Once it is settled without a refusal: what others fetch the prompt by; empty: none can."""
+    report: WorkerReport
+    """Once it is settled without a refusal."""
 
     def on_ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:
         """The prompt is complete, or the generation's time is over."""
@@ -260,7 +260,7 @@ class PrefillAttempt(Attempt):
 
     def on_completed(self, report: WorkerReport) -> None:
         """The worker is done."""
-        self.transfer_handle = report.transfer_handle
+        self.report = report
         super().on_completed(report)
         self._settle(None)
 

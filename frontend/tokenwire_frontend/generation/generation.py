@@ -364,6 +364,8 @@ class Generation:
         """Every sequence that the worker had has ended."""
         self._leave(attempt, None)
         self._parts.ended(attempt, report)
+        if self._placing is not None:
+            self._placing.completed(attempt, report)
         self.settle()
 
     def lost(self, attempt: Attempt, error: ServiceError) -> None:

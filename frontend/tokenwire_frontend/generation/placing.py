@@ -27,6 +27,7 @@ from tokenwire_frontend.generation.sending import Prepared, Sending
 from tokenwire_frontend.no_room import QUEUE_FULL
 from tokenwire_frontend.workers.link import WorkerLink
 from tokenwire_frontend.workers.pool import WorkerPool
+from tokenwire_frontend.workers.receiver import WorkerReport
 
 ATTEMPTS = 3
 """Workers that a new request is sent to: a refusal for want of room or for draining says nothing of
@@ -103,6 +104,7 @@ class Placing:
         self._prepared = prepared
         self._sending = Sending(generation, incoming, prepared)
         self._courses: dict[int, _Course] = {}
+        self._handover: Handover | None = None
         generation.placed_by(self)
 
     async def start(self) -> None:
@@ -113,9 +115,9 @@ class Placing:
         """
         generation = self._generation
         if not self._prepared.request.output_so_far:
-            handover = await self._prefill()
+            self._handover = await self._prefill()
             if generation.logs[0].end is None:
-                await self._start(None, Mode.NEW, [], handover)
+                await self._start(None, Mode.NEW, [], self._handover)
             else:  # its time was over with the prompt
                 generation.settle()
             return
@@ -129,6 +131,12 @@ class Placing:
         if not generation.done:
             generation.resumed()
             generation.settle()
+
+    def completed(self, attempt: Attempt, report: WorkerReport) -> None:
+        """Notes what a worker tells at the end of what it had."""
+        handover = self._handover
+        if attempt.mode is Mode.FETCHED and handover is not None:
+            self._pool.pairings.note(attempt.link, handover.sent_s, handover.computing_s, report)
 
     def go_on(self, lost: Attempt, sequences: Sequence[int], error: ServiceError) -> bool:
         """Finds other workers for the sequences of one that was lost.

@@ -17,6 +17,7 @@ from tokenwire_frontend.generation.generation import Generation
 from tokenwire_frontend.generation.losses import DEATHS, LOST, has_unloaded
 from tokenwire_frontend.generation.sending import Prepared, Sending
 from tokenwire_frontend.workers.link import WorkerLink
+from tokenwire_frontend.workers.pairings import computing_s
 from tokenwire_frontend.workers.pool import WorkerPool
 
 TRIES = 2
@@ -33,6 +34,10 @@ class Handover:
     transfer_handle: bytes
     transfer_group: str
     """Of the workers that can fetch it."""
+    sent_s: float
+    """time.monotonic() when the worker was sent it."""
+    computing_s: float | None
+    """How long the worker would have taken to compute all of it; None: not known."""
 
 
 async def prefill(
@@ -45,7 +50,7 @@ async def prefill(
     """Has a worker compute a long prompt for another to go on with.
 
     Returns None where it is to be computed where its tokens are: it is short, or known there; no
-    worker is for that, or none does it; or the generation is over.
+    worker is for that, it does not pay, or none does it; or the generation is over.
 
     Args:
         pool: the workers.
@@ -92,6 +97,8 @@ async def prefill(
 
 def _handover(generation: Generation, attempt: PrefillAttempt) -> Handover | None:
     info = attempt.link.info
-    if generation.logs[0].end is not None or not attempt.transfer_handle or info is None:
+    report = attempt.report
+    if generation.logs[0].end is not None or not report.transfer_handle or info is None:
         return None  # its time is over, or nobody can fetch it
-    return Handover(attempt.transfer_handle, info.transfer_group)
+    took_s = computing_s(report, generation.prompt_tokens)
+    return Handover(report.transfer_handle, info.transfer_group, attempt.submitted_s, took_s)

@@ -25,6 +25,7 @@ from tokenwire_frontend.workers import readiness
 from tokenwire_frontend.workers.kv_watch import KvWatch
 from tokenwire_frontend.workers.link import LinkLimits, WorkerLink
 from tokenwire_frontend.workers.messages import WorkerInfo
+from tokenwire_frontend.workers.pairings import Pairings, group_of
 from tokenwire_frontend.workers.readiness import candidate
 from tokenwire_frontend.workers.remote import Remote, WorkerRefusedError
 
@@ -44,6 +45,7 @@ class WorkerPool:
         on_gone: told of the address of each worker that is known no more.
         disaggregate_from_tokens: tokens of a prompt, in the KV cache of none of the workers that it
             could go to, from which a worker for prefill computes it; 0: none does.
+        disaggregate_fetch_factor: see Pairings.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class WorkerPool:
         supervisor: Supervisor,
         on_gone: Callable[[str], None],
         disaggregate_from_tokens: int = 0,
+        disaggregate_fetch_factor: float = 0.0,
     ) -> None:
         self._credentials = credentials
         self._limits = limits
@@ -65,6 +68,8 @@ class WorkerPool:
         """Chooses among the ready workers."""
         self._by_load = LeastLoaded()
         self._disaggregate_from_tokens = disaggregate_from_tokens
+        self.pairings = Pairings(disaggregate_fetch_factor)
+        """Where workers for prefill are worth their transfers."""
         self._parsers = parsers
         self._tokenizers = tokenizers
         self.clock = AwakeClock()
@@ -181,8 +186,8 @@ class WorkerPool:
     def prefers_prefill(self, model: Model, prompt: RoutedPrompt) -> bool:
         """Returns whether a worker for prefill is to compute the prompt for another.
 
-        It is where there are such workers, and so much of the prompt is in the KV cache of none of
-        those that could go on with it.
+        It is where there are such workers, whose prompts are fetched fast enough, and so much of
+        the prompt is in the KV cache of none of those that could go on with it.
         """
         least = self._disaggregate_from_tokens
         if not least or len(prompt.ids) < least or not self._for_prefill(model, prompt):
@@ -199,7 +204,9 @@ class WorkerPool:
             ServiceError: NO_WORKER.
         """
         links = [link for link in self._for_prefill(model, prompt) if link not in tried]
-        return _choose(self.router, model, prompt, links)
+        link, choice = _choose(self.router, model, prompt, links)
+        self.pairings.sent(link)
+        return link, choice
 
     def route_fetch(
         self,
@@ -222,7 +229,8 @@ class WorkerPool:
         return link, choice
 
     def _for_prefill(self, model: Model, prompt: RoutedPrompt) -> list[WorkerLink]:
-        return readiness.for_prefill(self._serving(model.name, prompt.lora_adapter))
+        links = readiness.for_prefill(self._serving(model.name, prompt.lora_adapter))
+        return [link for link in links if self.pairings.allows(link)]
 
     def _serving(self, model: str, lora_adapter: str = "") -> list[WorkerLink]:
         return readiness.serving(self.links, model, lora_adapter)
@@ -350,6 +358,7 @@ class WorkerPool:
         for link in self.links:
             if link.state not in SERVING:
                 self.router.forget(link.address)
+        self.pairings.keep([group_of(link) for link in self.links])
         for name in self.models.keys() - described:
             del self.models[name]
             log.info("model_gone", model=name)

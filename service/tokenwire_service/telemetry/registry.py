@@ -272,6 +272,12 @@ PREFILLS = Metric(
     "which it was not.",
     (names.GEN_AI_REQUEST_MODEL, names.REASON), services=(FRONTEND,),
 )  # fmt: skip
+PAIRED_GROUPS = Metric(
+    "tokenwire.frontend.paired_groups", Kind.GAUGE, "{group}",
+    "Transfer groups whose prompts were fetched: 1 where every long prompt is computed by one "
+    "worker for another, 0 where that took too long (docs/disaggregation.md).",
+    (names.GEN_AI_REQUEST_MODEL, names.TRANSFER_GROUP), (names.PROCESS,), services=(FRONTEND,),
+)  # fmt: skip
 WORKERS = Metric(
     "tokenwire.frontend.workers", Kind.GAUGE, "{worker}",
     "Workers that this frontend knows, by state.",

@@ -66,6 +66,7 @@ CONVERSATION_TOKENS = "tokenwire.conversation.tokens"
 TENANT = "tokenwire.tenant"
 PRIORITY_CLASS = "tokenwire.priority.class"
 WORKER_STATE = "tokenwire.worker.state"
+TRANSFER_GROUP = "tokenwire.transfer_group"
 PROCESS = "tokenwire.process"
 PROCESS_STATE = "tokenwire.process.state"
 
