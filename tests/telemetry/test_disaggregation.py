@@ -12,6 +12,7 @@ from tokenwire_service.telemetry import semconv
 
 from tests.services.calls import Frontend, generation
 from tests.services.collector import Collector
+from tests.services.groups import group_of
 from tests.services.processes import SERVING, Process, Processes, wait_for_health
 from tests.telemetry.conftest import ADMIN, exporting
 from tests.telemetry.scrapes import Scrape
@@ -22,7 +23,7 @@ PROMPT = list(range(300, 1300))
 
 @dataclass
 class Apart:
-    """A worker for each phase, their frontend, and its client."""
+    """A worker for each phase, their frontend of two processes, and a client of the first."""
 
     prefill: Process
     decode: Process
@@ -40,14 +41,14 @@ def apart(lasting: Processes, collector: Collector) -> Iterator[Apart]:
         )
         for phases in ("prefill", "decode")
     ]
-    frontend = lasting.frontend(
-        *("--disaggregate-from-tokens", "500", *ADMIN), workers=workers, environment=environment
+    group = group_of(
+        lasting, "--disaggregate-from-tokens", "500", workers=workers, environment=environment
     )
     for worker in workers:
-        frontend.wait_for("worker", address=worker.address, state="ready")
-    with Frontend(frontend.address) as client:
+        group.process.wait_for("worker", address=worker.address, state="ready", process=0)
+    with Frontend(group.both_serve()[0]["address"]) as client:
         wait_for_health(client.raw, SERVING)
-        yield Apart(*workers, frontend, client)
+        yield Apart(*workers, group.process, client)
 
 
 def modes(response: fg.GenerateResponse) -> list[tuple[str, int]]:
@@ -83,9 +84,12 @@ def test_one_trace_has_both_workers_and_their_metrics_tell_what_was_fetched(apar
     again = apart.client.generate(generation(PROMPT, 5))
     assert not again.attempts
     assert again.sequences == told.sequences
-    assert Scrape(apart.frontend).by("tokenwire_frontend_prefills_total", "tokenwire_reason") == {
-        ("handed_over",): 1
-    }
+    scrape = Scrape(apart.frontend)
+    reasons = scrape.by("tokenwire_frontend_prefills_total", "tokenwire_reason")
+    assert reasons == {("handed_over",): 1}
+    labels = ("gen_ai_request_model", "tokenwire_transfer_group", "tokenwire_process")
+    pays = scrape.by("tokenwire_frontend_paired_groups", *labels)
+    assert pays == {("demo", "simulated", "0"): 1}
     count = Scrape(apart.decode).by("tokenwire_worker_fetched_tokens_total", "gen_ai_request_model")
     assert count == {("demo",): len(PROMPT) - 1}
 
