@@ -45,12 +45,26 @@ class Case:
     """vLLM loads it, and this GPU computes it or has a way around."""
 
 
+def _without_layers(*layers: int) -> list[str]:
+    return [word for layer in layers for word in ("--exclude", f"model.layers.{layer}.*")]
+
+
 CASES = {
     "fp8": Case(("--format", "fp8", *CALIBRATION)),
     "fp8, FP8 KV cache": Case(("--format", "fp8", "--kv-cache", "fp8", *CALIBRATION)),
     "fp8_pc_pt": Case(("--format", "fp8_pc_pt", *CALIBRATION)),
     "fp8_pc_pt, down_proj in 16 bits": Case(
         ("--format", "fp8_pc_pt", "--exclude", "*.down_proj", *CALIBRATION)
+    ),
+    "fp8_pc_pt, layers 0, 15, 20, 29 in 16 bits": Case(
+        ("--format", "fp8_pc_pt", *_without_layers(0, 15, 20, 29), *CALIBRATION)
+    ),
+    "fp8_pc_pt, these layers and down_proj in 16 bits": Case(
+        (
+            *("--format", "fp8_pc_pt", "--exclude", "*.down_proj"),
+            *_without_layers(0, 15, 20, 29),
+            *CALIBRATION,
+        )
     ),
     "nvfp4": Case(("--format", "nvfp4", *CALIBRATION)),
     # The model's rows are of 576 weights.

@@ -17,6 +17,9 @@ def prepare() -> None:
         # The worker's own log is JSON lines on stderr; vLLM's is neither and says much.
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+        # UCX reads another process's GPU memory by CUDA IPC where it sees NVLink, and else over
+        # TCP: without NVLink that is slower than by PCIe, or within one GPU.
+        "UCX_CUDA_IPC_ENABLE_GET_ZCOPY": "on",
     }
     if importlib.util.find_spec("flashinfer") is None:
         # vLLM asks for FlashInfer's sampler even where the package is missing.
