@@ -163,7 +163,9 @@ def rolling(gpus: Fleet, run: Run) -> None:
         bench.wait_until_running(frontend, streams)
         start_s = time.perf_counter()
         for worker in workers:
-            run.services.restart(worker)
+            worker.restart()
+            # The frontend connects anew within 2 s; until then the other one has all the load.
+            frontend.wait_until_ready()
         restarted_s = time.perf_counter() - start_s
         load.cut()
         (figures,) = load.figures(0.0).values()

@@ -37,7 +37,6 @@ class Service:
         options: Sequence[str],
         log: Path,
         environment: Mapping[str, str] | None = None,
-        listen: str = "127.0.0.1:0",
         limit_s: float = START_S,
         processes: int = 1,
     ) -> None:
@@ -46,26 +45,27 @@ class Service:
         Of several `processes` that share the address, which its options ask for, all are waited
         for.
         """
-        start_s = time.perf_counter()
         self.name = log.stem
+        self._command = [sys.executable, "-m", module, *options, "--log-format", "json"]
+        self._environment = {**os.environ, **(environment or {})}
+        self._limit_s, self._processes = limit_s, processes
+        self._start(log, "127.0.0.1:0")
+
+    def _start(self, log: Path, listen: str) -> None:
+        start_s = time.perf_counter()
         self._log = log
-        self._again = (module, list(options), log, environment)
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", module, *options),
-                    *("--listen", listen, "--log-format", "json"),
-                ],
+                [*self._command, "--listen", listen],
                 cwd=ROOT,
                 stdout=file,
                 stderr=file,
-                env={**os.environ, **(environment or {})},
+                env=self._environment,
             )
         try:
-            self.own_addresses = self._addresses("listening", processes, limit_s)
+            self.own_addresses = self._addresses("listening")
             """Of each of its processes."""
-            shared = "sharing" if processes > 1 else "listening"
-            self.address = self._addresses(shared, processes, limit_s)[0]
+            self.address = self._addresses("sharing" if self._processes > 1 else "listening")[0]
         except BaseException:
             self.stop()
             raise
@@ -94,15 +94,24 @@ class Service:
             if time.monotonic() > deadline_s:
                 raise RuntimeError(f"{self.name} does not serve")
 
-    def restarted(self) -> Service:
-        """Returns it started again with the same options at the same address, once it serves."""
+    def restart(self) -> None:
+        """Ends it as an operator would, and starts it again with the same options and address."""
         self.stop()
-        module, options, log, environment = self._again
-        again = Service(
-            module, options, log.with_stem(f"{log.stem}-again"), environment, self.address
-        )
-        again.wait_until_serving()
-        return again
+        self._start(self._log.with_stem(f"{self._log.stem}-again"), self.address)
+
+    def wait_until_ready(self) -> None:
+        """Waits until a frontend's every process has reached its every worker.
+
+        Raises:
+            RuntimeError: that takes too long.
+        """
+        deadline_s = time.monotonic() + SERVING_S
+        for address in self.own_addresses:
+            with Client(address) as client:
+                while any(each.state != "ready" for each in client.workers()):
+                    if time.monotonic() > deadline_s:
+                        raise RuntimeError(f"{self.name} has not reached every worker")
+                    time.sleep(0.1)
 
     def kill(self) -> None:
         """Ends it by SIGKILL."""
@@ -117,11 +126,11 @@ class Service:
             return
         self.kill()
 
-    def _addresses(self, event: str, count: int, limit_s: float) -> list[str]:
-        deadline_s = time.monotonic() + limit_s
+    def _addresses(self, event: str) -> list[str]:
+        deadline_s = time.monotonic() + self._limit_s
         while time.monotonic() < deadline_s and self.process.poll() is None:
             found = [str(each["address"]) for each in self.events(event)]
-            if len(found) >= count:
+            if len(found) >= self._processes:
                 return found
             time.sleep(0.2)
         raise RuntimeError(f"{self.name} did not start:\n{self._log.read_text()[-3000:]}")
@@ -204,10 +213,6 @@ class Services:
         for service in reversed(self._started):
             service.stop()
 
-    def restart(self, service: Service) -> Service:
-        """Ends a service as an operator would, and starts it again at the same address."""
-        return self._kept(service.restarted())
-
     def worker(
         self,
         name: str,
@@ -226,13 +231,7 @@ class Services:
         given = [*named, *options, "--processes", str(processes)]
         service = self._start("tokenwire_frontend", f"{name}-frontend", given, processes=processes)
         service.wait_until_serving()
-        deadline_s = time.monotonic() + SERVING_S
-        for address in service.own_addresses:
-            with Client(address) as client:
-                while any(each.state != "ready" for each in client.workers()):
-                    if time.monotonic() > deadline_s:
-                        raise RuntimeError(f"{service.name} has not reached every worker")
-                    time.sleep(0.1)
+        service.wait_until_ready()
         return service
 
     def pair(
