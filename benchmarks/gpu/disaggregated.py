@@ -35,15 +35,19 @@ ENCODED = 4000
 
 FLOAT32 = {**DEMO, "enforce_eager": True, "dtype": "float32"}
 
-VARIANTS = {
-    "demo": Variant("demo", FLOAT32),
-    "demo-prefill": Variant("demo", FLOAT32, phases="prefill"),
-    "demo-decode": Variant("demo", FLOAT32, phases="decode"),
-    # Three times the weights; two prompts of 32,000 tokens take 8.4 GB.
-    "one": Variant("8b", large(14)),
-    "prefill": Variant("8b", large(14), phases="prefill"),
-    "decode": Variant("8b", large(14), phases="decode"),
-}
+
+def variants(block_size: int | None) -> dict[str, Variant]:
+    """Returns the engines; pairs have KV blocks of this many tokens, or of vLLM's choice."""
+    blocks = {} if block_size is None else {"block_size": block_size}
+    found = {
+        "demo": Variant("demo", FLOAT32),
+        # Three times the weights; two prompts of 32,000 tokens take 8.4 GB.
+        "one": Variant("8b", large(14)),
+    }
+    for phases in ("prefill", "decode"):
+        found[phases] = Variant("8b", large(14, **blocks), phases=phases)
+        found[f"demo-{phases}"] = Variant("demo", {**FLOAT32, **blocks}, phases=phases)
+    return found
 
 
 def pair(run: Run, name: str, prefill: str, decode: str, *options: str) -> Service:
@@ -126,8 +130,10 @@ PARTS = {
 
 def main() -> None:
     """Runs the parts; exits with 1 where one failed."""
-    chosen = options(__doc__.splitlines()[0]).parse_args()
-    with running(chosen, VARIANTS) as run:
+    parser = options(__doc__.splitlines()[0])
+    parser.add_argument("--block-size", type=int, help="tokens of a KV block of the pair")
+    chosen = parser.parse_args()
+    with running(chosen, variants(chosen.block_size)) as run:
         run_parts(run, PARTS)
     finish(run)
 

@@ -68,7 +68,10 @@ class Peer:
         }
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __spec__.name, "--role", role, "--arm", arm],
+                [
+                    *(sys.executable, "-m", __spec__.name, "--out", str(out)),
+                    *("--role", role, "--arm", arm),
+                ],
                 env=os.environ | told,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -215,7 +218,7 @@ def report(results: Mapping[str, Mapping[str, Any]]) -> str:
 def main() -> None:
     """Runs every arm, one after the other; exits with 1 where one failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="folder of results and logs")
+    parser.add_argument("--out", type=Path, required=True, help="folder of results and logs")
     parser.add_argument("--gpus", default="0,0", help="the owner's and the reader's")
     parser.add_argument("--role", choices=("owner", "mover"), help=argparse.SUPPRESS)
     parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
