@@ -323,4 +323,4 @@ def test_whatever_comes_each_generation_ends_once_and_nothing_is_raised(frames):
         assert receiver.names[-1] in ("completed", "failed")
         assert {error.reason for error in receiver.errors} != {"INTERNAL_FAULT"}
     assert len(stream) == 0
-    assert [stream._alone, stream._heard, stream._owed] == [{}, {}, {}]
+    assert [stream._inlets, stream._heard, stream._owed] == [{}, {}, {}]

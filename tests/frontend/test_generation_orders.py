@@ -124,7 +124,6 @@ async def check(
     # Late frames reach nobody.
     for receiver in (each for link in case.pool.links for each in link.every):
         receiver.on_tokens(0, (302,), (), 0.0)
-        receiver.on_token(302, 0.0)
         receiver.on_ending(0, Finish.STOP, None)
     assert case.admission.held == 0
     assert not case.generator._live

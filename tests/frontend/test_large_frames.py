@@ -114,7 +114,7 @@ class Deaf:
     def on_tokens(self, *_: Any) -> None:
         pass
 
-    def on_token(self, *_: Any) -> None:
+    def inlet(self, *_: Any) -> None:
         pass
 
     def on_ending(self, *_: Any) -> None:

@@ -45,7 +45,7 @@ class SequenceDecoder:
 
     __slots__ = (
         "_detokenizer", "_min_tokens", "_own_eos_ids", "_stop_token_ids", "_stops", "_straight",
-        "_unseen_ids", "_withheld", "log",
+        "_withheld", "log", "unseen_ids",
     )  # fmt: skip
 
     def __init__(
@@ -58,7 +58,8 @@ class SequenceDecoder:
         self.log = log
         self._detokenizer = detokenizer
         self._stops = stops
-        self._unseen_ids = frozenset() if ends.include_stop else ends.stop_token_ids
+        self.unseen_ids = frozenset() if ends.include_stop else ends.stop_token_ids
+        """Ids whose text is left out where they end the sequence."""
         self._stop_token_ids = ends.stop_token_ids
         self._own_eos_ids = ends.own_eos_ids
         self._min_tokens = ends.min_tokens
@@ -68,18 +69,24 @@ class SequenceDecoder:
         self._straight = stops is None
         """Whether an id's text goes into the log as the detokenizer has it."""
 
-    def push_one(self, token_id: int) -> bool:
-        """Takes one new id without log probabilities; as `push`. The hot path."""
+    @property
+    def straight_texts(self) -> list[bytes | None]:
+        """Texts of ids in UTF-8, of which the next id's can go into the log as it is.
+
+        That does not hold of `unseen_ids`, nor where None is; empty where it holds of none.
+        """
         detokenizer = self._detokenizer
-        if (
-            self._straight
-            and detokenizer.settled
-            and token_id not in self._unseen_ids
-            and (raw := detokenizer.texts.raw[token_id]) is not None
-            and self.log.end is None
-        ):
-            self.log.append_one(token_id, raw)
-            return False
+        if self._straight and detokenizer.settled and self.log.end is None:
+            return detokenizer.texts.raw
+        return []
+
+    def push_one(self, token_id: int) -> bool:
+        """Takes one new id without log probabilities; as `push`."""
+        if self.straight_texts and token_id not in self.unseen_ids:
+            raw = self._detokenizer.texts.encoded(token_id)
+            if raw is not None:
+                self.log.append_one(token_id, raw)
+                return False
         return self.push((token_id,))
 
     def push(self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob] = ()) -> bool:
@@ -129,7 +136,7 @@ class SequenceDecoder:
         if self._withheld is not None:
             shown.insert(0, self._withheld)
             self._withheld = None
-        if token_id in self._unseen_ids and self._counts(1):
+        if token_id in self.unseen_ids and self._counts(1):
             self._withheld = shown.pop()
         self._straight = self._withheld is None
         return self._detokenizer.push(shown) if shown else ""
@@ -144,7 +151,7 @@ class SequenceDecoder:
             self._withheld = None
         if stops.matched is None:
             counts = self._counts(1)
-            if counts and token_id in self._unseen_ids:
+            if counts and token_id in self.unseen_ids:
                 self._withheld = token_id
             else:
                 text += self._match(stops, token_id, counts=counts)
@@ -184,9 +191,10 @@ class PromptAloneDecoder(SequenceDecoder):
 
     __slots__ = ()
 
-    def push_one(self, token_id: int) -> bool:
-        """Passes over an id."""
-        return self.push((token_id,))
+    @property
+    def straight_texts(self) -> list[bytes | None]:
+        """None."""
+        return []
 
     def push(
         self,

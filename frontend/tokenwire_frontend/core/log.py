@@ -116,7 +116,7 @@ class SequenceLog:
     """
 
     __slots__ = (
-        "_base_text", "_base_token", "_echo", "_logprobs", "_runs", "_scored", "_text",
+        "_base_text", "_base_token", "_echo", "_logprobs", "_plain", "_runs", "_scored", "_text",
         "_token_bytes", "cut", "end", "ids", "index", "resumed", "told",
     )  # fmt: skip
 
@@ -140,6 +140,8 @@ class SequenceLog:
         # Whether ids have log probabilities.
         self._scored = False
         self._runs: Runs | None = None
+        self._plain = True
+        # What comes has ids and text alone.
         # Where `_text` and `_logprobs` begin.
         self._base_text = -len(echo)
         self._base_token = 0
@@ -229,9 +231,18 @@ class SequenceLog:
         if logprobs:
             if not self._scored:
                 self._scored, self._logprobs = True, Logprobs(self._token_bytes)
+                self._plain = False
             self._logprobs.extend(logprobs)
             if self._base_token + len(self._logprobs) != len(ids):
                 raise ValueError("log probabilities came for some ids and not for others")
+
+    @property
+    def columns(self) -> tuple[array[int], array[int], bytearray]:
+        """The ids, where the text of each ends, and the text, to be added to as `append_one` does.
+
+        They are the log's own, for as long as it is there.
+        """
+        return self.ids, self.cut, self._text
 
     def append_one(self, token_id: int, raw: bytes) -> None:
         """Adds one id and its text in UTF-8, of a sequence without log probabilities."""
@@ -249,6 +260,11 @@ class SequenceLog:
         if pieces:
             self._write(pieces)
         self.end = end
+        self._plain = False
+
+    def seal(self) -> None:
+        """Notes that its generation is over, with or without its own end."""
+        self._plain = False
 
     def _write(self, pieces: Sequence[Piece]) -> int:
         """Adds output; returns its bytes."""
@@ -257,6 +273,7 @@ class SequenceLog:
             raw = piece.encode()
             if self._runs is None and piece.channel is not Channel.TEXT:
                 self._runs = Runs()
+                self._plain = False
             if self._runs is not None:
                 self._runs.add(piece, self._text_end(), len(raw))
             self._text += raw
@@ -328,9 +345,10 @@ class SequenceLog:
     def plain(self, cursor: Cursor, max_bytes: int) -> Plain | None:
         """Returns what is new after the cursor, and moves it there, where that is plain.
 
-        None where nothing is new or `slice` has more to tell of it. The hot path.
+        None where nothing is new, `slice` has more to tell of it, or its generation is over. The
+        hot path.
         """
-        if self._scored or self.end is not None or self._runs is not None:
+        if not self._plain:
             return None
         token, text = cursor.token, cursor.text
         count, whole = len(self.ids) - token, self.cut[-1]

@@ -69,6 +69,11 @@ class ParsedDecoder(SequenceDecoder):
         self._called = False
         self._over: End | None = None
 
+    @property
+    def straight_texts(self) -> list[bytes | None]:
+        """None: the parser sees every text."""
+        return []
+
     def push_one(self, token_id: int) -> bool:
         """Takes one new id without log probabilities; as `push`. The hot path."""
         detokenizer = self._detokenizer
@@ -76,7 +81,7 @@ class ParsedDecoder(SequenceDecoder):
             self._unmatched
             and self._withheld is None
             and detokenizer.settled
-            and token_id not in self._unseen_ids
+            and token_id not in self.unseen_ids
             and token_id not in self._marks
             and (text := detokenizer.texts[token_id]) is not None
             and self.log.end is None
@@ -128,7 +133,7 @@ class ParsedDecoder(SequenceDecoder):
             self._withheld = None
         if self._over is None:
             counts = self._counts(1)
-            if counts and token_id in self._unseen_ids:
+            if counts and token_id in self.unseen_ids:
                 self._withheld = token_id
             else:
                 pieces += self._read(token_id, counts=counts)

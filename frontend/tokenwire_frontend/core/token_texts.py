@@ -60,8 +60,8 @@ class TokenTexts(dict[int, "str | None"]):
         decoder: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.raw = _Raw(self)
-        """The same in UTF-8."""
+        self.raw: list[bytes | None] = [None]
+        """The same in UTF-8, by id, of ids that `encoded` was asked for; None for others."""
         self.decode = decode
         self.byte_values: dict[int, int] = {}
         """Bytes that ids of a byte-fallback vocabulary stand for, of those that were looked up."""
@@ -86,6 +86,19 @@ class TokenTexts(dict[int, "str | None"]):
         self[token_id] = text = self._text(token_id, piece)
         return text
 
+    def encoded(self, token_id: int) -> bytes | None:
+        """Returns the same in UTF-8."""
+        raw = self.raw
+        if token_id < len(raw) and (known := raw[token_id]) is not None:
+            return known
+        text = self[token_id]
+        if text is None:
+            return None
+        if token_id in self:  # what is not in the vocabulary is not kept
+            raw.extend([None] * (token_id + 1 - len(raw)))
+            raw[token_id] = text.encode()
+        return text.encode()
+
     def left_out(self, token_id: int) -> bool:
         """Returns whether the decoder never sees the id."""
         piece = self._piece(token_id)
@@ -109,21 +122,6 @@ class TokenTexts(dict[int, "str | None"]):
             return False
         text = self.decode([token_id])
         return text.strip() != "" and REPLACEMENT not in text
-
-
-class _Raw(dict[int, "bytes | None"]):
-    """What TokenTexts has, in UTF-8."""
-
-    def __init__(self, texts: TokenTexts) -> None:
-        super().__init__()
-        self._texts = texts
-
-    def __missing__(self, token_id: int) -> bytes | None:
-        text = self._texts[token_id]
-        raw = None if text is None else text.encode()
-        if token_id in self._texts:  # as there
-            self[token_id] = raw
-        return raw
 
 
 def _parts(decoder: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:

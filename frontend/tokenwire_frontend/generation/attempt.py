@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tokenwire_service.errors import Code, ServiceError
 
 from tokenwire_frontend import errors
+from tokenwire_frontend.core.call_order import CallOrder
 from tokenwire_frontend.core.events import Mode
+from tokenwire_frontend.core.inlet import Inlet
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.generation.lease import Lease
@@ -45,8 +47,8 @@ class Attempt:
     """
 
     __slots__ = (
-        "_first", "_generation", "_handle", "_lease", "_prompt_told", "_unverified", "accepted",
-        "hop", "link", "mode", "on_token", "sequence", "settled", "submitted_s", "token_offset",
+        "_first", "_generation", "_handle", "_inlet", "_lease", "_prompt_told", "_unverified",
+        "accepted", "hop", "link", "mode", "sequence", "settled", "submitted_s", "token_offset",
     )  # fmt: skip
 
     def __init__(
@@ -75,11 +77,8 @@ class Attempt:
         """Tokens of the prompt of which this worker has told."""
         self._unverified = self.token_offset if mode is Mode.REPLAYED else 0
         """Ids of the sequence that the worker has yet to generate once more."""
-        self.on_token: Callable[[int, float], None]
-        """A new id of the only sequence: straight to the generation, since this is the hot path."""
-        straight = len(generation.logs) == 1 and not self._unverified
-        self.on_token = generation.token if straight else self._one_token
         self._generation: Generation | None = generation
+        self._inlet: Inlet | None = None
         self._lease = lease
         self._handle = 0
 
@@ -171,6 +170,14 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 - as above
             generation.fault(error)
 
+    def inlet(self, order: CallOrder) -> Inlet | None:
+        """Returns what takes tokens of the only sequence, once the first has come as others do."""
+        generation = self._generation
+        if generation is None or len(generation.logs) > 1:
+            return None
+        self._inlet = generation.inlet(order)
+        return self._inlet
+
     def on_ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:
         """One sequence has ended."""
         generation = self._generation
@@ -217,10 +224,6 @@ class Attempt:
         else:
             generation.refused(self, error)
 
-    def _one_token(self, token_id: int, came_s: float) -> None:
-        """As `on_token`, of a sequence among several or one that is being verified."""
-        self.on_tokens(0, (token_id,), (), came_s)
-
     def _verify(self, generation: Generation, sequence: int, token_ids: Sequence[int]) -> int:
         """Compares ids with those that exist; returns how many of them do."""
         known = min(self._unverified, len(token_ids))
@@ -229,14 +232,13 @@ class Attempt:
             generation.diverged(self)
             return len(token_ids)
         self._unverified -= known
-        if not self._unverified and len(generation.logs) == 1:
-            self.on_token = generation.token
         return known
 
     def _leave(self) -> Generation | None:
         """Lets the generation hear no more; returns it, or None where it has left already."""
         generation, self._generation = self._generation, None
-        self.on_token = _unheard
+        if self._inlet is not None:
+            self._inlet.close()
         return generation
 
     def _settle(self, refusal: ServiceError | None) -> None:
@@ -270,7 +272,3 @@ class PrefillAttempt(Attempt):
     def _tell_failure(self, generation: Generation, error: ServiceError) -> None:
         # Nothing was told the client yet: it is as if the worker had refused it.
         generation.refused(self, error)
-
-
-def _unheard(_token_id: int, _came_s: float) -> None:
-    """Takes an id that comes after the end."""

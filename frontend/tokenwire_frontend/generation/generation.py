@@ -20,8 +20,10 @@ import structlog
 from tokenwire_service.errors import ServiceError
 
 from tokenwire_frontend import errors
+from tokenwire_frontend.core.call_order import CallOrder
 from tokenwire_frontend.core.decoder import SequenceDecoder
 from tokenwire_frontend.core.events import Completion, Mode, Resume
+from tokenwire_frontend.core.inlet import CHECK_TOKENS, Inlet
 from tokenwire_frontend.core.log import End, Finish, SequenceLog
 from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.core.prompt_log import PromptLog
@@ -44,10 +46,6 @@ log = structlog.get_logger()
 BUDGET_BACKSTOP_S = 0.5
 """The worker keeps the time budget; if it has said nothing this long after, the frontend ends the
 generation itself."""
-
-
-CHECK_TOKENS = 256
-"""Tokens of a generation between two looks at how much of it waits for the client."""
 
 
 class Generation:
@@ -91,6 +89,8 @@ class Generation:
         self.answer_bytes_limit: int | None = None
         """Where the whole answer has to fit into one message."""
         self._unchecked_tokens = 0
+        self._inlet: Inlet | None = None
+        # Of the attempt at the worker that has the only sequence.
         self._first_token_s: float | None = None
         self._last_token_s = 0.0
         reader.attach(self)
@@ -290,24 +290,27 @@ class Generation:
             self._check_size()
             self._reader.wake(urgent=True)
 
-    def token(self, token_id: int, came_s: float) -> None:
-        """A new id of the only sequence, without log probabilities. The hot path.
+    def inlet(self, order: CallOrder) -> Inlet:
+        """Returns what takes tokens of the only sequence from one worker, once `tokens` opens it.
 
-        Called by the link itself, so an exception ends the generation here.
+        Args:
+            order: what the worker may still send.
         """
-        try:
-            if self._first_token_s is None:
-                self.tokens(0, (token_id,), (), came_s)
-                return
-            self._last_token_s = came_s
-            stopped = self._decoders[0].push_one(token_id)
-            self.record.output_tokens.value += 1
-            self._unchecked_tokens += 1
-            if self._unchecked_tokens >= CHECK_TOKENS or stopped:
-                self._look(0, stopped=stopped)
-            self._reader.wake(urgent=stopped)
-        except Exception as error:  # noqa: BLE001 - ends this generation alone
-            self.fault(error)
+        [decoder] = self._decoders
+        self._inlet = Inlet(
+            order,
+            decoder,
+            self._reader,
+            self.record.output_tokens,
+            on_stop=self._stop_lone,
+            on_fault=self.fault,
+        )
+        return self._inlet
+
+    def _stop_lone(self) -> None:
+        """A stop string has ended the only sequence."""
+        self._look(0, stopped=True)
+        self._reader.wake(urgent=True)
 
     def tokens(
         self,
@@ -325,6 +328,8 @@ class Generation:
         stopped = decoder.push(token_ids, logprobs)
         self.record.output_tokens.value += len(token_ids)
         self._unchecked_tokens += len(token_ids)
+        if self._inlet is not None:
+            self._unchecked_tokens += self._inlet.open()
         if self._unchecked_tokens >= CHECK_TOKENS or stopped:
             self._look(sequence, stopped=stopped)
         self._reader.wake(urgent=stopped or len(decoder.log.ids) == len(token_ids))
@@ -429,6 +434,8 @@ class Generation:
     def _finish(self, write_down: Callable[[], None]) -> None:
         """Makes it done, whatever else fails."""
         self.state = State.DONE
+        for each in self.logs:
+            each.seal()
         for attempt in self._attempts:
             attempt.close()
         if self._placing is not None:
@@ -463,7 +470,8 @@ class Generation:
         if first is not None and tokens > 1:
             # The engine's own time where it is told: tokens that travelled together arrive at once.
             told = report.decode_s if report is not None and not moved else None
-            decode_s = self._last_token_s - first if told is None else told
+            last = max(self._last_token_s, 0.0 if self._inlet is None else self._inlet.came_s)
+            decode_s = last - first if told is None else told
             per_token = decode_s / (tokens - 1)
         cached = parts.cached_prompt_tokens
         if cached is not None and cached > self.prompt_tokens:

@@ -10,9 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tokenwire_service.errors import ServiceError
+from tokenwire_service.telemetry.metrics import Count
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.events import Content, Delivery, News
+from tokenwire_frontend.core.inlet import Listener
 from tokenwire_frontend.core.log import TRIM_BYTES
 from tokenwire_frontend.generation.credit import CREDIT_LIMIT, Credit
 from tokenwire_frontend.generation.state import State
@@ -45,7 +47,7 @@ class _Pause:
 _PAUSE = _Pause()
 
 
-class Reader:
+class Reader(Listener):
     """A client's cursors into a generation's sequences, and when the client is told.
 
     Nothing is kept for a client but its cursors: a client that reads slowly finds its deltas
@@ -59,9 +61,9 @@ class Reader:
     """
 
     __slots__ = (
-        "_at_once", "_cursors", "_generation", "_held", "_on_news", "_plain", "_prompt_token",
-        "_silent", "_taken_s", "_untrimmed_bytes", "attached", "cancelled", "credit",
-        "delivery", "ended", "offsets",
+        "_at_once", "_cursors", "_deltas", "_generation", "_held", "_on_news", "_passed_s",
+        "_plain", "_prompt_token", "_taken_s", "_untrimmed_bytes", "attached", "cancelled",
+        "credit", "delivery", "ended", "offsets",
     )  # fmt: skip
 
     retains = False
@@ -73,6 +75,7 @@ class Reader:
         delivery: Delivery | None = None,
         credit: Credit | None = None,
     ) -> None:
+        super().__init__()
         self.delivery = delivery or Delivery()
         self.cancelled = False
         """The client wants no more of it."""
@@ -91,16 +94,19 @@ class Reader:
         # Takes what is plain, where there is one sequence.
         self._prompt_token = 0
         # Tokens of the prompt whose log probabilities were taken.
-        self._silent = True
         self._at_once = False
         # Nothing is held back but for want of credit.
         self._held: asyncio.TimerHandle | _Pause | None = None
         self._taken_s = 0.0
+        self._passed_s = 0.0
+        # Where the last window ended of which the timer has fired.
+        self._deltas: Count
         self._untrimmed_bytes = 0
 
     def attach(self, generation: Generation) -> None:
         """Reads this generation from its beginning, once `begin` is called."""
         self._generation = generation
+        self._deltas = generation.record.deltas
 
     def cancel(self) -> None:
         """Ends the generation for the client's own reason; what exists and the end still come.
@@ -121,7 +127,7 @@ class Reader:
 
     def begin(self) -> None:
         """Lets `on_news` be called, at once where there is news already."""
-        self._silent = False
+        self.listens = True
         generation, delivery = self._generation, self.delivery
         self._at_once = generation is not None and not (delivery.max_delay_s or delivery.only_end)
         if generation is not None and (
@@ -133,7 +139,7 @@ class Reader:
 
     def close(self) -> None:
         """Lets `on_news` never be called again."""
-        self._silent = True
+        self.listens = False
         if self._held is not None:
             self._held.cancel()
             self._held = None
@@ -145,10 +151,10 @@ class Reader:
             urgent: told at once: an end, or a sequence's first tokens.
         """
         if self._held is None:
-            if self._silent:
+            if not self.listens:
                 return
             if self._at_once:  # the hot path
-                self._silent = True
+                self.listens = False
                 self._on_news()
                 return
         elif urgent:
@@ -158,16 +164,18 @@ class Reader:
             return
         generation = self._generation
         if generation is None or (self.delivery.only_end and not generation.done):
-            self._silent = False
+            self.listens = True
             return
-        self._silent = True
+        self.listens = False
         delay_s = self.delivery.max_delay_s
         if delay_s and not urgent:
             # To the clock's next multiple of the window, so that clients of one window are told
             # together: what is written at once costs gRPC's threads and a session far less.
-            wait_s = (self._taken_s // delay_s + 1) * delay_s - time.monotonic()
+            end_s = (self._taken_s // delay_s + 1) * delay_s
+            wait_s = end_s - time.monotonic()
             if wait_s > 0:
-                self._held = asyncio.get_running_loop().call_later(wait_s, self._release)
+                loop = asyncio.get_running_loop()
+                self._held = loop.call_later(wait_s, self._release, end_s)
                 return
         self._on_news()
 
@@ -196,7 +204,7 @@ class Reader:
         generation = self._generation
         assert generation is not None  # noqa: S101 - nothing tells before; for the type checker
         if self.delivery.max_delay_s:
-            self._taken_s = time.monotonic()
+            self._taken_s = max(time.monotonic(), self._passed_s)
         if not self._cursors:
             self._start(generation)
         deltas, left, everything = [], max_bytes, True
@@ -214,12 +222,12 @@ class Reader:
                 if self._leave_content(delta):
                     deltas.append(delta)
                     left -= delta.wire_bytes
-        generation.record.deltas.value += len(deltas)
+        self._deltas.value += len(deltas)
         self._untrimmed_bytes += max_bytes - left
         if self._untrimmed_bytes >= TRIM_BYTES:
             self._trim(generation)
-        self._silent = False
-        if self.credit is not None and not self.credit.left:
+        self.listens = self.credit is None or self.credit.left > 0
+        if not self.listens:
             self._held = _PAUSE
         if not everything:
             self.wake(urgent=True)
@@ -234,19 +242,19 @@ class Reader:
 
         The hot path.
         """
-        plain_after, generation = self._plain, self._generation
-        if plain_after is None or generation is None or generation.state is State.DONE:
+        plain_after = self._plain
+        if plain_after is None:
             return None
         plain = plain_after(self._cursors[0], max_bytes)
         if plain is None:
             return None
-        if self.delivery.max_delay_s:
-            self._taken_s = time.monotonic()
-        generation.record.deltas.value += 1
+        if not self._at_once:
+            self._taken_s = max(time.monotonic(), self._passed_s)
+        self._deltas.value += 1
         self._untrimmed_bytes += len(plain[3])
-        if self._untrimmed_bytes >= TRIM_BYTES:
-            self._trim(generation)
-        self._silent = False
+        if self._untrimmed_bytes >= TRIM_BYTES and self._generation is not None:
+            self._trim(self._generation)
+        self.listens = True
         return plain
 
     def _begin_at(self, generation: Generation) -> list[Cursor]:
@@ -326,7 +334,10 @@ class Reader:
             for log, cursor in zip(generation.logs, self._cursors, strict=True):
                 log.trim(cursor)
 
-    def _release(self) -> None:
+    def _release(self, end_s: float) -> None:
+        # A timer may fire up to a tick of its clock before its time: the window is over all the
+        # same, or the next one would end at once.
+        self._passed_s = end_s
         self._held = None
         self._on_news()
 

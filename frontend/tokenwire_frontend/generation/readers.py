@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from tokenwire_service.errors import ServiceError
 
+from tokenwire_frontend.core.inlet import Listener
 from tokenwire_frontend.generation.reader import Reader
 
 if TYPE_CHECKING:
     from tokenwire_frontend.generation.generation import Generation
 
 
-class Readers:
+class Readers(Listener):
     """Stands where one reader stands otherwise; readers come and go.
 
     Each has cursors and a pace of its own, and begins where it likes: the logs keep all of it.
@@ -28,6 +29,8 @@ class Readers:
     retains = True
 
     def __init__(self, excess: Callable[[], ServiceError | None]) -> None:
+        super().__init__()
+        self.listens = True
         self.excess = excess
         self.ended = asyncio.Event()
         """Nothing more will come of the generation."""

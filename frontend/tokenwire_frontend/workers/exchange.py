@@ -18,6 +18,7 @@ from tokenwire_service.status import UNKNOWN
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.call_order import CallOrder, Handles
+from tokenwire_frontend.core.inlet import Inlet
 from tokenwire_frontend.core.link_state import AwakeClock
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.logprobs import TokenLogprob
@@ -80,10 +81,10 @@ class Exchange:
         self._outgoing = outgoing
         self._complain = Complaints(worker)
         self._calls: dict[int, _Call] = {}
-        # Where tokens go of which only a few things have to be looked at: accepted generations
-        # with a receiver and without log probabilities, and again those of them that have one
-        # sequence, open.
-        self._alone: dict[int, tuple[Receiver, CallOrder]] = {}
+        # Where tokens go of which only a few things have to be looked at: of accepted generations
+        # with a receiver and without log probabilities, those that have one sequence, open, and
+        # all.
+        self._inlets: dict[int, Inlet] = {}
         self._heard: dict[int, tuple[Receiver, CallOrder]] = {}
         self._owed: dict[int, float] = {}
         """Generations that the worker owes a word of, and the clock since when, oldest first: a new
@@ -213,8 +214,9 @@ class Exchange:
         """Lets tokens go the short way."""
         if not call.order.logprobs:
             self._heard[call.handle] = receiver, call.order
-            if len(call.order.open) == 1:
-                self._alone[call.handle] = receiver, call.order
+            inlet = receiver.inlet(call.order) if len(call.order.open) == 1 else None
+            if inlet is not None:
+                self._inlets[call.handle] = inlet
 
     def _take_prompt_logprobs(self, message: execution_pb2.PromptLogprobs) -> Iterator[None]:
         for start in range(0, len(message.tokens) or 1, PIECE):
@@ -242,21 +244,19 @@ class Exchange:
             if start:
                 yield
             ids = token_ids[start : start + PIECE]
-            alone = self._alone if max(ids) < self._vocabulary_size else {}
+            inlets = self._inlets if max(ids) < self._vocabulary_size else {}
             for handle, token_id in zip(handles[start : start + PIECE], ids, strict=True):
-                try:
-                    receiver, order = alone[handle]
-                except KeyError:
+                inlet = inlets.get(handle)
+                if inlet is None:
                     self._take_entry(handle, 0, (token_id,), (), came_s)
                     continue
-                if not order.left:
-                    self._take_entry(handle, 0, (token_id,), (), came_s)
-                    continue
-                order.left -= 1
                 try:
-                    receiver.on_token(token_id, came_s)
+                    taken = inlet.take(token_id, came_s)
                 except Exception as error:  # noqa: BLE001 - ends this generation alone
-                    self._fault(self._calls[handle], error)
+                    inlet.fault(error)
+                    continue
+                if not taken:
+                    self._take_entry(handle, 0, (token_id,), (), came_s)
 
     def _take_columns(self, frame: execution_pb2.ExchangeResponse, came_s: float) -> Iterator[None]:
         columns = Columns(frame)
@@ -341,7 +341,7 @@ class Exchange:
             self._complain("unknown finish reason", value=ending.reason, trace_id=call.trace_id)
             finish = Finish.UNSPECIFIED
         if not call.order.open:
-            self._alone.pop(message.handle, None)
+            self._inlets.pop(message.handle, None)
             self._owe(message.handle)
         on_ending = call.receiver.on_ending
         self._tell(call, lambda: on_ending(message.sequence, finish, stop_token_id))
@@ -438,7 +438,7 @@ class Exchange:
 
     def _deafen(self, handle: int) -> None:
         """Leaves no way for tokens but that which looks at the generation."""
-        self._alone.pop(handle, None)
+        self._inlets.pop(handle, None)
         self._heard.pop(handle, None)
 
     def _owe(self, handle: int) -> None:

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from tokenwire_service.errors import ServiceError
 
+from tokenwire_frontend.core.call_order import CallOrder
+from tokenwire_frontend.core.inlet import Inlet
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.logprobs import TokenLogprob
 
@@ -45,8 +47,14 @@ class Receiver(Protocol):
     ) -> None:
         """New ids of one sequence; `came_s` is time.monotonic() of their frame."""
 
-    def on_token(self, token_id: int, came_s: float) -> None:
-        """A new id of the only sequence, without log probabilities, after `on_accepted`."""
+    def inlet(self, order: CallOrder) -> Inlet | None:
+        """Returns what takes ids that need nothing but to be written down; None: nothing does.
+
+        Asked for after `on_accepted`, of a generation of one sequence without log probabilities.
+
+        Args:
+            order: what the worker may still send.
+        """
 
     def on_ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:
         """One sequence has ended."""

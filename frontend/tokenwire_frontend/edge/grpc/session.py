@@ -71,10 +71,11 @@ class _Opened:
 
     __slots__ = ("delta_head", "finished", "generation", "message", "number", "reader", "task")
 
-    def __init__(self, number: int, reader: Reader | SessionRelay) -> None:
+    reader: Reader | SessionRelay
+
+    def __init__(self, number: int) -> None:
         self.number = number
         self.delta_head = wire.session_head(number, wire.SESSION_DELTA)
-        self.reader = reader
         self.generation: Generation | None = None
         """Set once it is accepted."""
         self.message: generation_pb2.Open | None = None
@@ -202,8 +203,8 @@ class Session:
             await self._room.wait()
 
     def _start(self, message: generation_pb2.Open) -> None:
-        reader = Reader(lambda: self._tell(opened), credit=first_credit(message))
-        opened = _Opened(message.id, reader)
+        opened = _Opened(message.id)
+        opened.reader = reader = Reader(partial(self._tell, opened), credit=first_credit(message))
         try:
             incoming = self._received(message, reader)
         except ServiceError as error:  # the session's credential is not good any more
@@ -219,8 +220,8 @@ class Session:
         self._begin(opened, self._open_here(opened, reader, incoming))
 
     def _attach(self, message: generation_pb2.Attach) -> None:
-        reader = Reader(lambda: self._tell(opened), credit=first_credit(message))
-        opened = _Opened(message.id, reader)
+        opened = _Opened(message.id)
+        opened.reader = reader = Reader(partial(self._tell, opened), credit=first_credit(message))
         refusal = self._refusal(message.id, "attach.id") or uncountable(message)
         if refusal is None:
             self._begin(opened, self._attach_here(opened, reader, message))
