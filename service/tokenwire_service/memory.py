@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-YOUNG_OBJECTS = 20_000
+YOUNG_OBJECTS = 50_000
 """Objects made between two looks at the youngest: a few hundred requests' worth, looked at in a
 millisecond or two. With Python's 700 the collector runs several times in each request, and takes a
 twentieth of its time."""

@@ -47,14 +47,6 @@ class NumberFields(dict[int, bytes]):
         return self._tag + varint(number)
 
 
-class PackedFields(NumberFields):
-    """As NumberFields, of fields that hold a list with the one number."""
-
-    def _field(self, number: int) -> bytes:
-        packed = varint(number)
-        return self._tag + varint(len(packed)) + packed
-
-
 def number_tag(field: int) -> bytes:
     """Returns what stands before a field's varint."""
     return varint(field << 3)

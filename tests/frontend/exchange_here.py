@@ -8,7 +8,8 @@ from google.protobuf import any_pb2
 from google.rpc import status_pb2
 from tokenwire.channel_arguments import REQUEST_BYTES
 from tokenwire.worker.v1 import execution_pb2 as pb
-from tokenwire_frontend.core.call_order import CallOrder, Handles
+from tokenwire_frontend.core.call_order import Handles
+from tokenwire_frontend.core.fast_path import TokenQuota
 from tokenwire_frontend.core.link_state import AwakeClock
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.model import ModelLimits
@@ -52,7 +53,7 @@ class Receiver:
     def on_tokens(self, sequence: int, token_ids: Any, logprobs: Any, _came_s: float) -> None:
         self._hear("tokens", sequence, list(token_ids), list(logprobs))
 
-    def inlet(self, order: CallOrder) -> None:
+    def inlet(self, quota: TokenQuota) -> None:
         """Has all tokens come by `on_tokens`."""
 
     def on_ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:

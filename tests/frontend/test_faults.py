@@ -25,7 +25,8 @@ from tests.services.calls import generation
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-FIRST_BAD_ID, BAD_ID = 665, 666
+FIRST_BAD_ID, BAD_ID = 665, 262
+"""The second is a part of a character: it goes through the decoder whatever came before."""
 """Come only for the generation that is to meet the fault."""
 
 SOON_S = 10.0

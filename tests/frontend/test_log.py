@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from copy import copy
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenwire.frontend.v1 import generation_pb2 as pb
+from tokenwire_frontend.core.fast_path import Cursor
 from tokenwire_frontend.core.log import (
-    Cursor,
     Delta,
     End,
     Finish,
@@ -146,7 +147,7 @@ def test_every_reader_gets_everything_once_in_bounded_deltas(
             log.append(new, action[2], values)
             ids, text, logprobs = ids + new, text + action[2], logprobs + values
         elif action[0] == "trim":
-            log.trim(min(first.cursor, second.cursor))
+            log.trim(min(first.cursor, second.cursor, key=attrgetter("token", "text")))
         else:
             (first if action[0] == "first" else second).read()
     log.close(tail, end)
@@ -154,7 +155,7 @@ def test_every_reader_gets_everything_once_in_bounded_deltas(
         steps = 0
         while reader.read():
             steps += 1
-            log.trim(min(first.cursor, second.cursor))
+            log.trim(min(first.cursor, second.cursor, key=attrgetter("token", "text")))
         assert steps <= 4 + (len(text + tail) * 4 + len(ids) * 2_000) * 2 // (
             reader.max_bytes - 5000
         )

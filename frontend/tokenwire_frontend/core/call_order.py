@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
+from tokenwire_frontend.core.fast_path import TokenQuota
 from tokenwire_frontend.core.logprobs import TokenLogprob
 
 HANDLES = 2**32 - 1
@@ -39,7 +40,7 @@ class CallOrder:
 
     __slots__ = (
         "_prompt_logprobs", "_prompt_read", "_top_logprobs", "_vocabulary_size", "accepted",
-        "left", "logprobs", "open", "prompt_left",
+        "logprobs", "open", "prompt_left", "quota",
     )  # fmt: skip
 
     def __init__(
@@ -64,9 +65,8 @@ class CallOrder:
         self._prompt_read = 0
         self._prompt_logprobs = prompt_logprobs
         self._vocabulary_size = vocabulary_size
-        self.left = most_tokens
-        """Tokens that may still come, of all sequences together; whoever looks at tokens without
-        `tokens` counts them here."""
+        self.quota = TokenQuota(most_tokens)
+        """Of all sequences together; whoever looks at tokens without `tokens` counts them here."""
         self._top_logprobs = top_logprobs
 
     def accept(self) -> str | None:
@@ -102,8 +102,8 @@ class CallOrder:
             return f"has tokens of sequence {sequence}, which is not open"
         if not token_ids:
             return "has an entry without tokens"
-        self.left -= len(token_ids)
-        if self.left < 0:
+        self.quota.left -= len(token_ids)
+        if self.quota.left < 0:
             return "has more tokens than were asked for"
         if max(token_ids) >= self._vocabulary_size:
             return f"has token id {max(token_ids)} of a vocabulary of {self._vocabulary_size}"

@@ -9,27 +9,19 @@ dropped once every reader has them.
 from __future__ import annotations
 
 import sys
-from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from tokenwire_frontend.core.channels import CallDelta, Channel, Piece, Runs
+from tokenwire_frontend.core.fast_path import ID_BYTES, TRIM_BYTES, Columns, Cursor
 from tokenwire_frontend.core.logprobs import TOKEN_WIRE_BYTES, Logprobs, TokenLogprob
 from tokenwire_frontend.core.token_bytes import NO_BYTES
-
-ID_BYTES = 5
-"""Most bytes of a token id on the wire: a varint of 32 bits."""
 
 DELTA_BYTES = 128
 """Most bytes of a delta besides ids, text, log probabilities and a stop string: numbers, tags and
 lengths of nine fields, of a call that began before, and of the messages around them."""
-
-TRIM_BYTES = 4096
-"""Text and log probabilities are dropped in steps of at least this, so that a reader which keeps
-up pays for it once in some hundred tokens."""
-
 
 NO_LOGPROBS = Logprobs()
 """Of a sequence that has none."""
@@ -86,24 +78,7 @@ class Delta:
     calls: Sequence[CallDelta] = ()
 
 
-Plain = tuple[int, int, Sequence[int], bytes | bytearray]
-"""A delta of a lone sequence that has ids and text alone: token offset, text offset, the ids, and
-the text in UTF-8."""
-
-
-@dataclass(slots=True, order=True)
-class Cursor:
-    """How far one reader has come in one sequence; of two, the smaller is the slower reader's."""
-
-    token: int = 0
-    """Ids read."""
-    text: int = 0
-    """Bytes of the sequence's own output read; below 0 within an echoed prompt before it."""
-    ended: bool = False
-    """The end was read."""
-
-
-class SequenceLog:
+class SequenceLog(Columns):
     """Ids, output and end of one sequence.
 
     The output is one stream of bytes, most often all of them text. Where reasoning and tool calls
@@ -116,34 +91,28 @@ class SequenceLog:
     """
 
     __slots__ = (
-        "_base_text", "_base_token", "_echo", "_logprobs", "_plain", "_runs", "_scored", "_text",
-        "_token_bytes", "cut", "end", "ids", "index", "resumed", "told",
+        "_base_token", "_echo", "_logprobs", "_runs", "_scored", "_token_bytes", "end", "index",
+        "resumed", "told",
     )  # fmt: skip
 
     def __init__(
         self, index: int, *, echo: bytes = b"", token_bytes: Mapping[int, bytes] = NO_BYTES
     ) -> None:
+        super().__init__()
         self.index = index
-        self.ids = array("I")
-        """Every id so far."""
-        self.cut = array("I", [0])
-        """Bytes of output that are certain after so many ids: one entry more than ids."""
         self.end: End | None = None
         self.resumed = 0
         """Ids that existed before this generation began: readers begin after them."""
         self.told = False
         """The end was told before this generation began."""
         self._echo = echo
-        self._text = bytearray()
         self._token_bytes = token_bytes
         self._logprobs = NO_LOGPROBS
         # Whether ids have log probabilities.
         self._scored = False
         self._runs: Runs | None = None
-        self._plain = True
-        # What comes has ids and text alone.
-        # Where `_text` and `_logprobs` begin.
-        self._base_text = -len(echo)
+        # Where `text` and `_logprobs` begin.
+        self.base_text = -len(echo)
         self._base_token = 0
 
     @property
@@ -154,18 +123,18 @@ class SequenceLog:
     @property
     def bytes_held(self) -> int:
         """Bytes of ids, output and log probabilities in memory."""
-        text = len(self._text) + max(-self._base_text, 0)
+        text = len(self.text) + max(-self.base_text, 0)
         return 8 * len(self.ids) + text + self._logprobs.bytes_held
 
     @property
     def wire_bytes(self) -> int:
         """Most bytes of the whole sequence on the wire."""
-        text = len(self._echo) + len(self._text)
+        text = len(self._echo) + len(self.text)
         return DELTA_BYTES + len(self.ids) * ID_BYTES + self._logprobs.wire_bytes + text
 
     def start(self) -> Cursor:
         """Returns a new cursor at the oldest place that readers begin at, and that is there yet."""
-        text = self._base_text
+        text = self.base_text
         if self.resumed:
             text = max(text, self.cut[self.resumed])
         return Cursor(self._base_token, text, self.told)
@@ -180,7 +149,7 @@ class SequenceLog:
         """
         if self.ids:
             self.resumed = self._base_token = len(self.ids)
-            self._echo, self._base_text = b"", 0
+            self._echo, self.base_text = b"", 0
         if ended:
             self.told = True
             self.close("", self.end or End(Finish.UNSPECIFIED))
@@ -215,7 +184,7 @@ class SequenceLog:
             ValueError: there is not one log probability for each id of the sequence.
         """
         ids, cut = self.ids, self.cut
-        certain = cut[-1]
+        certain = self.certain
         if len(token_ids) == 1:
             ids.append(token_ids[0])
         else:
@@ -223,48 +192,31 @@ class SequenceLog:
             cut.extend([certain] * (len(token_ids) - 1))
         if text:
             raw = text.encode()
-            self._text += raw
+            self.text += raw
             certain += len(raw)
         elif pieces:
             certain += self._write(pieces)
         cut.append(certain)
+        self.certain = certain
         if logprobs:
             if not self._scored:
                 self._scored, self._logprobs = True, Logprobs(self._token_bytes)
-                self._plain = False
+                self.is_plain = False
             self._logprobs.extend(logprobs)
             if self._base_token + len(self._logprobs) != len(ids):
                 raise ValueError("log probabilities came for some ids and not for others")
 
-    @property
-    def columns(self) -> tuple[array[int], array[int], bytearray]:
-        """The ids, where the text of each ends, and the text, to be added to as `append_one` does.
-
-        They are the log's own, for as long as it is there.
-        """
-        return self.ids, self.cut, self._text
-
-    def append_one(self, token_id: int, raw: bytes) -> None:
-        """Adds one id and its text in UTF-8, of a sequence without log probabilities."""
-        cut = self.cut
-        self.ids.append(token_id)
-        if raw:
-            self._text += raw
-            cut.append(cut[-1] + len(raw))
-        else:
-            cut.append(cut[-1])
-
     def close(self, text: str, end: End, pieces: Sequence[Piece] = ()) -> None:
         """Ends the sequence with the output that was held back until now; see `append`."""
-        self._text += text.encode()
+        self.text += text.encode()
         if pieces:
             self._write(pieces)
         self.end = end
-        self._plain = False
+        self.is_plain = False
 
     def seal(self) -> None:
         """Notes that its generation is over, with or without its own end."""
-        self._plain = False
+        self.is_plain = False
 
     def _write(self, pieces: Sequence[Piece]) -> int:
         """Adds output; returns its bytes."""
@@ -273,10 +225,10 @@ class SequenceLog:
             raw = piece.encode()
             if self._runs is None and piece.channel is not Channel.TEXT:
                 self._runs = Runs()
-                self._plain = False
+                self.is_plain = False
             if self._runs is not None:
                 self._runs.add(piece, self._text_end(), len(raw))
-            self._text += raw
+            self.text += raw
         return self._text_end() - began
 
     # What readers take.
@@ -317,11 +269,11 @@ class SequenceLog:
             partial = token + count < len(self.ids) or whole < self._text_end()
             if partial:
                 end = None
-        base = self._base_text
+        base = self.base_text
         if self._runs is not None:
             new = ""
         elif text >= base >= 0:
-            new = self._text[text - base : whole - base].decode()
+            new = self.text[text - base : whole - base].decode()
         else:
             new = self._raw(text, whole).decode()
         cursor.token, cursor.text, cursor.ended = token + count, whole, end is not None
@@ -341,23 +293,6 @@ class SequenceLog:
         if self._runs is not None:
             self._tell_apart(self._runs, delta, text, whole)
         return delta
-
-    def plain(self, cursor: Cursor, max_bytes: int) -> Plain | None:
-        """Returns what is new after the cursor, and moves it there, where that is plain.
-
-        None where nothing is new, `slice` has more to tell of it, or its generation is over. The
-        hot path.
-        """
-        if not self._plain:
-            return None
-        token, text = cursor.token, cursor.text
-        count, whole = len(self.ids) - token, self.cut[-1]
-        base = self._base_text
-        if not count or not text >= base >= 0 or ID_BYTES * count + whole - text > max_bytes:
-            return None
-        cursor.token, cursor.text = token + count, whole
-        ids = self.ids[token:] if count > 1 else (self.ids[token],)
-        return token, text, ids, self._text[text - base : whole - base]
 
     def whole(self) -> Delta:
         """Returns everything that was not dropped."""
@@ -381,22 +316,22 @@ class SequenceLog:
 
     def trim(self, slowest: Cursor) -> None:
         """Drops text and log probabilities before the slowest reader's cursor; ids stay."""
-        text = slowest.text - self._base_text
+        text = slowest.text - self.base_text
         tokens = slowest.token - self._base_token if self._logprobs else 0
         if text + tokens * TOKEN_WIRE_BYTES < TRIM_BYTES:
             return
         if slowest.text >= 0:
-            del self._text[: slowest.text - max(self._base_text, 0)]
+            del self.text[: slowest.text - max(self.base_text, 0)]
             self._echo = b""
         else:
             self._echo = self._echo[text:]
         self._logprobs.drop(tokens)
         if self._runs is not None:
             self._runs.drop(slowest.text)
-        self._base_token, self._base_text = slowest.token, slowest.text
+        self._base_token, self.base_text = slowest.token, slowest.text
 
     def _text_end(self) -> int:
-        return max(self._base_text, 0) + len(self._text)
+        return max(self.base_text, 0) + len(self.text)
 
     def _ids_bytes(self, token: int, count: int) -> int:
         """Returns the most bytes on the wire of ids after a token, with their log probabilities."""
@@ -430,8 +365,8 @@ class SequenceLog:
 
     def _raw(self, start: int, end: int) -> bytes | bytearray:
         if start >= 0:
-            base = max(self._base_text, 0)
-            return self._text[start - base : end - base]
+            base = max(self.base_text, 0)
+            return self.text[start - base : end - base]
         size = len(self._echo)
         echo = self._echo[size + start : size + min(end, 0)]
-        return echo + self._text[:end] if end > 0 else echo
+        return echo + self.text[:end] if end > 0 else echo

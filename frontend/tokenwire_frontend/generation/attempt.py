@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from tokenwire_service.errors import Code, ServiceError
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.core.call_order import CallOrder
 from tokenwire_frontend.core.events import Mode
-from tokenwire_frontend.core.inlet import Inlet
+from tokenwire_frontend.core.fast_path import Inlet, TokenQuota
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.generation.lease import Lease
@@ -170,12 +169,12 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 - as above
             generation.fault(error)
 
-    def inlet(self, order: CallOrder) -> Inlet | None:
+    def inlet(self, quota: TokenQuota) -> Inlet | None:
         """Returns what takes tokens of the only sequence, once the first has come as others do."""
         generation = self._generation
         if generation is None or len(generation.logs) > 1:
             return None
-        self._inlet = generation.inlet(order)
+        self._inlet = generation.inlet(quota)
         return self._inlet
 
     def on_ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:

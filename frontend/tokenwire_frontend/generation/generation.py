@@ -20,10 +20,9 @@ import structlog
 from tokenwire_service.errors import ServiceError
 
 from tokenwire_frontend import errors
-from tokenwire_frontend.core.call_order import CallOrder
 from tokenwire_frontend.core.decoder import SequenceDecoder
 from tokenwire_frontend.core.events import Completion, Mode, Resume
-from tokenwire_frontend.core.inlet import CHECK_TOKENS, Inlet
+from tokenwire_frontend.core.fast_path import CHECK_TOKENS, Inlet, TokenQuota
 from tokenwire_frontend.core.log import End, Finish, SequenceLog
 from tokenwire_frontend.core.logprobs import TokenLogprob
 from tokenwire_frontend.core.prompt_log import PromptLog
@@ -290,20 +289,20 @@ class Generation:
             self._check_size()
             self._reader.wake(urgent=True)
 
-    def inlet(self, order: CallOrder) -> Inlet:
+    def inlet(self, quota: TokenQuota) -> Inlet:
         """Returns what takes tokens of the only sequence from one worker, once `tokens` opens it.
 
         Args:
-            order: what the worker may still send.
+            quota: what the worker may still send.
         """
         [decoder] = self._decoders
         self._inlet = Inlet(
-            order,
+            quota,
             decoder,
             self._reader,
             self.record.output_tokens,
-            on_stop=self._stop_lone,
-            on_fault=self.fault,
+            self._stop_lone,
+            self.fault,
         )
         return self._inlet
 

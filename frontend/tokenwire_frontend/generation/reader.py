@@ -10,17 +10,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tokenwire_service.errors import ServiceError
-from tokenwire_service.telemetry.metrics import Count
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.events import Content, Delivery, News
-from tokenwire_frontend.core.inlet import Listener
-from tokenwire_frontend.core.log import TRIM_BYTES
+from tokenwire_frontend.core.fast_path import TRIM_BYTES, Outlet
 from tokenwire_frontend.generation.credit import CREDIT_LIMIT, Credit
 from tokenwire_frontend.generation.state import State
 
 if TYPE_CHECKING:
-    from tokenwire_frontend.core.log import Cursor, Delta, Plain, SequenceLog
+    from tokenwire_frontend.core.fast_path import Cursor, Plain
+    from tokenwire_frontend.core.log import Delta, SequenceLog
     from tokenwire_frontend.core.prompt_log import PromptPart
     from tokenwire_frontend.generation.generation import Generation
 
@@ -47,7 +46,7 @@ class _Pause:
 _PAUSE = _Pause()
 
 
-class Reader(Listener):
+class Reader(Outlet):
     """A client's cursors into a generation's sequences, and when the client is told.
 
     Nothing is kept for a client but its cursors: a client that reads slowly finds its deltas
@@ -61,9 +60,8 @@ class Reader(Listener):
     """
 
     __slots__ = (
-        "_at_once", "_cursors", "_deltas", "_generation", "_held", "_on_news", "_passed_s",
-        "_plain", "_prompt_token", "_taken_s", "_untrimmed_bytes", "attached", "cancelled",
-        "credit", "delivery", "ended", "offsets",
+        "_cursors", "_generation", "_held", "_passed_s", "_prompt_token", "_taken_s", "attached",
+        "cancelled", "credit", "delivery", "ended", "offsets",
     )  # fmt: skip
 
     retains = False
@@ -75,7 +73,7 @@ class Reader(Listener):
         delivery: Delivery | None = None,
         credit: Credit | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(on_news)
         self.delivery = delivery or Delivery()
         self.cancelled = False
         """The client wants no more of it."""
@@ -86,21 +84,15 @@ class Reader(Listener):
         """Sequences of which the client has the end, too."""
         self.attached = False
         """The generation was there before the client's request, under its key."""
-        self._on_news = on_news
         self._generation: Generation | None = None
         self.credit = credit
         self._cursors: list[Cursor] = []
-        self._plain: Callable[[Cursor, int], Plain | None] | None = None
-        # Takes what is plain, where there is one sequence.
         self._prompt_token = 0
         # Tokens of the prompt whose log probabilities were taken.
-        self._at_once = False
-        # Nothing is held back but for want of credit.
         self._held: asyncio.TimerHandle | _Pause | None = None
         self._taken_s = 0.0
         self._passed_s = 0.0
         # Where the last window ended of which the timer has fired.
-        self._deltas: Count
         self._untrimmed_bytes = 0
 
     def attach(self, generation: Generation) -> None:
@@ -129,7 +121,7 @@ class Reader(Listener):
         """Lets `on_news` be called, at once where there is news already."""
         self.listens = True
         generation, delivery = self._generation, self.delivery
-        self._at_once = generation is not None and not (delivery.max_delay_s or delivery.only_end)
+        self.at_once = generation is not None and not (delivery.max_delay_s or delivery.only_end)
         if generation is not None and (
             generation.done
             or any(each.ids for each in generation.logs)
@@ -153,9 +145,9 @@ class Reader(Listener):
         if self._held is None:
             if not self.listens:
                 return
-            if self._at_once:  # the hot path
+            if self.at_once:  # the hot path
                 self.listens = False
-                self._on_news()
+                self.on_news()
                 return
         elif urgent:
             self._held.cancel()
@@ -177,7 +169,7 @@ class Reader(Listener):
                 loop = asyncio.get_running_loop()
                 self._held = loop.call_later(wait_s, self._release, end_s)
                 return
-        self._on_news()
+        self.on_news()
 
     def excess(self) -> ServiceError | None:
         """Returns why the generation has to end, where more of it waits than may."""
@@ -237,25 +229,12 @@ class Reader(Listener):
             return News(deltas, max_bytes - left, prompt, generation.completion, generation.failure)
         return News(deltas, max_bytes - left, prompt)
 
-    def take_plain(self, max_bytes: int) -> Plain | None:
-        """Returns what `take` would, where that is one plain delta; else None, and takes nothing.
-
-        The hot path.
-        """
-        plain_after = self._plain
-        if plain_after is None:
-            return None
-        plain = plain_after(self._cursors[0], max_bytes)
-        if plain is None:
-            return None
-        if not self._at_once:
+    def taken(self) -> None:
+        """Notes that something plain was, where there is something to note."""
+        if self.delivery.max_delay_s:
             self._taken_s = max(time.monotonic(), self._passed_s)
-        self._deltas.value += 1
-        self._untrimmed_bytes += len(plain[3])
         if self._untrimmed_bytes >= TRIM_BYTES and self._generation is not None:
             self._trim(self._generation)
-        self.listens = True
-        return plain
 
     def _begin_at(self, generation: Generation) -> list[Cursor]:
         """Returns the cursors to begin with."""
@@ -271,12 +250,12 @@ class Reader(Listener):
         self._cursors = self._begin_at(generation)
         # Log probabilities of the prompt come before any delta.
         if len(self._cursors) == 1 and generation.prompt_log is None:
-            [log] = generation.logs
-            self._plain = log.plain
+            [self._columns] = [log] = generation.logs
+            [self._cursor] = self._cursors
             delivery, credit = self.delivery, self.credit
             whole = delivery.content is Content.TEXT_AND_IDS and delivery.max_tokens == sys.maxsize
             if not whole or credit is not None:
-                self._plain = partial(_part_of_plain, log, delivery, credit)
+                self._part = partial(_part_of_plain, log, delivery, credit)
 
     def _take_prompt(self, generation: Generation, max_bytes: int) -> PromptPart | None:
         """Returns what is new of the prompt's log probabilities."""
@@ -339,7 +318,7 @@ class Reader(Listener):
         # same, or the next one would end at once.
         self._passed_s = end_s
         self._held = None
-        self._on_news()
+        self.on_news()
 
 
 def _most_tokens(delivery: Delivery, credit: Credit | None) -> int:

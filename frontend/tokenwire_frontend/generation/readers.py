@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tokenwire_service.errors import ServiceError
 
-from tokenwire_frontend.core.inlet import Listener
+from tokenwire_frontend.core.fast_path import Listener
 from tokenwire_frontend.generation.reader import Reader
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Readers(Listener):
     retains = True
 
     def __init__(self, excess: Callable[[], ServiceError | None]) -> None:
-        super().__init__()
+        super().__init__(_nothing)
         self.listens = True
         self.excess = excess
         self.ended = asyncio.Event()
@@ -73,3 +73,7 @@ class Readers(Listener):
 
     def close(self) -> None:
         """Leaves them alone: each ends with its own call."""
+
+
+def _nothing() -> None:
+    """Is never called: each reader has its own."""

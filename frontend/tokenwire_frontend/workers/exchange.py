@@ -18,7 +18,7 @@ from tokenwire_service.status import UNKNOWN
 
 from tokenwire_frontend import errors
 from tokenwire_frontend.core.call_order import CallOrder, Handles
-from tokenwire_frontend.core.inlet import Inlet
+from tokenwire_frontend.core.fast_path import Inlet, take_tokens
 from tokenwire_frontend.core.link_state import AwakeClock
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.logprobs import TokenLogprob
@@ -214,7 +214,7 @@ class Exchange:
         """Lets tokens go the short way."""
         if not call.order.logprobs:
             self._heard[call.handle] = receiver, call.order
-            inlet = receiver.inlet(call.order) if len(call.order.open) == 1 else None
+            inlet = receiver.inlet(call.order.quota) if len(call.order.open) == 1 else None
             if inlet is not None:
                 self._inlets[call.handle] = inlet
 
@@ -243,20 +243,11 @@ class Exchange:
         for start in range(0, len(handles), PIECE):
             if start:
                 yield
-            ids = token_ids[start : start + PIECE]
+            ids = list(token_ids[start : start + PIECE])
+            part = list(handles[start : start + PIECE])
             inlets = self._inlets if max(ids) < self._vocabulary_size else {}
-            for handle, token_id in zip(handles[start : start + PIECE], ids, strict=True):
-                inlet = inlets.get(handle)
-                if inlet is None:
-                    self._take_entry(handle, 0, (token_id,), (), came_s)
-                    continue
-                try:
-                    taken = inlet.take(token_id, came_s)
-                except Exception as error:  # noqa: BLE001 - ends this generation alone
-                    inlet.fault(error)
-                    continue
-                if not taken:
-                    self._take_entry(handle, 0, (token_id,), (), came_s)
+            for place in take_tokens(inlets, part, ids, came_s):
+                self._take_entry(part[place], 0, (ids[place],), (), came_s)
 
     def _take_columns(self, frame: execution_pb2.ExchangeResponse, came_s: float) -> Iterator[None]:
         columns = Columns(frame)
@@ -288,10 +279,10 @@ class Exchange:
             except KeyError:
                 self._take_entry(handle, sequence, ids, score, came_s)
                 continue
-            if score or sequence not in order.open or size > order.left:
+            if score or sequence not in order.open or size > order.quota.left:
                 self._take_entry(handle, sequence, ids, score, came_s)
                 continue
-            order.left -= size
+            order.quota.left -= size
             try:
                 receiver.on_tokens(sequence, ids, (), came_s)
             except Exception as error:  # noqa: BLE001 - ends this generation alone

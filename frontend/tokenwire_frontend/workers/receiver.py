@@ -8,8 +8,7 @@ from typing import Protocol
 
 from tokenwire_service.errors import ServiceError
 
-from tokenwire_frontend.core.call_order import CallOrder
-from tokenwire_frontend.core.inlet import Inlet
+from tokenwire_frontend.core.fast_path import Inlet, TokenQuota
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.logprobs import TokenLogprob
 
@@ -47,13 +46,13 @@ class Receiver(Protocol):
     ) -> None:
         """New ids of one sequence; `came_s` is time.monotonic() of their frame."""
 
-    def inlet(self, order: CallOrder) -> Inlet | None:
+    def inlet(self, quota: TokenQuota) -> Inlet | None:
         """Returns what takes ids that need nothing but to be written down; None: nothing does.
 
         Asked for after `on_accepted`, of a generation of one sequence without log probabilities.
 
         Args:
-            order: what the worker may still send.
+            quota: what the worker may still send.
         """
 
     def on_ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:

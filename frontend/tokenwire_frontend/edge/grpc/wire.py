@@ -6,7 +6,6 @@ first sequence that have nothing but offsets, ids and text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 from google.protobuf.duration_pb2 import Duration
@@ -29,14 +28,13 @@ from tokenwire.frontend.v1.generation_pb2 import (
 )
 from tokenwire_service.wire import (
     NumberFields,
-    PackedFields,
     bytes_tag,
     number_tag,
     varint,
 )
 
 from tokenwire_frontend.core import events
-from tokenwire_frontend.core.log import Plain
+from tokenwire_frontend.core.fast_path import Plain
 
 STREAM_ACCEPTED = bytes_tag(StreamGenerateResponse.ACCEPTED_FIELD_NUMBER)
 STREAM_DELTA = bytes_tag(StreamGenerateResponse.DELTA_FIELD_NUMBER)
@@ -48,10 +46,13 @@ SESSION_COMPLETED = bytes_tag(SessionEvent.COMPLETED_FIELD_NUMBER)
 _EVENTS = bytes_tag(SessionResponse.EVENTS_FIELD_NUMBER)
 _EVENT_ID = number_tag(SessionEvent.ID_FIELD_NUMBER)
 
-_TOKEN_OFFSET = number_tag(Delta.TOKEN_OFFSET_FIELD_NUMBER)
-_TOKEN_IDS = bytes_tag(Delta.TOKEN_IDS_FIELD_NUMBER)
-_TEXT = bytes_tag(Delta.TEXT_FIELD_NUMBER)
-_TEXT_OFFSET = number_tag(Delta.TEXT_OFFSET_FIELD_NUMBER)
+# Tags of one byte, as numbers.
+[_EVENTS_TAG] = _EVENTS
+[_STREAM_DELTA_TAG] = STREAM_DELTA
+[_TOKEN_OFFSET] = number_tag(Delta.TOKEN_OFFSET_FIELD_NUMBER)
+[_TOKEN_IDS] = bytes_tag(Delta.TOKEN_IDS_FIELD_NUMBER)
+[_TEXT] = bytes_tag(Delta.TEXT_FIELD_NUMBER)
+[_TEXT_OFFSET] = number_tag(Delta.TEXT_OFFSET_FIELD_NUMBER)
 
 _REQUEST_ID = bytes_tag(Accepted.REQUEST_ID_FIELD_NUMBER)
 _PROMPT_TOKEN_COUNT = number_tag(Accepted.PROMPT_TOKEN_COUNT_FIELD_NUMBER)
@@ -86,17 +87,8 @@ _MODES = {
 
 # A field that is 0 or empty may be written too.
 
-VOCABULARY_SIZE = 2**18
-"""Ids below this are written once and remembered, as they come: the largest vocabularies have as
-many. The text of a language has some 30,000 of them, which take 5 MB."""
-
 _SIZES = NumberFields()
 _EVENT_SIZES = NumberFields(_EVENTS)
-_STREAM_DELTA_SIZES = NumberFields(STREAM_DELTA)
-_ONE_ID = PackedFields(_TOKEN_IDS, kept=VOCABULARY_SIZE)
-_TOKEN_OFFSETS = NumberFields(_TOKEN_OFFSET)
-_TEXT_OFFSETS = NumberFields(_TEXT_OFFSET)
-_TEXT_SIZES = NumberFields(_TEXT)
 _STAGE_SIZES = NumberFields(_STAGES)
 
 
@@ -107,8 +99,69 @@ def stream_event(kind: bytes, body: bytes) -> bytes:
 
 def stream_delta(plain: Plain) -> bytes:
     """Returns a StreamGenerateResponse of a delta."""
-    body = delta(plain)
-    return _STREAM_DELTA_SIZES[len(body)] + body
+    out = bytearray()
+    packed = _ids_size(plain)
+    out.append(_STREAM_DELTA_TAG)
+    _put_number(out, _delta_size(plain, packed))
+    _put_delta(out, plain, packed)
+    return bytes(out)
+
+
+def put_session_delta(out: bytearray, head: bytes, plain: Plain) -> None:
+    """Adds a SessionResponse of a delta; `head` is of `session_head`. See `session_event`."""
+    packed = _ids_size(plain)
+    size = _delta_size(plain, packed)
+    out.append(_EVENTS_TAG)
+    _put_number(out, len(head) + _number_size(size) + size)
+    out += head
+    _put_number(out, size)
+    _put_delta(out, plain, packed)
+
+
+def _put_delta(out: bytearray, plain: Plain, packed: int) -> None:
+    token_offset, text_offset, ids, text = plain
+    out.append(_TOKEN_IDS)
+    _put_number(out, packed)
+    for token_id in ids:
+        _put_number(out, token_id)
+    out.append(_TOKEN_OFFSET)
+    _put_number(out, token_offset)
+    out.append(_TEXT_OFFSET)
+    _put_number(out, text_offset)
+    out.append(_TEXT)
+    _put_number(out, len(text))
+    out += text
+
+
+def _delta_size(plain: Plain, packed: int) -> int:
+    """Returns a Delta's bytes; `packed`: those of its ids."""
+    token_offset, text_offset, _, text = plain
+    size = len(text)
+    lengths = _number_size(packed) + _number_size(size)
+    return 4 + lengths + _number_size(token_offset) + _number_size(text_offset) + packed + size
+
+
+def _ids_size(plain: Plain) -> int:
+    """Returns the bytes of a delta's ids."""
+    packed = 0
+    for token_id in plain[2]:
+        packed += _number_size(token_id)
+    return packed
+
+
+def _put_number(out: bytearray, number: int) -> None:
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+
+
+def _number_size(number: int) -> int:
+    size = 1
+    while number > 0x7F:
+        number >>= 7
+        size += 1
+    return size
 
 
 def session_head(number: int, kind: bytes) -> bytes:
@@ -142,25 +195,6 @@ def accepted(request_id: str, prompt_tokens: int, trace_id: str) -> bytes:
             _text(_TRACE_ID, trace_id),
         )
     )
-
-
-def delta(plain: Plain) -> bytes:
-    """Returns a Delta."""
-    token_offset, text_offset, ids, text = plain
-    return b"".join(
-        (
-            _ONE_ID[ids[0]] if len(ids) == 1 else _several_ids(ids),
-            _TOKEN_OFFSETS[token_offset],
-            _TEXT_OFFSETS[text_offset],
-            _TEXT_SIZES[len(text)],
-            text,
-        )
-    )
-
-
-def _several_ids(ids: Sequence[int]) -> bytes:
-    packed = b"".join(map(varint, ids))
-    return _TOKEN_IDS + varint(len(packed)) + packed
 
 
 def completed(value: events.Completion) -> bytes:
