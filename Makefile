@@ -12,13 +12,16 @@ IMAGE := build/contract.binpb
 # All distributions of this clone, with what is optional and runs on a CPU.
 DISTRIBUTIONS := '.[cli,otel]' ./service ./frontend './inference_worker[openvino,hub]'
 PROJECTS := pyproject.toml hatch_build.py $(wildcard */pyproject.toml)
+# What is compiled lies beside its sources, and is imported before them: it must not be older.
+HOT := $(patsubst %.pxd,%.py,$(shell find frontend/tokenwire_frontend -name '*.pxd'))
+COMPILED := $(VENV)/.compiled
 
 .PHONY: help setup demo serve test wheels pythons browser test-clients test-go test-java test-typescript real-model prometheus helm grpc-tools test-helm lint types proto proto-go proto-java proto-typescript baseline telemetry-reference chaos bench bench-engine clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
 
-setup: $(STAMP)  ## make .venv with both services, the CPU engine and the tools of this Makefile
+setup: $(STAMP) $(COMPILED)  ## make .venv with both services, the CPU engine and the tools of this Makefile
 
 $(STAMP): $(PROJECTS) constraints/cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Tokenwire needs Python 3.11 or later") if sys.version_info < (3, 11) else 0'
@@ -29,16 +32,23 @@ $(STAMP): $(PROJECTS) constraints/cpu.txt
 	@$(BIN)/python -m pip install -q -c constraints/cpu.txt --group dev $(DISTRIBUTIONS:%=-e %) > build/setup.log 2>&1 || { cat build/setup.log; exit 1; }
 	@touch $@
 
+$(COMPILED): $(STAMP) frontend/hatch_build.py $(HOT) $(HOT:.py=.pxd)
+	@mkdir -p build
+	@$(BIN)/python frontend/hatch_build.py > build/compile.log 2>&1 || { cat build/compile.log; exit 1; }
+	@grep 'not compiled' build/compile.log || true
+	@touch $@
+
 demo: setup  ## start a worker and a frontend, chat with the embedded model, stop both; ARGS=... for options
 	@$(BIN)/python -m demo $(ARGS)
 
 serve: setup  ## run a worker (50061) and a frontend (50051) until Ctrl-C; ARGS='--worker-port 50071 ...'
 	@$(BIN)/python -m demo --serve $(ARGS)
 
-wheels: setup  ## build a wheel of each distribution into dist/
+wheels: setup  ## build a wheel of each distribution into dist/, and the frontend's compiled for this Python too
 	@rm -rf dist
 	@for each in . service frontend inference_worker; do \
-		(cd $$each && "$(CURDIR)/$(BIN)/python" -m hatchling build -t wheel -d "$(CURDIR)/dist") || exit 1; done
+		(cd $$each && TOKENWIRE_COMPILE=0 "$(CURDIR)/$(BIN)/python" -m hatchling build -t wheel -d "$(CURDIR)/dist") || exit 1; done
+	@cd frontend && "$(CURDIR)/$(BIN)/python" -m hatchling build -t wheel -d "$(CURDIR)/dist"
 
 PYTHONS := build/pythons
 
@@ -176,6 +186,7 @@ bench-engine: setup  ## measure both services against the bare OpenVINO engine
 	$(BIN)/python -m benchmarks.throughput
 
 clean:  ## remove everything that the other verbs made
+	find frontend -name '*.so' -delete
 	rm -rf $(VENV) build dist node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -rf $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenwire_frontend
 
 from tests.guardian import guarded
 
@@ -23,6 +25,14 @@ for _number, _handler in (
 # Containers often set it. Each of the hundreds of services that tests start would compile its
 # modules again, which is half of its start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_configure() -> None:
+    """Ends a run in which something compiled stands before a newer source."""
+    for each in Path(tokenwire_frontend.__file__).parent.rglob("*.so"):
+        sources = each.parent.glob(f"{each.name.partition('.')[0]}.p*")
+        if any(source.stat().st_mtime > each.stat().st_mtime for source in sources):
+            pytest.exit(f"{each.name} is older than its source; run `make setup`", returncode=4)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,6 +23,7 @@ from tokenwire_service.version import VERSION
 from tokenwire_service.watching import Watcher
 
 from tokenwire_frontend import new_key
+from tokenwire_frontend.core import fast_path
 from tokenwire_frontend.frontend import Frontend
 from tokenwire_frontend.gauges import offer_gauges
 from tokenwire_frontend.processes.group import SUPERVISOR, supervise
@@ -84,6 +85,7 @@ async def run(chosen: FrontendSettings, telemetry: Telemetry, seat: Seat | None 
         telemetry: the process's.
         seat: where it serves beside others; None: it is the only process.
     """
+    log.info("starting", version=VERSION, compiled=fast_path.COMPILED)
     async with Supervisor() as supervisor:
         await _serve(chosen, telemetry, supervisor, seat)
         if supervisor.failed.done():

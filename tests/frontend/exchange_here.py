@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from google.protobuf import any_pb2
@@ -9,7 +10,7 @@ from google.rpc import status_pb2
 from tokenwire.channel_arguments import REQUEST_BYTES
 from tokenwire.worker.v1 import execution_pb2 as pb
 from tokenwire_frontend.core.call_order import Handles
-from tokenwire_frontend.core.fast_path import TokenQuota
+from tokenwire_frontend.core.fast_path import Columns, Inlet, Listener, TokenQuota
 from tokenwire_frontend.core.link_state import AwakeClock
 from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.core.model import ModelLimits
@@ -17,6 +18,7 @@ from tokenwire_frontend.workers.exchange import Exchange
 from tokenwire_frontend.workers.messages import WorkerInfo
 from tokenwire_frontend.workers.outgoing import Outgoing
 from tokenwire_service.errors import ServiceError
+from tokenwire_service.telemetry.metrics import Count
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 
@@ -53,8 +55,20 @@ class Receiver:
     def on_tokens(self, sequence: int, token_ids: Any, logprobs: Any, _came_s: float) -> None:
         self._hear("tokens", sequence, list(token_ids), list(logprobs))
 
-    def inlet(self, quota: TokenQuota) -> None:
-        """Has all tokens come by `on_tokens`."""
+    def inlet(self, quota: TokenQuota) -> Inlet | None:
+        """Takes tokens that come alone, unless a method is to raise."""
+        if self._broken:
+            return None
+        decoder = SimpleNamespace(
+            log=Columns(), unseen_ids=frozenset(), straight_texts=[], push_one=self._push_one
+        )
+        inlet = Inlet(quota, decoder, Listener(_nothing), Count(), _nothing, _nothing)
+        inlet.open()
+        return inlet
+
+    def _push_one(self, token_id: int) -> bool:
+        self.on_tokens(0, (token_id,), (), 0.0)
+        return False
 
     def on_ending(self, sequence: int, finish: Finish, stop_token_id: int | None) -> None:
         self._hear("ending", sequence, finish, stop_token_id)
@@ -64,6 +78,10 @@ class Receiver:
 
     def on_failed(self, error: ServiceError) -> None:
         self._hear("failed", error)
+
+
+def _nothing(*_: Any) -> None:
+    pass
 
 
 def exchange(revision: int = 2, last_handle: int = 0) -> Exchange:

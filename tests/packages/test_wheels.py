@@ -44,7 +44,7 @@ def test_each_has_every_file_of_its_packages_and_nothing_else(built):
                     str(file.relative_to((ROOT / folder).parent))
                     for folder in packages
                     for file in (ROOT / folder).rglob("*")
-                    if file.is_file() and "__pycache__" not in file.parts
+                    if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".so"
                 }
                 with ZipFile(built[name]) as files:
                     packed = {each for each in files.namelist() if ".dist-info/" not in each}
@@ -161,6 +161,7 @@ def frontend(environment):
     """A frontend and a worker of the wheels."""
     processes = Processes(environment(pythons.THIS).python)
     started = processes.frontend(workers=[processes.simulated()])
+    started.wait_for("starting", compiled=False)
     started.wait_for("worker", state="ready")
     yield started
     processes.end()
@@ -177,6 +178,23 @@ def test_they_install_and_answer(built, environment, frontend, version):
     answer = installed.run(
         "tokenwire", "generate", "--target", frontend.address, "--max-tokens", "8", "Hi"
     )
+    assert re.search(r"\w", answer)
+
+
+def test_the_compiled_wheel_installs_over_the_other_and_answers(built, tmp_path):
+    compiled = wheels.build_compiled(tmp_path / "wheel")
+    tag = f"cp3{sys.version_info.minor}-cp3{sys.version_info.minor}-"
+    assert tag in compiled.name, "a C compiler and Python's headers are required for this test"
+    installed = Environment(pythons.THIS, tmp_path)
+    others = [wheel for name, wheel in built.items() if name != "tokenwire-frontend"]
+    installed.install(compiled, *others)
+    processes = Processes(installed.python)
+    frontend = processes.frontend(workers=[processes.simulated()])
+    assert frontend.wait_for("starting")["compiled"] is True
+    frontend.wait_for("worker", state="ready")
+    target = ("--target", frontend.address)
+    answer = installed.run("tokenwire", "generate", *target, "--max-tokens", "8", "Hi")
+    processes.end()
     assert re.search(r"\w", answer)
 
 

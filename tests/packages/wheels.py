@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from email.message import Message
@@ -21,14 +22,24 @@ PACKAGES = {
 
 
 def build(folder: Path) -> dict[str, Path]:
-    """Builds each distribution's wheel as `make wheels` does."""
-    hatchling = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
-    for name, packages in PACKAGES.items():
-        project = ROOT if name == "tokenwire" else (ROOT / packages[0]).parent
-        subprocess.run(hatchling, cwd=project, stdout=subprocess.DEVNULL, check=True)
-    built = {metadata(wheel)["Name"]: wheel for wheel in folder.glob("*.whl")}
-    assert built.keys() == PACKAGES.keys()
+    """Builds each distribution's wheel for any Python as `make wheels` does."""
+    built = {name: _build(name, folder / name, compiled=False) for name in PACKAGES}
+    assert all(metadata(wheel)["Name"] == name for name, wheel in built.items())
     return built
+
+
+def build_compiled(folder: Path) -> Path:
+    """Builds the frontend's wheel for this Python alone."""
+    return _build("tokenwire-frontend", folder, compiled=True)
+
+
+def _build(name: str, folder: Path, *, compiled: bool) -> Path:
+    project = ROOT if name == "tokenwire" else (ROOT / PACKAGES[name][0]).parent
+    hatchling = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
+    environment = {**os.environ, "TOKENWIRE_COMPILE": str(int(compiled))}
+    subprocess.run(hatchling, cwd=project, env=environment, stdout=subprocess.DEVNULL, check=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
 
 
 def metadata(wheel: Path) -> Message:

@@ -15,6 +15,9 @@ from tokenwire_service.telemetry.metrics import Count
 if TYPE_CHECKING:
     from tokenwire_frontend.core.decoder import SequenceDecoder
 
+COMPILED = not __file__.endswith(".py")
+"""Whether this is the compiled module."""
+
 CHECK_TOKENS = 256
 """Tokens of a generation between two looks at how much of it waits for the client."""
 
