@@ -15,7 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from Cython.Build import cythonize
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from setuptools import Distribution, Extension
 
 MODULES = (
     "tokenwire_frontend.core.fast_path",
@@ -58,9 +60,6 @@ def compile_modules(root: Path, folder: Path) -> Mapping[str, str]:
     Returns:
         By the compiled module's file: where it lies in the package.
     """
-    from Cython.Build import cythonize
-    from setuptools import Distribution, Extension
-
     cut = ["-g0", "-O2", "-fno-strict-aliasing"]
     sources = {name: f"{name.replace('.', '/')}.py" for name in MODULES}
     before = Path.cwd()
