@@ -77,7 +77,7 @@ class Pair:
         self._started_s = time.monotonic()
         model = ["--model", str(self._model), *self._worker_options]
         self._start("worker", "tokenwire_worker", "--listen", self.worker, *model)
-        named = ["--worker", self.worker, *self._frontend_options]
+        named = ["--worker", self.worker, "--shared-cores", *self._frontend_options]
         if self.openai is not None:
             named += ["--openai-listen", self.openai]
         self._start("frontend", "tokenwire_frontend", "--listen", self.frontend, *named)

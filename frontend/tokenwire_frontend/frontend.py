@@ -19,6 +19,7 @@ from tokenwire_service.tasks import Supervisor
 from tokenwire_service.tls import ChannelTls
 from tokenwire_service.watching import Watched, Watcher
 
+from tokenwire_frontend import poller
 from tokenwire_frontend.core.activity import Activity
 from tokenwire_frontend.core.routing.least_loaded import LeastLoaded
 from tokenwire_frontend.core.routing.prefix import PrefixRouter
@@ -170,10 +171,13 @@ class Frontend:
         if self.openai is not None:
             self._files.add(self.openai.tls.files)
         self._openai_listen = chosen.openai_listen
+        self._shared_cores = chosen.shared_cores
 
     async def start(self) -> None:
         """Listens; health follows the workers from now on."""
         await self.server.start()
+        if not self._shared_cores:
+            poller.give_way()
         if self._membership is not None:
             reload, address = self._files.reload, self.server.address
             await self._membership.join(address, self._share, self._supervisor, reload)

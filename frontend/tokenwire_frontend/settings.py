@@ -140,6 +140,12 @@ class FrontendSettings(ServiceSettings):
         description="processes that serve behind the listening address, each with an event loop "
         "and limits of its own; each connection stays with one of them",
     )
+    shared_cores: bool = Field(
+        default=False,
+        description="an engine, or what else is always busy, computes on this frontend's cores: "
+        "gRPC's thread then takes a core as soon as there is something to read. Otherwise it lets "
+        "the event loop finish first, which costs less CPU time",
+    )
     process_listen: Address = Field(
         "127.0.0.1:0",
         description="where each of several processes is reached by itself: port 0 takes any, "
