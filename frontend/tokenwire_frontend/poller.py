@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 
 
 def give_way() -> None:
@@ -17,4 +18,5 @@ def give_way() -> None:
         return
     for thread in threading.enumerate():
         if "_poll_wrapper" in thread.name and thread.native_id is not None:
-            os.sched_setscheduler(thread.native_id, os.SCHED_BATCH, os.sched_param(0))
+            with suppress(OSError):  # a sandbox may not permit it
+                os.sched_setscheduler(thread.native_id, os.SCHED_BATCH, os.sched_param(0))

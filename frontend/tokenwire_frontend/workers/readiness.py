@@ -24,15 +24,18 @@ def serving(links: Sequence[WorkerLink], model: str, lora_adapter: str = "") -> 
 
 def fit(links: Sequence[WorkerLink]) -> list[WorkerLink]:
     """Returns those that get requests: such as fail or are silent where no worker is better."""
+    now_s = time.monotonic()
     ready = [link for link in links if link.state is LinkState.READY]
-    sound = [link for link in ready if _is_sound(link)]
+    sound = [link for link in ready if link.breaker.allows(now_s)]
     return sound or ready or [link for link in links if link.state is LinkState.SUSPECT]
 
 
 def for_generations(links: Sequence[WorkerLink]) -> list[WorkerLink]:
     """Returns those that get generations: such as are for prefill where no other is ready."""
-    others = [link for link in links if _phases(link) is not Phases.PREFILL]
-    return fit(others if any(link.state is LinkState.READY for link in others) else links)
+    others = [link for link in links if link.info is None or link.info.phases is not Phases.PREFILL]
+    if len(others) < len(links) and not any(link.state is LinkState.READY for link in others):
+        return fit(links)
+    return fit(others)
 
 
 def for_prefill(links: Sequence[WorkerLink]) -> list[WorkerLink]:

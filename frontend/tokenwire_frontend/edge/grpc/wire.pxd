@@ -9,6 +9,8 @@ cdef unsigned char _TOKEN_OFFSET
 cdef unsigned char _TOKEN_IDS
 cdef unsigned char _TEXT
 cdef unsigned char _TEXT_OFFSET
+cdef unsigned char _SECONDS
+cdef unsigned char _NANOS
 
 @cython.locals(packed=Py_ssize_t, out=bytearray)
 cpdef bytes stream_delta(tuple plain)
@@ -29,3 +31,6 @@ cdef int _put_number(bytearray out, unsigned long long number) except -1
 
 @cython.locals(size=Py_ssize_t)
 cdef Py_ssize_t _number_size(unsigned long long number) noexcept
+
+@cython.locals(nanos=cython.ulonglong, body=bytearray)
+cdef _duration(bytes tag, double seconds)

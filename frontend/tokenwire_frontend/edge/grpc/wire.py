@@ -74,8 +74,8 @@ _STAGE_SERVICE = bytes_tag(Stage.SERVICE_FIELD_NUMBER)
 _STAGE_NAME = bytes_tag(Stage.NAME_FIELD_NUMBER)
 _STAGE_START = bytes_tag(Stage.START_FIELD_NUMBER)
 _STAGE_DURATION = bytes_tag(Stage.DURATION_FIELD_NUMBER)
-_SECONDS = number_tag(Duration.SECONDS_FIELD_NUMBER)
-_NANOS = number_tag(Duration.NANOS_FIELD_NUMBER)
+[_SECONDS] = number_tag(Duration.SECONDS_FIELD_NUMBER)
+[_NANOS] = number_tag(Duration.NANOS_FIELD_NUMBER)
 
 _MODES = {
     events.Mode.NEW: ATTEMPT_MODE_NEW,
@@ -251,11 +251,13 @@ def timings(value: events.Completion) -> bytes:
 def _duration(tag: bytes, seconds: float) -> bytes:
     # Only what a clock that was set back would give is below 0.
     nanos = max(round(seconds * 1e9), 0)
-    if nanos < 10**9:
-        body = _NANOS + varint(nanos)
-    else:
-        whole, nanos = divmod(nanos, 10**9)
-        body = _SECONDS + varint(whole) + _NANOS + varint(nanos)
+    body = bytearray()
+    if nanos >= 10**9:
+        body.append(_SECONDS)
+        _put_number(body, nanos // 10**9)
+        nanos %= 10**9
+    body.append(_NANOS)
+    _put_number(body, nanos)
     return tag + _SIZES[len(body)] + body
 
 
