@@ -78,7 +78,7 @@ def compile_modules(root: Path, folder: Path) -> Mapping[str, str]:
         command.run()
         outputs: list[str] = command.get_outputs()
     except Exception as error:  # noqa: BLE001 - whatever it is, it works without
-        print(f"The hot path is not compiled, and costs more: {error}", file=sys.stderr)
+        print(f"The hot path is not compiled, so a token costs more: {error}", file=sys.stderr)
         return {}
     finally:
         os.chdir(before)

@@ -142,9 +142,9 @@ class FrontendSettings(ServiceSettings):
     )
     shared_cores: bool = Field(
         default=False,
-        description="an engine, or what else is always busy, computes on this frontend's cores: "
-        "gRPC's thread then takes a core as soon as there is something to read. Otherwise it lets "
-        "the event loop finish first, which costs less CPU time",
+        description="for a frontend that shares its cores with an engine or another busy process: "
+        "gRPC's thread takes a core as soon as there is something to read. By default it lets the "
+        "event loop finish first, which costs less CPU time",
     )
     process_listen: Address = Field(
         "127.0.0.1:0",
@@ -177,9 +177,9 @@ class FrontendSettings(ServiceSettings):
         2.0,
         ge=0,
         le=1000,
-        description="times as long as computing such prompts that fetching them may take; where it "
-        "took longer of late, prompts are computed where their tokens are, but for one a minute "
-        "as a trial; 0: any time",
+        description="longest time that fetching such prompts may take, as a multiple of the time "
+        "to compute them; if the last ones took longer, each prompt is computed by the worker that "
+        "generates its tokens, except for one trial a minute; 0: no limit",
     )
     worker_suspect_s: float = Field(
         3.0,

@@ -274,8 +274,9 @@ PREFILLS = Metric(
 )  # fmt: skip
 PAIRED_GROUPS = Metric(
     "tokenwire.frontend.paired_groups", Kind.GAUGE, "{group}",
-    "Transfer groups whose prompts were fetched: 1 where every long prompt is computed by one "
-    "worker for another, 0 where that took too long (docs/disaggregation.md).",
+    "Transfer groups in which prompts were fetched: 1 while every long prompt is computed by one "
+    "worker for another, 0 while that is stopped because fetching took too long "
+    "(docs/disaggregation.md).",
     (names.GEN_AI_REQUEST_MODEL, names.TRANSFER_GROUP), (names.PROCESS,), services=(FRONTEND,),
 )  # fmt: skip
 WORKERS = Metric(
