@@ -1,8 +1,8 @@
 """The services of `tokenwire.frontend.v1`.
 
 generation_servicer     Generate, StreamGenerate, Session, Attach, CancelGeneration
-session                 one Session, its messages (`session_messages`) and what it passes on to
-other frontends (`session_relay`)
+session                 one Session, its messages (`session_messages`), what it has to write
+(`outbox`) and what it passes on to other frontends (`session_relay`)
 received, from_proto    requests as the core has them
 keeping                 what a request says of how its generation is kept
 to_proto, wire          deltas and answers as messages, and as bytes where that is cheaper
