@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import json
 import logging
+import os
 import reprlib
 import select
 import sys
@@ -80,8 +81,10 @@ def configure(level: str, form: str, service: str, process: int | str | None = N
     _writer = lines.writer
     atexit.register(flush)
     sys.excepthook = partial(_tell_last, sys.excepthook)
-    text = form == "text" or (form == "auto" and sys.stderr.isatty())
-    renderer: Any = structlog.dev.ConsoleRenderer() if text else _as_line
+    terminal = sys.stderr.isatty()
+    text = form == "text" or (form == "auto" and terminal)
+    colours = terminal and not os.environ.get("NO_COLOR")
+    renderer: Any = structlog.dev.ConsoleRenderer(colors=colours) if text else _as_line
     numeric_level = getattr(logging, level.upper())
     structlog.configure(
         processors=[

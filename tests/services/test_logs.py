@@ -116,6 +116,13 @@ def test_no_line_is_lost_when_a_process_ends(ending):
     assert ("ZeroDivisionError: division by zero" in lines) is (ending == "1 / 0")
 
 
+def test_text_for_a_file_has_no_control_sequences():
+    (line,) = lines_of("log.info('listening', address='127.0.0.1:1')", "text")
+    assert "\x1b" not in line
+    assert "listening" in line
+    assert "address=127.0.0.1:1" in line
+
+
 LONG = {
     "a text": "'x' * 4_000_000",
     "other letters": "'\u65e5' * 2_000_000",
