@@ -55,6 +55,9 @@ from tokenwire_service.wording import counted, cut
 INTERNAL_FAULT = "INTERNAL_FAULT"
 """Reason of an error of this frontend's own."""
 
+NO_WORKER = "NO_WORKER"
+"""Reason where no worker is ready."""
+
 NAME_BYTES = 256
 """Of a caller's name in a message."""
 
@@ -107,7 +110,7 @@ def no_worker(model: str) -> ServiceError:
     subject = f"model {model!r}" if model else "any model"
     return ServiceError(
         Code.UNAVAILABLE,
-        "NO_WORKER",
+        NO_WORKER,
         f"no worker is ready for {subject}",
         retry_after_s=UNAVAILABLE_RETRY_S,
     )

@@ -235,7 +235,11 @@ class Frontend:
 
 def _queue_limits(chosen: FrontendSettings) -> QueueLimits:
     return QueueLimits(
-        chosen.queue_limit, chosen.queue_bytes, chosen.queue_wait_s, chosen.worker_ahead
+        chosen.queue_limit,
+        chosen.queue_bytes,
+        chosen.queue_wait_s,
+        chosen.worker_ahead,
+        chosen.worker_wait_s,
     )
 
 

@@ -202,6 +202,14 @@ class FrontendSettings(ServiceSettings):
         description="time in seconds that a worker has to accept or refuse a request before it is "
         "tried elsewhere, the trial of a guided form included, and to complete one that has ended",
     )
+    worker_wait_s: float = Field(
+        5.0,
+        ge=0,
+        le=600,
+        description="time in seconds, from when no worker of a model is ready any more, in which "
+        "new requests for it wait in its queue for one that is; then, and with 0 or without a "
+        "queue, they are refused at once",
+    )
     move_wait_s: float = Field(
         10.0,
         ge=0,

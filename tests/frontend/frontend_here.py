@@ -128,9 +128,11 @@ async def frontend_of(
     """Runs a frontend of these workers; it does not wait for them.
 
     With `text_processes` it tokenises in processes of its own, as a real one does. What a worker
-    had fails with it, unless `move_wait_s` is set.
+    had fails with it, unless `move_wait_s` is set; what comes while none is ready is refused at
+    once, unless `worker_wait_s` is.
     """
     settings.setdefault("move_wait_s", 0.0)
+    settings.setdefault("worker_wait_s", 0.0)
     addresses = [each if isinstance(each, str) else each.address for each in workers]
     # By load, so that a test knows which worker its next request goes to.
     own = {"listen": "127.0.0.1:0", "routing": "least_loaded", **settings}

@@ -44,6 +44,9 @@ WAIT_MOST_S = 1.0
 """Bounds of the wait before the second try and the next ones, doubling, with jitter: so that what
 one worker had does not come to the next at once, again and again."""
 
+_COMES_BACK = DEATHS | {"DRAINING", "ENGINE_STALLED"}
+"""Reasons of a worker that takes nothing now, whatever it is sent, and is about to be restarted."""
+
 _TRY_ANOTHER = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED})
 
 
@@ -210,7 +213,12 @@ class Placing:
         tried = [*unable]
         sent = 0
         while not generation.done:
-            attempt = await self._submit(sequence, mode, tried, handover)
+            try:
+                attempt = await self._submit(sequence, mode, tried, handover)
+            except ServiceError as none_ready:
+                await self._wait_again(none_ready, sent)
+                tried = [*unable]
+                continue
             if attempt is None:
                 return
             refusal = await attempt.settled
@@ -225,24 +233,42 @@ class Placing:
             others = [each for each in ready if each not in tried]
             another = refusal.code in _TRY_ANOTHER or has_unloaded(refusal)
             if not another or sent == ATTEMPTS or not others:
-                if refusal.reason != QUEUE_FULL or not await self._wait_again():
-                    raise told_of_tools(refusal, self._prepared.request)
-                tried, sent = [*unable], 0
+                await self._wait_again(refusal, sent)
+                tried = [*unable]
+                if refusal.reason == QUEUE_FULL:
+                    sent = 0
 
-    async def _wait_again(self) -> bool:
-        """Returns once workers have room that had none; False: they had none too often.
+    async def _wait_again(self, refusal: ServiceError, sent: int) -> None:
+        """Returns once workers may take a new request that none took.
 
         Where its time budget is spent before, the generation is done.
+
+        Args:
+            refusal: why the last one did not.
+            sent: workers that it was sent to.
+
+        Raises:
+            ServiceError: the refusal, where waiting does not help, or did not too often; or why it
+                is not the request's turn in time.
         """
         prepared = self._prepared
-        left_s = self._sending.budget_left_s
-        if await self._queues.again(prepared.ticket, prepared.model.name, left_s):
-            return True
-        left_s = self._sending.budget_left_s
-        if left_s is None or left_s > 0:
+        if refusal.reason == QUEUE_FULL or (sent < ATTEMPTS and self._may_pass(refusal)):
+            left_s = self._sending.budget_left_s
+            if await self._queues.again(prepared.ticket, prepared.model.name, left_s):
+                return
+            left_s = self._sending.budget_left_s
+            if left_s is not None and left_s <= 0:
+                self._generation.end(Finish.TIME_BUDGET)
+                return
+        raise told_of_tools(refusal, prepared.request)
+
+    def _may_pass(self, refusal: ServiceError) -> bool:
+        """Tells whether a request waits for a worker to come back that would take it."""
+        if not self._queues.awaits_workers:
             return False
-        self._generation.end(Finish.TIME_BUDGET)
-        return True
+        if refusal.reason == errors.NO_WORKER:  # which may also be for want of its LoRA adapter
+            return not self._pool.is_ready(self._prepared.model.name)
+        return refusal.reason in _COMES_BACK
 
     async def _resume(self, sequence: int, course: _Course) -> None:
         """Places a sequence that began elsewhere."""

@@ -3,7 +3,8 @@
 A worker is sent what its engine runs at once, and a little ahead, so that it never runs dry. What
 is beyond waits, by priority and fairly between callers, until a generation ends or a worker tells
 of room. Requests wait before they are tokenised, so that one that leaves the queue by another way
-has cost next to nothing.
+has cost next to nothing. New ones that find no worker ready wait here too, for as long as one is
+expected back.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tokenwire_service import deadlines
 from tokenwire_service.errors import ServiceError
 from tokenwire_service.telemetry import semconv
 
-from tokenwire_frontend import no_room
+from tokenwire_frontend import errors, no_room
 from tokenwire_frontend.core.fair_queue import Claim, FairQueue
 from tokenwire_frontend.core.pace import Duration, Pace
 from tokenwire_frontend.core.tenants import Tenant
@@ -58,6 +59,8 @@ class QueueLimits:
     ahead: float = 0.25
     """Requests that a worker is sent beyond those that its engine runs at once, as a share of
     these."""
+    worker_wait_s: float = 0.0
+    """How long a worker is expected back once none of the model is ready; 0: none is."""
 
 
 class Workers(Protocol):
@@ -65,6 +68,10 @@ class Workers(Protocol):
 
     def is_ready(self, model: str) -> bool:
         """Returns whether any worker of the model gets requests."""
+        ...
+
+    def away_s(self, model: str) -> float:
+        """Returns for how long no worker of the model has been ready."""
         ...
 
     def has_room(self, model: str, more: int, ahead: float | None) -> bool:
@@ -146,10 +153,16 @@ class Line:
         self.claimed = 0
         """Requests that are on their way to a worker, which does not know of them yet."""
         self.duration = Duration()
+        self._hopeful: set[Ticket] = set()
+        """Those that came while no worker was ready, until one is."""
         self._model = model
         self._workers = workers
         self._limits = limits
         self._pace = Pace()
+
+    def expects(self) -> bool:
+        """Returns whether a worker may be back soon, where none is ready."""
+        return self._workers.away_s(self._model) < self._limits.worker_wait_s
 
     def has_room(self) -> bool:
         """Returns whether the next request finds room at a worker."""
@@ -194,19 +207,28 @@ class Line:
         if shed is not None:
             wait_s = self.wait_s(shed, now_s)
             self._settle(shed, no_room.shed(self._model, self._bound, wait_s))
+        if not self._workers.is_ready(self._model):
+            self._hopeful.add(ticket)
         ticket.line = self
         ticket.verdict = asyncio.get_running_loop().create_future()
         return ticket.verdict
 
     def leave(self, ticket: Ticket) -> None:
         """Has a request wait no longer, if it does."""
+        self._hopeful.discard(ticket)
         if ticket.verdict is not None:
             ticket.verdict = None
             self.queue.remove(ticket)
 
     def dispatch(self) -> None:
         """Lets go to workers what they have room for."""
-        while self.queue and self._workers.is_ready(self._model) and self.has_room():
+        if not self._workers.is_ready(self._model):
+            self._pace.begin(time.monotonic())  # this time tells nothing of workers
+            if not self.expects():
+                self._give_up()
+            return
+        self._hopeful.clear()
+        while self.queue and self.has_room():
             ticket, now_s = self.queue.pop(), time.monotonic()
             run_s = self.duration.expected_s(ticket.output_tokens) * MARGIN
             left_s = ticket.ends_s - now_s
@@ -215,6 +237,14 @@ class Line:
             elif self._settle(ticket, None):
                 self._pace.note(now_s)  # those that go by another way tell nothing of the workers
                 self.take(ticket)
+
+    def _give_up(self) -> None:
+        """Refuses those that came for a worker that is not back in time."""
+        hopeful, self._hopeful = self._hopeful, set()
+        for ticket in hopeful:
+            if ticket.verdict is not None:  # it has not just lost its place to another
+                self.queue.remove(ticket)
+                self._settle(ticket, errors.no_worker(self._model))
 
     @property
     def _bound(self) -> str:
@@ -246,6 +276,11 @@ class Queues:
         self._workers = workers
         self._lines: dict[str, Line] = {}
         self._ticking = False
+
+    @property
+    def awaits_workers(self) -> bool:
+        """Whether requests wait where no worker is ready."""
+        return bool(self.limits.requests and self.limits.worker_wait_s)
 
     @property
     def models(self) -> Iterable[str]:
@@ -281,13 +316,16 @@ class Queues:
             budget_s: what is left of its time budget, in seconds.
 
         Raises:
-            ServiceError: it is not its turn in time.
+            ServiceError: it is not its turn in time, or NO_WORKER.
         """
         if not self.limits.requests:
             self.check(model, ticket)
             return True
         line = self._line(model)
-        if not self._workers.is_ready(model) or (not line.queue and line.has_room()):
+        if not self._workers.is_ready(model):
+            if not line.expects():
+                raise errors.no_worker(model)
+        elif not line.queue and line.has_room():
             line.take(ticket)
             return True
         refusal = line.refusal(ticket)
@@ -300,7 +338,7 @@ class Queues:
         return await self._wait(ticket, line, model, budget_s)
 
     async def again(self, ticket: Ticket, model: str, budget_s: float | None) -> bool:
-        """Has a request wait anew for which no worker had room after all; see `turn`.
+        """Has a request wait anew that no worker took after all; see `turn`.
 
         Returns whether it is its turn; False: it has come back too often, or its time budget is
         spent.
@@ -311,6 +349,7 @@ class Queues:
         ticket.returns += 1
         if not self.limits.requests or ticket.returns > RETURNS:
             return False
+        ticket.arrived()
         ticket.continues = True
         began_s = time.monotonic()
         await asyncio.sleep(REPORT_S if budget_s is None else min(REPORT_S, max(budget_s, 0.0)))

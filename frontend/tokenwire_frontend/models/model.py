@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tokenwire_frontend.core.model import ModelLimits, SamplingDefaults
 from tokenwire_frontend.models.files import check_fingerprint
@@ -30,6 +31,8 @@ class Model:
     limits: ModelLimits
     """What all its ready workers can serve; while none is, what the last ones could."""
     ready_workers: int = 0
+    left_s: float = field(default_factory=time.monotonic)
+    """time.monotonic() when its last ready worker was lost, or, before the first, of its making."""
 
 
 async def build_model(

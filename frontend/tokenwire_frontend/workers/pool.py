@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from weakref import WeakValueDictionary
@@ -247,6 +248,13 @@ class WorkerPool:
         """Returns whether any worker gets requests for the model."""
         return bool(self.ready(model))
 
+    def away_s(self, model: str) -> float:
+        """Returns for how long no worker of the model has been ready; infinite: it is not known."""
+        known = self.models.get(model)
+        if known is None:
+            return math.inf
+        return 0.0 if known.ready_workers else time.monotonic() - known.left_s
+
     def places(self, model: str) -> int:
         """Returns how many sequences the ready workers' engines run at once."""
         return sum(link.info.running_limit for link in self.ready(model) if link.info)
@@ -365,6 +373,8 @@ class WorkerPool:
         for model in self.models.values():
             fit = readiness.fit(self._serving(model.name))
             limits = [link.info.limits for link in fit if link.info]
+            if model.ready_workers and not limits:
+                model.left_s = time.monotonic()
             model.ready_workers = len(limits)
             if limits:
                 model.limits = common_limits(limits)
@@ -394,7 +404,8 @@ class WorkerPool:
 def _choose(
     router: Router, model: Model, prompt: RoutedPrompt, links: Sequence[WorkerLink]
 ) -> tuple[WorkerLink, Choice]:
-    if not links:
+    # They may have come back with another tokenizer since the prompt was tokenised.
+    if not links or not readiness.has_tokenizer(links[0], model.fingerprint):
         raise errors.no_worker(model.name)
     choice = router.choose(prompt, [candidate(link) for link in links])
     return links[choice.index], choice

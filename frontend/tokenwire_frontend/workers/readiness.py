@@ -56,6 +56,11 @@ def for_fetching(links: Sequence[WorkerLink], transfer_group: str) -> list[Worke
     return [link for link in able if _phases(link) is Phases.DECODE] or able
 
 
+def has_tokenizer(link: WorkerLink, fingerprint: str) -> bool:
+    """Returns whether a worker's ids are those of a tokenizer; all that are ready have the same."""
+    return link.info is not None and link.info.tokenizer_fingerprint == fingerprint
+
+
 def _able_to_fetch(links: Sequence[WorkerLink]) -> list[WorkerLink]:
     return [
         link
