@@ -6,6 +6,9 @@ import os
 import threading
 from contextlib import suppress
 
+_giving_way: list[int] = []
+"""Threads that do, by their number."""
+
 
 def give_way() -> None:
     """Lets the event loop's thread finish what it does before the poller runs on the same core.
@@ -20,3 +23,10 @@ def give_way() -> None:
         if "_poll_wrapper" in thread.name and thread.native_id is not None:
             with suppress(OSError):  # a sandbox may not permit it
                 os.sched_setscheduler(thread.native_id, os.SCHED_BATCH, os.sched_param(0))
+                _giving_way.append(thread.native_id)
+
+
+def let_run() -> None:
+    """Lets the poller run now if it gives way and waits for this core."""
+    if _giving_way:
+        os.sched_yield()

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from tokenwire_frontend.edge.turnstile import (
-    SHORT_TURN_STREAMS,
-    SHORT_TURNS,
-    TURN_STREAMS,
-    Turnstile,
-)
+import pytest
+from tokenwire_frontend import poller
+from tokenwire_frontend.edge.turnstile import BEHIND_STREAMS, TURN_STREAMS, Turnstile
 
 
 async def test_a_turn_lets_so_many_through_and_the_rest_later_in_order():
@@ -50,19 +47,14 @@ async def test_what_comes_later_waits_behind_those_that_wait():
     assert late.is_set()
 
 
-async def test_turns_are_short_while_calls_come():
+@pytest.mark.parametrize(("waiting", "giving_way"), [(0, True), (1, True), (1, False)])
+async def test_grpcs_thread_runs_where_the_loop_is_behind(monkeypatch, waiting, giving_way):
+    yields = []
+    monkeypatch.setattr(poller, "_giving_way", [1] if giving_way else [])
+    monkeypatch.setattr(poller.os, "sched_yield", lambda: yields.append(True))
     turnstile = Turnstile()
-    streams = [asyncio.Event() for _ in range(4 * TURN_STREAMS)]
-    turnstile.call_came()
-    for each in streams:
-        turnstile.pass_through(each)
-    through = [sum(each.is_set() for each in streams)]
-    while through[-1] < len(streams):
-        await asyncio.sleep(0)
-        through.append(sum(each.is_set() for each in streams))
-        if len(through) == 3:
-            turnstile.call_came()
-    steps = [after - before for before, after in zip([0, *through], through, strict=False)]
-    short = 2 + SHORT_TURNS
-    assert steps[:short] == [SHORT_TURN_STREAMS] * short
-    assert steps[short] == TURN_STREAMS
+    for _ in range(TURN_STREAMS + BEHIND_STREAMS + waiting):
+        turnstile.pass_through(asyncio.Event())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(yields) == (waiting if giving_way else 0)

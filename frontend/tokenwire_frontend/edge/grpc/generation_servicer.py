@@ -60,7 +60,6 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.GenerateRequest, context: Context
     ) -> generation_pb2.GenerateResponse | bytes:
         """Answers once, when every sequence has ended."""
-        self._turnstile.call_came()
         ready = asyncio.Event()
         reader = Reader(ready.set, Delivery(only_end=True))
         incoming = received(
@@ -84,7 +83,6 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.StreamGenerateRequest, context: Context
     ) -> None:
         """Streams one generation."""
-        self._turnstile.call_came()
         ready = asyncio.Event()
         reader = Reader(partial(self._turnstile.pass_through, ready))
         incoming = received(
@@ -119,7 +117,6 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         if place is not None:
             await self._relay.stream(place, "Attach", request, context)
             return
-        self._turnstile.call_came()
         ready = asyncio.Event()
         reader = Reader(partial(self._turnstile.pass_through, ready))
         begin_at(reader, request)

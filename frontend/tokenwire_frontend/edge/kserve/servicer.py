@@ -102,7 +102,6 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelInferRequest, context: Context
     ) -> pb.ModelInferResponse:
         """Answers once, when every sequence has ended."""
-        self._turnstile.call_came()
         ready = asyncio.Event()
         reader = Reader(ready.set)
         inference = Inference(request, on_stream=False)

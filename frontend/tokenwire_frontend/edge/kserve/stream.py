@@ -89,7 +89,6 @@ class InferStream:
     async def _read(self, requests: AsyncIterator[ModelInferRequest]) -> None:
         try:
             async for message in requests:
-                self._turnstile.call_came()
                 inference = Inference(message, on_stream=True)
                 if inference.stops:
                     self._cancel(inference.id)

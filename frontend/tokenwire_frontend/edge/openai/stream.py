@@ -63,7 +63,6 @@ async def answer(
         ServiceError: the request was refused before anything was written.
         ConnectionError: the client has gone.
     """
-    turnstile.call_came()
     response = web.StreamResponse(headers={**HEADERS, **call.headers})
     if call.last:
         response.force_close()
