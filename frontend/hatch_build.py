@@ -68,8 +68,13 @@ def compile_modules(root: Path, folder: Path) -> Mapping[str, str]:
         extensions = cythonize(
             [Extension(name, [source], extra_compile_args=cut) for name, source in sources.items()],
             build_dir=str(folder / "c"),
-            # Annotations are for type checkers; C types are in the .pxd files alone.
-            compiler_directives={"language_level": 3, "annotation_typing": False},
+            # Annotations are for type checkers; C types are in the .pxd files alone. A None in the
+            # place of an object is an exception, as in Python, and does not end the process.
+            compiler_directives={
+                "language_level": 3,
+                "annotation_typing": False,
+                "nonecheck": True,
+            },
             quiet=True,
         )
         command = Distribution({"ext_modules": extensions}).get_command_obj("build_ext")

@@ -57,6 +57,8 @@ class Receiver:
 
     def inlet(self, quota: TokenQuota) -> Inlet | None:
         """Takes tokens that come alone, unless a method is to raise."""
+        if self._broken == "inlet":
+            raise LookupError("a fault of the receiver")
         if self._broken:
             return None
         decoder = SimpleNamespace(

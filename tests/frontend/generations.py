@@ -44,6 +44,7 @@ class Letters:
 
     special_tokens: ClassVar[dict[int, str]] = {}
     token_bytes = NO_BYTES
+    settled = False
 
     def fewest_tokens(self, _text: str) -> int:
         return 1

@@ -239,7 +239,7 @@ def test_a_failure_is_the_workers_own_word():
 # --- faults of a receiver ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["accepted", "tokens", "ending", "completed"])
+@pytest.mark.parametrize("method", ["inlet", "accepted", "tokens", "ending", "completed"])
 def test_an_exception_of_a_receiver_ends_its_own_generation(method, lines):
     stream = exchange()
     broken, good = Receiver(method), Receiver()

@@ -11,8 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenwire.frontend.v1 import generation_pb2 as pb
 from tokenwire_frontend.core import fast_path
+from tokenwire_frontend.core.log import Finish
 from tokenwire_frontend.edge.grpc import outbox, wire
+from tokenwire_frontend.workers.messages import OUTPUT_REVISION
 from tokenwire_service.telemetry.metrics import Count
+
+from tests.frontend.generations import Case as Generating
 
 UNSEEN, UNKNOWN, STOPPING, BROKEN = 3, 4, 5, 6
 """Ids: one whose text is left out, one whose text the table lacks, one that ends the sequence, one
@@ -187,6 +191,21 @@ def test_a_fault_is_told_and_loses_no_other_token(opened):
     assert list(other.columns.ids) == [1]
 
 
+def test_none_in_the_place_of_an_object_does_not_end_the_process(opened):
+    module = opened.module
+    nothing = module.Inlet(None, opened.decoder, None, Count(), None, None)
+    nothing.open()
+    opened.reader._cursor = None
+    faults = [
+        lambda: module.Columns().plain(None, 9),
+        lambda: nothing.take(1, 0.0),
+        lambda: opened.reader.take_plain(9),
+    ]
+    for fault in faults:
+        with pytest.raises((AttributeError, TypeError)):
+            fault()
+
+
 def test_a_message_keeps_what_came_before_a_delta_that_can_not_be_written():
     box = outbox.Outbox(lambda: None)
     plain = {1: (0, 0, (5,), b"five"), 2: (0, 0, (-1,), b"never"), 3: (0, 0, (7,), b"seven")}
@@ -200,3 +219,24 @@ def test_a_message_keeps_what_came_before_a_delta_that_can_not_be_written():
     events = pb.SessionResponse.FromString(box.collect()).events
     assert [each.WhichOneof("event") for each in events] == ["delta", "error", "delta"]
     assert [each.delta.text for each in events] == ["five", "", "seven"]
+
+
+async def test_the_last_token_of_a_worker_that_was_lost_counts_for_the_time_of_each():
+    case = Generating(move_wait_s=5.0)
+    for link in case.pool.links:
+        link.info = SimpleNamespace(name="w", contract_revision=OUTPUT_REVISION)
+    case.tokenizers.gate.set()
+    await case.turn()
+    for link in case.pool.links:
+        link.accept()
+        [attempt] = link.live.values()
+        inlet = attempt.inlet(fast_path.TokenQuota(100))
+        if link is case.pool.links[0]:
+            attempt.on_tokens(0, (300,), (), 50.0)
+            assert fast_path.take_tokens({1: inlet}, [1], [301], 59.0) == []
+            link.die()
+        await case.turn()
+    case.reader.cancel()
+    case.pool.links[1].complete(Finish.CANCELLED)
+    await case.turn()
+    assert (case.ids, case.outcome.time_per_output_token_s) == ([300, 301], 9.0)

@@ -17,8 +17,8 @@ WINDOW_S = 10.0
 class Case:
     """A reader of a generation that has no end."""
 
-    def __init__(self, monkeypatch):
-        self.now_s = 103.0
+    def __init__(self, monkeypatch, window_s=WINDOW_S, now_s=103.0):
+        self.now_s = now_s
         self.timers = []
         self.told = 0
         self.log = SequenceLog(0)
@@ -32,7 +32,7 @@ class Case:
         loop = SimpleNamespace(call_later=self._call_later)
         monkeypatch.setattr(reader_module.time, "monotonic", lambda: self.now_s)
         monkeypatch.setattr(reader_module.asyncio, "get_running_loop", lambda: loop)
-        self.reader = Reader(self._on_news, Delivery(max_delay_s=WINDOW_S))
+        self.reader = Reader(self._on_news, Delivery(max_delay_s=window_s))
         self.reader.attach(generation)
         self.reader.begin()
 
@@ -88,3 +88,17 @@ def test_what_is_urgent_ends_no_window_before_its_time(case):
     case.take()
     case.token()
     assert [delay_s for delay_s, *_ in case.timers] == [7.0]
+
+
+def test_a_window_ends_once_where_a_multiple_of_it_is_not_exact(monkeypatch):
+    assert 0.5 // 0.1 == 4
+    case = Case(monkeypatch, window_s=0.1, now_s=0.43)
+    case.token(urgent=True)
+    case.take()
+    case.token()
+    ((_, fire, *arguments),) = case.timers
+    case.now_s = 0.4985
+    fire(*arguments)
+    case.take()
+    case.token()
+    assert [case.told, case.timers[1][0]] == [2, pytest.approx(0.6 - 0.4985)]

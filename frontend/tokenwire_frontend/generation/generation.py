@@ -296,6 +296,9 @@ class Generation:
             quota: what the worker may still send.
         """
         [decoder] = self._decoders
+        if self._inlet is not None:  # of a worker before
+            self._unchecked_tokens += self._inlet.open()
+            self._last_token_s = max(self._last_token_s, self._inlet.came_s)
         self._inlet = Inlet(
             quota,
             decoder,

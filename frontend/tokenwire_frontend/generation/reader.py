@@ -60,7 +60,7 @@ class Reader(Outlet):
     """
 
     __slots__ = (
-        "_cursors", "_generation", "_held", "_passed_s", "_prompt_token", "_taken_s", "attached",
+        "_cursors", "_generation", "_held", "_passed", "_prompt_token", "_taken_s", "attached",
         "cancelled", "credit", "delivery", "ended", "offsets",
     )  # fmt: skip
 
@@ -91,8 +91,8 @@ class Reader(Outlet):
         # Tokens of the prompt whose log probabilities were taken.
         self._held: asyncio.TimerHandle | _Pause | None = None
         self._taken_s = 0.0
-        self._passed_s = 0.0
-        # Where the last window ended of which the timer has fired.
+        self._passed = 0
+        # Number of the last window of which the timer has fired.
         self._untrimmed_bytes = 0
 
     def attach(self, generation: Generation) -> None:
@@ -163,11 +163,11 @@ class Reader(Outlet):
         if delay_s and not urgent:
             # To the clock's next multiple of the window, so that clients of one window are told
             # together: what is written at once costs gRPC's threads and a session far less.
-            end_s = (self._taken_s // delay_s + 1) * delay_s
-            wait_s = end_s - time.monotonic()
+            window = max(int(self._taken_s // delay_s), self._passed) + 1
+            wait_s = window * delay_s - time.monotonic()
             if wait_s > 0:
                 loop = asyncio.get_running_loop()
-                self._held = loop.call_later(wait_s, self._release, end_s)
+                self._held = loop.call_later(wait_s, self._release, window)
                 return
         self.on_news()
 
@@ -196,7 +196,7 @@ class Reader(Outlet):
         generation = self._generation
         assert generation is not None  # noqa: S101 - nothing tells before; for the type checker
         if self.delivery.max_delay_s:
-            self._taken_s = max(time.monotonic(), self._passed_s)
+            self._taken_s = time.monotonic()
         if not self._cursors:
             self._start(generation)
         deltas, left, everything = [], max_bytes, True
@@ -232,7 +232,7 @@ class Reader(Outlet):
     def taken(self) -> None:
         """Notes that something plain was, where there is something to note."""
         if self.delivery.max_delay_s:
-            self._taken_s = max(time.monotonic(), self._passed_s)
+            self._taken_s = time.monotonic()
         if self._untrimmed_bytes >= TRIM_BYTES and self._generation is not None:
             self._trim(self._generation)
 
@@ -313,10 +313,11 @@ class Reader(Outlet):
             for log, cursor in zip(generation.logs, self._cursors, strict=True):
                 log.trim(cursor)
 
-    def _release(self, end_s: float) -> None:
+    def _release(self, window: int) -> None:
         # A timer may fire up to a tick of its clock before its time: the window is over all the
-        # same, or the next one would end at once.
-        self._passed_s = end_s
+        # same, or the next one would end at once. Its number is kept and not its time, of which
+        # the same division may give the number before.
+        self._passed = window
         self._held = None
         self.on_news()
 

@@ -207,8 +207,9 @@ class Exchange:
         if None not in call.cancelled:
             self._owed.pop(handle, None)
         if not call.order.prompt_left:
-            self._hear(call, call.receiver)
-        self._tell(call, call.receiver.on_accepted)
+            self._tell(call, partial(self._hear, call, call.receiver))
+        if call.receiver is not None:
+            self._tell(call, call.receiver.on_accepted)
 
     def _hear(self, call: _Call, receiver: Receiver) -> None:
         """Lets tokens go the short way."""
@@ -230,7 +231,7 @@ class Exchange:
             tell = call.receiver.on_prompt_logprobs
             self._tell(call, partial(tell, logprobs))
             if not call.order.prompt_left and call.receiver is not None:
-                self._hear(call, call.receiver)
+                self._tell(call, partial(self._hear, call, call.receiver))
             yield
 
     def _take_tokens(
