@@ -71,8 +71,19 @@ def test_environment_variables_are_known_to_vllm(monkeypatch):
     chosen = {}
     monkeypatch.setattr("os.environ", chosen)
     environment.prepare()
-    assert {name for name in chosen if name not in RECORD["environment"]} == {"HF_HUB_OFFLINE"}
+    others = {name for name in chosen if name not in RECORD["environment"]}
+    assert others == {"HF_HUB_OFFLINE", "UCX_CUDA_IPC_ENABLE_GET_ZCOPY"}
     assert chosen["VLLM_USE_FLASHINFER_SAMPLER"] == "0"  # FlashInfer is not installed here
+
+
+def test_environment_variables_of_the_user_stay(monkeypatch):
+    from tokenwire_worker.engines.vllm import environment
+
+    chosen = {"UCX_CUDA_IPC_ENABLE_GET_ZCOPY": "try", "VLLM_LOGGING_LEVEL": "DEBUG"}
+    monkeypatch.setattr("os.environ", chosen)
+    before = chosen.copy()
+    environment.prepare()
+    assert before.items() <= chosen.items()
 
 
 def test_what_is_read_of_vllms_configuration_is_recorded():
