@@ -25,26 +25,22 @@ def varint(number: int) -> bytes:
 class NumberFields(dict[int, bytes]):
     """What each number is as a field, by number: its tag and the number, as bytes.
 
-    Made when they are asked for first; a look-up costs a third of what making one does.
+    Made when they are asked for first; a look-up costs a third of what making one does. Numbers of
+    up to 14 bits are kept, of which one takes some 150 bytes.
 
     Args:
         tag: what stands before the number; empty: the varint alone.
-        kept: numbers from this on are made anew each time. One takes some 150 bytes.
     """
 
-    def __init__(self, tag: bytes = b"", *, kept: int = 1 << _LOW_BITS) -> None:
+    def __init__(self, tag: bytes = b"") -> None:
         super().__init__()
         self._tag = tag
-        self._kept = kept
 
     def __missing__(self, number: int) -> bytes:
-        field = self._field(number)
-        if number < self._kept:
+        field = self._tag + varint(number)
+        if number <= _LOW:
             self[number] = field
         return field
-
-    def _field(self, number: int) -> bytes:
-        return self._tag + varint(number)
 
 
 def number_tag(field: int) -> bytes:

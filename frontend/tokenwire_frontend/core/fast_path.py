@@ -116,13 +116,15 @@ class Listener:
         """Then `on_news` is called, whatever is new."""
         self.on_news = on_news
 
-    def wake(self, *, urgent: bool) -> None:
+    def wake(self, *, urgent: bool) -> None:  # noqa: ARG002 - who holds news back overrides it
         """Something is new.
 
         Args:
-            urgent: told at once: an end, or a sequence's first tokens.
+            urgent: not held back: an end, or a sequence's first tokens. Here nothing is.
         """
-        raise NotImplementedError
+        if self.listens:
+            self.listens = False
+            self.on_news()
 
 
 class Outlet(Listener):
@@ -159,8 +161,7 @@ class Outlet(Listener):
         return plain
 
     def taken(self) -> None:
-        """Notes that something was."""
-        raise NotImplementedError
+        """Is called once something was, if it was not told at once or TRIM_BYTES have been."""
 
 
 class Inbox:

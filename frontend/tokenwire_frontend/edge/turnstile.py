@@ -15,8 +15,8 @@ from collections import deque
 from tokenwire_frontend import poller
 
 TURN_STREAMS = 4
-"""Streams let through in a turn: a fraction of a millisecond of writing. With 64 a token cost a
-tenth more at 64 streams, and a call's first token took twice as long."""
+"""Streams let through in a turn: a fraction of a millisecond of writing. With 64 no token was
+cheaper, and a call's first token took about twice as long at 64 streams."""
 
 BEHIND_STREAMS = 64
 """Streams that wait where the loop does not keep up. It never sleeps then, so that on its core
